@@ -1,0 +1,5 @@
+//! Leaves: identifiers, time and checksums. Imports nothing of the crate, may be imported by everything.
+
+pub mod crc32c;
+pub mod ids;
+pub mod time;

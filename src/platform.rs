@@ -1,0 +1,248 @@
+//! The seam between ringlog and the machine: disk, socket, clock, tasks, randomness.
+//!
+//! Everything above is written once over [`Platform`] and runs unchanged on the ring (`uring`) and in the simulator
+//! (`sim`), where one seed decides schedule, network, disk and time. A platform handle belongs to one shard: cheap to
+//! clone, never sent to another thread. What crosses threads is [`DiskFile`] and [`FileRange`].
+
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::BytesMut;
+
+use crate::base::time::{Monotonic, WallMs};
+
+/// All that a shard may ask of the machine.
+pub trait Platform: Clone + 'static {
+    type Disk: Disk;
+    type Socket: Socket<File = <Self::Disk as Disk>::File>;
+    type Clock: Clock;
+    type Tasks: Tasks;
+    type Random: Random;
+
+    fn disk(&self) -> &Self::Disk;
+    fn clock(&self) -> &Self::Clock;
+    fn tasks(&self) -> &Self::Tasks;
+    fn random(&self) -> &Self::Random;
+}
+
+/// An open file that may be read from any shard. Its last drop hands the descriptor to the directory's helper, since
+/// closing can take the kernel hundreds of milliseconds; the type offers no other way to close.
+pub trait DiskFile: Send + Sync + std::fmt::Debug + 'static {}
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// For reading; the file must exist.
+    Read,
+    /// For reading and writing; created empty if it does not exist.
+    ReadWrite,
+    /// For reading and writing; fails with `AlreadyExists` if it exists.
+    CreateNew,
+}
+
+/// What a directory holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryEntry {
+    pub name: String,
+    pub is_directory: bool,
+    /// Bytes; 0 for a directory.
+    pub length: u64,
+}
+
+/// Files as a shard may use them.
+///
+/// Only the first four operations may run on the shard's own thread, and none of them waits for a device; the rest run
+/// on the directory's helper thread, in the order in which they were asked for, and resolve when they have happened.
+/// Unless an operation says so, nothing it did is durable when it resolves.
+pub trait Disk: Clone + 'static {
+    type File: DiskFile;
+
+    /// Reads what the page cache holds of `buffer.len()` bytes from `position`, without waiting. `Ok(None)`: the first
+    /// byte is not resident. `Ok(Some(n))`: `n` bytes were read; less than asked means end of file, or that the rest is
+    /// not resident.
+    fn read_resident(&self, file: &Self::File, position: u64, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+
+    /// Whether all of the range is in the page cache, so that a sendfile of it would not wait.
+    fn is_resident(&self, file: &Self::File, position: u64, length: u64) -> bool;
+
+    /// Writes `data` one after the other at `position`: the one append path. It completes now (on this thread, ready at
+    /// the first poll) or later (on a kernel worker). Resolves when all bytes are in the page cache; a short write is an
+    /// error, after which any prefix of the data may be in the file. The caller keeps one append in flight per file.
+    fn append(
+        &self,
+        file: &Arc<Self::File>,
+        position: u64,
+        data: Vec<BytesMut>,
+    ) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// Brings a range into the page cache without holding the thread (the cold path). Resolves when the pages were there
+    /// once; they may be evicted again, so the caller looks again with [`Disk::is_resident`].
+    fn make_resident(
+        &self,
+        file: &Arc<Self::File>,
+        position: u64,
+        length: u64,
+    ) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// Reads up to `length` bytes from `position`, waiting for the device if it must. Fewer bytes: end of file.
+    fn read(
+        &self,
+        file: &Arc<Self::File>,
+        position: u64,
+        length: usize,
+    ) -> impl Future<Output = io::Result<BytesMut>> + 'static;
+
+    /// Opens a file; also gives its length in bytes.
+    fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = io::Result<(Arc<Self::File>, u64)>> + 'static;
+
+    /// Writes `data` at `position` on the helper: for indexes and other small files, never for a log's data.
+    fn write(
+        &self,
+        file: &Arc<Self::File>,
+        position: u64,
+        data: Vec<u8>,
+    ) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// Cuts or extends (with zeros) the file to `length` bytes.
+    fn set_length(&self, file: &Arc<Self::File>, length: u64) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// Reserves blocks for `[position, position + length)` without changing the file's length (`FALLOC_FL_KEEP_SIZE`).
+    fn preallocate(
+        &self,
+        file: &Arc<Self::File>,
+        position: u64,
+        length: u64,
+    ) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// fdatasync: on `Ok` what was written before the call is durable. An error is final for that data.
+    fn sync(&self, file: &Arc<Self::File>) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// Replaces a small file whole: write `<path>.tmp`, fsync, rename, fsync of the directory. Durable on `Ok`; after an
+    /// error or a crash the old file is there, whole.
+    fn replace(&self, path: &Path, data: Vec<u8>) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// Reads a small file whole; `InvalidData` if it is longer than `length_max`.
+    fn read_whole(&self, path: &Path, length_max: usize) -> impl Future<Output = io::Result<Vec<u8>>> + 'static;
+
+    /// What the directory holds, sorted by name.
+    fn list(&self, path: &Path) -> impl Future<Output = io::Result<Vec<DirectoryEntry>>> + 'static;
+
+    /// Creates a directory and the missing ones above it; fine if it exists. The entry is durable on `Ok`.
+    fn create_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static;
+
+    fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// Removes a directory and all in it.
+    fn remove_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static;
+
+    fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + 'static;
+}
+
+/// A connection. One task reads it and one writes it; closing is by drop.
+pub trait Socket: 'static {
+    type File: DiskFile;
+
+    /// The next bytes, in order; empty at the end of the stream. Chunks are at most [`RECEIVE_CHUNK_BYTES_MAX`] long.
+    fn receive(&self) -> impl Future<Output = io::Result<BytesMut>>;
+
+    /// Receives until `frame` (which may hold a beginning already) is `length` bytes long, straight into its memory.
+    fn receive_frame(&self, frame: BytesMut, length: usize) -> impl Future<Output = io::Result<BytesMut>>;
+
+    /// Sends all of `data`. `more`: a range follows at once, so the kernel may hold it back to fill a packet.
+    fn send(&self, data: BytesMut, more: bool) -> impl Future<Output = io::Result<()>>;
+
+    /// Sends up to `length_max` bytes of the range's beginning from the page cache, without copying, and advances it.
+    /// The caller has just seen the range resident. `UnexpectedEof` if the file ends before the range does, or its
+    /// fence was cut: the connection can only be closed, since the size was promised.
+    fn send_range(
+        &self,
+        range: &mut FileRange<Self::File>,
+        length_max: u64,
+        more: bool,
+    ) -> impl Future<Output = io::Result<()>>;
+
+    /// The peer, for logs and limits.
+    fn peer(&self) -> String;
+
+    /// Makes every waiting and later operation fail, from any task of this shard.
+    fn shut_down(&self);
+}
+
+/// The longest chunk that [`Socket::receive`] returns.
+pub const RECEIVE_CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+pub trait Clock: Clone + 'static {
+    fn now(&self) -> Monotonic;
+    fn wall(&self) -> WallMs;
+    /// Resolves at or after `deadline`.
+    fn sleep_until(&self, deadline: Monotonic) -> impl Future<Output = ()> + 'static;
+}
+
+pub trait Tasks: Clone + 'static {
+    /// Runs a future on this shard, after what is ready now.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+
+    /// Runs CPU-heavy work on a low-priority work thread (inline, under the seed, in the simulator). `None` when the
+    /// work threads' queue is full: the caller refuses or waits, it never runs the job itself.
+    fn work<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = Option<T>> + 'static;
+}
+
+pub trait Random: Clone + 'static {
+    fn next_u64(&self) -> u64;
+}
+
+/// Which bytes of a log's files may still be served. Shared by a log and all ranges of it; a truncation cuts it, and
+/// whoever holds a range beyond the cut closes its connection instead of sending other bytes than it promised.
+#[derive(Debug)]
+pub struct Fence {
+    /// File positions below this may be sent.
+    cut: AtomicU64,
+}
+
+impl Fence {
+    pub fn new() -> Arc<Fence> {
+        Arc::new(Fence { cut: AtomicU64::new(u64::MAX) })
+    }
+
+    /// Forbids everything at and beyond `position`. Only ever lowers the cut.
+    pub fn cut_at(&self, position: u64) {
+        self.cut.fetch_min(position, Ordering::AcqRel);
+    }
+
+    pub fn allows(&self, end_position: u64) -> bool {
+        end_position <= self.cut.load(Ordering::Acquire)
+    }
+}
+
+/// The unit of zero copy: bytes of one file, on their way from the shard that owns the log to the shard that owns the
+/// connection. It keeps the file open, so a segment that is deleted meanwhile stays readable.
+#[derive(Debug)]
+pub struct FileRange<F> {
+    pub file: Arc<F>,
+    /// Position in the file of the first byte not yet sent.
+    pub position: u64,
+    /// Bytes from there.
+    pub length: u64,
+    /// One per segment file, so that positions compare.
+    pub fence: Arc<Fence>,
+}
+
+impl<F> FileRange<F> {
+    pub fn advance(&mut self, count: u64) {
+        assert!(count <= self.length, "a range is sent once");
+        self.position += count;
+        self.length -= count;
+    }
+
+    pub fn is_allowed(&self) -> bool {
+        self.fence.allows(self.position + self.length)
+    }
+}
