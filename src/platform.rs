@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod linux;
+
 use std::future::Future;
 use std::io;
 use std::path::Path;
@@ -159,12 +161,7 @@ pub trait Socket: 'static {
     /// Sends up to `length_max` bytes of the range's beginning from the page cache, without copying, and advances it.
     /// The caller has just seen the range resident. `UnexpectedEof` if the file ends before the range does, or its
     /// fence was cut: the connection can only be closed, since the size was promised.
-    fn send_range(
-        &self,
-        range: &mut FileRange<Self::File>,
-        length_max: u64,
-        more: bool,
-    ) -> impl Future<Output = io::Result<()>>;
+    fn send_range(&self, range: &mut FileRange<Self::File>, length_max: u64) -> impl Future<Output = io::Result<()>>;
 
     /// The peer, for logs and limits.
     fn peer(&self) -> String;

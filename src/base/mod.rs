@@ -2,4 +2,6 @@
 
 pub mod crc32c;
 pub mod ids;
+pub mod sleep;
 pub mod time;
+pub mod timers;

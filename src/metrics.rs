@@ -1,0 +1,48 @@
+//! Counters, one set per shard, summed by whoever looks at them.
+//!
+//! Every counter only grows, except those whose name ends in `_now`.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that one shard writes and any thread reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn subtract(&self, count: u64) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one shard counts.
+#[derive(Debug, Default)]
+pub struct ShardCounters {
+    pub connections_now: Counter,
+    pub connections_accepted_total: Counter,
+    /// Connections closed because of what the peer sent.
+    pub connections_refused_total: Counter,
+    pub requests_total: Counter,
+    pub produce_bytes_total: Counter,
+    /// Bytes that left by sendfile.
+    pub sendfile_bytes_total: Counter,
+    /// sendfile calls that held the shard for more than a millisecond, as one that meets a page on the disk does.
+    pub sendfile_blocked_total: Counter,
+    /// sendfile calls whose range was not wholly resident just before: must stay 0 (checked with `--check-residency`).
+    pub sendfile_cold_total: Counter,
+    /// Bytes that had to be brought into the page cache first.
+    pub cold_bytes_total: Counter,
+    pub appends_total: Counter,
+    pub append_bytes_total: Counter,
+    /// Appends that went to a kernel worker because the directory was slow.
+    pub appends_deferred_total: Counter,
+}

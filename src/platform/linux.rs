@@ -1,0 +1,141 @@
+//! The real form of the seam: a shard's ring, timers, helper and work threads behind [`Platform`].
+
+#![forbid(unsafe_code)]
+
+mod disk;
+mod socket;
+
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+pub use disk::{DiskLimits, LinuxDisk, LinuxFile};
+pub use socket::LinuxSocket;
+
+use super::{Clock, Platform, Random, Tasks};
+use crate::base::time::{Monotonic, WallMs};
+use crate::base::timers::Timers;
+use crate::executor::Executor;
+use crate::metrics::ShardCounters;
+use crate::uring::Ring;
+use crate::worker::{Helper, WorkPool};
+
+/// What one shard has of the machine.
+#[derive(Clone)]
+pub struct LinuxPlatform(Rc<Inner>);
+
+struct Inner {
+    ring: Ring,
+    disk: LinuxDisk,
+    clock: LinuxClock,
+    tasks: LinuxTasks,
+    counters: Arc<ShardCounters>,
+}
+
+impl LinuxPlatform {
+    /// Puts a shard's parts together, on the shard's own thread.
+    pub fn new(
+        ring: Ring,
+        executor: Executor,
+        helper: Helper,
+        work: WorkPool,
+        limits: DiskLimits,
+        counters: Arc<ShardCounters>,
+    ) -> LinuxPlatform {
+        let disk = LinuxDisk::new(ring.clone(), helper, limits, Arc::clone(&counters));
+        let clock = LinuxClock { start: Instant::now(), timers: Timers::default() };
+        LinuxPlatform(Rc::new(Inner { ring, disk, clock, tasks: LinuxTasks { executor, work }, counters }))
+    }
+
+    pub fn ring(&self) -> &Ring {
+        &self.0.ring
+    }
+
+    pub fn timers(&self) -> &Timers {
+        &self.0.clock.timers
+    }
+
+    pub fn executor(&self) -> &Executor {
+        &self.0.tasks.executor
+    }
+
+    pub fn counters(&self) -> &Arc<ShardCounters> {
+        &self.0.counters
+    }
+}
+
+impl Platform for LinuxPlatform {
+    type Disk = LinuxDisk;
+    type Socket = LinuxSocket;
+    type Clock = LinuxClock;
+    type Tasks = LinuxTasks;
+    type Random = LinuxRandom;
+
+    fn disk(&self) -> &LinuxDisk {
+        &self.0.disk
+    }
+
+    fn clock(&self) -> &LinuxClock {
+        &self.0.clock
+    }
+
+    fn tasks(&self) -> &LinuxTasks {
+        &self.0.tasks
+    }
+
+    fn random(&self) -> &LinuxRandom {
+        &LinuxRandom
+    }
+}
+
+#[derive(Clone)]
+pub struct LinuxClock {
+    start: Instant,
+    timers: Timers,
+}
+
+impl Clock for LinuxClock {
+    fn now(&self) -> Monotonic {
+        Monotonic(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn wall(&self) -> WallMs {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as WallMs)
+    }
+
+    fn sleep_until(&self, deadline: Monotonic) -> impl Future<Output = ()> + 'static {
+        self.timers.sleep_until(deadline)
+    }
+}
+
+#[derive(Clone)]
+pub struct LinuxTasks {
+    executor: Executor,
+    work: WorkPool,
+}
+
+impl Tasks for LinuxTasks {
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.executor.spawn(task);
+    }
+
+    fn work<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = Option<T>> + 'static {
+        self.work.run(job)
+    }
+}
+
+#[derive(Clone)]
+pub struct LinuxRandom;
+
+impl Random for LinuxRandom {
+    fn next_u64(&self) -> u64 {
+        getrandom::u64().expect("the kernel's random source is there from boot on")
+    }
+}
+
+#[cfg(test)]
+mod tests;

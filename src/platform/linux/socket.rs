@@ -1,0 +1,233 @@
+//! A TCP connection on the ring: multishot receives, ring sends for bytes, sendfile for ranges.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+
+use super::disk::LinuxFile;
+use crate::executor::{Executor, yield_now};
+use crate::metrics::ShardCounters;
+use crate::platform::{FileRange, Socket};
+use crate::sys;
+use crate::uring::ops::{poll, receive, send};
+use crate::uring::{Ring, Stream};
+
+/// What one sendfile call may send while other tasks wait, and what a turn may send in all.
+const SEND_CALL_BYTES_MAX: u64 = 128 * 1024;
+const SEND_TURN_BYTES_MAX: u64 = 1024 * 1024;
+
+/// A sendfile over this is counted as blocked: the page cache alone never takes that long.
+const SENDFILE_BLOCKED: Duration = Duration::from_millis(1);
+
+pub struct LinuxSocket {
+    ring: Ring,
+    executor: Executor,
+    counters: Arc<ShardCounters>,
+    descriptor: Rc<OwnedFd>,
+    stream: RefCell<Option<Stream<Rc<OwnedFd>>>>,
+    /// What a cancelled multishot had brought beyond the frame it was cancelled for.
+    leftover: RefCell<VecDeque<BytesMut>>,
+    ended: Cell<bool>,
+}
+
+impl LinuxSocket {
+    /// Takes over an accepted, non-blocking connection.
+    ///
+    /// # Errors
+    /// The descriptor is no TCP socket any more (the peer may have gone at once).
+    pub fn new(
+        ring: Ring,
+        executor: Executor,
+        counters: Arc<ShardCounters>,
+        descriptor: OwnedFd,
+    ) -> io::Result<LinuxSocket> {
+        nix::sys::socket::setsockopt(&descriptor, nix::sys::socket::sockopt::TcpNoDelay, &true)?;
+        Ok(LinuxSocket {
+            ring,
+            executor,
+            counters,
+            descriptor: Rc::new(descriptor),
+            stream: RefCell::default(),
+            leftover: RefCell::default(),
+            ended: Cell::new(false),
+        })
+    }
+
+    fn ensure_stream(&self) -> io::Result<()> {
+        let mut stream = self.stream.borrow_mut();
+        if stream.is_none() {
+            *stream = Some(receive::receive_stream(&self.ring, &self.descriptor)?);
+        }
+        Ok(())
+    }
+
+    /// The next event of the running multishot; `None` when it has ended (and is forgotten).
+    async fn next_event(&self) -> Option<io::Result<BytesMut>> {
+        let event = std::future::poll_fn(|context| match self.stream.borrow_mut().as_mut() {
+            Some(stream) => stream.poll_next(context),
+            None => std::task::Poll::Ready(None),
+        })
+        .await;
+        match event {
+            None => {
+                self.stream.borrow_mut().take();
+                None
+            }
+            Some(event) => Some(event.into_result().map(|(_, data)| data.unwrap_or_default())),
+        }
+    }
+
+    /// Ends the multishot and keeps all it had brought, in order.
+    async fn stop_stream(&self) -> io::Result<()> {
+        if let Some(stream) = self.stream.borrow().as_ref() {
+            stream.stop();
+        }
+        while let Some(event) = self.next_event().await {
+            match event {
+                Ok(data) if data.is_empty() => self.ended.set(true),
+                Ok(data) => self.leftover.borrow_mut().push_back(data),
+                Err(error) if is_pause(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what was left over into `frame`, up to `length`.
+    fn take_leftover(&self, frame: &mut BytesMut, length: usize) {
+        let mut leftover = self.leftover.borrow_mut();
+        while frame.len() < length
+            && let Some(chunk) = leftover.front_mut()
+        {
+            let count = chunk.len().min(length - frame.len());
+            frame.extend_from_slice(&chunk[..count]);
+            chunk.advance(count);
+            if chunk.is_empty() {
+                leftover.pop_front();
+            }
+        }
+    }
+}
+
+/// ECANCELED: we asked for it. ENOBUFS: the pool was empty; nothing was lost, the receive starts anew.
+fn is_pause(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS))
+}
+
+impl Socket for LinuxSocket {
+    type File = LinuxFile;
+
+    async fn receive(&self) -> io::Result<BytesMut> {
+        loop {
+            if let Some(chunk) = self.leftover.borrow_mut().pop_front() {
+                return Ok(chunk);
+            }
+            if self.ended.get() {
+                return Ok(BytesMut::new());
+            }
+            self.ensure_stream()?;
+            match self.next_event().await {
+                None => {}
+                Some(Ok(data)) => {
+                    self.ended.set(data.is_empty());
+                    return Ok(data);
+                }
+                Some(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.stream.borrow_mut().take();
+                    self.ring.receive_buffers_returned().await;
+                }
+                Some(Err(error)) if is_pause(&error) => {}
+                Some(Err(error)) => return Err(error),
+            }
+        }
+    }
+
+    async fn receive_frame(&self, mut frame: BytesMut, length: usize) -> io::Result<BytesMut> {
+        frame.reserve(length.saturating_sub(frame.len()));
+        self.take_leftover(&mut frame, length);
+        if frame.len() < length {
+            self.stop_stream().await?;
+            self.take_leftover(&mut frame, length);
+        }
+        while frame.len() < length {
+            if self.ended.get() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let missing = length - frame.len();
+            let (received, longer) = receive::receive_into(&self.ring, &self.descriptor, frame, missing).await;
+            frame = longer;
+            self.ended.set(received? == 0);
+        }
+        Ok(frame)
+    }
+
+    async fn send(&self, mut data: BytesMut, more: bool) -> io::Result<()> {
+        if !more {
+            return send::send_all(&self.ring, &self.descriptor, data).await;
+        }
+        while !data.is_empty() {
+            match sys::send_now(self.descriptor.as_fd(), &data, true) {
+                Ok(count) => data.advance(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll::writable(&self.ring, &self.descriptor).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_range(&self, range: &mut FileRange<LinuxFile>, length_max: u64) -> io::Result<()> {
+        let mut left = length_max.min(range.length);
+        let mut turn = 0;
+        while left > 0 {
+            if !range.is_allowed() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let others_wait = self.executor.has_ready();
+            if others_wait && turn >= SEND_TURN_BYTES_MAX {
+                yield_now().await;
+                turn = 0;
+                continue;
+            }
+            let call = left.min(if others_wait { SEND_CALL_BYTES_MAX } else { SEND_TURN_BYTES_MAX });
+            let start = Instant::now();
+            let sent = sys::sendfile(self.descriptor.as_fd(), range.file.as_fd(), range.position, call as usize);
+            if start.elapsed() > SENDFILE_BLOCKED {
+                self.counters.sendfile_blocked_total.add(1);
+            }
+            match sent {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    let count = count as u64;
+                    range.advance(count);
+                    self.counters.sendfile_bytes_total.add(count);
+                    left -= count;
+                    turn += count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll::writable(&self.ring, &self.descriptor).await?;
+                    turn = 0;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn peer(&self) -> String {
+        nix::sys::socket::getpeername::<nix::sys::socket::SockaddrStorage>(self.descriptor.as_raw_fd())
+            .map_or_else(|_| "unknown".to_owned(), |address| address.to_string())
+    }
+
+    fn shut_down(&self) {
+        // ENOTCONN: the peer was faster.
+        let _ = nix::sys::socket::shutdown(self.descriptor.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+    }
+}

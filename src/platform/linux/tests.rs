@@ -1,0 +1,206 @@
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::*;
+use crate::platform::{Disk, Fence, FileRange, OpenMode, Socket};
+use crate::uring::doorbell::EventDoorbell;
+use crate::{shard, sys};
+
+/// Runs `test` as a task of a real shard loop, to its end.
+fn on_a_shard<F: Future<Output = ()> + 'static>(directory: &Path, test: impl FnOnce(LinuxPlatform) -> F) {
+    let doorbell = EventDoorbell::new().expect("eventfd");
+    let executor = Executor::new(doorbell.clone());
+    let (helper, _thread) = Helper::start("test-helper").expect("helper");
+    let work = WorkPool::start(1).expect("work");
+    let counters = Arc::new(ShardCounters::default());
+    let limits = DiskLimits::of(directory, 1 << 20);
+    let ring = Ring::new(64).expect("ring");
+    let platform = LinuxPlatform::new(ring, executor.clone(), helper, work, limits, counters);
+    let done = Rc::new(Cell::new(false));
+    let (finished, future) = (Rc::clone(&done), test(platform.clone()));
+    executor.spawn(async move {
+        future.await;
+        finished.set(true);
+    });
+    shard::run::run(&platform, &doorbell, || done.get()).expect("the loop ends in order");
+}
+
+/// A connection: the shard's side, and a plain blocking peer.
+fn connect(platform: &LinuxPlatform) -> (LinuxSocket, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let peer = TcpStream::connect(listener.local_addr().expect("address")).expect("connected");
+    let (accepted, _) = listener.accept().expect("accepted");
+    accepted.set_nonblocking(true).expect("non-blocking");
+    let descriptor = OwnedFd::from(accepted);
+    let counters = Arc::clone(platform.counters());
+    let socket = LinuxSocket::new(platform.ring().clone(), platform.executor().clone(), counters, descriptor);
+    (socket.expect("socket"), peer)
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|index| (index.wrapping_mul(2_654_435_761) >> 7) as u8).collect()
+}
+
+#[test]
+fn bytes_arrive_in_order_through_the_pool_and_a_large_frame_straight_into_its_buffer() {
+    let directory = tempfile::tempdir().expect("directory");
+    on_a_shard(directory.path(), |platform| async move {
+        let (socket, mut peer) = connect(&platform);
+        let sent = pattern(3_000_000);
+        let expected = sent.clone();
+        let writer = std::thread::spawn(move || peer.write_all(&sent));
+        let mut got = BytesMut::new();
+        while got.len() < 100_000 {
+            let chunk = socket.receive().await.expect("received");
+            assert!(!chunk.is_empty());
+            got.extend_from_slice(&chunk);
+        }
+        let frame = socket.receive_frame(BytesMut::new(), 2_000_000).await.expect("frame");
+        assert_eq!(frame.len(), 2_000_000);
+        got.extend_from_slice(&frame);
+        loop {
+            let chunk = socket.receive().await.expect("received");
+            if chunk.is_empty() {
+                break;
+            }
+            got.extend_from_slice(&chunk);
+        }
+        assert!(got == expected, "all bytes, in order");
+        writer.join().expect("joined").expect("sent");
+    });
+}
+
+#[test]
+fn a_receiver_that_lags_bounds_what_is_queued_and_loses_nothing() {
+    let directory = tempfile::tempdir().expect("directory");
+    on_a_shard(directory.path(), |platform| async move {
+        let (socket, mut peer) = connect(&platform);
+        let sent = pattern(8 << 20);
+        let expected = sent.clone();
+        let writer = std::thread::spawn(move || peer.write_all(&sent));
+        let mut got = socket.receive().await.expect("received");
+        for _ in 0..5 {
+            let deadline = platform.clock().now() + std::time::Duration::from_millis(20);
+            platform.clock().sleep_until(deadline).await;
+            got.extend_from_slice(&socket.receive().await.expect("received"));
+        }
+        loop {
+            let chunk = socket.receive().await.expect("received");
+            if chunk.is_empty() {
+                break;
+            }
+            got.extend_from_slice(&chunk);
+        }
+        assert!(got == expected, "all bytes, in order");
+        writer.join().expect("joined").expect("sent");
+    });
+}
+
+#[test]
+fn header_and_range_arrive_as_one_stream_even_when_the_peer_reads_late() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("data");
+    on_a_shard(directory.path(), |platform| async move {
+        let content = pattern(6 << 20);
+        let (file, _) = platform.disk().open(&path, OpenMode::CreateNew).await.expect("open");
+        platform.disk().append(&file, 0, vec![BytesMut::from(&content[..])]).await.expect("append");
+        assert!(platform.disk().is_resident(&file, 0, content.len() as u64));
+        let (socket, mut peer) = connect(&platform);
+        let (start, started) = std::sync::mpsc::channel::<()>();
+        let reader = std::thread::spawn(move || {
+            started.recv().expect("told to start");
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all)
+        });
+        socket.send(BytesMut::from(&b"header"[..]), true).await.expect("sent");
+        let mut range = FileRange { file, position: 1000, length: (6 << 20) - 1000, fence: Fence::new() };
+        let sleep = platform.clock().sleep_until(platform.clock().now() + std::time::Duration::from_millis(20));
+        platform.tasks().spawn(async move {
+            sleep.await;
+            start.send(()).expect("the reader waits");
+        });
+        socket.send_range(&mut range, u64::MAX).await.expect("sent");
+        assert_eq!(range.length, 0);
+        socket.send(BytesMut::from(&b"tail"[..]), false).await.expect("sent");
+        drop(socket);
+        let all = reader.join().expect("joined").expect("read");
+        assert_eq!(&all[..6], b"header");
+        assert!(all[6..all.len() - 4] == content[1000..]);
+        assert_eq!(&all[all.len() - 4..], b"tail");
+    });
+}
+
+#[test]
+fn evicted_pages_are_seen_missing_and_come_back_by_the_cold_path() {
+    let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
+    let path = directory.path().join("data");
+    std::fs::write(&path, pattern(2 << 20)).expect("written");
+    on_a_shard(directory.path(), |platform| async move {
+        let disk = platform.disk().clone();
+        let (file, length) = disk.open(&path, OpenMode::Read).await.expect("open");
+        disk.sync(&file).await.expect("sync");
+        use std::os::fd::AsFd;
+        sys::evict(file.as_fd(), 0, 0).expect("evicted");
+        assert!(!disk.is_resident(&file, 0, length));
+        assert_eq!(disk.read_resident(&file, length / 2, &mut [0; 100]).expect("probed"), None);
+        disk.make_resident(&file, 0, length).await.expect("read in");
+        assert!(disk.is_resident(&file, 0, length));
+        assert_eq!(platform.counters().cold_bytes_total.get(), length);
+    });
+}
+
+#[test]
+fn a_cut_fence_closes_the_sender_before_it_sends_other_bytes_than_it_promised() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("data");
+    std::fs::write(&path, pattern(4096)).expect("written");
+    on_a_shard(directory.path(), |platform| async move {
+        let (file, _) = platform.disk().open(&path, OpenMode::Read).await.expect("open");
+        let fence = Fence::new();
+        fence.cut_at(1000);
+        let (socket, _peer) = connect(&platform);
+        let mut below = FileRange { file: Arc::clone(&file), position: 0, length: 1000, fence: Arc::clone(&fence) };
+        socket.send_range(&mut below, u64::MAX).await.expect("below the cut");
+        let mut beyond = FileRange { file, position: 500, length: 501, fence };
+        let refused = socket.send_range(&mut beyond, u64::MAX).await.expect_err("beyond the cut");
+        assert_eq!(refused.kind(), std::io::ErrorKind::UnexpectedEof);
+    });
+}
+
+#[test]
+fn a_dropped_receive_leaves_the_ring_usable_and_its_end_in_order() {
+    let directory = tempfile::tempdir().expect("directory");
+    on_a_shard(directory.path(), |platform| async move {
+        for _ in 0..100 {
+            let (socket, peer) = connect(&platform);
+            let waiting = Rc::new(socket);
+            let receiver = Rc::clone(&waiting);
+            platform.tasks().spawn(async move {
+                let _ = receiver.receive().await;
+            });
+            crate::executor::yield_now().await;
+            drop((waiting, peer));
+        }
+    });
+}
+
+#[test]
+fn helper_results_come_back_to_a_sleeping_shard() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("small");
+    on_a_shard(directory.path(), |platform| async move {
+        for round in 0..50u8 {
+            platform.disk().replace(&path, vec![round; 10]).await.expect("replaced");
+            assert_eq!(platform.disk().read_whole(&path, 10).await.expect("read"), vec![round; 10]);
+        }
+        assert!(platform.disk().read_whole(&path, 9).await.is_err());
+    });
+    assert_eq!(File::open(directory.path().join("small")).expect("there").metadata().expect("metadata").len(), 10);
+}

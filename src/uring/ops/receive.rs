@@ -1,0 +1,51 @@
+//! Receive: multishot into provided buffers (least kernel 6.0), and once into memory of the caller.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use bytes::{BufMut, BytesMut};
+use io_uring::{opcode, types};
+
+use crate::uring::receive_pool::GROUP;
+use crate::uring::{Op, Ring, Stream};
+
+/// Starts receiving whatever arrives, in chunks of the ring's pool. An event of 0 bytes is the end of the stream;
+/// ENOBUFS ends the multishot without losing bytes.
+pub fn receive_stream(ring: &Ring, socket: &Rc<OwnedFd>) -> io::Result<Stream<Rc<OwnedFd>>> {
+    let entry = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), GROUP).build();
+    // SAFETY: the entry names a descriptor, which the resources keep open; the buffers are the pool's.
+    unsafe { Stream::start(ring, entry, Rc::clone(socket)) }
+}
+
+/// Receives once into the spare room of `buffer`, at most `length_max` bytes, and gives it back longer; 0 bytes is the
+/// end of the stream. `wait_all`: only the end or an error makes it short.
+pub async fn receive_into(
+    ring: &Ring,
+    socket: &Rc<OwnedFd>,
+    mut buffer: BytesMut,
+    length_max: usize,
+) -> (io::Result<usize>, BytesMut) {
+    buffer.reserve(length_max);
+    let room = buffer.chunk_mut();
+    let length = u32::try_from(length_max.min(room.len())).unwrap_or(u32::MAX);
+    let entry =
+        opcode::Recv::new(types::Fd(socket.as_raw_fd()), room.as_mut_ptr(), length).flags(libc::MSG_WAITALL).build();
+    // SAFETY: the entry points into the buffer's heap memory, which does not move with the handle and is not
+    // reallocated while the operation owns it.
+    let (result, (_socket, mut buffer)) = unsafe { Op::start(ring, entry, (Rc::clone(socket), buffer)) }.await;
+    if let Ok(count) = result {
+        // SAFETY: the kernel has initialised `count` bytes of the spare room.
+        unsafe { buffer.advance_mut(count as usize) };
+    }
+    (result.map(|count| count as usize), buffer)
+}
+
+/// Receives exactly eight bytes: how a ring hears its doorbell (an eventfd's counter).
+pub async fn read_counter(ring: &Ring, eventfd: &Rc<OwnedFd>) -> io::Result<()> {
+    let mut counter = Box::new([0u8; 8]);
+    let entry = opcode::Read::new(types::Fd(eventfd.as_raw_fd()), counter.as_mut_ptr(), 8).build();
+    // SAFETY: the entry points to the box's memory, which the resources own.
+    let (result, _resources) = unsafe { Op::start(ring, entry, (Rc::clone(eventfd), counter)) }.await;
+    result.map(drop)
+}

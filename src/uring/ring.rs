@@ -1,0 +1,293 @@
+//! One io_uring: set-up, submission, and reaping completions into the operations they belong to.
+//!
+//! A ring belongs to the thread that made it (SINGLE_ISSUER, DEFER_TASKRUN: completions are only produced while that
+//! thread is inside `io_uring_enter`). Completions are collected first and only then handed to their operations; no
+//! user code runs while the queues are borrowed, and wakers only put tasks on the executor's queue.
+//!
+//! Least kernel: 6.1 (DEFER_TASKRUN).
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use slab::Slab;
+
+use super::op::{Event, Slot};
+use super::receive_pool::ReceivePool;
+
+/// Submission entries by default; a full queue is submitted early, so this bounds a batch, not the work in flight.
+pub const RING_ENTRIES_DEFAULT: u32 = 1024;
+
+/// Completions that fit the queue before the kernel keeps them aside (IORING_FEAT_NODROP, none is lost).
+const COMPLETIONS_PER_SUBMISSION: u32 = 8;
+
+/// The user data of cancel requests, whose own completions say nothing we act on.
+const IGNORED: u64 = u64::MAX;
+
+/// How many turns a dropped ring gives its abandoned operations to finish, at [`DRAIN_TURN`] each.
+const DRAIN_TURNS_MAX: usize = 200;
+const DRAIN_TURN: Duration = Duration::from_millis(10);
+
+/// A handle to the ring of this thread; clones share it.
+#[derive(Clone)]
+pub struct Ring(Rc<RefCell<Inner>>);
+
+struct Inner {
+    /// `None` only after a failed drain has leaked it, see `Drop`.
+    uring: Option<IoUring>,
+    ops: Slab<Slot>,
+    pool: ReceivePool,
+    /// Receivers that met an empty pool, oldest first.
+    starved: VecDeque<Waker>,
+    reaped: Vec<(u64, i32, u32)>,
+}
+
+impl Ring {
+    /// Makes a ring for the calling thread.
+    ///
+    /// # Errors
+    /// What the kernel says; `probe::explain` turns it into advice.
+    pub fn new(entries: u32) -> io::Result<Ring> {
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_clamp()
+            .setup_submit_all()
+            .setup_cqsize(entries.saturating_mul(COMPLETIONS_PER_SUBMISSION))
+            .build(entries)?;
+        let pool = ReceivePool::register(&uring)?;
+        Ok(Ring(Rc::new(RefCell::new(Inner {
+            uring: Some(uring),
+            ops: Slab::with_capacity(1024),
+            pool,
+            starved: VecDeque::new(),
+            reaped: Vec::with_capacity(256),
+        }))))
+    }
+
+    /// Queues an entry for the next submission; its completions go to the slot of the returned key.
+    ///
+    /// # Safety
+    /// What the entry points to must stay where it is until the operation's last completion has been reaped: the
+    /// caller keeps it in the operation's resources, which [`Slot`] parks when their future is dropped.
+    pub(super) unsafe fn push(&self, entry: squeue::Entry, slot: Slot) -> io::Result<usize> {
+        let mut inner = self.0.borrow_mut();
+        let key = inner.ops.insert(slot);
+        // SAFETY: passed on to the caller.
+        match unsafe { inner.push_entry(&entry.user_data(key as u64)) } {
+            Ok(()) => Ok(key),
+            Err(error) => {
+                inner.ops.remove(key);
+                Err(error)
+            }
+        }
+    }
+
+    /// Queues two entries of which the second starts when the first has succeeded (IOSQE_IO_LINK); only the second's
+    /// completion is reported, a failed first one cancels it.
+    ///
+    /// # Safety
+    /// As for [`Ring::push`], for both entries.
+    pub(super) unsafe fn push_linked(
+        &self,
+        first: squeue::Entry,
+        second: squeue::Entry,
+        slot: Slot,
+    ) -> io::Result<usize> {
+        let mut inner = self.0.borrow_mut();
+        // Both must be in one submission, or the link is cut.
+        if inner.free_entries() < 2 {
+            inner.submit()?;
+        }
+        let key = inner.ops.insert(slot);
+        let first = first.user_data(IGNORED).flags(squeue::Flags::IO_LINK);
+        // SAFETY: passed on to the caller.
+        let pushed = unsafe { inner.push_entry(&first).and_then(|()| inner.push_entry(&second.user_data(key as u64))) };
+        match pushed {
+            Ok(()) => Ok(key),
+            Err(error) => {
+                inner.ops.remove(key);
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks the kernel to give an operation up. Its completion still comes, usually with ECANCELED.
+    pub(super) fn cancel(&self, key: usize) {
+        self.0.borrow_mut().cancel(key);
+    }
+
+    /// Runs `change` on the slot of an operation.
+    pub(super) fn with_slot<T>(&self, key: usize, change: impl FnOnce(&mut Slot) -> T) -> T {
+        change(self.0.borrow_mut().ops.get_mut(key).expect("an operation's slot lives until its future lets it go"))
+    }
+
+    /// Lets go of a finished operation's slot.
+    pub(super) fn release(&self, key: usize) -> Slot {
+        self.0.borrow_mut().ops.remove(key)
+    }
+
+    /// Resolves once the receive pool has buffers again; receivers are let through oldest first.
+    pub async fn receive_buffers_returned(&self) {
+        let mut registered = false;
+        std::future::poll_fn(|context: &mut Context<'_>| {
+            if registered {
+                return Poll::Ready(());
+            }
+            registered = true;
+            self.0.borrow_mut().starved.push_back(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Submits what is queued and runs the kernel's deferred work, without waiting.
+    pub fn submit(&self) -> io::Result<()> {
+        let inner = self.0.borrow();
+        // SAFETY: GETEVENTS with no wait count and no argument passes no memory to the kernel.
+        let entered = unsafe {
+            let uring = inner.uring();
+            let queued = uring.submission_shared().len();
+            uring.submitter().enter::<libc::sigset_t>(queued as u32, 0, IORING_ENTER_GETEVENTS, None)
+        };
+        ignore_interruptions(entered.map(drop))
+    }
+
+    /// Submits what is queued and waits for at least one completion, at most for `wait`.
+    pub fn submit_and_wait(&self, wait: Option<Duration>) -> io::Result<()> {
+        let inner = self.0.borrow();
+        let submitter = inner.uring().submitter();
+        let waited = match wait {
+            None => submitter.submit_and_wait(1),
+            Some(wait) => {
+                let timeout = Timespec::from(wait);
+                submitter.submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
+            }
+        };
+        ignore_interruptions(waited.map(drop))
+    }
+
+    /// Hands every completion that has come to its operation; returns how many there were.
+    pub fn reap(&self) -> usize {
+        let mut inner = self.0.borrow_mut();
+        let inner = &mut *inner;
+        let Some(uring) = inner.uring.as_mut() else { return 0 };
+        let mut reaped = std::mem::take(&mut inner.reaped);
+        reaped.extend(uring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
+        let count = reaped.len();
+        for (user_data, result, flags) in reaped.drain(..) {
+            inner.complete(user_data, result, flags);
+        }
+        inner.reaped = reaped;
+        inner.pool.publish();
+        let let_through = inner.starved.len().min(inner.pool.buffer_count());
+        for waker in inner.starved.drain(..let_through) {
+            waker.wake();
+        }
+        count
+    }
+
+    /// Operations the kernel still holds.
+    pub fn in_flight(&self) -> usize {
+        self.0.borrow().ops.len()
+    }
+}
+
+/// `io_uring_enter` also processes deferred completions when this is set; not exported by the crate.
+const IORING_ENTER_GETEVENTS: u32 = 1;
+
+/// A signal or a timeout ends a wait early, and EBUSY says that completions must be reaped first: the loop does all
+/// of that next anyway.
+fn ignore_interruptions(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN)) => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+impl Inner {
+    fn uring(&self) -> &IoUring {
+        self.uring.as_ref().expect("a live handle has its ring")
+    }
+
+    fn free_entries(&mut self) -> usize {
+        let queue = self.uring.as_mut().expect("a live handle has its ring").submission();
+        queue.capacity() - queue.len()
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        ignore_interruptions(self.uring().submit().map(drop))
+    }
+
+    /// # Safety
+    /// As for [`Ring::push`].
+    unsafe fn push_entry(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        if self.free_entries() == 0 {
+            self.submit()?;
+        }
+        let mut queue = self.uring.as_mut().expect("a live handle has its ring").submission();
+        // SAFETY: passed on to the caller.
+        unsafe { queue.push(entry) }.map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))
+    }
+
+    fn cancel(&mut self, key: usize) {
+        let entry = opcode::AsyncCancel::new(key as u64).build().user_data(IGNORED);
+        // SAFETY: a cancel request points to nothing. If there is no room for it even after submitting, the operation
+        // ends by itself or when its descriptor closes, and keeps its resources parked until then.
+        let _ = unsafe { self.push_entry(&entry) };
+    }
+
+    fn complete(&mut self, user_data: u64, result: i32, flags: u32) {
+        if user_data == IGNORED {
+            return;
+        }
+        let key = user_data as usize;
+        // A provided buffer goes back to the pool here, whoever still waits for the bytes in it.
+        let data = cqueue::buffer_select(flags).map(|id| self.pool.take(id, usize::try_from(result).unwrap_or(0)));
+        let more = cqueue::more(flags);
+        let Some(slot) = self.ops.get_mut(key) else { return };
+        match slot.complete(Event { result, data }, more) {
+            super::op::Verdict::Keep => {}
+            super::op::Verdict::Remove => {
+                self.ops.remove(key);
+            }
+            super::op::Verdict::Cancel => self.cancel(key),
+        }
+    }
+}
+
+impl Drop for Inner {
+    /// Memory that the kernel may still write to must outlive the ring: abandoned operations are waited for, and what
+    /// does not finish is leaked with the ring rather than freed under the kernel.
+    fn drop(&mut self) {
+        for _ in 0..DRAIN_TURNS_MAX {
+            for key in self.ops.iter().map(|(key, _)| key).collect::<Vec<_>>() {
+                self.cancel(key);
+            }
+            let timeout = Timespec::from(DRAIN_TURN);
+            let _ = self.uring().submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout));
+            let finished: Vec<_> = self.uring.as_mut().expect("present until here").completion().collect();
+            for entry in finished {
+                if let Some(slot) = self.ops.get(entry.user_data() as usize)
+                    && !cqueue::more(entry.flags())
+                {
+                    let _ = slot;
+                    self.ops.remove(entry.user_data() as usize);
+                }
+            }
+            if self.ops.is_empty() {
+                return;
+            }
+        }
+        std::mem::forget(std::mem::take(&mut self.ops));
+        self.pool.leak();
+        std::mem::forget(self.uring.take());
+    }
+}
