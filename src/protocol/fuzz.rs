@@ -1,0 +1,65 @@
+//! Fuzz bodies of the decoders: any bytes may go in, only a panic or an abort is a finding.
+#![forbid(unsafe_code)]
+
+use super::api_key::ApiKey;
+use super::header::{RequestHeader, decode_response_header};
+use super::message::*;
+use super::wire::Reader;
+
+macro_rules! tables {
+    ($($name:ident: $request:ident, $response:ident;)*) => {
+        fn decode_request_body(key: ApiKey, reader: &mut Reader<'_>, version: i16) {
+            match key {
+                $(ApiKey::$name => drop($request::decode(reader, version)),)*
+                _ => {}
+            }
+        }
+
+        fn decode_response_body(key: ApiKey, reader: &mut Reader<'_>, version: i16) {
+            match key {
+                $(ApiKey::$name => drop($response::decode(reader, version)),)*
+                ApiKey::Produce => drop(ProduceResponse::decode(reader, version)),
+                _ => {}
+            }
+        }
+    };
+}
+
+tables! {
+    ApiVersions: ApiVersionsRequest, ApiVersionsResponse;
+    CreateTopics: CreateTopicsRequest, CreateTopicsResponse;
+    DeleteTopics: DeleteTopicsRequest, DeleteTopicsResponse;
+    Fetch: FetchRequest, FetchResponse;
+    FindCoordinator: FindCoordinatorRequest, FindCoordinatorResponse;
+    InitProducerId: InitProducerIdRequest, InitProducerIdResponse;
+    LeaderAndIsr: LeaderAndIsrRequest, LeaderAndIsrResponse;
+    ListOffsets: ListOffsetsRequest, ListOffsetsResponse;
+    Metadata: MetadataRequest, MetadataResponse;
+    StopReplica: StopReplicaRequest, StopReplicaResponse;
+    UpdateMetadata: UpdateMetadataRequest, UpdateMetadataResponse;
+}
+
+/// Takes a frame from a client, without its size: header, then the body that the header names.
+pub fn fuzz_decode_request(frame: &[u8]) {
+    let mut reader = Reader::new(frame);
+    let Ok(header) = RequestHeader::decode(&mut reader) else { return };
+    let Some(key) = ApiKey::from_code(header.api_key) else { return };
+    if key == ApiKey::Produce {
+        let body = &frame[reader.position()..];
+        if let Ok(request) = ProduceRequest::decode(body, header.api_version) {
+            let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
+            let records = partitions.filter_map(|partition| partition.records.clone());
+            assert!(records.map(|records| body[records].len()).sum::<usize>() <= body.len());
+        }
+    } else {
+        decode_request_body(key, &mut reader, header.api_version);
+    }
+}
+
+/// Takes a frame from a broker, without its size, as the answer to a request of this key and version.
+pub fn fuzz_decode_response(key: ApiKey, version: i16, frame: &[u8]) {
+    let mut reader = Reader::new(frame);
+    if decode_response_header(&mut reader, key, version).is_ok() {
+        decode_response_body(key, &mut reader, version);
+    }
+}
