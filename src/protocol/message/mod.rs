@@ -26,6 +26,8 @@ pub mod update_metadata;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use table::each_plain_api;
+
 pub use api_versions::*;
 pub use create_topics::*;
 pub use delete_topics::*;

@@ -217,3 +217,22 @@ macro_rules! message {
         }
     };
 }
+
+/// Calls a macro with every API whose request and response are both tables without records: all but Produce and Fetch.
+macro_rules! each_plain_api {
+    ($callback:ident) => {
+        $callback! {
+            ApiVersions: ApiVersionsRequest, ApiVersionsResponse;
+            CreateTopics: CreateTopicsRequest, CreateTopicsResponse;
+            DeleteTopics: DeleteTopicsRequest, DeleteTopicsResponse;
+            FindCoordinator: FindCoordinatorRequest, FindCoordinatorResponse;
+            InitProducerId: InitProducerIdRequest, InitProducerIdResponse;
+            LeaderAndIsr: LeaderAndIsrRequest, LeaderAndIsrResponse;
+            ListOffsets: ListOffsetsRequest, ListOffsetsResponse;
+            Metadata: MetadataRequest, MetadataResponse;
+            StopReplica: StopReplicaRequest, StopReplicaResponse;
+            UpdateMetadata: UpdateMetadataRequest, UpdateMetadataResponse;
+        }
+    };
+}
+pub(crate) use each_plain_api;
