@@ -37,7 +37,7 @@ pub fn fuzz_decode_request(frame: &[u8]) {
     if key == ApiKey::Produce {
         let body = &frame[reader.position()..];
         if let Ok(request) = ProduceRequest::decode(body, header.api_version) {
-            let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
+            let partitions = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
             let records = partitions.filter_map(|partition| partition.records.clone());
             assert!(records.map(|records| body[records].len()).sum::<usize>() <= body.len());
         }

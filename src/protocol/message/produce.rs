@@ -21,14 +21,14 @@ pub struct ProduceRequest<'a> {
     pub acks: i16,
     /// How long acks of -1 may take, in ms.
     pub timeout_ms: i32,
-    pub topics: Vec<TopicProduceData<'a>>,
+    pub topic_data: Vec<TopicProduceData<'a>>,
 }
 
 /// A topic's part of a [`ProduceRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicProduceData<'a> {
     pub name: &'a str,
-    pub partitions: Vec<PartitionProduceData>,
+    pub partition_data: Vec<PartitionProduceData>,
 }
 
 /// A partition's records, as a range of the body given to [`ProduceRequest::decode`].
@@ -52,9 +52,10 @@ impl<'a> ProduceRequest<'a> {
         };
         let acks = reader.i16().map_err(|error| error.in_field("ProduceRequest.acks"))?;
         let timeout_ms = reader.i32().map_err(|error| error.in_field("ProduceRequest.timeout_ms"))?;
-        let topics = decode_topics(reader, flexible).map_err(|error| error.in_field("ProduceRequest.topic_data"))?;
+        let topic_data =
+            decode_topics(reader, flexible).map_err(|error| error.in_field("ProduceRequest.topic_data"))?;
         skip_tags(reader, flexible)?;
-        Ok(ProduceRequest { transactional_id, acks, timeout_ms, topics })
+        Ok(ProduceRequest { transactional_id, acks, timeout_ms, topic_data })
     }
 }
 
@@ -64,9 +65,9 @@ fn decode_topics<'a>(reader: &mut Reader<'a>, flexible: bool) -> Result<Vec<Topi
     let mut topics = Vec::with_capacity(count);
     for _ in 0..count {
         let name = reader.string(flexible)?;
-        let partitions = decode_partitions(reader, flexible)?;
+        let partition_data = decode_partitions(reader, flexible)?;
         skip_tags(reader, flexible)?;
-        topics.push(TopicProduceData { name, partitions });
+        topics.push(TopicProduceData { name, partition_data });
     }
     Ok(topics)
 }

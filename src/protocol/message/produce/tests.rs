@@ -37,7 +37,7 @@ fn a_request_reads_back_with_its_records_where_they_lie() {
             let request = ProduceRequest::decode(&body, version).unwrap();
             assert_eq!(request.transactional_id, transactional_id.as_deref());
             assert_eq!((request.acks, request.timeout_ms), (-1, 30_000));
-            let received: Vec<OwnedTopic> = request.topics.iter().map(|topic| owned(&body, topic)).collect();
+            let received: Vec<OwnedTopic> = request.topic_data.iter().map(|topic| owned(&body, topic)).collect();
             assert_eq!(received, sent, "version {version}");
         }
     }
@@ -45,7 +45,7 @@ fn a_request_reads_back_with_its_records_where_they_lie() {
 
 fn owned(body: &[u8], topic: &TopicProduceData<'_>) -> OwnedTopic {
     let records = |range: &Option<Range<usize>>| range.clone().map(|range| body[range].to_vec());
-    let partitions = topic.partitions.iter().map(|partition| (partition.index, records(&partition.records)));
+    let partitions = topic.partition_data.iter().map(|partition| (partition.index, records(&partition.records)));
     (topic.name.to_owned(), partitions.collect())
 }
 
