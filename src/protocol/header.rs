@@ -7,6 +7,9 @@ use super::api_key::ApiKey;
 use super::frame::FRAME_PREFIX_BYTES;
 use super::wire::{Reader, WireError, WireErrorKind, Writer};
 
+/// Room a response's buffer starts with: most small answers fit, and need no second allocation.
+const RESPONSE_CAPACITY: usize = 256;
+
 /// Why a request header can not be used. The connection is closed without an answer, as Kafka does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
@@ -111,9 +114,6 @@ pub fn finish_frame(mut writer: Writer) -> Result<BytesMut, WireError> {
     set_frame_length(&mut writer)?;
     Ok(writer.into_bytes())
 }
-
-/// Room a response's buffer starts with: most small answers fit, and need no second allocation.
-const RESPONSE_CAPACITY: usize = 256;
 
 #[cfg(test)]
 mod tests;

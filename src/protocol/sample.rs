@@ -12,7 +12,7 @@ impl Sampler {
         Sampler { state: seed }
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut value = self.state;
         value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,7 +22,7 @@ impl Sampler {
 
     /// A number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        (self.number() % end as u64) as usize
     }
 
     /// True once in `n` times.
@@ -33,7 +33,7 @@ impl Sampler {
     /// A whole number, small ones and -1 more often than the others.
     pub fn integer(&mut self) -> i64 {
         match self.below(4) {
-            0 => self.next() as i64,
+            0 => self.number() as i64,
             1 => -1,
             _ => self.below(100) as i64,
         }
@@ -47,6 +47,6 @@ impl Sampler {
     }
 
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.next() as u8).collect()
+        (0..length).map(|_| self.number() as u8).collect()
     }
 }

@@ -113,6 +113,13 @@ message! {
     }
 }
 
+/// About what a topic takes on the wire without its records: enough but for aborted transactions and tagged fields.
+fn expected_bytes(topic: &FetchableTopicResponse) -> usize {
+    const PARTITION_BYTES: usize = 56;
+    const TOPIC_BYTES: usize = 24;
+    TOPIC_BYTES + topic.topic.len() + PARTITION_BYTES * topic.partitions.len()
+}
+
 /// A response's bytes without its records.
 ///
 /// A gap is left for each partition whose records take at least one byte, in the response's order: the records of gap
@@ -132,6 +139,7 @@ impl FetchResponse {
     /// frame would reach 2 GiB.
     pub fn encode_parts(&self, correlation_id: i32, version: i16) -> Result<FetchResponseParts, WireError> {
         let mut writer = header::begin_response(Self::API_KEY, version, correlation_id);
+        writer.reserve(self.responses.iter().map(expected_bytes).sum());
         self.encode(&mut writer, version)?;
         header::set_frame_length(&mut writer)?;
         let total_bytes = writer.total_bytes();

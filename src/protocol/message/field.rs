@@ -76,7 +76,7 @@ number_fields! {
     i16, i16, 2, |sampler| sampler.integer() as i16;
     i32, i32, 4, |sampler| sampler.integer() as i32;
     i64, i64, 8, |sampler| sampler.integer();
-    TopicId, uuid, 16, |sampler| TopicId(std::array::from_fn(|_| sampler.next() as u8));
+    TopicId, uuid, 16, |sampler| TopicId(std::array::from_fn(|_| sampler.number() as u8));
 }
 
 macro_rules! text_fields {

@@ -1,4 +1,4 @@
-//! One file per API: the table of its fields, from which [`message!`](table) makes struct, decoder and encoder.
+//! One file per API: the table of its fields, from which the macro in `table.rs` makes struct, decoder and encoder.
 //!
 //! Tables are Kafka 3.9's schemas (`clients/src/main/resources/common/message/*.json`), fields in their order and under
 //! their names in snake case. `Default` gives Kafka's defaults; beware of nullable text, whose default is the empty

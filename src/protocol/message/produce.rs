@@ -90,14 +90,16 @@ fn skip_tags(reader: &mut Reader<'_>, flexible: bool) -> Result<(), WireError> {
     if flexible { reader.skip_tagged_fields() } else { Ok(()) }
 }
 
+/// A partition's index and its records, to send.
+pub type PartitionToSend<'a> = (i32, Option<&'a [u8]>);
+
 /// A request to send, for clients: names and records are lent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProduceRequestToSend<'a> {
     pub transactional_id: Option<&'a str>,
     pub acks: i16,
     pub timeout_ms: i32,
-    /// Topics, each with its partitions' indexes and records.
-    pub topics: &'a [(&'a str, &'a [(i32, Option<&'a [u8]>)])],
+    pub topics: &'a [(&'a str, &'a [PartitionToSend<'a>])],
 }
 
 impl ProduceRequestToSend<'_> {

@@ -28,7 +28,7 @@ pub enum WireErrorKind {
     Null,
     #[error("{count} tagged fields are more than allowed")]
     TaggedFieldCount { count: u32 },
-    #[error("tagged field {tag} says {length} bytes but holds another value size")]
+    #[error("tagged field {tag} of {length} bytes holds a shorter value")]
     TaggedFieldLength { tag: u32, length: usize },
     #[error("{api} has no version {version} here")]
     Version { api: &'static str, version: i16 },

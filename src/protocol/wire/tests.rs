@@ -17,7 +17,7 @@ fn varints_are_as_kafkas_and_read_back() {
     }
     let mut sampler = Sampler::new(7);
     let edges = [0, -1, 1, i64::MIN, i64::MAX, i64::from(i32::MIN), i64::from(i32::MAX)];
-    for value in edges.into_iter().chain((0..500).map(|_| sampler.next() as i64)) {
+    for value in edges.into_iter().chain((0..500).map(|_| sampler.number() as i64)) {
         let mut writer = Writer::new();
         writer.varlong(value);
         writer.varint(value as i32);

@@ -34,6 +34,11 @@ impl Writer {
         Writer { buffer: BytesMut::with_capacity(capacity), gaps: Vec::new(), gap_bytes: 0 }
     }
 
+    /// Makes room for `bytes` more, so that they need no further allocation.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.buffer.reserve(bytes);
+    }
+
     /// Bytes in the buffer, without those of gaps.
     pub fn position(&self) -> usize {
         self.buffer.len()

@@ -111,3 +111,23 @@ fn a_frame_of_two_gib_is_refused_before_a_byte_is_sent() {
     let error = response.encode_parts(0, 11).unwrap_err();
     assert!(matches!(error.kind, WireErrorKind::TooLong { .. }), "{error}");
 }
+
+#[test]
+fn chunks_of_a_common_response_share_one_allocation_without_growing() {
+    let partition = PartitionData { records: Some(RecordsSpan::of_length(9)), ..Default::default() };
+    let topic = FetchableTopicResponse {
+        topic: "a topic".into(),
+        partitions: vec![PartitionData { aborted_transactions: None, ..partition }; 100],
+        ..Default::default()
+    };
+    let bytes = expected_bytes(&topic);
+    let response = FetchResponse { responses: vec![topic], ..Default::default() };
+    for version in [4, 11, 12, 17] {
+        let parts = response.encode_parts(0, version).unwrap();
+        let chunk_bytes: usize = parts.chunks.iter().map(Bytes::len).sum();
+        assert!(chunk_bytes <= bytes + 256, "version {version}: {chunk_bytes} bytes");
+        for pair in parts.chunks.windows(2) {
+            assert_eq!(pair[0].as_ptr_range().end, pair[1].as_ptr(), "version {version}");
+        }
+    }
+}
