@@ -15,6 +15,8 @@ macro_rules! for_each_message {
     };
 }
 
+mod golden;
+
 fn written(encode: impl FnOnce(&mut Writer) -> Result<(), WireError>) -> Result<BytesMut, WireError> {
     let mut writer = Writer::new();
     encode(&mut writer)?;
