@@ -37,8 +37,8 @@ pub struct ShardCounters {
     pub sendfile_bytes_total: Counter,
     /// sendfile calls that held the shard for more than a millisecond, as one that meets a page on the disk does.
     pub sendfile_blocked_total: Counter,
-    /// sendfile calls whose range was not wholly resident just before: must stay 0 (checked with `--check-residency`).
-    pub sendfile_cold_total: Counter,
+    /// Ranges found outside the page cache, and brought in before they were sent.
+    pub cold_reads_total: Counter,
     /// Bytes that had to be brought into the page cache first.
     pub cold_bytes_total: Counter,
     pub appends_total: Counter,

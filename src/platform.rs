@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::base::time::{Monotonic, WallMs};
 
@@ -156,7 +156,7 @@ pub trait Socket: 'static {
     fn receive_frame(&self, frame: BytesMut, length: usize) -> impl Future<Output = io::Result<BytesMut>>;
 
     /// Sends all of `data`. `more`: a range follows at once, so the kernel may hold it back to fill a packet.
-    fn send(&self, data: BytesMut, more: bool) -> impl Future<Output = io::Result<()>>;
+    fn send(&self, data: Bytes, more: bool) -> impl Future<Output = io::Result<()>>;
 
     /// Sends up to `length_max` bytes of the range's beginning from the page cache, without copying, and advances it.
     /// The caller has just seen the range resident. `UnexpectedEof` if the file ends before the range does, or its

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::disk::LinuxFile;
 use crate::executor::{Executor, yield_now};
@@ -167,7 +167,7 @@ impl Socket for LinuxSocket {
         Ok(frame)
     }
 
-    async fn send(&self, mut data: BytesMut, more: bool) -> io::Result<()> {
+    async fn send(&self, mut data: Bytes, more: bool) -> io::Result<()> {
         if !more {
             return send::send_all(&self.ring, &self.descriptor, data).await;
         }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::platform::{Disk, Fence, FileRange, OpenMode, Socket};
@@ -119,7 +119,7 @@ fn header_and_range_arrive_as_one_stream_even_when_the_peer_reads_late() {
             let mut all = Vec::new();
             peer.read_to_end(&mut all).map(|_| all)
         });
-        socket.send(BytesMut::from(&b"header"[..]), true).await.expect("sent");
+        socket.send(Bytes::from_static(b"header"), true).await.expect("sent");
         let mut range = FileRange { file, position: 1000, length: (6 << 20) - 1000, fence: Fence::new() };
         let sleep = platform.clock().sleep_until(platform.clock().now() + std::time::Duration::from_millis(20));
         platform.tasks().spawn(async move {
@@ -128,7 +128,7 @@ fn header_and_range_arrive_as_one_stream_even_when_the_peer_reads_late() {
         });
         socket.send_range(&mut range, u64::MAX).await.expect("sent");
         assert_eq!(range.length, 0);
-        socket.send(BytesMut::from(&b"tail"[..]), false).await.expect("sent");
+        socket.send(Bytes::from_static(b"tail"), false).await.expect("sent");
         drop(socket);
         let all = reader.join().expect("joined").expect("read");
         assert_eq!(&all[..6], b"header");

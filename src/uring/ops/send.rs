@@ -4,14 +4,14 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes};
 use io_uring::{opcode, types};
 
 use crate::uring::{Op, Ring};
 
 /// Sends all of `data`. MSG_WAITALL lets the kernel finish a short send by itself (least kernel 5.19); what is still
 /// short is sent on.
-pub async fn send_all(ring: &Ring, socket: &Rc<OwnedFd>, mut data: BytesMut) -> io::Result<()> {
+pub async fn send_all(ring: &Ring, socket: &Rc<OwnedFd>, mut data: Bytes) -> io::Result<()> {
     while !data.is_empty() {
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let entry = opcode::Send::new(types::Fd(socket.as_raw_fd()), data.as_ptr(), length)

@@ -1,0 +1,10 @@
+//! Connections: frames in, replies out in request order. It knows no API and no storage: it sees frames, and replies
+//! made of bytes and file ranges.
+
+#![forbid(unsafe_code)]
+
+pub mod budget;
+pub mod connection;
+pub mod frames;
+pub mod listener;
+pub mod reply;

@@ -1,0 +1,254 @@
+//! One connection: a task that cuts frames and a task that sends replies, and the slots between them.
+//!
+//! Every frame takes the next slot; replies leave in slot order, whenever they become ready. A request that does not
+//! overlap starts when all slots before it are empty again, that is, when every earlier request is answered. A slot
+//! that is dropped unfilled closes the connection: an answer is owed, and only silence would be worse.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use bytes::BytesMut;
+
+use super::budget::{ByteBudget, BytePermit};
+use super::frames::{Cut, FrameCutter};
+use super::reply::{FileOf, Reply, ReplySender};
+use crate::metrics::ShardCounters;
+use crate::platform::{Platform, Socket, Tasks};
+
+/// Bounds of each connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// `socket.request.max.bytes`.
+    pub frame_bytes_max: usize,
+    /// Requests of one connection that may be unanswered; then it is not read.
+    pub requests_in_flight_max: usize,
+}
+
+/// What understands the frames.
+pub trait FrameHandler<P: Platform>: Clone + 'static {
+    /// Whether this request may run while earlier ones of the connection do (Produce with Produce).
+    fn overlaps(&self, frame: &[u8]) -> bool;
+
+    /// Takes a frame on. Resolves when the next frame may be looked at: an overlapping request resolves when its order
+    /// is settled and fills its slot later.
+    fn handle(&self, frame: BytesMut, slot: ReplySlot<P>) -> impl Future<Output = ()>;
+}
+
+enum Slot<F> {
+    Waiting,
+    Ready(Option<Reply<F>>),
+}
+
+/// State shared by the two tasks and the open slots.
+pub struct Connection<P: Platform> {
+    socket: P::Socket,
+    slots: RefCell<VecDeque<Slot<FileOf<P>>>>,
+    /// Number of the first slot in the queue.
+    first: Cell<u64>,
+    closing: Cell<bool>,
+    reader: Cell<Option<Waker>>,
+    writer: Cell<Option<Waker>>,
+}
+
+/// Where the answer of one request goes.
+pub struct ReplySlot<P: Platform> {
+    connection: Rc<Connection<P>>,
+    number: u64,
+    filled: bool,
+    _permit: BytePermit,
+}
+
+impl<P: Platform> ReplySlot<P> {
+    /// Answers the request.
+    pub fn fill(mut self, reply: Reply<FileOf<P>>) {
+        self.settle(Some(reply));
+    }
+
+    /// The request has no answer (acks=0).
+    pub fn leave_empty(mut self) {
+        self.settle(None);
+    }
+
+    /// The peer's address, for logs.
+    pub fn peer(&self) -> String {
+        self.connection.socket.peer()
+    }
+
+    fn settle(&mut self, reply: Option<Reply<FileOf<P>>>) {
+        self.filled = true;
+        let connection = &self.connection;
+        if connection.closing.get() {
+            return;
+        }
+        let index = (self.number - connection.first.get()) as usize;
+        connection.slots.borrow_mut()[index] = Slot::Ready(reply);
+        if index == 0 {
+            wake(&connection.writer);
+        }
+    }
+}
+
+impl<P: Platform> Drop for ReplySlot<P> {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.connection.close();
+        }
+    }
+}
+
+fn wake(place: &Cell<Option<Waker>>) {
+    if let Some(waker) = place.take() {
+        waker.wake();
+    }
+}
+
+impl<P: Platform> Connection<P> {
+    fn close(&self) {
+        if !self.closing.replace(true) {
+            self.slots.borrow_mut().clear();
+            self.socket.shut_down();
+        }
+        wake(&self.reader);
+        wake(&self.writer);
+    }
+
+    fn open_slot(self: &Rc<Self>, permit: BytePermit) -> ReplySlot<P> {
+        let mut slots = self.slots.borrow_mut();
+        let number = self.first.get() + slots.len() as u64;
+        slots.push_back(Slot::Waiting);
+        ReplySlot { connection: Rc::clone(self), number, filled: false, _permit: permit }
+    }
+
+    /// Waits until fewer than `count` requests are unanswered; false when the connection closes.
+    async fn fewer_slots_than(&self, count: usize) -> bool {
+        poll_fn(|context| {
+            if self.closing.get() {
+                return Poll::Ready(false);
+            }
+            if self.slots.borrow().len() < count {
+                return Poll::Ready(true);
+            }
+            self.reader.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits for answers that are next in order; `None` when the connection closes.
+    async fn ready_replies(&self) -> Option<Vec<Reply<FileOf<P>>>> {
+        poll_fn(|context| {
+            if self.closing.get() {
+                return Poll::Ready(None);
+            }
+            let replies = self.take_ready();
+            if replies.is_empty() {
+                self.writer.set(Some(context.waker().clone()));
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(replies))
+        })
+        .await
+    }
+
+    fn take_ready(&self) -> Vec<Reply<FileOf<P>>> {
+        let mut slots = self.slots.borrow_mut();
+        let count = slots.iter().take_while(|slot| matches!(slot, Slot::Ready(_))).count();
+        self.first.set(self.first.get() + count as u64);
+        let ready = slots.drain(..count).filter_map(|slot| match slot {
+            Slot::Ready(reply) => reply,
+            Slot::Waiting => None,
+        });
+        let replies = ready.collect();
+        if count > 0 {
+            wake(&self.reader);
+        }
+        replies
+    }
+}
+
+/// Serves a connection until either side ends it.
+pub async fn serve<P: Platform, H: FrameHandler<P>>(
+    platform: P,
+    socket: P::Socket,
+    handler: H,
+    limits: ConnectionLimits,
+    budget: Rc<ByteBudget>,
+    counters: Arc<ShardCounters>,
+) {
+    counters.connections_now.add(1);
+    let connection = Rc::new(Connection::<P> {
+        socket,
+        slots: RefCell::default(),
+        first: Cell::new(0),
+        closing: Cell::new(false),
+        reader: Cell::default(),
+        writer: Cell::default(),
+    });
+    platform.tasks().spawn(write_replies(platform.clone(), Rc::clone(&connection), Arc::clone(&counters)));
+    if let Err(error) = read_frames(&connection, &handler, limits, &budget).await {
+        counters.connections_refused_total.add(1);
+        tracing::debug!(peer = connection.socket.peer(), %error, "connection closed");
+    }
+    connection.close();
+    counters.connections_now.subtract(1);
+}
+
+async fn write_replies<P: Platform>(platform: P, connection: Rc<Connection<P>>, counters: Arc<ShardCounters>) {
+    while let Some(replies) = connection.ready_replies().await {
+        let mut sender = ReplySender::new(&platform, &connection.socket, &counters);
+        if let Err(error) = send_all(&mut sender, replies).await {
+            tracing::debug!(peer = connection.socket.peer(), %error, "connection broke while sending");
+            connection.close();
+        }
+    }
+}
+
+async fn send_all<P: Platform>(sender: &mut ReplySender<'_, P>, replies: Vec<Reply<FileOf<P>>>) -> io::Result<()> {
+    for part in replies.into_iter().flat_map(|reply| reply.parts) {
+        sender.send(part).await?;
+    }
+    sender.finish().await
+}
+
+/// Reads until the peer ends the stream (`Ok`) or says what can't be understood.
+async fn read_frames<P: Platform, H: FrameHandler<P>>(
+    connection: &Rc<Connection<P>>,
+    handler: &H,
+    limits: ConnectionLimits,
+    budget: &Rc<ByteBudget>,
+) -> io::Result<()> {
+    let mut cutter = FrameCutter::default();
+    while !connection.closing.get() {
+        let cut = cutter.next(limits.frame_bytes_max).map_err(io::Error::other)?;
+        let (frame, permit) = match cut {
+            Cut::Frame(frame) => {
+                let permit = budget.acquire(frame.len() as u64).await;
+                (frame, permit)
+            }
+            Cut::Large { beginning, length } => {
+                let permit = budget.acquire(length as u64).await;
+                (connection.socket.receive_frame(beginning, length).await?, permit)
+            }
+            Cut::NeedMore => {
+                let chunk = connection.socket.receive().await?;
+                if chunk.is_empty() {
+                    return Ok(());
+                }
+                cutter.push(chunk);
+                continue;
+            }
+        };
+        let unanswered_max = if handler.overlaps(&frame) { limits.requests_in_flight_max } else { 1 };
+        if !connection.fewer_slots_than(unanswered_max).await {
+            return Ok(());
+        }
+        let slot = connection.open_slot(permit);
+        handler.handle(frame, slot).await;
+    }
+    Ok(())
+}

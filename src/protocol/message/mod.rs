@@ -1,0 +1,44 @@
+//! One file per API: the table of its fields, from which the macro in `table.rs` makes struct, decoder and encoder.
+//!
+//! Tables are Kafka 3.9's schemas (`clients/src/main/resources/common/message/*.json`), fields in their order and under
+//! their names in snake case. `Default` gives Kafka's defaults; beware of nullable text, whose default is the empty
+//! text unless the schema says null.
+#![forbid(unsafe_code)]
+
+#[macro_use]
+mod table;
+mod field;
+
+pub mod api_versions;
+pub mod create_topics;
+pub mod delete_topics;
+pub mod fetch;
+pub mod find_coordinator;
+pub mod init_producer_id;
+pub mod leader;
+pub mod leader_and_isr;
+pub mod list_offsets;
+pub mod metadata;
+pub mod produce;
+pub mod stop_replica;
+pub mod update_metadata;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use table::each_plain_api;
+
+pub use api_versions::*;
+pub use create_topics::*;
+pub use delete_topics::*;
+pub use fetch::*;
+pub use field::RecordsSpan;
+pub use find_coordinator::*;
+pub use init_producer_id::*;
+pub use leader::*;
+pub use leader_and_isr::*;
+pub use list_offsets::*;
+pub use metadata::*;
+pub use produce::*;
+pub use stop_replica::*;
+pub use update_metadata::*;
