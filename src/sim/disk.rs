@@ -1,0 +1,2 @@
+//! `FakeDisk`: see the next commit.
+#![forbid(unsafe_code)]
