@@ -142,7 +142,11 @@ pub trait Disk: Clone + 'static {
     /// Removes a directory and all in it.
     fn remove_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static;
 
+    /// Replaces `to` if it exists. Not durable until [`Disk::sync_directory`].
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// Makes the directory's entries durable: files created, renamed and removed in it before the call.
+    fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static;
 }
 
 /// A connection. One task reads it and one writes it; closing is by drop.

@@ -1,0 +1,211 @@
+//! Message sets of magic 0 and 1, which Produce v0 to v2 carries, made into one v2 batch.
+//!
+//! ```text
+//!  0 offset i64 | 8 message size i32 | 12 crc u32 (CRC-32 of all that follows) | 16 magic i8 | 17 attributes i8
+//! 18 timestamp i64 (magic 1 only) | key length i32, key | value length i32, value      (-1: null)
+//! ```
+//! A compressed message's value is a message set of messages that are not compressed. Inner offsets are read only to
+//! refuse what Kafka refuses: the leader numbers the records anew (Kafka 3.9 `LogValidator`,
+//! `AbstractLegacyRecordBatch.DeepRecordsIterator`).
+
+#![forbid(unsafe_code)]
+
+use bytes::BytesMut;
+
+use crate::record::batch::{BatchBuilder, MAGIC_POSITION, NO_TIMESTAMP, TimestampType, set_log_append_time};
+use crate::record::compression::{Codec, CompressionError, decompress, decompress_lz4_of_magic_0};
+
+const LOG_OVERHEAD_BYTES: usize = 12;
+const CRC_BYTES: usize = 4;
+/// The shortest message of magic 0, without offset and size.
+const MESSAGE_BYTES_MIN: usize = 14;
+const CODEC_MASK: u8 = 0x07;
+const LOG_APPEND_TIME_BIT: u8 = 0x08;
+
+#[derive(Debug, thiserror::Error)]
+pub enum MessageSetError {
+    /// CORRUPT_MESSAGE.
+    #[error("{0}")]
+    Corrupt(&'static str),
+    /// INVALID_RECORD.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// UNSUPPORTED_COMPRESSION_TYPE: zstd is not allowed before magic 2.
+    #[error("zstd needs magic 2")]
+    Zstd,
+    /// INVALID_RECORD: more than this broker is willing to decompress.
+    #[error("decompressed message set is longer than {0} bytes")]
+    TooLong(usize),
+}
+
+/// One message where it lies.
+struct Message<'a> {
+    offset: i64,
+    magic: i8,
+    codec: Codec,
+    timestamp: i64,
+    timestamp_type: TimestampType,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+}
+
+/// Converts a whole message set into one batch with base offset 0 and the source's codec, to be validated like any
+/// other. `limit` bounds the decompressed bytes. A message of magic 0 gets timestamp -1, as Kafka up-converts. A last
+/// message that is cut short is left out, as in Kafka.
+pub fn convert_to_v2(message_set: &[u8], limit: usize) -> Result<BytesMut, MessageSetError> {
+    let mut rest = message_set;
+    let first = take_message(&mut rest)?.ok_or(MessageSetError::Invalid("a message set without a whole message"))?;
+    match first.codec {
+        Codec::None => convert_plain(first, rest),
+        _ => convert_wrapper(first, rest, limit),
+    }
+}
+
+fn convert_plain(first: Message<'_>, mut rest: &[u8]) -> Result<BytesMut, MessageSetError> {
+    let magic = first.magic;
+    let mut out = Conversion::new(Codec::None);
+    out.push(&first);
+    while let Some(message) = take_message(&mut rest)? {
+        if message.magic != magic {
+            return Err(MessageSetError::Invalid("the messages of a set differ in magic"));
+        }
+        if message.codec != Codec::None {
+            return Err(MessageSetError::Invalid("a compressed message must be alone in its set"));
+        }
+        out.push(&message);
+    }
+    Ok(out.build())
+}
+
+fn convert_wrapper(wrapper: Message<'_>, mut rest: &[u8], limit: usize) -> Result<BytesMut, MessageSetError> {
+    if take_message(&mut rest)?.is_some() {
+        return Err(MessageSetError::Invalid("a compressed message must be alone in its set"));
+    }
+    let value = wrapper.value.ok_or(MessageSetError::Invalid("a compressed message without a value"))?;
+    let inner = match (wrapper.codec, wrapper.magic) {
+        (Codec::Lz4, 0) => decompress_lz4_of_magic_0(value, limit),
+        (codec, _) => decompress(codec, value, limit),
+    }
+    .map_err(|error| match error {
+        CompressionError::TooLong { limit } => MessageSetError::TooLong(limit),
+        CompressionError::Damaged { .. } => MessageSetError::Corrupt("compressed data is damaged"),
+    })?;
+
+    let mut rest = &inner[..];
+    let mut out = Conversion::new(wrapper.codec);
+    let mut last_inner_offset = None;
+    while let Some(mut message) = take_message(&mut rest)? {
+        if message.codec != Codec::None {
+            return Err(MessageSetError::Invalid("inner messages must not be compressed"));
+        }
+        if message.magic != wrapper.magic {
+            return Err(MessageSetError::Invalid("an inner message's magic is not its wrapper's"));
+        }
+        if wrapper.timestamp_type == TimestampType::LogAppendTime {
+            message.timestamp = wrapper.timestamp;
+            message.timestamp_type = TimestampType::LogAppendTime;
+        }
+        last_inner_offset = Some(message.offset);
+        out.push(&message);
+    }
+    let last_inner_offset =
+        last_inner_offset.ok_or(MessageSetError::Invalid("a compressed message without inner messages"))?;
+    // Some librdkafka versions leave the wrapper's offset 0, and Kafka lets them.
+    if wrapper.magic == 1 && wrapper.offset != 0 && wrapper.offset < last_inner_offset {
+        return Err(MessageSetError::Invalid("a wrapper's offset is below that of its last inner message"));
+    }
+    Ok(out.build())
+}
+
+/// The batch under construction.
+struct Conversion {
+    builder: BatchBuilder,
+    log_append_time: Option<i64>,
+}
+
+impl Conversion {
+    fn new(codec: Codec) -> Conversion {
+        Conversion { builder: BatchBuilder::new(codec), log_append_time: None }
+    }
+
+    fn push(&mut self, message: &Message<'_>) {
+        if message.timestamp_type == TimestampType::LogAppendTime {
+            self.log_append_time = Some(message.timestamp);
+        }
+        self.builder.push(message.timestamp, message.key, message.value, &[]);
+    }
+
+    /// A producer's LogAppendTime stays visible in the batch, since the validation refuses it.
+    fn build(self) -> BytesMut {
+        let mut batch = self.builder.build();
+        if let Some(ms) = self.log_append_time {
+            set_log_append_time(&mut batch, ms);
+        }
+        batch
+    }
+}
+
+/// The message at the front, its CRC checked; `None` at the end, or if the last one is cut short.
+fn take_message<'a>(bytes: &mut &'a [u8]) -> Result<Option<Message<'a>>, MessageSetError> {
+    let Some((head, after)) = bytes.split_at_checked(LOG_OVERHEAD_BYTES) else { return Ok(None) };
+    let offset = i64::from_be_bytes(chunk(head, 0)?);
+    let size = i32::from_be_bytes(chunk(head, 8)?);
+    let size = usize::try_from(size).unwrap_or(0);
+    if size < MESSAGE_BYTES_MIN {
+        return Err(MessageSetError::Corrupt("a message is shorter than its own fields"));
+    }
+    let Some((message, rest)) = after.split_at_checked(size) else { return Ok(None) };
+    *bytes = rest;
+
+    let crc = u32::from_be_bytes(chunk(message, 0)?);
+    if crc32fast::hash(&message[CRC_BYTES..]) != crc {
+        return Err(MessageSetError::Corrupt("a message's CRC is wrong"));
+    }
+    let magic = message[MAGIC_POSITION - LOG_OVERHEAD_BYTES] as i8;
+    let attributes = message[CRC_BYTES + 1];
+    let (timestamp, timestamp_type, mut body) = match magic {
+        0 => (NO_TIMESTAMP, TimestampType::CreateTime, &message[6..]),
+        1 if attributes & LOG_APPEND_TIME_BIT == 0 => {
+            (i64::from_be_bytes(chunk(message, 6)?), TimestampType::CreateTime, &message[14..])
+        }
+        1 => (i64::from_be_bytes(chunk(message, 6)?), TimestampType::LogAppendTime, &message[14..]),
+        _ => return Err(MessageSetError::Invalid("a message set's magic is neither 0 nor 1")),
+    };
+    let codec = match Codec::from_id(i16::from(attributes & CODEC_MASK)) {
+        Some(Codec::Zstd) => return Err(MessageSetError::Zstd),
+        Some(codec) => codec,
+        None => return Err(MessageSetError::Invalid("a message's codec is unknown")),
+    };
+    let key = take_bytes(&mut body)?;
+    let value = take_bytes(&mut body)?;
+    if !body.is_empty() {
+        return Err(MessageSetError::Corrupt("a message is longer than its fields"));
+    }
+    Ok(Some(Message { offset, magic, codec, timestamp, timestamp_type, key, value }))
+}
+
+fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, MessageSetError> {
+    let length = i32::from_be_bytes(chunk(bytes, 0)?);
+    *bytes = &bytes[4..];
+    let Ok(length) = usize::try_from(length) else { return Ok(None) };
+    let (taken, rest) =
+        bytes.split_at_checked(length).ok_or(MessageSetError::Corrupt("a message's field is cut short"))?;
+    *bytes = rest;
+    Ok(Some(taken))
+}
+
+fn chunk<const N: usize>(bytes: &[u8], position: usize) -> Result<[u8; N], MessageSetError> {
+    let taken = bytes.get(position..).and_then(|tail| tail.first_chunk::<N>());
+    taken.copied().ok_or(MessageSetError::Corrupt("a message's field is cut short"))
+}
+
+/// Converts arbitrary bytes; must neither panic nor pass its limit.
+pub fn fuzz_convert_to_v2(bytes: &[u8]) {
+    const LIMIT: usize = 1 << 16;
+    if let Ok(batch) = convert_to_v2(bytes, LIMIT) {
+        assert!(crate::record::batch::has_valid_crc(&batch));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,29 @@
+//! Record batches v2, as they are on the wire and on disk, and the older message sets that become one.
+//!
+//! Pure: bytes and `now` in, values out. Every length and count read from bytes is checked against what is left and
+//! against a named bound before memory is taken.
+//!
+//! A batch is a header of 61 bytes ([`batch`]) and its records ([`records`]), which are one compressed block unless the
+//! codec is none ([`compression`]). [`validate`] is what the leader asks of a produced batch; [`message_set`] makes one
+//! of what Produce v0 to v2 carries.
+
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod compression;
+pub mod message_set;
+pub mod records;
+pub mod validate;
+pub mod varint;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    /// The next number of a seeded sequence (splitmix64), for tests that mutate bytes.
+    pub fn next(seed: &mut u64) -> u64 {
+        *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = *seed;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

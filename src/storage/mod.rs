@@ -1,0 +1,10 @@
+//! A partition's log on disk, in Kafka 3.9's files, byte for byte.
+//!
+//! A [`log::Log`] belongs to one shard and is a plain value. Nothing borrowed crosses an await: whatever waits comes in
+//! halves, a method that gives a `'static` future and a `finish_*` that takes what the future resolved to.
+
+#![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod log;
+pub mod log_dir;
