@@ -1,2 +1,4 @@
 pub mod base;
+pub mod config; // every setting, and the only reader of files and environment
+pub mod metadata; // what the cluster has agreed on, and the images of it
 pub mod platform;
