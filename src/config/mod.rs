@@ -5,6 +5,7 @@
 
 pub mod topic;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,6 +21,30 @@ pub struct Endpoint {
     /// A host name or an address, without the brackets of IPv6. Empty in `listeners`: all interfaces.
     pub host: Arc<str>,
     pub port: u16,
+}
+
+impl Endpoint {
+    /// Reads `NAME://host:port`, the host in brackets if it is an IPv6 address; `None` if it is anything else.
+    pub fn parse(text: &str) -> Option<Endpoint> {
+        let (listener, address) = text.split_once("://")?;
+        let (host, port) = address.rsplit_once(':')?;
+        let host = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
+        if listener.is_empty() {
+            return None;
+        }
+        Some(Endpoint { listener: listener.into(), host: host.into(), port: port.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    /// The text that [`Endpoint::parse`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "{}://[{}]:{}", self.listener, self.host, self.port)
+        } else {
+            write!(f, "{}://{}:{}", self.listener, self.host, self.port)
+        }
+    }
 }
 
 /// What an acknowledgement promises (`--durability`).

@@ -3,8 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod embedded;
 pub mod image;
 pub mod inputs;
 pub mod node;
 pub mod proposal;
 pub mod shared_map;
+pub mod thread;
+pub mod tree;
+pub mod znodes;

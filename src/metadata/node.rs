@@ -9,7 +9,6 @@
 use std::sync::Arc;
 
 use crate::base::ids::{BrokerId, LeaderEpoch, ShardId, TopicId, TopicPartition};
-use crate::base::time::{Monotonic, WallMs};
 use crate::config::TopicConfig;
 
 use super::image::ClusterImage;
@@ -59,9 +58,5 @@ pub enum MetadataInput {
     Applied {
         shard: ShardId,
         image_version: u64,
-    },
-    Tick {
-        now: Monotonic,
-        wall: WallMs,
     },
 }
