@@ -66,3 +66,36 @@ pub struct TopicConfig {
     /// What the topic itself sets, in Kafka's names and the client's words; all else comes from the broker.
     pub overrides: BTreeMap<String, String>,
 }
+
+/// Kafka's defaults, for tests: no broker settings, no overrides.
+pub fn kafka_defaults() -> TopicConfig {
+    TopicConfig {
+        cleanup_policy: CleanupPolicy { delete: true, compact: false },
+        compression_type: CompressionType::Producer,
+        compression_gzip_level: -1,
+        compression_lz4_level: 9,
+        compression_zstd_level: 3,
+        delete_retention_ms: 86_400_000,
+        file_delete_delay_ms: 60_000,
+        flush_messages: i64::MAX,
+        flush_ms: i64::MAX,
+        index_interval_bytes: 4096,
+        max_message_bytes: 1_048_588,
+        max_compaction_lag_ms: i64::MAX,
+        min_compaction_lag_ms: 0,
+        message_timestamp_type: TimestampType::CreateTime,
+        message_timestamp_before_max_ms: i64::MAX,
+        message_timestamp_after_max_ms: i64::MAX,
+        min_cleanable_dirty_ratio: 0.5,
+        min_insync_replicas: 1,
+        preallocate: false,
+        retention_bytes: -1,
+        retention_ms: 604_800_000,
+        segment_bytes: 1_073_741_824,
+        segment_index_bytes: 10_485_760,
+        segment_jitter_ms: 0,
+        segment_ms: 604_800_000,
+        unclean_leader_election_enable: false,
+        overrides: BTreeMap::new(),
+    }
+}

@@ -17,6 +17,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
 use std::path::Path;
 use std::task::{Context, Poll, Waker};
 
@@ -76,11 +77,20 @@ struct Head {
 
 impl EmbeddedTree {
     /// Opens the tree in `path`, or makes it; ephemeral nodes of the process before are dropped.
+    ///
+    /// Reads the whole file to check it: a page that changed on disk is an error here, not a surprise later.
     pub fn open(path: &Path) -> Result<EmbeddedTree, OpenError> {
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
+        let mut builder = Builder::new();
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+        let database = builder.create(path).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => OpenError::Locked,
             other => OpenError::Storage(other.to_string()),
         })?;
+        // redb syncs the file; its name in the directory is ours to keep.
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| OpenError::Storage(error.to_string()))?;
         EmbeddedTree::over(database)
     }
 

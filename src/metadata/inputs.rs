@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::base::ids::{BrokerId, LeaderEpoch, TopicId};
-use crate::config::Endpoint;
+use crate::config::{Endpoint, TopicConfig};
 
 /// A broker id that means "no leader".
 pub const NO_LEADER: BrokerId = BrokerId(-1);
@@ -103,6 +103,16 @@ pub struct StopReplicaPartition {
     pub leader_epoch: LeaderEpoch,
     /// Also remove the log.
     pub delete: bool,
+}
+
+/// What a controller tells one broker at once. The replicas' part is done before the image of the cluster changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BrokerInputs {
+    pub leader_and_isr: Option<LeaderAndIsr>,
+    pub stop_replica: Option<StopReplica>,
+    pub update_metadata: Option<UpdateMetadata>,
+    /// Topics whose settings are new or changed; Kafka's brokers read them from the tree.
+    pub configs: Vec<(Arc<str>, Arc<TopicConfig>)>,
 }
 
 /// A live broker as clients reach it.
