@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod topic;
+pub mod value;
 
 use std::fmt;
 use std::path::PathBuf;

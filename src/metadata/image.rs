@@ -196,7 +196,6 @@ impl TopicImage {
 mod tests {
     use super::super::inputs::{Sender, UpdateMetadataPartition};
     use super::*;
-    use crate::config::topic::kafka_defaults;
 
     struct Local(Arc<TopicConfig>);
 
@@ -233,7 +232,7 @@ mod tests {
 
     #[test]
     fn updates_merge_by_partition_and_deletions_take_topics_out() {
-        let local = Local(Arc::new(kafka_defaults()));
+        let local = Local(Arc::new(TopicConfig::default()));
         let leader = BrokerId(1);
         let first = ClusterImage::empty("c".into())
             .updated(&update(&[("a", 1, &[0, 2], leader), ("__consumer_offsets", 2, &[0], leader)]), &local);
@@ -254,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_topic_of_a_new_id_replaces_the_old_one() {
-        let local = Local(Arc::new(kafka_defaults()));
+        let local = Local(Arc::new(TopicConfig::default()));
         let old = ClusterImage::empty("c".into()).updated(&update(&[("a", 1, &[0, 1], BrokerId(1))]), &local);
         let new = old.updated(&update(&[("a", 2, &[0], BrokerId(1))]), &local);
         assert!(new.topic_by_id(TopicId([1; 16])).is_none());
@@ -263,7 +262,7 @@ mod tests {
 
     #[test]
     fn topics_that_did_not_change_are_shared_between_images() {
-        let local = Local(Arc::new(kafka_defaults()));
+        let local = Local(Arc::new(TopicConfig::default()));
         let before = ClusterImage::empty("c".into())
             .updated(&update(&[("a", 1, &[0], BrokerId(1)), ("b", 2, &[0], BrokerId(1))]), &local);
         let after = before.updated(&update(&[("c", 3, &[0], BrokerId(1))]), &local);

@@ -220,7 +220,6 @@ mod tests {
     use super::super::inputs::*;
     use super::*;
     use crate::base::ids::TopicId;
-    use crate::config::topic::kafka_defaults;
 
     #[derive(Clone, Default)]
     struct Sent(Rc<RefCell<Vec<(u16, ShardInput)>>>);
@@ -235,7 +234,7 @@ mod tests {
     }
 
     fn publisher(sent: &Sent) -> Publisher<Sent> {
-        Publisher::new(BrokerId(1), 10, "c".into(), Arc::new(kafka_defaults()), sent.clone())
+        Publisher::new(BrokerId(1), 10, "c".into(), Arc::new(TopicConfig::default()), sent.clone())
     }
 
     fn inputs(controller_epoch: i32, broker_epoch: i64) -> BrokerInputs {
