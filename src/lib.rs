@@ -1,5 +1,9 @@
 pub mod base;
+/// Every setting, and the only reader of files and environment.
+pub mod config;
 pub mod executor;
+/// What the cluster has agreed on, and the images of it.
+pub mod metadata;
 pub mod metrics;
 pub mod net;
 pub mod platform;

@@ -342,6 +342,11 @@ impl Disk for LinuxDisk {
         })
     }
 
+    fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
+        let path = path.to_owned();
+        self.0.helper.run(move || File::open(&path)?.sync_all())
+    }
+
     fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
         self.0.helper.run(move || std::fs::remove_file(&path))

@@ -1,0 +1,115 @@
+//! Every setting of the process: Kafka's name, type, unit, default and check in one place, and the only reader of files
+//! and environment. Read once, checked as a whole, passed down by value.
+
+#![forbid(unsafe_code)]
+
+pub mod topic;
+pub mod value;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::ids::BrokerId;
+
+pub use topic::TopicConfig;
+
+/// A listener or an advertised endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The listener's name, such as `PLAINTEXT`.
+    pub listener: Arc<str>,
+    /// A host name or an address, without the brackets of IPv6. Empty in `listeners`: all interfaces.
+    pub host: Arc<str>,
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Reads `NAME://host:port`, the host in brackets if it is an IPv6 address; `None` if it is anything else.
+    pub fn parse(text: &str) -> Option<Endpoint> {
+        let (listener, address) = text.split_once("://")?;
+        let (host, port) = address.rsplit_once(':')?;
+        let host = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
+        if listener.is_empty() {
+            return None;
+        }
+        Some(Endpoint { listener: listener.into(), host: host.into(), port: port.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    /// The text that [`Endpoint::parse`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "{}://[{}]:{}", self.listener, self.host, self.port)
+        } else {
+            write!(f, "{}://{}:{}", self.listener, self.host, self.port)
+        }
+    }
+}
+
+/// What an acknowledgement promises (`--durability`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The bytes are in the page cache: they survive the process, not the machine's power.
+    PageCache,
+}
+
+/// How far a batch is checked on arrival (`--validate`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validation {
+    /// Where an answer depends on it, as far as Kafka does.
+    Kafka,
+    /// The records inside compressed batches too, always.
+    Full,
+}
+
+/// The settings of one broker process. Kafka's settings keep Kafka's spelling, with `_` for `.`; sizes are bytes, times
+/// milliseconds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub broker_id: BrokerId,
+    pub broker_rack: Option<Arc<str>>,
+    /// `listeners`: where to listen. One, PLAINTEXT.
+    pub listener: Endpoint,
+    /// `advertised.listeners`: what clients are told. Its port is 0 only if `listener`'s is: use the bound one then.
+    pub advertised_listener: Endpoint,
+    /// `log.dirs`: one directory.
+    pub log_dir: PathBuf,
+
+    pub num_partitions: i32,
+    pub default_replication_factor: i16,
+    pub auto_create_topics_enable: bool,
+    pub delete_topic_enable: bool,
+    pub offsets_topic_num_partitions: i32,
+    pub offsets_topic_replication_factor: i16,
+    pub transaction_state_log_num_partitions: i32,
+    pub transaction_state_log_replication_factor: i16,
+
+    pub socket_request_max_bytes: u32,
+    pub fetch_max_bytes: u32,
+    pub queued_max_requests: u32,
+    pub socket_listen_backlog_size: u32,
+    /// `None`: the kernel tunes it, unless `server.properties` names it.
+    pub socket_send_buffer_bytes: Option<u32>,
+    pub socket_receive_buffer_bytes: Option<u32>,
+    pub max_connections: u32,
+    pub connections_max_idle_ms: u64,
+
+    /// The broker's `log.*` values: what a topic without overrides lives by.
+    pub topic_defaults: Arc<TopicConfig>,
+
+    /// `--shards`.
+    pub shards: u16,
+    /// `--pin`: each shard on a core of its own.
+    pub pin: bool,
+    /// `--ring-depth`: submission entries of a shard's ring.
+    pub ring_depth: u32,
+    pub durability: Durability,
+    /// `--cold-bytes-max`: bytes per shard that may be on their way from the device for cold readers.
+    pub cold_bytes_max: u64,
+    pub validation: Validation,
+
+    /// What to say at start: unknown names, settings that are not applied yet.
+    pub warnings: Vec<String>,
+}

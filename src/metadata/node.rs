@@ -1,0 +1,62 @@
+//! The seam between metadata and shards: what shards are told, and what they say back.
+//!
+//! For each change a shard gets the LeaderAndIsr and StopReplica that concern its partitions, then the image that shows
+//! the change; all carry the image's version. When it has done what came first (logs open, replicas gone) and reads
+//! that image, it says Applied with the version, which stands for all lower ones too. Inputs of a shard stay in order.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use crate::base::ids::{BrokerId, LeaderEpoch, ShardId, TopicId, TopicPartition};
+use crate::config::TopicConfig;
+
+use super::image::ClusterImage;
+use super::proposal::{AnswerFn, Proposal};
+
+/// The way to the shards' mailboxes.
+pub trait ShardSink: 'static {
+    fn shard_count(&self) -> u16;
+
+    /// Never waits. Few are ever under way: nothing new is sent while too many images are not applied.
+    fn send(&self, shard: ShardId, input: ShardInput);
+}
+
+/// Metadata to shard.
+#[derive(Clone, Debug)]
+pub enum ShardInput {
+    /// Replicas this shard is to run; open or make their logs. A replica it runs already takes the new epoch.
+    LeaderAndIsr { partitions: Vec<LocalPartition>, image_version: u64 },
+    /// Replicas to give up; with `true` also delete the log, be it open or not, and it is no error if there is none.
+    StopReplica { partitions: Vec<(TopicPartition, bool)>, image_version: u64 },
+    /// What to read from now on. Ask for Applied.
+    Image(Arc<ClusterImage>),
+}
+
+/// A replica that lives on the shard that is told of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalPartition {
+    pub topic: Arc<str>,
+    pub id: TopicId,
+    pub partition: i32,
+    pub leader: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    pub isr: Vec<BrokerId>,
+    pub replicas: Vec<BrokerId>,
+    pub partition_epoch: i32,
+    pub is_new: bool,
+    pub config: Arc<TopicConfig>,
+}
+
+/// All that reaches the metadata node.
+pub enum MetadataInput {
+    Proposal {
+        proposal: Proposal,
+        answer: AnswerFn,
+    },
+    /// From shards, see the module's head.
+    Applied {
+        shard: ShardId,
+        image_version: u64,
+    },
+}

@@ -1,0 +1,155 @@
+//! What a broker may ask the controller for, and what comes back. Handlers map each refusal to Kafka's error code.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::base::ids::{BrokerId, TopicId};
+use crate::config::TopicConfig;
+
+/// A request for a change of the cluster's metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proposal {
+    CreateTopics {
+        topics: Vec<NewTopic>,
+        /// Check only; nothing is written.
+        validate_only: bool,
+    },
+    DeleteTopics {
+        topics: Vec<TopicRef>,
+    },
+    /// The next block of [`PRODUCER_ID_BLOCK_SIZE`] producer ids for this broker.
+    AllocateProducerIds,
+}
+
+/// Producer ids in one block (Kafka 3.9 `ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
+pub const PRODUCER_ID_BLOCK_SIZE: i64 = 1000;
+
+/// A topic to be created, in CreateTopics' terms. For an auto-created one: -1, -1 and nothing else; internal topics get
+/// their own partition counts and configs by name.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct NewTopic {
+    pub name: String,
+    /// -1: the broker's `num.partitions`, or given by `assignments`.
+    pub partitions: i32,
+    /// -1: the broker's `default.replication.factor`, or given by `assignments`.
+    pub replication_factor: i16,
+    /// Partition and its replicas, the preferred leader first. Empty: the controller places them.
+    pub assignments: Vec<(i32, Vec<BrokerId>)>,
+    /// Overrides; a `None` value is refused.
+    pub configs: Vec<(String, Option<String>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicRef {
+    Name(String),
+    Id(TopicId),
+}
+
+/// The answer to a [`Proposal`] of the same name; results in the order of the request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    CreateTopics(Vec<CreateTopicResult>),
+    DeleteTopics(Vec<DeleteTopicResult>),
+    AllocateProducerIds(ProducerIdBlock),
+    /// Nothing was changed, or it is not known whether it was.
+    Failed(ProposalError),
+}
+
+/// Takes an answer to whoever asked. Runs on the metadata thread: it only passes on.
+pub type AnswerFn = Box<dyn FnOnce(Answer) + Send>;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateTopicResult {
+    pub name: String,
+    pub outcome: Result<CreatedTopic, TopicRefusal>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreatedTopic {
+    /// [`TopicId::ZERO`] when only validated.
+    pub id: TopicId,
+    pub partitions: i32,
+    pub replication_factor: i16,
+    pub config: Arc<TopicConfig>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteTopicResult {
+    /// `None`: asked by an id that names no topic.
+    pub name: Option<String>,
+    pub id: TopicId,
+    pub outcome: Result<(), TopicRefusal>,
+}
+
+/// Producer ids `start..=last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerIdBlock {
+    pub start: i64,
+    pub last: i64,
+}
+
+/// Why one topic was not created or deleted; the text is the error message for the client. Kafka's code is named beside
+/// each.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TopicRefusal {
+    /// TOPIC_ALREADY_EXISTS (36)
+    #[error("Topic '{0}' already exists.")]
+    AlreadyExists(String),
+    /// TOPIC_ALREADY_EXISTS (36)
+    #[error("Topic '{0}' is marked for deletion.")]
+    MarkedForDeletion(String),
+    /// INVALID_TOPIC_EXCEPTION (17): a bad name, or one that collides with another in `.` and `_`.
+    #[error("{0}")]
+    InvalidName(String),
+    /// INVALID_PARTITIONS (37)
+    #[error("{0}")]
+    InvalidPartitions(String),
+    /// INVALID_REPLICATION_FACTOR (38)
+    #[error("{0}")]
+    InvalidReplicationFactor(String),
+    /// INVALID_REPLICA_ASSIGNMENT (39)
+    #[error("{0}")]
+    InvalidReplicaAssignment(String),
+    /// INVALID_CONFIG (40)
+    #[error("{0}")]
+    InvalidConfig(String),
+    /// INVALID_REQUEST (42)
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// UNKNOWN_TOPIC_OR_PARTITION (3)
+    #[error("This server does not host this topic-partition.")]
+    UnknownTopic,
+    /// UNKNOWN_TOPIC_ID (100)
+    #[error("This server does not host this topic ID.")]
+    UnknownTopicId,
+    /// TOPIC_DELETION_DISABLED (73); before DeleteTopics v3: INVALID_REQUEST (42)
+    #[error("Topic deletion is disabled.")]
+    DeletionDisabled,
+    /// NOT_CONTROLLER (41)
+    #[error("This is not the correct controller for this cluster.")]
+    NotController,
+    /// UNKNOWN_SERVER_ERROR (-1): the tree refused or is broken; the log has the reason.
+    #[error("The metadata tree failed: {0}")]
+    Tree(String),
+}
+
+/// Why a whole proposal failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ProposalError {
+    /// NOT_CONTROLLER (41)
+    #[error("This is not the correct controller for this cluster.")]
+    NotController,
+    /// Too much is under way: REQUEST_TIMED_OUT (7), so that the client tries again.
+    #[error("Too many metadata changes are under way.")]
+    Busy,
+    /// UNKNOWN_SERVER_ERROR (-1)
+    #[error("The metadata tree failed: {0}")]
+    Tree(String),
+}
+
+/// Overrides as the tree stores them.
+pub type ConfigMap = BTreeMap<String, String>;
