@@ -6,6 +6,8 @@ pub mod executor;
 pub mod metadata;
 pub mod metrics;
 pub mod net;
+/// Leader roles over a log.
+pub mod partition;
 pub mod platform;
 /// Kafka's wire protocol: bytes <-> values.
 pub mod protocol;
