@@ -83,8 +83,11 @@ pub struct Config {
     pub delete_topic_enable: bool,
     pub offsets_topic_num_partitions: i32,
     pub offsets_topic_replication_factor: i16,
+    pub offsets_topic_segment_bytes: i32,
     pub transaction_state_log_num_partitions: i32,
     pub transaction_state_log_replication_factor: i16,
+    pub transaction_state_log_min_isr: i32,
+    pub transaction_state_log_segment_bytes: i32,
 
     pub socket_request_max_bytes: u32,
     pub fetch_max_bytes: u32,
