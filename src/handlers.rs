@@ -31,11 +31,7 @@ pub trait Owners<P: Platform> {
         work: produce::Work,
     ) -> impl Future<Output = Option<Vec<produce::Done>>> + 'static;
 
-    fn fetch(
-        &self,
-        owner: ShardId,
-        work: fetch::Work,
-    ) -> impl Future<Output = Option<Vec<fetch::Done<P>>>> + 'static;
+    fn fetch(&self, owner: ShardId, work: fetch::Work) -> impl Future<Output = Option<Vec<fetch::Done<P>>>> + 'static;
 
     fn list_offsets(
         &self,

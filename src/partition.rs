@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-mod append;
+pub mod append;
 pub mod partition;
 pub mod purgatory;
 pub mod read;

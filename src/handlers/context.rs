@@ -27,6 +27,7 @@ pub struct Context<P: Platform> {
     /// The newest image this shard has applied.
     image: RefCell<Arc<ClusterImage>>,
     partitions: RefCell<BTreeMap<Arc<str>, BTreeMap<i32, Rc<Partition<P>>>>>,
+    stopping: Cell<bool>,
     /// Producer ids not handed out yet.
     pub(super) producer_ids: Cell<Option<ProducerIdBlock>>,
 }
@@ -47,8 +48,18 @@ impl<P: Platform> Context<P> {
             counters,
             image: RefCell::new(Arc::new(ClusterImage::empty("".into()))),
             partitions: RefCell::default(),
+            stopping: Cell::new(false),
             producer_ids: Cell::new(None),
         })
+    }
+
+    /// No request is taken on any more.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
     }
 
     pub fn image(&self) -> Arc<ClusterImage> {

@@ -71,6 +71,7 @@ pub fn of_topic_refusal(refusal: &TopicRefusal) -> ErrorCode {
         TopicRefusal::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
         TopicRefusal::UnknownTopicId => ErrorCode::UnknownTopicId,
         TopicRefusal::DeletionDisabled => ErrorCode::TopicDeletionDisabled,
+        TopicRefusal::DeletionSuspended => ErrorCode::RequestTimedOut,
         TopicRefusal::NotController => ErrorCode::NotController,
         TopicRefusal::Tree(_) => ErrorCode::UnknownServerError,
     }

@@ -14,9 +14,9 @@ use std::task::{Poll, Waker};
 
 use bytes::BytesMut;
 
-use crate::base::budget::{Budget, Permit};
 use super::frames::{Cut, FrameCutter};
 use super::reply::{FileOf, Reply, ReplySender};
+use crate::base::budget::{Budget, Permit};
 use crate::metrics::ShardCounters;
 use crate::platform::{Platform, Socket, Tasks};
 
