@@ -45,6 +45,8 @@
 pub mod base;
 /// Start order and stop order of the whole process.
 pub mod broker;
+/// The command line, one file per subcommand.
+pub mod cli;
 /// Every setting, and the only reader of files and environment.
 pub mod config;
 /// Decides topics, leaders and epochs, without doing any I/O.

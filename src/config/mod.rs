@@ -3,6 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod keys;
+pub mod load;
+pub mod properties;
 pub mod topic;
 pub mod value;
 
@@ -12,6 +15,7 @@ use std::sync::Arc;
 
 use crate::base::ids::BrokerId;
 
+pub use load::{ConfigError, ServeOptions};
 pub use topic::TopicConfig;
 
 /// A listener or an advertised endpoint.
