@@ -75,7 +75,9 @@ pub enum StartError {
     Kernel(#[from] Refused),
     #[error("the data directory {path} can't be used: {source}; choose another one with --data")]
     Directory { path: PathBuf, source: io::Error },
-    #[error("{0} is in use by another process (it holds .lock there); stop that one or choose another directory with --data")]
+    #[error(
+        "{0} is in use by another process (it holds .lock there); stop that one or choose another directory with --data"
+    )]
     Locked(PathBuf),
     #[error(transparent)]
     LogDir(#[from] LogDirError),
@@ -83,7 +85,9 @@ pub enum StartError {
         "{0} holds topics but no metadata of ringlog ({TREE_FILE}); importing a Kafka directory is not supported yet: choose an empty directory with --data"
     )]
     NoTree(PathBuf),
-    #[error("meta.properties in {path} says {name}={found}, but this broker has {expected}; it belongs to another broker or cluster")]
+    #[error(
+        "meta.properties in {path} says {name}={found}, but this broker has {expected}; it belongs to another broker or cluster"
+    )]
     WrongBroker { path: PathBuf, name: &'static str, found: String, expected: String },
     #[error("{0}; choose another address with --set listeners=PLAINTEXT://HOST:PORT")]
     Listen(io::Error),
@@ -474,11 +478,7 @@ impl ShardThread {
     }
 }
 
-async fn take_connections(
-    platform: LinuxPlatform,
-    shard: Rc<Shard<LinuxPlatform>>,
-    connections: Receiver<OwnedFd>,
-) {
+async fn take_connections(platform: LinuxPlatform, shard: Rc<Shard<LinuxPlatform>>, connections: Receiver<OwnedFd>) {
     while let Ok(descriptor) = connections.recv().await {
         let (ring, executor) = (platform.ring().clone(), platform.executor().clone());
         match LinuxSocket::new(ring, executor, Arc::clone(platform.counters()), descriptor) {
@@ -543,7 +543,8 @@ fn start_metadata(
 
 /// As many open files as the process may have.
 fn raise_file_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
