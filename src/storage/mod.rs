@@ -6,5 +6,10 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod leader_epoch;
 pub mod log;
 pub mod log_dir;
+pub mod offset_index;
+pub mod producer_state;
+pub mod refusal;
+pub mod time_index;
