@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_file_reads_back_without_zeros_and_without_what_lies_past_the_end() {
         let mut index = TimeIndex::new(100, 1 << 10);
-        [entry(50, 110), entry(70, 140)].map(|entry| index.push_if_later(entry));
+        [entry(50, 110), entry(70, 140)].into_iter().for_each(|entry| index.push_if_later(entry));
         let mut file = index.unwritten().1;
         file.extend_from_slice(&[0; 24]);
         assert_eq!(TimeIndex::decode(100, 1 << 10, &file, 141).entries, index.entries);
