@@ -24,6 +24,7 @@ pub fn of_append(failure: &AppendFailure) -> ErrorCode {
         AppendFailure::Refused(AppendRefusal::RecordListTooLarge { .. }) => ErrorCode::RecordListTooLarge,
         AppendFailure::Refused(AppendRefusal::OutOfOrderSequence { .. }) => ErrorCode::OutOfOrderSequenceNumber,
         AppendFailure::Refused(AppendRefusal::InvalidProducerEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
+        AppendFailure::Refused(AppendRefusal::InvalidTxnState { .. }) => ErrorCode::InvalidTxnState,
         AppendFailure::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
         // Nothing was appended and trying again helps, which is what this code tells a producer.
         AppendFailure::Busy => ErrorCode::RequestTimedOut,
