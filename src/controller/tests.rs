@@ -467,3 +467,11 @@ fn a_replica_whose_broker_is_away_suspends_the_deletion_but_keeps_the_mark() {
     }
     assert!(block_on(world.tree().exists("/admin/delete_topics/t", Watch::None)).unwrap().is_some());
 }
+
+#[test]
+fn a_mark_without_topic_is_taken_away_at_the_take_over() {
+    let mut world = World::new();
+    block_on(world.tree().create("/admin/delete_topics/t", b"", CreateMode::Persistent)).unwrap();
+    world.crash();
+    assert_eq!(block_on(world.tree().children("/admin/delete_topics", Watch::None)).unwrap(), Vec::<String>::new());
+}
