@@ -179,9 +179,7 @@ impl Controller {
         }
         let deleting: Vec<Arc<str>> = cluster.deleting.keys().cloned().collect();
         self.role = Role::Active(cluster);
-        for topic in deleting {
-            self.stop_replicas(&topic, effects);
-        }
+        self.stop_replicas(&deleting, effects);
     }
 }
 

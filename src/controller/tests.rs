@@ -475,3 +475,19 @@ fn a_mark_without_topic_is_taken_away_at_the_take_over() {
     world.crash();
     assert_eq!(block_on(world.tree().children("/admin/delete_topics", Watch::None)).unwrap(), Vec::<String>::new());
 }
+
+#[test]
+fn many_topics_are_deleted_in_few_orders_and_transactions() {
+    let mut world = World::new();
+    let names: Vec<String> = (0..2000).map(|index| format!("t{index}")).collect();
+    let topics = names.iter().map(|name| new_topic(name.clone(), 1)).collect();
+    world.propose(Proposal::CreateTopics { topics, validate_only: false });
+    world.settle();
+    world.propose(Proposal::DeleteTopics { topics: names.into_iter().map(TopicRef::Name).collect() });
+    world.perform(1);
+    // Six nodes each: state, partition, partitions, topic, config, mark.
+    assert_eq!(world.effects.len(), (2000 * 6_usize).div_ceil(OPERATIONS_PER_WRITE / 6 * 6));
+    world.settle();
+    world.check();
+    assert!(world.told.is_empty());
+}
