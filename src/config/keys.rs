@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use super::topic::TOPIC_KEYS;
 use super::value::Kind;
 
 /// One broker setting.
@@ -36,11 +35,6 @@ pub fn nearest(name: &str) -> Option<&'static str> {
     let candidates = BROKER_KEYS.iter().map(|key| key.name);
     let (distance, found) = candidates.map(|known| (distance(name, known), known)).min()?;
     (distance <= 2.max(name.len() / 5)).then_some(found)
-}
-
-/// Which topic config takes its default from a broker setting, if one does.
-pub fn topic_config_of(name: &str) -> Option<&'static str> {
-    TOPIC_KEYS.iter().find(|key| key.synonyms.iter().any(|(synonym, _)| *synonym == name)).map(|key| key.name)
 }
 
 /// Levenshtein's: how many single characters to insert, delete or replace.
@@ -262,6 +256,7 @@ pub const BROKER_KEYS: &[BrokerKey] = &[
 
 #[cfg(test)]
 mod tests {
+    use super::super::topic::TOPIC_KEYS;
     use super::*;
 
     #[test]
@@ -277,8 +272,6 @@ mod tests {
         for (synonym, _) in TOPIC_KEYS.iter().flat_map(|key| key.synonyms) {
             assert!(BrokerKey::find(synonym).is_some(), "{synonym}");
         }
-        assert_eq!(topic_config_of("log.roll.hours"), Some("segment.ms"));
-        assert_eq!(topic_config_of("listeners"), None);
     }
 
     #[test]

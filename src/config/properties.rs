@@ -20,9 +20,9 @@ pub struct BadEscape {
 /// Names and values in the order of their names.
 pub fn parse(bytes: &[u8]) -> Result<BTreeMap<String, String>, BadEscape> {
     let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut properties = BTreeMap::new();
-    // `\r\n` gives an empty line between, which says nothing.
-    let mut lines = text.split(['\n', '\r']).zip(line_numbers(&text));
+    let mut lines = text.split('\n').zip(1..);
     while let Some((first, line)) = lines.next() {
         let first = first.trim_start_matches(is_blank);
         if first.is_empty() || first.starts_with(['#', '!']) {
@@ -31,13 +31,7 @@ pub fn parse(bytes: &[u8]) -> Result<BTreeMap<String, String>, BadEscape> {
         let mut logical = first.to_owned();
         while ends_open(&logical) {
             logical.pop();
-            let Some((mut next, _)) = lines.next() else { break };
-            // After `\r\n` the line goes on behind the `\n`.
-            if next.is_empty()
-                && let Some((following, _)) = lines.next()
-            {
-                next = following;
-            }
+            let Some((next, _)) = lines.next() else { break };
             logical.push_str(next.trim_start_matches(is_blank));
         }
         let (name, value) = split(&logical);
@@ -45,19 +39,6 @@ pub fn parse(bytes: &[u8]) -> Result<BTreeMap<String, String>, BadEscape> {
         properties.insert(unescaped(name)?, unescaped(value)?.trim().to_owned());
     }
     Ok(properties)
-}
-
-/// The number of the line each piece between `\n` and `\r` is on.
-fn line_numbers(text: &str) -> impl Iterator<Item = usize> {
-    let ends = text.char_indices().filter(|(_, found)| ['\n', '\r'].contains(found));
-    let after_crlf = |at: usize| text[..at].ends_with('\r');
-    let mut line = 1;
-    std::iter::once(1).chain(ends.map(move |(at, end)| {
-        if end == '\r' || !after_crlf(at) {
-            line += 1;
-        }
-        line
-    }))
 }
 
 fn is_blank(character: char) -> bool {
@@ -142,6 +123,7 @@ mod tests {
     #[test]
     fn a_backslash_continues_a_line_or_escapes() {
         assert_eq!(parsed("a=1,\\\n   2,\\\r\n\t3\nb=2"), [pair("a", "1,2,3"), pair("b", "2")]);
+        assert_eq!(parsed("a=1\\\n\nb=2"), [pair("a", "1"), pair("b", "2")]);
         assert_eq!(parsed("a=c:\\\\\nb=1"), [pair("a", "c:\\"), pair("b", "1")]);
         assert_eq!(parsed("a\\ b\\=c=\\u0041\\t.\\q"), [pair("a b=c", "A\t.q")]);
         assert_eq!(parsed("a=1\\"), [pair("a", "1")]);

@@ -35,16 +35,24 @@ pub struct Cluster {
     pub stray_configs: BTreeSet<String>,
     /// Topics marked for deletion.
     pub deleting: BTreeMap<Arc<str>, Deletion>,
+    /// What brokers are giving up, by group.
+    pub stopping: BTreeMap<u64, Stopping>,
+    pub next_group: u64,
 }
 
 #[derive(Default)]
 pub struct Deletion {
     /// Who waits for its end: ticket and place in its results.
     pub waiters: Vec<(Ticket, usize)>,
-    /// Brokers that have yet to say that they gave the topic up.
-    pub orders: usize,
     /// A replica's broker is away.
     pub suspended: bool,
+}
+
+/// Topics that brokers were told to give up.
+pub struct Stopping {
+    pub topics: Vec<Arc<str>>,
+    /// Brokers that have yet to say that they did.
+    pub orders: usize,
 }
 
 pub struct Topic {
@@ -68,6 +76,8 @@ impl Cluster {
             creating: BTreeSet::new(),
             stray_configs: BTreeSet::new(),
             deleting: BTreeMap::new(),
+            stopping: BTreeMap::new(),
+            next_group: 0,
         }
     }
 
@@ -121,34 +131,33 @@ impl Cluster {
         self.brokers.iter().map(tell).collect()
     }
 
-    /// What each live broker is told when a topic goes: it leaves the image, its replicas their disks.
-    pub fn announce_deletion(&self, name: &Arc<str>, topic: &Topic) -> Vec<(BrokerId, BrokerInputs)> {
+    /// What each live broker is told when topics go: they leave the image, their replicas the disks.
+    pub fn announce_deletion(&self, topics: &[Arc<str>]) -> Vec<(BrokerId, BrokerInputs)> {
+        let known: Vec<(&Arc<str>, &Topic)> = topics.iter().map(|name| (name, &self.topics[name])).collect();
+        let updates: Vec<UpdateMetadataTopic> =
+            known.iter().map(|(name, topic)| self.deletion_of(name, topic)).collect();
+        let tell = |(broker, (_, broker_epoch)): (&BrokerId, &(BrokerImage, i64))| {
+            let sender = self.sender(*broker_epoch);
+            let topics = known.iter().map(|(name, topic)| stop(*broker, name, topic)).collect();
+            let inputs = BrokerInputs {
+                leader_and_isr: None,
+                stop_replica: Some(StopReplica { sender, topics }),
+                update_metadata: Some(self.update(sender, updates.clone())),
+                configs: Vec::new(),
+            };
+            (*broker, inputs)
+        };
+        self.brokers.iter().map(tell).collect()
+    }
+
+    fn deletion_of(&self, name: &Arc<str>, topic: &Topic) -> UpdateMetadataTopic {
         let mut update = self.update_of(name, topic);
         for partition in &mut update.partitions {
             partition.leader = LEADER_DURING_DELETE;
             partition.leader_epoch = 0;
             partition.partition_epoch = 0;
         }
-        let tell = |(broker, (_, broker_epoch)): (&BrokerId, &(BrokerImage, i64))| {
-            let sender = self.sender(*broker_epoch);
-            let stopped = topic.partitions.iter().filter(|(_, partition)| partition.replicas.contains(broker));
-            let partitions: Vec<_> = stopped
-                .map(|(number, _)| StopReplicaPartition {
-                    partition: *number,
-                    leader_epoch: EPOCH_DURING_DELETE,
-                    delete: true,
-                })
-                .collect();
-            let stop = StopReplica { sender, topics: vec![StopReplicaTopic { name: name.clone(), partitions }] };
-            let inputs = BrokerInputs {
-                leader_and_isr: None,
-                stop_replica: Some(stop),
-                update_metadata: Some(self.update(sender, vec![update.clone()])),
-                configs: Vec::new(),
-            };
-            (*broker, inputs)
-        };
-        self.brokers.iter().map(tell).collect()
+        update
     }
 
     fn sender(&self, broker_epoch: i64) -> Sender {
@@ -180,6 +189,17 @@ impl Cluster {
         let partitions = topic.partitions.iter().filter_map(update).collect();
         UpdateMetadataTopic { name: name.clone(), id: topic.id, partitions }
     }
+}
+
+/// The replicas of `topic` that `broker` is to delete.
+fn stop(broker: BrokerId, name: &Arc<str>, topic: &Topic) -> StopReplicaTopic {
+    let held = topic.partitions.iter().filter(|(_, partition)| partition.replicas.contains(&broker));
+    let stop = |(number, _): (&i32, &Partition)| StopReplicaPartition {
+        partition: *number,
+        leader_epoch: EPOCH_DURING_DELETE,
+        delete: true,
+    };
+    StopReplicaTopic { name: name.clone(), partitions: held.map(stop).collect() }
 }
 
 /// The partitions of `topic` that `broker` has a replica of; `None` if there are none.

@@ -5,7 +5,8 @@
 //!   -> remove partitions, topic, config and mark in one transaction -> answer
 //! ```
 //! A mark survives a crash: whoever becomes controller goes on from there, so the steps may be done twice. While a
-//! replica's broker is away the deletion is suspended; the mark stays.
+//! replica's broker is away the deletion is suspended; the mark stays. Topics of one request go together, as many as a
+//! transaction holds: each step is one write and one order to the brokers for all of them.
 //!
 //! Kafka answers when the topic has left the metadata; here the answer also waits for the removal from the tree, so that
 //! a topic of the same name can be created at once.
@@ -19,8 +20,8 @@ use crate::metadata::proposal::{Answer, DeleteTopicResult, TopicRef, TopicRefusa
 use crate::metadata::tree::{CreateMode, MultiError, Operation, Outcome, TreeError, Version};
 use crate::metadata::znodes;
 
-use super::cluster::{Cluster, Deletion, Topic};
-use super::{Controller, Effect, Open, Ticket, Waiting, When};
+use super::cluster::{Cluster, Deletion, Stopping, Topic};
+use super::{Controller, Effect, OPERATIONS_PER_WRITE, Open, Ticket, Waiting, When};
 
 impl Controller {
     pub(super) fn delete_topics(&mut self, ticket: Ticket, topics: Vec<TopicRef>, effects: &mut Vec<Effect>) {
@@ -62,58 +63,88 @@ impl Controller {
             return effects.push(Effect::Answer { ticket, answer, when: When::Now });
         }
         self.open.insert(ticket, Open::Delete { results, undecided: waiting });
-        for topic in marks {
-            self.mark(topic, effects);
+        for topics in marks.chunks(OPERATIONS_PER_WRITE) {
+            self.mark(topics.to_vec(), effects);
         }
     }
 
-    fn mark(&mut self, topic: Arc<str>, effects: &mut Vec<Effect>) {
+    fn mark(&mut self, topics: Vec<Arc<str>>, effects: &mut Vec<Effect>) {
         let Some(cluster) = self.cluster() else { return };
-        let path = znodes::delete_topic_path(&topic);
-        let operations =
-            vec![cluster.fence(), Operation::Create { path, data: Vec::new(), mode: CreateMode::Persistent }];
-        self.write(operations, Waiting::Mark { topic }, effects);
+        let mut operations = vec![cluster.fence()];
+        operations.extend(topics.iter().map(|topic| Operation::Create {
+            path: znodes::delete_topic_path(topic),
+            data: Vec::new(),
+            mode: CreateMode::Persistent,
+        }));
+        self.write(operations, Waiting::Mark { topics }, effects);
     }
 
     pub(super) fn marked(
         &mut self,
-        topic: &Arc<str>,
+        mut topics: Vec<Arc<str>>,
         result: Result<Vec<Outcome>, MultiError>,
         effects: &mut Vec<Effect>,
     ) {
-        match result {
-            Ok(_) => self.stop_replicas(topic, effects),
-            Err(failed) => {
-                if !self.survives(&failed, effects) {
-                    return;
-                }
-                match failed.error {
-                    TreeError::NodeExists(_) => self.stop_replicas(topic, effects),
-                    other => self.end_deletion(topic, &Err(TopicRefusal::Tree(other.to_string())), effects),
-                }
-            }
+        let failed = match result {
+            Ok(_) => return self.stop_replicas(&topics, effects),
+            Err(failed) => failed,
+        };
+        if !self.survives(&failed, effects) {
+            return;
+        }
+        // The fence is nobody's; the one that failed is decided alone, the others are tried again.
+        let Some(at) = failed.index.checked_sub(1) else {
+            return self.fail(format!("marking topics for deletion: {failed}"), effects);
+        };
+        let topic = topics.remove(at);
+        if !topics.is_empty() {
+            self.mark(topics, effects);
+        }
+        match failed.error {
+            TreeError::NodeExists(_) => self.stop_replicas(&[topic], effects),
+            other => self.end_deletion(&topic, &Err(TopicRefusal::Tree(other.to_string())), effects),
         }
     }
 
-    /// The mark is in the tree: brokers give up the topic.
-    pub(super) fn stop_replicas(&mut self, name: &Arc<str>, effects: &mut Vec<Effect>) {
-        let Some(cluster) = self.cluster() else { return };
-        let topic = cluster.topics.get(name).expect("only a known topic is marked");
-        let eligible =
-            topic.partitions.values().flat_map(|partition| &partition.replicas).all(|id| cluster.is_live(*id));
-        if !eligible {
-            tracing::warn!(topic = &**name, "deletion is suspended: a broker with a replica is not live");
-            return self.suspend(name, effects);
+    /// The marks are in the tree: brokers give up the topics.
+    pub(super) fn stop_replicas(&mut self, topics: &[Arc<str>], effects: &mut Vec<Effect>) {
+        let (mut groups, mut size): (Vec<Vec<Arc<str>>>, usize) = (Vec::new(), 0);
+        for name in topics {
+            let Some(cluster) = self.cluster() else { return };
+            let topic = cluster.topics.get(name).expect("only a known topic is marked");
+            if !is_eligible(cluster, topic) {
+                self.suspend(name, effects);
+                continue;
+            }
+            let operations = removal(name, topic).len();
+            size += operations;
+            match groups.last_mut() {
+                Some(group) if size <= OPERATIONS_PER_WRITE => group.push(name.clone()),
+                _ => {
+                    size = operations;
+                    groups.push(vec![name.clone()]);
+                }
+            }
         }
-        let orders = cluster.announce_deletion(name, topic);
-        cluster.deleting.get_mut(name).expect("marked").orders = orders.len();
-        for (broker, inputs) in orders {
-            let done = Some(self.wait_for(Waiting::Stop { topic: name.clone() }));
+        for group in groups {
+            self.order_stop(group, effects);
+        }
+    }
+
+    fn order_stop(&mut self, topics: Vec<Arc<str>>, effects: &mut Vec<Effect>) {
+        let Some(cluster) = self.cluster() else { return };
+        let told = cluster.announce_deletion(&topics);
+        let group = cluster.next_group;
+        cluster.next_group += 1;
+        cluster.stopping.insert(group, Stopping { topics, orders: told.len() });
+        for (broker, inputs) in told {
+            let done = Some(self.wait_for(Waiting::Stop { group }));
             effects.push(Effect::Tell { broker, inputs: Box::new(inputs), done });
         }
     }
 
     fn suspend(&mut self, name: &Arc<str>, effects: &mut Vec<Effect>) {
+        tracing::warn!(topic = &**name, "deletion is suspended: a broker with a replica is not live");
         let Some(cluster) = self.cluster() else { return };
         let deletion = cluster.deleting.get_mut(name).expect("marked");
         deletion.suspended = true;
@@ -121,37 +152,38 @@ impl Controller {
         self.decide_deletions(waiters, &Err(TopicRefusal::DeletionSuspended), effects);
     }
 
-    /// A broker has given the topic up.
-    pub(super) fn stopped(&mut self, name: &Arc<str>, effects: &mut Vec<Effect>) {
+    /// A broker has given a group of topics up.
+    pub(super) fn stopped(&mut self, group: u64, effects: &mut Vec<Effect>) {
         let Some(cluster) = self.cluster() else { return };
-        let deletion = cluster.deleting.get_mut(name).expect("marked");
-        deletion.orders -= 1;
-        if deletion.orders > 0 {
+        let stopping = cluster.stopping.get_mut(&group).expect("told to stop");
+        stopping.orders -= 1;
+        if stopping.orders > 0 {
             return;
         }
-        let operations = removal(cluster, name, &cluster.topics[name]);
-        self.write(operations, Waiting::Remove { topic: name.clone() }, effects);
+        let Some(Stopping { topics, .. }) = cluster.stopping.remove(&group) else { unreachable!("just looked") };
+        let mut operations = vec![cluster.fence()];
+        operations.extend(topics.iter().flat_map(|name| removal(name, &cluster.topics[name])));
+        self.write(operations, Waiting::Remove { topics }, effects);
     }
 
     pub(super) fn removed(
         &mut self,
-        name: &Arc<str>,
+        topics: &[Arc<str>],
         result: Result<Vec<Outcome>, MultiError>,
         effects: &mut Vec<Effect>,
     ) {
-        match result {
-            Ok(_) => {
-                if let Some(cluster) = self.cluster() {
-                    cluster.remove(name);
-                }
-                self.end_deletion(name, &Ok(()), effects);
+        if let Err(failed) = result {
+            if self.survives(&failed, effects) {
+                // The tree has more or less below a topic than this controller wrote: stop rather than guess.
+                self.fail(format!("removing deleted topics: {failed}"), effects);
             }
-            Err(failed) => {
-                if self.survives(&failed, effects) {
-                    // The tree has more or less below the topic than this controller wrote: stop rather than guess.
-                    self.fail(format!("removing topic {name}: {failed}"), effects);
-                }
+            return;
+        }
+        for name in topics {
+            if let Some(cluster) = self.cluster() {
+                cluster.remove(name);
             }
+            self.end_deletion(name, &Ok(()), effects);
         }
     }
 
@@ -192,10 +224,15 @@ fn find<'c>(cluster: &'c Cluster, asked: &TopicRef) -> Option<(Arc<str>, &'c Top
     Some((name.clone(), topic))
 }
 
+/// Whether all who hold replicas can be told.
+fn is_eligible(cluster: &Cluster, topic: &Topic) -> bool {
+    topic.partitions.values().flat_map(|partition| &partition.replicas).all(|id| cluster.is_live(*id))
+}
+
 /// All that the tree has of a topic, leaves first.
-fn removal(cluster: &Cluster, name: &str, topic: &Topic) -> Vec<Operation> {
+fn removal(name: &str, topic: &Topic) -> Vec<Operation> {
     let delete = |path| Operation::Delete { path, version: Version::Any };
-    let mut operations = vec![cluster.fence()];
+    let mut operations = Vec::new();
     for (number, partition) in &topic.partitions {
         if partition.state.is_some() {
             operations.push(delete(znodes::partition_state_path(name, *number)));

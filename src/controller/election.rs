@@ -128,6 +128,9 @@ impl Controller {
         for name in snapshot.marked {
             if let Some((name, _)) = cluster.topics.get_key_value(&*name) {
                 cluster.deleting.insert(name.clone(), Deletion::default());
+            } else {
+                let path = znodes::delete_topic_path(&name);
+                writes.add(vec![Operation::Delete { path, version: Version::Any }], None);
             }
         }
         let writes = writes.finish();
@@ -176,9 +179,7 @@ impl Controller {
         }
         let deleting: Vec<Arc<str>> = cluster.deleting.keys().cloned().collect();
         self.role = Role::Active(cluster);
-        for topic in deleting {
-            self.stop_replicas(&topic, effects);
-        }
+        self.stop_replicas(&deleting, effects);
     }
 }
 
@@ -217,7 +218,7 @@ fn take_topic(
         let operations =
             state_operations(&name, *number, partition, &leadership, cluster.epoch, taken.has_partitions_node);
         taken.has_partitions_node = true;
-        writes.add(operations, Change { topic: name.clone(), partition: *number, leadership });
+        writes.add(operations, Some(Change { topic: name.clone(), partition: *number, leadership }));
     }
     cluster.insert(name, taken);
 }
@@ -233,14 +234,14 @@ impl Writes {
         Writes { fence: cluster.fence(), done: Vec::new() }
     }
 
-    fn add(&mut self, operations: Vec<Operation>, change: Change) {
+    fn add(&mut self, operations: Vec<Operation>, change: Option<Change>) {
         let fits = |(open, _): &(Vec<Operation>, Vec<Change>)| open.len() + operations.len() <= OPERATIONS_PER_WRITE;
         if !self.done.last().is_some_and(fits) {
             self.done.push((vec![self.fence.clone()], Vec::new()));
         }
         let (open, changes) = self.done.last_mut().expect("just made sure");
         open.extend(operations);
-        changes.push(change);
+        changes.extend(change);
     }
 
     fn finish(self) -> Vec<(Vec<Operation>, Vec<Change>)> {

@@ -166,9 +166,9 @@ enum Waiting {
     Claim { epoch: i32 },
     TakeOver { changes: Vec<election::Change> },
     Create { ticket: Ticket, drafts: Vec<Draft> },
-    Mark { topic: Arc<str> },
-    Stop { topic: Arc<str> },
-    Remove { topic: Arc<str> },
+    Mark { topics: Vec<Arc<str>> },
+    Stop { group: u64 },
+    Remove { topics: Vec<Arc<str>> },
     ProducerIdsRead { ticket: Ticket },
     ProducerIdsWritten { ticket: Ticket, block: ProducerIdBlock },
 }
@@ -210,8 +210,8 @@ impl Controller {
                 Waiting::Claim { epoch } => self.claimed(epoch, result, &mut effects),
                 Waiting::TakeOver { changes } => self.taken_over(changes, result, &mut effects),
                 Waiting::Create { ticket, drafts } => self.created(ticket, drafts, result, &mut effects),
-                Waiting::Mark { topic } => self.marked(&topic, result, &mut effects),
-                Waiting::Remove { topic } => self.removed(&topic, result, &mut effects),
+                Waiting::Mark { topics } => self.marked(topics, result, &mut effects),
+                Waiting::Remove { topics } => self.removed(&topics, result, &mut effects),
                 Waiting::ProducerIdsWritten { ticket, block } => {
                     self.producer_ids_written(ticket, block, result, &mut effects);
                 }
@@ -220,7 +220,7 @@ impl Controller {
                 }
             },
             Event::Told { token } => match self.take(token) {
-                Waiting::Stop { topic } => self.stopped(&topic, &mut effects),
+                Waiting::Stop { group } => self.stopped(group, &mut effects),
                 _ => unreachable!("a broker answers for what it was told"),
             },
         }

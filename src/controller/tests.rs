@@ -66,6 +66,8 @@ struct World {
     /// What clients know to be true; a topic that is not in either may or may not exist.
     exists: BTreeMap<String, TopicId>,
     gone: BTreeSet<String>,
+    /// Names that two proposals were about at once: their order is not known until both are answered, nor then.
+    contested: BTreeSet<String>,
     /// What the broker has been told.
     told: BTreeMap<String, TopicId>,
     epochs: BTreeMap<(TopicId, i32), i32>,
@@ -84,6 +86,7 @@ impl World {
             asked: BTreeMap::new(),
             exists: BTreeMap::new(),
             gone: (0..6).map(name).collect(),
+            contested: BTreeSet::new(),
             told: BTreeMap::new(),
             epochs: BTreeMap::new(),
             last_producer_id: -1,
@@ -122,21 +125,23 @@ impl World {
     }
 
     fn forget(&mut self, proposal: &Proposal) {
-        let names: Vec<String> = match proposal {
-            Proposal::CreateTopics { validate_only: true, .. } | Proposal::AllocateProducerIds => return,
-            Proposal::CreateTopics { topics, .. } => topics.iter().map(|topic| topic.name.clone()).collect(),
-            Proposal::DeleteTopics { topics } => topics
-                .iter()
-                .map(|topic| match topic {
-                    TopicRef::Name(name) => name.clone(),
-                    TopicRef::Id(_) => unreachable!("asked by name"),
-                })
-                .collect(),
-        };
-        for name in names {
+        for name in changed_names(proposal) {
             self.exists.remove(&name);
             self.gone.remove(&name);
+            if self.is_asked(&name) {
+                self.contested.insert(name);
+            }
         }
+    }
+
+    /// Whether what an answer says of `name` is the last word.
+    fn is_known(&mut self, name: &str) -> bool {
+        let asked = self.is_asked(name);
+        let contested = self.contested.contains(name);
+        if !asked {
+            self.contested.remove(name);
+        }
+        !asked && !contested
     }
 
     /// Lets up to `count` effects happen, oldest first.
@@ -192,22 +197,24 @@ impl World {
 
     fn answered(&mut self, ticket: Ticket, answer: Answer) {
         let proposal = self.asked.remove(&ticket).expect("answered once");
+        let names: BTreeSet<String> = changed_names(&proposal).into_iter().collect();
+        let known: BTreeSet<String> = names.into_iter().filter(|name| self.is_known(name)).collect();
         match answer {
             Answer::CreateTopics(results) => {
                 let Proposal::CreateTopics { validate_only: false, .. } = proposal else { return };
                 for result in results {
-                    if let Ok(created) = result.outcome {
-                        // Unless something else about it is under way.
-                        if !self.is_asked(&result.name) {
-                            self.exists.insert(result.name, created.id);
-                        }
+                    if let Ok(created) = result.outcome
+                        && known.contains(&result.name)
+                    {
+                        self.exists.insert(result.name, created.id);
                     }
                 }
             }
             Answer::DeleteTopics(results) => {
                 for result in results {
                     let name = result.name.unwrap();
-                    if matches!(result.outcome, Ok(()) | Err(TopicRefusal::UnknownTopic)) && !self.is_asked(&name) {
+                    let is_gone = matches!(result.outcome, Ok(()) | Err(TopicRefusal::UnknownTopic));
+                    if is_gone && known.contains(&name) {
                         self.gone.insert(name);
                     }
                 }
@@ -221,11 +228,7 @@ impl World {
     }
 
     fn is_asked(&self, name: &str) -> bool {
-        self.asked.values().any(|proposal| match proposal {
-            Proposal::CreateTopics { topics, .. } => topics.iter().any(|topic| topic.name == name),
-            Proposal::DeleteTopics { topics } => topics.contains(&TopicRef::Name(name.to_owned())),
-            Proposal::AllocateProducerIds => false,
-        })
+        self.asked.values().any(|proposal| changed_names(proposal).iter().any(|changed| changed == name))
     }
 
     fn crash(&mut self) {
@@ -234,6 +237,7 @@ impl World {
         for proposal in asked.values() {
             self.forget(proposal);
         }
+        self.contested.clear();
         self.effects.clear();
         self.orders.clear();
         self.told.clear();
@@ -281,6 +285,21 @@ impl World {
     }
 }
 
+/// Topics that a proposal may change.
+fn changed_names(proposal: &Proposal) -> Vec<String> {
+    match proposal {
+        Proposal::CreateTopics { validate_only: true, .. } | Proposal::AllocateProducerIds => Vec::new(),
+        Proposal::CreateTopics { topics, .. } => topics.iter().map(|topic| topic.name.clone()).collect(),
+        Proposal::DeleteTopics { topics } => topics
+            .iter()
+            .map(|topic| match topic {
+                TopicRef::Name(name) => name.clone(),
+                TopicRef::Id(_) => unreachable!("asked by name"),
+            })
+            .collect(),
+    }
+}
+
 fn controller() -> Controller {
     Controller::new(Settings {
         broker_id: BrokerId(1),
@@ -301,7 +320,7 @@ fn new_topic(name: String, partitions: i32) -> NewTopic {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_clients_tree_and_brokers_agree_in_the_end(steps in proptest::collection::vec(step(), 1..80)) {
@@ -447,4 +466,28 @@ fn a_replica_whose_broker_is_away_suspends_the_deletion_but_keeps_the_mark() {
         other => panic!("{other:?}"),
     }
     assert!(block_on(world.tree().exists("/admin/delete_topics/t", Watch::None)).unwrap().is_some());
+}
+
+#[test]
+fn a_mark_without_topic_is_taken_away_at_the_take_over() {
+    let mut world = World::new();
+    block_on(world.tree().create("/admin/delete_topics/t", b"", CreateMode::Persistent)).unwrap();
+    world.crash();
+    assert_eq!(block_on(world.tree().children("/admin/delete_topics", Watch::None)).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn many_topics_are_deleted_in_few_orders_and_transactions() {
+    let mut world = World::new();
+    let names: Vec<String> = (0..2000).map(|index| format!("t{index}")).collect();
+    let topics = names.iter().map(|name| new_topic(name.clone(), 1)).collect();
+    world.propose(Proposal::CreateTopics { topics, validate_only: false });
+    world.settle();
+    world.propose(Proposal::DeleteTopics { topics: names.into_iter().map(TopicRef::Name).collect() });
+    world.perform(1);
+    // Six nodes each: state, partition, partitions, topic, config, mark.
+    assert_eq!(world.effects.len(), (2000 * 6_usize).div_ceil(OPERATIONS_PER_WRITE / 6 * 6));
+    world.settle();
+    world.check();
+    assert!(world.told.is_empty());
 }
