@@ -28,7 +28,7 @@ use crate::cli::banner;
 use crate::config::{Config, Endpoint};
 use crate::controller::node::{MetadataNode, NodeSettings, StartError as NodeError};
 use crate::executor::Executor;
-use crate::metadata::embedded::{EmbeddedTree, OpenError};
+use crate::metadata::embedded::{EmbeddedTree, FILE_NAME as TREE_FILE, OpenError};
 use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread::{self as metadata_thread, Inbox, MetadataHandle};
 use crate::metrics::ShardCounters;
@@ -46,9 +46,6 @@ use crate::uring::doorbell::EventDoorbell;
 use crate::uring::probe::{self, Refused};
 use crate::uring::{self};
 use crate::worker::{Helper, WorkPool};
-
-/// The embedded tree's file in the data directory; Kafka ignores plain files there.
-const TREE_FILE: &str = "ringlog-metadata.redb";
 
 const LOCK_FILE: &str = ".lock";
 
@@ -137,7 +134,11 @@ fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("RINGLOG_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     // Fails only if a test has set one up already.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .with_writer(io::stderr)
+        .try_init();
 }
 
 fn stop_signals() -> SigSet {
