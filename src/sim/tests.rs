@@ -86,13 +86,13 @@ impl Client {
     }
 
     /// Appends one record; its offset, or the error.
-    async fn produce(&mut self, partition: i32, value: &[u8]) -> Option<Result<i64, i16>> {
+    async fn produce(&mut self, acks: i16, partition: i32, value: &[u8]) -> Option<Result<i64, i16>> {
         let mut builder = BatchBuilder::new(Codec::None);
         builder.push(1_700_000_000_000, None, Some(value), &[]);
         let batch = builder.build();
         let request = ProduceRequestToSend {
             transactional_id: None,
-            acks: -1,
+            acks,
             timeout_ms: 10_000,
             topics: &[(TOPIC, &[(partition, Some(&batch[..]))])],
         };
@@ -169,7 +169,8 @@ fn produce_until_cut(world: &World, clients: &Executor, node: Node, enough: usiz
             for sequence in 0.. {
                 let partition = world.below(PARTITIONS as usize) as i32;
                 let value = format!("{producer}-{sequence}-{}", "x".repeat(world.below(200))).into_bytes();
-                let Some(Ok(offset)) = client.produce(partition, &value).await else { return };
+                let acks = if world.below(2) == 0 { 1 } else { -1 };
+                let Some(Ok(offset)) = client.produce(acks, partition, &value).await else { return };
                 let before = acknowledged.borrow_mut().entry(partition).or_default().insert(offset, value);
                 assert_eq!(before, None, "offset {offset} of partition {partition} was given twice");
                 count.set(count.get() + 1);
@@ -288,7 +289,7 @@ fn a_fetch_that_waits_is_answered_by_the_produce_it_waited_for_or_by_its_deadlin
             });
             let before = world.now();
             let (sent, client) = run(&world, &clients, async move {
-                let sent = producer.produce(partition, b"woken").await;
+                let sent = producer.produce(1, partition, b"woken").await;
                 (sent, producer)
             });
             producer = client;
