@@ -1,7 +1,7 @@
 //! The floors: what the protocol makes unavoidable, and nothing else.
 //!
-//! `floor produce` takes Produce frames, checks each batch's CRC-32C, appends the batch to a file and answers. `floor
-//! fetch` takes Fetch frames and answers each with a header and `sendfile` of the range asked for. One thread, one
+//! `floor produce` takes Produce frames, checks each batch's CRC-32C, stamps its base offset, appends it to a file and
+//! answers. `floor fetch` takes Fetch frames and answers each with a header and `sendfile` of the range asked for. One thread, one
 //! epoll; a broker's cost is measured as a multiple of these (`scripts/bench-produce`, `scripts/bench-fetch`), so what
 //! is slow here flatters the broker: `tuning.md` lists the forms that were tried.
 //!
@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use ringlog::protocol::frame::{FRAME_PREFIX_BYTES, frame_length};
 use ringlog::protocol::{Reader, WireError};
-use ringlog::record::batch::{BatchHeader, has_valid_crc};
+use ringlog::record::batch::{BatchHeader, has_valid_crc, stamp};
 use ringlog::sys;
 
 /// The one version of each request that is understood; `load` sends it.
@@ -91,7 +91,7 @@ fn main() -> Result<(), FloorError> {
 /// One of the two programs.
 trait Work {
     /// Does what the frames that lie whole in `received` ask for, and answers; returns how many bytes they take.
-    fn run(&mut self, received: &[u8], answers: &mut Answers) -> Result<usize, FloorError>;
+    fn run(&mut self, received: &mut [u8], answers: &mut Answers) -> Result<usize, FloorError>;
 
     /// The file that ranges of answers are sent from.
     fn file(&self) -> &File;
@@ -172,7 +172,7 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             };
             loop {
-                let taken = work.run(&self.received[self.start..self.end], &mut self.answers)?;
+                let taken = work.run(&mut self.received[self.start..self.end], &mut self.answers)?;
                 self.answers.send(&self.socket, work.file())?;
                 self.start += taken;
                 if taken == 0 || !self.answers.is_empty() {
@@ -244,13 +244,13 @@ fn accept(epoll: &Epoll, socket: TcpStream, connections: &mut Vec<Option<Connect
     Ok(())
 }
 
-/// The frame at the front of `bytes`, without its size, and the bytes it takes; `None`: not whole yet.
-fn take_frame(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, FloorError> {
+/// Bytes of the frame at the front, its size among them; `None`: not whole yet.
+fn whole_frame(bytes: &[u8]) -> Result<Option<usize>, FloorError> {
     let Some(prefix) = bytes.first_chunk::<FRAME_PREFIX_BYTES>() else { return Ok(None) };
     let limit = RECEIVE_ROOM_MIN - FRAME_PREFIX_BYTES;
     let length = frame_length(*prefix, limit).map_err(|_| FloorError::Peer("a frame larger than the buffer"))?;
     let end = FRAME_PREFIX_BYTES + length;
-    Ok(bytes.get(FRAME_PREFIX_BYTES..end).map(|frame| (frame, end)))
+    Ok((end <= bytes.len()).then_some(end))
 }
 
 /// Leaves the reader behind the request's header, and gives the correlation id.
@@ -272,12 +272,13 @@ struct Append {
     file: File,
     position: u64,
     file_bytes_max: u64,
+    next_offset: i64,
 }
 
 impl Append {
     fn create(path: &PathBuf, file_bytes_max: u64) -> io::Result<Append> {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
-        Ok(Append { file, position: 0, file_bytes_max })
+        Ok(Append { file, position: 0, file_bytes_max, next_offset: 0 })
     }
 
     fn write(&mut self, mut batches: &mut [IoSlice<'_>]) -> io::Result<()> {
@@ -294,13 +295,16 @@ impl Append {
 }
 
 impl Work for Append {
-    fn run(&mut self, received: &[u8], answers: &mut Answers) -> Result<usize, FloorError> {
+    fn run(&mut self, received: &mut [u8], answers: &mut Answers) -> Result<usize, FloorError> {
         let mut batches = [IoSlice::new(&[]); BATCHES_PER_WRITE_MAX];
         let (mut count, mut taken) = (0, 0);
+        let mut rest = received;
         while count < BATCHES_PER_WRITE_MAX
-            && let Some((frame, length)) = take_frame(&received[taken..])?
+            && let Some(length) = whole_frame(rest)?
         {
-            batches[count] = IoSlice::new(take_batch(frame, &mut answers.bytes)?);
+            let (frame, after) = rest.split_at_mut(length);
+            rest = after;
+            batches[count] = IoSlice::new(self.take_batch(&mut frame[FRAME_PREFIX_BYTES..], &mut answers.bytes)?);
             count += 1;
             taken += length;
         }
@@ -315,29 +319,36 @@ impl Work for Append {
     }
 }
 
-/// Reads and checks a Produce request of one batch, and writes its answer.
-fn take_batch<'a>(frame: &'a [u8], answer: &mut Vec<u8>) -> Result<&'a [u8], FloorError> {
-    let mut reader = Reader::new(frame);
-    let correlation_id = read_header(&mut reader, PRODUCE_VERSION, true)?;
-    reader.nullable_string(true)?;
-    let _acks = reader.i16()?;
-    let _timeout_ms = reader.i32()?;
-    let topics = reader.array_count::<[u8; 3]>(true, 3)?;
-    let topic = reader.string(true)?;
-    let partitions = reader.array_count::<[u8; 6]>(true, 6)?;
-    let partition = reader.i32()?;
-    let batch = reader.nullable_bytes(true)?.unwrap_or_default();
-    if (topics, partitions) != (1, 1) {
-        return Err(FloorError::Peer("not one partition"));
+impl Append {
+    /// Reads a Produce request of one batch, checks and stamps that, and writes the answer.
+    fn take_batch<'a>(&mut self, frame: &'a mut [u8], answer: &mut Vec<u8>) -> Result<&'a [u8], FloorError> {
+        let mut reader = Reader::new(frame);
+        let correlation_id = read_header(&mut reader, PRODUCE_VERSION, true)?;
+        reader.nullable_string(true)?;
+        let _acks = reader.i16()?;
+        let _timeout_ms = reader.i32()?;
+        let topics = reader.array_count::<[u8; 3]>(true, 3)?;
+        let topic = reader.string(true)?;
+        let partitions = reader.array_count::<[u8; 6]>(true, 6)?;
+        let partition = reader.i32()?;
+        let batch = reader.nullable_bytes(true)?.unwrap_or_default();
+        let range = reader.position() - batch.len()..reader.position();
+        if (topics, partitions) != (1, 1) {
+            return Err(FloorError::Peer("not one partition"));
+        }
+        let header = BatchHeader::parse(batch).map_err(|_| FloorError::Peer("not a batch"))?;
+        if !has_valid_crc(batch) {
+            return Err(FloorError::Peer("a wrong CRC"));
+        }
+        let base_offset = self.next_offset;
+        self.next_offset += i64::from(header.last_offset_delta) + 1;
+        put_produce_answer(answer, correlation_id, topic, partition, base_offset);
+        stamp(&mut frame[range.clone()], base_offset, 0);
+        Ok(&frame[range])
     }
-    if !has_valid_crc(batch) {
-        return Err(FloorError::Peer("a wrong CRC"));
-    }
-    put_produce_answer(answer, correlation_id, topic, partition);
-    Ok(batch)
 }
 
-fn put_produce_answer(answer: &mut Vec<u8>, correlation_id: i32, topic: &str, partition: i32) {
+fn put_produce_answer(answer: &mut Vec<u8>, correlation_id: i32, topic: &str, partition: i32, base_offset: i64) {
     let start = answer.len();
     answer.extend_from_slice(&[0; FRAME_PREFIX_BYTES]);
     answer.extend_from_slice(&correlation_id.to_be_bytes());
@@ -347,7 +358,7 @@ fn put_produce_answer(answer: &mut Vec<u8>, correlation_id: i32, topic: &str, pa
     answer.push(2);
     answer.extend_from_slice(&partition.to_be_bytes());
     answer.extend_from_slice(&0_i16.to_be_bytes());
-    answer.extend_from_slice(&0_i64.to_be_bytes());
+    answer.extend_from_slice(&base_offset.to_be_bytes());
     answer.extend_from_slice(&(-1_i64).to_be_bytes());
     answer.extend_from_slice(&0_i64.to_be_bytes());
     // No record errors, a null message, no tags of partition and topic; throttle time; no tags.
@@ -392,9 +403,9 @@ impl Segment {
 }
 
 impl Work for Segment {
-    fn run(&mut self, received: &[u8], answers: &mut Answers) -> Result<usize, FloorError> {
-        let Some((frame, taken)) = take_frame(received)? else { return Ok(0) };
-        let mut reader = Reader::new(frame);
+    fn run(&mut self, received: &mut [u8], answers: &mut Answers) -> Result<usize, FloorError> {
+        let Some(taken) = whole_frame(received)? else { return Ok(0) };
+        let mut reader = Reader::new(&received[FRAME_PREFIX_BYTES..taken]);
         let correlation_id = read_header(&mut reader, FETCH_VERSION, false)?;
         // Replica id, longest wait, least and most bytes, isolation level, session id and epoch.
         reader.bytes(4 * 4 + 1 + 2 * 4)?;

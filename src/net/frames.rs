@@ -136,7 +136,8 @@ mod tests {
     #[test]
     fn frames_come_out_whole_and_in_order_however_the_stream_is_cut() {
         let sizes = [0, 1, 5, 100, LARGE_FRAME_BYTES, 3, LARGE_FRAME_BYTES + 1, 200_000, 2];
-        let bodies: Vec<Vec<u8>> = sizes.iter().map(|&size| (0..size).map(|byte| (byte % 251) as u8).collect()).collect();
+        let bodies: Vec<Vec<u8>> =
+            sizes.iter().map(|&size| (0..size).map(|byte| (byte % 251) as u8).collect()).collect();
         let stream = framed(&bodies);
         for step in [1, 2, 3, 4, 5, 7, 1000, 32 * 1024, 64 * 1024, stream.len()] {
             assert_eq!(cut_all(&stream, step), bodies, "in chunks of {step}");
