@@ -35,6 +35,9 @@ const CONNECTIONS_MAX: usize = 2048;
 const EVENTS_MAX: usize = 256;
 /// Batches written by one call; more frames in one receive take another.
 const BATCHES_PER_WRITE_MAX: usize = 64;
+/// Blocks are reserved in such steps, when less than this is left.
+const RESERVE_STEP_BYTES: u64 = 64 << 20;
+const RESERVE_AHEAD_BYTES: u64 = 2 << 20;
 
 #[derive(Parser)]
 #[command(about = "The least that a broker's produce and fetch can cost.")]
@@ -273,17 +276,24 @@ struct Append {
     position: u64,
     file_bytes_max: u64,
     next_offset: i64,
+    /// Blocks are reserved up to here.
+    reserved: u64,
 }
 
 impl Append {
     fn create(path: &PathBuf, file_bytes_max: u64) -> io::Result<Append> {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
-        Ok(Append { file, position: 0, file_bytes_max, next_offset: 0 })
+        Ok(Append { file, position: 0, file_bytes_max, next_offset: 0, reserved: 0 })
     }
 
     fn write(&mut self, mut batches: &mut [IoSlice<'_>]) -> io::Result<()> {
         if self.position >= self.file_bytes_max {
             self.position = 0;
+        }
+        if self.position + RESERVE_AHEAD_BYTES > self.reserved {
+            // A file system without it writes all the same.
+            let _ = sys::preallocate(self.file.as_fd(), self.reserved, RESERVE_STEP_BYTES);
+            self.reserved += RESERVE_STEP_BYTES;
         }
         while !batches.is_empty() {
             let count = sys::pwritev(self.file.as_fd(), batches, self.position)?;
