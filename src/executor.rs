@@ -185,6 +185,35 @@ pub async fn yield_now() {
     .await;
 }
 
+/// Runs two futures until one is done: `Ok` with the first's output, `Err` with the second's. The first wins a tie.
+pub async fn either<A: Future, B: Future>(first: A, second: B) -> Result<A::Output, B::Output> {
+    let (mut first, mut second) = (std::pin::pin!(first), std::pin::pin!(second));
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(output) = first.as_mut().poll(context) {
+            return Poll::Ready(Ok(output));
+        }
+        second.as_mut().poll(context).map(Err)
+    })
+    .await
+}
+
+/// Runs futures beside one another, first polled in order; resolves to their outputs, in order.
+pub async fn all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
+    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        let mut pending = false;
+        for (future, output) in futures.iter_mut().zip(&mut outputs).filter(|(_, output)| output.is_none()) {
+            match Pin::new(future).poll(context) {
+                Poll::Ready(value) => *output = Some(value),
+                Poll::Pending => pending = true,
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;

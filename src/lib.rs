@@ -1,11 +1,64 @@
+//! ringlog: a Kafka 3.9-compatible broker for Linux. This page is the map.
+//!
+//! # Threads
+//!
+//! ```text
+//!  main       starts and stops everything (broker), waits for signals
+//!  shard-0..N one thread, one ring, one executor each: connections, partitions   (shard/run.rs is the only place that waits)
+//!  metadata   owns the metadata tree and the controller; publishes images, takes proposals
+//!  disk-0     helper of the data directory: open, close, delete, fsync, preallocate, checkpoints
+//!  work-0..M  CPU-heavy jobs at the lowest priority
+//! ```
+//! Threads meet in bounded queues. A task that waits for another thread is woken through its executor's ready queue and
+//! the shard's one doorbell (`executor`, `base/sleep.rs`, `uring/doorbell.rs`).
+//!
+//! # Who may import whom
+//!
+//! Left may use right; everything may use `base`, `executor`, `config`'s structs and `metrics`. `tests/layering.rs` holds
+//! this table.
+//!
+//! ```text
+//!  main > broker, cli > shard > handlers > partition > storage > record
+//!  storage, net, partition, handlers, shard, worker > platform      platform::linux, broker, net::listener > uring, worker > sys
+//!  shard > net > protocol::frame         shard, handlers > protocol, metadata::{image, node, proposal, thread}
+//!  broker > controller > metadata        sim stands below platform, and in tests above everything
+//! ```
+//!
+//! # Two walks
+//!
+//! **Produce.** `net/connection.rs` cuts a frame (`net/frames.rs`) and takes the next reply slot -> `shard/dispatch.rs`
+//! checks key and version, one match arm -> `handlers/produce.rs::plan` validates batch header and CRC on the received
+//! bytes (`record/validate.rs`) -> the owner's `execute`, over the mailbox if it is another shard (`shard/mailbox.rs`) ->
+//! `partition/append.rs` checks leadership and queues -> `storage/log.rs` stamps base offset and leader epoch in place,
+//! checks the producer's sequence -> `Disk::append` (`platform/linux/disk.rs`) -> at its completion the log end moves;
+//! acks=all waits in `partition/purgatory.rs` for the high watermark -> `produce.rs::reply` fills the slot ->
+//! `net/reply.rs` sends slots in order.
+//!
+//! **Fetch.** Same door -> `handlers/fetch.rs::plan` asks each owner with the whole byte budget -> `execute` there ->
+//! `partition/read.rs` checks the epoch, reads below the high watermark -> `storage/log.rs::read` goes index -> position of
+//! the batch -> `FileRange` -> short of `min.bytes`: a watch in `partition/purgatory.rs`, fired when an offset moves ->
+//! `reply` trims in request order and writes headers around the ranges -> `net/reply.rs` sends bytes, then sendfile per
+//! range, bringing in what is not resident first.
+
+#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+
 pub mod base;
+/// Start order and stop order of the whole process.
+pub mod broker;
+/// The command line, one file per subcommand.
+pub mod cli;
 /// Every setting, and the only reader of files and environment.
 pub mod config;
+/// Decides topics, leaders and epochs, without doing any I/O.
+pub mod controller;
 pub mod executor;
+pub mod handlers;
 /// What the cluster has agreed on, and the images of it.
 pub mod metadata;
 pub mod metrics;
 pub mod net;
+/// Leader roles over a log.
+pub mod partition;
 pub mod platform;
 /// Kafka's wire protocol: bytes <-> values.
 pub mod protocol;

@@ -1,1 +1,18 @@
-fn main() {}
+//! Flags -> settings -> broker -> exit code.
+
+use std::process::ExitCode;
+
+use ringlog::broker;
+use ringlog::cli::{self, Command};
+
+/// Received chunks are given away and replaced all the time, often on other threads: the system's allocator gives such
+/// memory back to the kernel and faults it in again (tuning.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Ok(Command::Serve(config)) => broker::run(*config),
+        Err(stop) => stop.report(),
+    }
+}

@@ -3,7 +3,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod budget;
 pub mod connection;
 pub mod frames;
 pub mod listener;

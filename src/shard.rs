@@ -1,3 +1,12 @@
 //! A shard: one thread, one ring, its connections and its partitions.
+//!
+//! `run` is the loop; `dispatch` brings a frame to its handler; `message` and `mailbox` are all that crosses cores;
+//! `metadata_inputs` does what the metadata thread says.
 
+pub mod dispatch;
+pub mod mailbox;
+pub mod message;
+pub mod metadata_inputs;
+pub mod router;
 pub mod run;
+pub mod shard;

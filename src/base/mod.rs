@@ -1,5 +1,6 @@
 //! Leaves: identifiers, time and checksums. Imports nothing of the crate, may be imported by everything.
 
+pub mod budget;
 pub mod crc32c;
 pub mod ids;
 pub mod sleep;

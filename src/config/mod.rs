@@ -3,6 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod keys;
+pub mod load;
+pub mod properties;
 pub mod topic;
 pub mod value;
 
@@ -12,6 +15,7 @@ use std::sync::Arc;
 
 use crate::base::ids::BrokerId;
 
+pub use load::{ConfigError, ServeOptions};
 pub use topic::TopicConfig;
 
 /// A listener or an advertised endpoint.
@@ -83,8 +87,11 @@ pub struct Config {
     pub delete_topic_enable: bool,
     pub offsets_topic_num_partitions: i32,
     pub offsets_topic_replication_factor: i16,
+    pub offsets_topic_segment_bytes: i32,
     pub transaction_state_log_num_partitions: i32,
     pub transaction_state_log_replication_factor: i16,
+    pub transaction_state_log_min_isr: i32,
+    pub transaction_state_log_segment_bytes: i32,
 
     pub socket_request_max_bytes: u32,
     pub fetch_max_bytes: u32,

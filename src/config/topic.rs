@@ -306,20 +306,20 @@ impl TopicConfig {
         let mut config = TopicConfig::default();
         let mut set = BTreeSet::new();
         for key in TOPIC_KEYS {
-            let Some((text, unit)) =
-                key.synonyms.iter().find_map(|(synonym, unit)| Some((settings.get(*synonym)?, *unit)))
+            let Some((synonym, text, unit)) =
+                key.synonyms.iter().find_map(|(synonym, unit)| Some((*synonym, settings.get(*synonym)?, *unit)))
             else {
                 continue;
             };
             let value = match key.kind {
                 // Any negative time means for ever (Kafka 3.9 `KafkaConfig.getLogRetentionTimeMillis`).
                 Kind::Long { .. } if unit != 1 || key.name == "retention.ms" => {
-                    let number: i64 = text.trim().parse().map_err(|_| invalid(key.name, text, "not a number"))?;
+                    let number: i64 = text.trim().parse().map_err(|_| invalid(synonym, text, "not a number"))?;
                     if number < 0 { "-1".to_owned() } else { number.saturating_mul(unit).to_string() }
                 }
                 _ => text.clone(),
             };
-            config.apply(key, &key.kind.parse(&value).map_err(|reason| invalid(key.name, text, &reason))?);
+            config.apply(key, &key.kind.parse(&value).map_err(|reason| invalid(synonym, text, &reason))?);
             set.insert(key.name);
         }
         config.broker_set = Arc::new(set);

@@ -33,6 +33,9 @@ const NODES: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("nodes"
 const EPHEMERALS: TableDefinition<&str, ()> = TableDefinition::new("ephemerals");
 const META: TableDefinition<&str, i64> = TableDefinition::new("meta");
 
+/// The tree's file in the data directory; Kafka ignores plain files that are not its own.
+pub const FILE_NAME: &str = "ringlog-metadata.redb";
+
 /// The only format of the tables that this code reads and writes.
 const FORMAT: i64 = 1;
 
@@ -84,13 +87,13 @@ impl EmbeddedTree {
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
         let database = builder.create(path).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => OpenError::Locked,
-            other => OpenError::Storage(other.to_string()),
+            other => OpenError::Storage(format!("{}: {other}", path.display())),
         })?;
         // redb syncs the file; its name in the directory is ours to keep.
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(directory)
             .and_then(|directory| directory.sync_all())
-            .map_err(|error| OpenError::Storage(error.to_string()))?;
+            .map_err(|error| OpenError::Storage(format!("{}: {error}", directory.display())))?;
         EmbeddedTree::over(database)
     }
 

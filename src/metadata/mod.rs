@@ -10,6 +10,7 @@ pub mod node;
 pub mod placement;
 pub mod proposal;
 pub mod publisher;
+pub mod registration;
 pub mod shared_map;
 pub mod thread;
 pub mod tree;

@@ -18,7 +18,8 @@ use super::proposal::{AnswerFn, Proposal};
 pub trait ShardSink: 'static {
     fn shard_count(&self) -> u16;
 
-    /// Never waits. Few are ever under way: nothing new is sent while too many images are not applied.
+    /// Never waits. Few are ever under way: no proposal is taken while `publisher::UNAPPLIED_IMAGES_MAX` versions are not
+    /// applied, each version is at most three inputs per shard, and one proposal makes at most some hundred versions.
     fn send(&self, shard: ShardId, input: ShardInput);
 }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::base::ids::{BrokerId, TopicId};
-use crate::config::TopicConfig;
+use crate::config::{Config, TopicConfig};
+
+use super::image::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 
 /// A request for a change of the cluster's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +30,8 @@ pub enum Proposal {
 /// Producer ids in one block (Kafka 3.9 `ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
 pub const PRODUCER_ID_BLOCK_SIZE: i64 = 1000;
 
-/// A topic to be created, in CreateTopics' terms. For an auto-created one: -1, -1 and nothing else; internal topics get
-/// their own partition counts and configs by name.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+/// A topic to be created, in CreateTopics' terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTopic {
     pub name: String,
     /// -1: the broker's `num.partitions`, or given by `assignments`.
@@ -41,6 +42,40 @@ pub struct NewTopic {
     pub assignments: Vec<(i32, Vec<BrokerId>)>,
     /// Overrides; a `None` value is refused.
     pub configs: Vec<(String, Option<String>)>,
+}
+
+impl NewTopic {
+    /// What an automatically created topic is made with: internal ones have their own settings (Kafka 3.9
+    /// `AutoTopicCreationManager.creatableTopic`), others the broker's defaults.
+    pub fn auto_created(name: &str, config: &Config) -> NewTopic {
+        let set = |pairs: &[(&str, String)]| {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), Some(value.clone()))).collect()
+        };
+        let (partitions, replication_factor, configs) = match name {
+            GROUP_METADATA_TOPIC => (
+                config.offsets_topic_num_partitions,
+                config.offsets_topic_replication_factor,
+                set(&[
+                    ("cleanup.policy", "compact".to_owned()),
+                    ("compression.type", "producer".to_owned()),
+                    ("segment.bytes", config.offsets_topic_segment_bytes.to_string()),
+                ]),
+            ),
+            TRANSACTION_STATE_TOPIC => (
+                config.transaction_state_log_num_partitions,
+                config.transaction_state_log_replication_factor,
+                set(&[
+                    ("cleanup.policy", "compact".to_owned()),
+                    ("compression.type", "uncompressed".to_owned()),
+                    ("min.insync.replicas", config.transaction_state_log_min_isr.to_string()),
+                    ("segment.bytes", config.transaction_state_log_segment_bytes.to_string()),
+                    ("unclean.leader.election.enable", "false".to_owned()),
+                ]),
+            ),
+            _ => (-1, -1, Vec::new()),
+        };
+        NewTopic { name: name.to_owned(), partitions, replication_factor, assignments: Vec::new(), configs }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +164,9 @@ pub enum TopicRefusal {
     /// TOPIC_DELETION_DISABLED (73); before DeleteTopics v3: INVALID_REQUEST (42)
     #[error("Topic deletion is disabled.")]
     DeletionDisabled,
+    /// REQUEST_TIMED_OUT (7): the topic is marked, and goes when all brokers with a replica of it are live.
+    #[error("The deletion waits for a broker that is not live.")]
+    DeletionSuspended,
     /// NOT_CONTROLLER (41)
     #[error("This is not the correct controller for this cluster.")]
     NotController,

@@ -7,11 +7,12 @@
 #![forbid(unsafe_code)]
 
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread::{self, JoinHandle, Thread};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use thiserror::Error;
@@ -125,6 +126,11 @@ impl Inbox {
     }
 }
 
+/// Starts the metadata thread; `make` runs on it, so what it makes need not be `Send`.
+pub fn spawn<F: Future<Output = ()>>(make: impl FnOnce() -> F + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("metadata".to_owned()).spawn(move || block_on(make()))
+}
+
 /// Runs a future on this thread until it is done; the thread sleeps while it waits.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let unpark = Arc::new(Unpark { thread: thread::current(), woken: AtomicBool::new(false) });
@@ -198,13 +204,12 @@ mod tests {
     fn the_loop_sleeps_wakes_for_each_input_and_ends_on_stop() {
         let (handle, mut inbox) = channel(1);
         let (saw, inputs) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            block_on(async {
-                while let Some(input) = poll_fn(|cx| inbox.poll_next(cx, true)).await {
-                    saw.send(matches!(input, MetadataInput::Applied { .. })).unwrap();
-                }
-            });
-        });
+        let thread = spawn(move || async move {
+            while let Some(input) = poll_fn(|cx| inbox.poll_next(cx, true)).await {
+                saw.send(matches!(input, MetadataInput::Applied { .. })).unwrap();
+            }
+        })
+        .unwrap();
         for round in 1..=100 {
             handle.applied(ShardId(0), round);
             assert!(inputs.recv().unwrap());

@@ -280,6 +280,20 @@ pub fn decode_producer_id_block(data: &[u8]) -> Result<Option<ProducerIdBlock>, 
     Ok(Some(ProducerIdBlock { start: end("block_start")?, last: end("block_end")? }))
 }
 
+/// For the fuzz tests: any bytes are a value or an error.
+pub fn fuzz_znodes(data: &[u8]) {
+    let _ = decode_controller(data);
+    let _ = decode_controller_epoch(data);
+    let _ = decode_cluster_id(data);
+    let _ = decode_broker(BrokerId(1), data);
+    let _ = decode_partition_state("t", 0, data);
+    let _ = decode_config(TOPIC_CONFIGS, data);
+    let _ = decode_producer_id_block(data);
+    if let Ok(topic) = decode_topic("t", data) {
+        assert_eq!(decode_topic("t", &encode_topic(&topic)).as_ref(), Ok(&topic), "what was read can be written");
+    }
+}
+
 /// A JSON object and the path it came from.
 struct Object<'p> {
     path: &'p str,

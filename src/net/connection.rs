@@ -14,9 +14,9 @@ use std::task::{Poll, Waker};
 
 use bytes::BytesMut;
 
-use super::budget::{ByteBudget, BytePermit};
 use super::frames::{Cut, FrameCutter};
 use super::reply::{FileOf, Reply, ReplySender};
+use crate::base::budget::{Budget, Permit};
 use crate::metrics::ShardCounters;
 use crate::platform::{Platform, Socket, Tasks};
 
@@ -60,7 +60,7 @@ pub struct ReplySlot<P: Platform> {
     connection: Rc<Connection<P>>,
     number: u64,
     filled: bool,
-    _permit: BytePermit,
+    _permit: Permit,
 }
 
 impl<P: Platform> ReplySlot<P> {
@@ -117,7 +117,7 @@ impl<P: Platform> Connection<P> {
         wake(&self.writer);
     }
 
-    fn open_slot(self: &Rc<Self>, permit: BytePermit) -> ReplySlot<P> {
+    fn open_slot(self: &Rc<Self>, permit: Permit) -> ReplySlot<P> {
         let mut slots = self.slots.borrow_mut();
         let number = self.first.get() + slots.len() as u64;
         slots.push_back(Slot::Waiting);
@@ -177,7 +177,7 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
     socket: P::Socket,
     handler: H,
     limits: ConnectionLimits,
-    budget: Rc<ByteBudget>,
+    budget: Rc<Budget>,
     counters: Arc<ShardCounters>,
 ) {
     counters.connections_now.add(1);
@@ -220,7 +220,7 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
     connection: &Rc<Connection<P>>,
     handler: &H,
     limits: ConnectionLimits,
-    budget: &Rc<ByteBudget>,
+    budget: &Rc<Budget>,
 ) -> io::Result<()> {
     let mut cutter = FrameCutter::default();
     while !connection.closing.get() {

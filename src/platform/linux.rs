@@ -44,7 +44,7 @@ impl LinuxPlatform {
         counters: Arc<ShardCounters>,
     ) -> LinuxPlatform {
         let disk = LinuxDisk::new(ring.clone(), helper, limits, Arc::clone(&counters));
-        let clock = LinuxClock { start: Instant::now(), timers: Timers::default() };
+        let clock = LinuxClock::start();
         LinuxPlatform(Rc::new(Inner { ring, disk, clock, tasks: LinuxTasks { executor, work }, counters }))
     }
 
@@ -93,6 +93,13 @@ impl Platform for LinuxPlatform {
 pub struct LinuxClock {
     start: Instant,
     timers: Timers,
+}
+
+impl LinuxClock {
+    /// A clock whose monotonic time starts now; nothing fires its timers.
+    pub fn start() -> LinuxClock {
+        LinuxClock { start: Instant::now(), timers: Timers::default() }
+    }
 }
 
 impl Clock for LinuxClock {

@@ -177,7 +177,7 @@ const fn range(key: ApiKey, lowest_version: i16, highest_version: i16) -> ApiRan
 pub const ADVERTISED: &[ApiRange] = &[
     range(ApiKey::Produce, 0, 11),
     range(ApiKey::Fetch, 4, 11),
-    range(ApiKey::ListOffsets, 0, 6),
+    range(ApiKey::ListOffsets, 1, 6),
     range(ApiKey::Metadata, 0, 12),
     range(ApiKey::FindCoordinator, 0, 6),
     range(ApiKey::ApiVersions, 0, 4),

@@ -1,19 +1,56 @@
-//! The log of one partition.
+//! The log of one partition: appended to by one write at a time, read as ranges of its files.
+//!
+//! ```text
+//! stage ... stage   take_write --- Disk::append --- finish_write          log end offset
+//!   |  open write  |       in flight, one            |  moves here  ------->
+//! ```
+//! - Offsets are given at staging, in order; a batch is visible once its write finished. A failed write takes back
+//!   everything behind the log end, fences the log, and [`Log::repair`] cuts the file back to its last whole batch.
+//! - A segment is rolled between writes: nothing may be staged or in flight.
+//! - The producer state contains what is staged, so that a retry close behind its original is known; what fails is undone.
+//! - Nothing borrowed crosses an await: what waits is a `'static` future, and a `finish_*` takes what it resolved to.
+//!   Futures of one log may be outstanding together; each kind once.
 
 #![forbid(unsafe_code)]
 
+mod lookup;
+mod read;
+mod roll;
+mod upkeep;
+
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::marker::PhantomData;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use crate::base::ids::{LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::base::time::WallMs;
-use crate::platform::{Disk, FileRange};
-use crate::record::batch::{BatchHeader, TimestampType};
+use crate::platform::Disk;
+use crate::record::batch::{BatchHeader, TimestampType, set_log_append_time, stamp};
+use crate::storage::leader_epoch::LeaderEpochs;
+use crate::storage::offset_index::relative_offset;
+use crate::storage::producer_state::{Admission, ProducerState, Undo};
+use crate::storage::recovery;
+pub use crate::storage::refusal::AppendRefusal;
+use crate::storage::segment::{ActiveSegment, BatchPlace, ClosedSegment, WrittenBatch};
+
+pub use read::{LoadedSegment, Read};
+pub use roll::{Flushed, Rolled};
+pub use upkeep::UpkeepDone;
+
+/// Bytes of one write, unless a single batch is larger.
+pub const WRITE_BYTES_MAX: usize = 1 << 20;
+/// Batches of one write: each may be a piece of its own to the kernel.
+pub const WRITE_BATCHES_MAX: usize = 1024;
+/// Batches up to this size that stand side by side in a write are copied together: cheaper than a piece each.
+const COPIED_BATCH_BYTES_MAX: usize = 4096;
+pub const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
+pub const PARTITION_METADATA: &str = "partition.metadata";
+/// How often idle producers are looked for.
+const PRODUCER_EXPIRY_INTERVAL_MS: i64 = 600_000;
 
 /// A topic's settings as far as its logs need them; Kafka's names and defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +59,13 @@ pub struct LogConfig {
     pub segment_bytes: u32,
     /// 604800000.
     pub segment_ms: i64,
-    /// 0. The jitter of a segment is drawn by the caller's seed: see [`Log::begin_roll`].
+    /// 0. Each segment's share is drawn from its name, so that partitions do not roll together.
     pub segment_jitter_ms: i64,
     /// 4096.
     pub index_interval_bytes: u32,
     /// 10485760.
     pub segment_index_bytes: u32,
-    /// `message.timestamp.type`.
+    /// `message.timestamp.type`; CreateTime.
     pub message_timestamp_type: TimestampType,
     /// `producer.id.expiration.ms`, 86400000.
     pub producer_id_expiration_ms: i64,
@@ -36,7 +73,15 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> LogConfig {
-        todo!()
+        LogConfig {
+            segment_bytes: 1 << 30,
+            segment_ms: 604_800_000,
+            segment_jitter_ms: 0,
+            index_interval_bytes: 4096,
+            segment_index_bytes: 10 << 20,
+            message_timestamp_type: TimestampType::CreateTime,
+            producer_id_expiration_ms: 86_400_000,
+        }
     }
 }
 
@@ -62,25 +107,18 @@ pub enum LogError {
     InconsistentTopicId { path: PathBuf, found: TopicId, expected: TopicId },
 }
 
+impl LogError {
+    pub(super) fn io_at(path: &Path) -> impl FnOnce(io::Error) -> LogError + use<> {
+        let path = path.to_owned();
+        move |source| LogError::Io { path, source }
+    }
+}
+
 /// The write failed and the log is fenced: appends are `Staged::Fenced` until [`Log::finish_repair`]. What was staged or
 /// in flight is gone: everybody who waits for an offset at or past [`Log::log_end_offset`] fails.
 #[derive(Debug, thiserror::Error)]
 #[error("append failed: {0}")]
 pub struct AppendError(pub io::Error);
-
-/// Why a batch was not appended; nothing changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendRefusal {
-    /// RECORD_LIST_TOO_LARGE.
-    #[error("batch of {batch_bytes} bytes is over segment.bytes {segment_bytes}")]
-    RecordListTooLarge { batch_bytes: usize, segment_bytes: u32 },
-    /// OUT_OF_ORDER_SEQUENCE_NUMBER.
-    #[error("producer {producer_id}: sequence {base_sequence} does not follow {last_sequence}")]
-    OutOfOrderSequence { producer_id: i64, base_sequence: i32, last_sequence: i32 },
-    /// INVALID_PRODUCER_EPOCH.
-    #[error("producer {producer_id}: epoch {producer_epoch} is older than {current_epoch}")]
-    InvalidProducerEpoch { producer_id: i64, producer_epoch: i16, current_epoch: i16 },
-}
 
 /// What became of a batch given to [`Log::stage`].
 #[derive(Debug)]
@@ -91,7 +129,7 @@ pub enum Staged {
         last_offset: Offset,
         log_append_time: WallMs,
     },
-    /// Was appended before (perhaps not finished yet: answer when the log end has passed `last_offset`).
+    /// Was appended before, perhaps not finished yet: answer when the log end has passed `last_offset`.
     Duplicate {
         base_offset: Offset,
         last_offset: Offset,
@@ -102,7 +140,7 @@ pub enum Staged {
     WriteFull(BytesMut),
     /// The segment is full or old: let the writes finish, roll, and stage this batch again.
     RollFirst(BytesMut),
-    /// A write failed: repair first.
+    /// A write failed and is not repaired yet.
     Fenced(BytesMut),
 }
 
@@ -114,187 +152,388 @@ pub struct LogWrite<F> {
     pub data: Vec<BytesMut>,
 }
 
-/// Where the bytes of a fetch are.
-#[derive(Debug)]
-pub enum Read<F> {
-    Range {
-        /// Starts at the batch that holds the offset; never empty. The last batch may be cut short.
-        range: FileRange<F>,
-        /// Bytes of the first batch; may exceed `range.length`, then the caller may extend the range to it.
-        first_batch_bytes: u64,
-        /// Base offset of the first batch.
-        base_offset: Offset,
-        /// This process appended these bytes recently: they are resident, no need to ask.
-        recently_appended: bool,
-    },
-    /// Nothing at or past the offset below the ceiling.
-    Empty,
-    /// Below the log start or past the log end.
-    OutOfRange,
-    /// What is needed to find the batch is not in the page cache: run [`Disk::make_resident`] and read again.
-    NeedPages {
-        file: Arc<F>,
-        position: u64,
-        length: u64,
-    },
-    /// The segment's files are not open: run [`Log::load_segment`], [`Log::finish_load_segment`], and read again.
-    NeedSegment {
-        base_offset: Offset,
-    },
-    Io(io::Error),
-}
-
-pub struct Log<D: Disk> {
-    _disk: PhantomData<D>,
-}
-
-/// What a roll made; goes to [`Log::finish_roll`].
-pub struct Rolled<D: Disk>(PhantomData<D>);
 /// What a repair did; goes to [`Log::finish_repair`].
-pub struct Repaired(io::Result<()>);
-/// What upkeep did; goes to [`Log::finish_upkeep`].
-pub struct UpkeepDone(io::Result<()>);
-/// A closed segment's files, open; goes to [`Log::finish_load_segment`].
-pub struct LoadedSegment<D: Disk>(PhantomData<D>);
-/// What was made durable; goes to [`Log::finish_flush`].
-pub struct Flushed(io::Result<()>);
+#[derive(Debug)]
+pub struct Repaired {
+    base_offset: Offset,
+    result: Result<(), LogError>,
+}
+
+/// A batch between staging and the end of its write.
+#[derive(Debug)]
+struct PendingBatch {
+    batch: WrittenBatch,
+    undo: Option<Undo>,
+}
+
+/// Batches on their way into the file, oldest first: those in flight, then those staged.
+#[derive(Debug, Default)]
+struct Pending {
+    in_flight: Vec<PendingBatch>,
+    staged: Vec<PendingBatch>,
+    staged_data: Vec<BytesMut>,
+    staged_bytes: usize,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.in_flight.is_empty() && self.staged.is_empty()
+    }
+
+    fn last(&self) -> Option<&WrittenBatch> {
+        self.staged.last().or(self.in_flight.last()).map(|pending| &pending.batch)
+    }
+
+    fn first(&self) -> Option<&WrittenBatch> {
+        self.in_flight.first().or(self.staged.first()).map(|pending| &pending.batch)
+    }
+}
+
+/// The log of one partition. It belongs to one shard.
+#[derive(Debug)]
+pub struct Log<D: Disk> {
+    pub(super) disk: D,
+    pub(super) directory: PathBuf,
+    pub(super) topic_partition: TopicPartition,
+    pub(super) topic_id: TopicId,
+    pub(super) config: LogConfig,
+    pub(super) closed: BTreeMap<Offset, ClosedSegment<D::File>>,
+    pub(super) active: ActiveSegment<D::File>,
+    pub(super) log_start_offset: Offset,
+    pub(super) log_end_offset: Offset,
+    pub(super) flushed_offset: Offset,
+    pub(super) producers: ProducerState,
+    pub(super) epochs: LeaderEpochs,
+    /// Offset of the newest producer snapshot on disk.
+    pub(super) last_snapshot: Option<Offset>,
+    pub(super) run: Run,
+}
+
+/// What goes on in a log while it is open; all of it starts at rest.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    pending: Pending,
+    fenced: bool,
+    rolling: bool,
+    /// Something was written since the log was opened, or recovery changed it: close has work to do.
+    touched: bool,
+    upkeep: upkeep::Upkeep,
+    producers_expired_at: WallMs,
+    /// Counts reads of closed segments, to know which was read longest ago.
+    reads: std::cell::Cell<u64>,
+}
+
+impl Run {
+    /// At rest. `touched`: opening the log changed files already.
+    pub(super) fn new(touched: bool) -> Run {
+        Run { touched, ..Run::default() }
+    }
+}
 
 impl<D: Disk> Log<D> {
     /// Opens or creates `<log_dir>/<topic>-<partition>`.
+    ///
+    /// After an unclean stop the segments from the recovery point on are read and checked; the first torn batch and all
+    /// behind it are cut off, and their indexes are made anew. The producer state comes from the newest sound snapshot
+    /// and the batches behind it.
+    ///
+    /// # Errors
+    /// `InconsistentTopicId` if another topic of that name lies there. Nothing is removed but what recovery explains.
     pub async fn open(
-        _disk: D,
-        _log_dir: PathBuf,
-        _tp: TopicPartition,
-        _topic_id: TopicId,
-        _config: LogConfig,
-        _last_stop: LastStop,
-        _wall: WallMs,
+        disk: D,
+        log_dir: PathBuf,
+        tp: TopicPartition,
+        topic_id: TopicId,
+        config: LogConfig,
+        last_stop: LastStop,
+        wall: WallMs,
     ) -> Result<Log<D>, LogError> {
-        todo!()
+        recovery::open(disk, log_dir, tp, topic_id, config, last_stop, wall).await
     }
 
     pub fn topic_partition(&self) -> &TopicPartition {
-        todo!()
+        &self.topic_partition
     }
+
     pub fn topic_id(&self) -> TopicId {
-        todo!()
+        self.topic_id
     }
-    pub fn set_config(&mut self, _config: LogConfig) {
-        todo!()
+
+    pub fn config(&self) -> &LogConfig {
+        &self.config
     }
+
+    /// Takes effect with the next batch; index sizes with the next segment.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
     pub fn log_start_offset(&self) -> Offset {
-        todo!()
+        self.log_start_offset
     }
-    /// Moves when a write finishes.
+
+    /// Offset of the next record; moves when a write finishes.
     pub fn log_end_offset(&self) -> Offset {
-        todo!()
+        self.log_end_offset
     }
-    /// Everything below is durable.
+
+    /// Records below are durable.
+    pub fn flushed_offset(&self) -> Offset {
+        self.flushed_offset
+    }
+
+    /// From the segment that holds this offset on, an unclean stop makes recovery read. It trails the flushed offset as
+    /// long as the indexes of the segment before could still be lost.
     pub fn recovery_point(&self) -> Offset {
-        todo!()
+        let unsynced = self.closed.iter().find(|(_, segment)| !segment.unsynced.is_empty());
+        match unsynced {
+            Some((base_offset, _)) => self.flushed_offset.min(*base_offset),
+            None if self.flushed_offset > self.active.base_offset => self.flushed_offset - 1,
+            None => self.flushed_offset,
+        }
     }
+
     /// Bytes of all segments.
     pub fn size_bytes(&self) -> u64 {
-        todo!()
+        self.closed.values().map(|segment| segment.size).sum::<u64>() + self.active.size
     }
+
     pub fn is_fenced(&self) -> bool {
-        todo!()
+        self.run.fenced
+    }
+
+    /// Nothing is staged or in flight.
+    pub fn is_quiet(&self) -> bool {
+        self.run.pending.is_empty()
+    }
+
+    /// Offset of the next batch to be staged.
+    fn staged_end_offset(&self) -> Offset {
+        self.run.pending.last().map_or(self.log_end_offset, |batch| batch.place.last_offset + 1)
+    }
+
+    fn staged_end_position(&self) -> u64 {
+        self.run.pending.last().map_or(self.active.size, |batch| batch.place.position + batch.place.bytes)
     }
 
     /// Puts one validated batch behind the staged ones, stamped with its offset and `leader_epoch`.
+    ///
+    /// `header` is the batch's, as the validation gave it. With LogAppendTime the batch is stamped with `now` too.
     pub fn stage(
         &mut self,
-        _batch: BytesMut,
-        _header: &BatchHeader,
-        _leader_epoch: LeaderEpoch,
-        _now: WallMs,
+        mut batch: BytesMut,
+        header: &BatchHeader,
+        leader_epoch: LeaderEpoch,
+        now: WallMs,
     ) -> Staged {
-        todo!()
+        assert_eq!(batch.len(), header.batch_bytes(), "exactly one whole batch");
+        if self.run.fenced {
+            return Staged::Fenced(batch);
+        }
+        match self.admit(header, now) {
+            Err(refusal) => return Staged::Refused(refusal),
+            Ok(Admission::Duplicate { base_offset, last_offset, timestamp }) => {
+                let log_append_time = self.if_log_append_time(timestamp);
+                return Staged::Duplicate { base_offset, last_offset, log_append_time };
+            }
+            Ok(Admission::New) => {}
+        }
+        if self.run.rolling || self.must_roll(header, now) {
+            return Staged::RollFirst(batch);
+        }
+        let pending = &self.run.pending;
+        let has_room =
+            pending.staged_bytes + batch.len() <= WRITE_BYTES_MAX && pending.staged.len() < WRITE_BATCHES_MAX;
+        if !pending.staged.is_empty() && !has_room {
+            return Staged::WriteFull(batch);
+        }
+
+        let base_offset = self.staged_end_offset();
+        let mut stamped = BatchHeader { base_offset, leader_epoch, ..*header };
+        stamp(&mut batch, base_offset, leader_epoch);
+        if self.config.message_timestamp_type == TimestampType::LogAppendTime {
+            set_log_append_time(&mut batch, now);
+            stamped.max_timestamp = now;
+        }
+        self.push_staged(batch, &stamped);
+        Staged::Written {
+            base_offset,
+            last_offset: stamped.last_offset(),
+            log_append_time: self.if_log_append_time(now),
+        }
     }
+
+    fn if_log_append_time(&self, ms: WallMs) -> WallMs {
+        match self.config.message_timestamp_type {
+            TimestampType::CreateTime => -1,
+            TimestampType::LogAppendTime => ms,
+        }
+    }
+
+    fn admit(&mut self, header: &BatchHeader, now: WallMs) -> Result<Admission, AppendRefusal> {
+        let (batch_bytes, segment_bytes) = (header.batch_bytes(), self.config.segment_bytes);
+        if batch_bytes > segment_bytes as usize {
+            return Err(AppendRefusal::RecordListTooLarge { batch_bytes, segment_bytes });
+        }
+        if !header.has_producer_id() {
+            return Ok(Admission::New);
+        }
+        if now.saturating_sub(self.run.producers_expired_at) >= PRODUCER_EXPIRY_INTERVAL_MS {
+            self.run.producers_expired_at = now;
+            self.producers.expire(now, self.config.producer_id_expiration_ms);
+        }
+        self.producers.check(header)
+    }
+
+    /// Kafka 3.9 `LogSegment.shouldRoll`.
+    fn must_roll(&self, header: &BatchHeader, now: WallMs) -> bool {
+        let position = self.staged_end_position();
+        let last_offset = self.staged_end_offset() + i64::from(header.last_offset_delta);
+        let is_full = position + header.batch_bytes() as u64 > u64::from(self.config.segment_bytes);
+        let overflows = relative_offset(self.active.base_offset, last_offset).is_none();
+        position > 0 && (is_full || overflows || self.active.is_index_full() || self.is_old(header, now))
+    }
+
+    /// Time is counted in record timestamps if the segment's first batch has one, else on the wall.
+    fn is_old(&self, header: &BatchHeader, now: WallMs) -> bool {
+        let staged_first = self.run.pending.first().map(|batch| batch.max_timestamp);
+        let incoming = match self.config.message_timestamp_type {
+            TimestampType::CreateTime => header.max_timestamp,
+            TimestampType::LogAppendTime => now,
+        };
+        let waited = match self.active.first_timestamp.or(staged_first) {
+            Some(first) if first >= 0 => incoming.saturating_sub(first),
+            _ => now.saturating_sub(self.active.created),
+        };
+        waited > self.config.segment_ms - self.segment_jitter_ms()
+    }
+
+    /// A number below the setting, drawn from the names so that a run repeats itself.
+    fn segment_jitter_ms(&self) -> i64 {
+        let name = format!("{}/{}", self.topic_partition, self.active.base_offset);
+        match self.config.segment_jitter_ms {
+            0 => 0,
+            jitter_ms => i64::from(crc32fast::hash(name.as_bytes())).rem_euclid(jitter_ms.max(1)),
+        }
+    }
+
+    fn push_staged(&mut self, data: BytesMut, header: &BatchHeader) {
+        let place = BatchPlace {
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            position: self.staged_end_position(),
+            bytes: data.len() as u64,
+        };
+        let batch = WrittenBatch { place, max_timestamp: header.max_timestamp, leader_epoch: header.leader_epoch };
+        let undo = header.has_producer_id().then(|| self.producers.apply(header));
+        let pending = &mut self.run.pending;
+        pending.staged_bytes += data.len();
+        pending.staged_data.push(data);
+        pending.staged.push(PendingBatch { batch, undo });
+    }
+
     /// The staged batches as one write; `None` while one is in flight, or if nothing is staged.
     pub fn take_write(&mut self) -> Option<LogWrite<D::File>> {
-        todo!()
-    }
-    /// The write taken last is through: the log end moves, or the log is fenced.
-    pub fn finish_write(&mut self, _result: io::Result<()>) -> Result<(), AppendError> {
-        todo!()
-    }
-
-    /// Cuts the file back to its last whole batch after a failed write.
-    pub fn repair(&self) -> impl Future<Output = Repaired> + 'static {
-        async { todo!() }
-    }
-    pub fn finish_repair(&mut self, _repaired: Repaired) -> Result<(), LogError> {
-        todo!()
+        let pending = &mut self.run.pending;
+        if !pending.in_flight.is_empty() || pending.staged.is_empty() {
+            return None;
+        }
+        pending.in_flight = std::mem::take(&mut pending.staged);
+        pending.staged_bytes = 0;
+        let data = copy_small_together(std::mem::take(&mut pending.staged_data));
+        Some(LogWrite { file: self.active.file.clone(), position: self.active.size, data })
     }
 
-    /// Nothing may be staged or in flight, until `finish_roll`.
-    pub fn begin_roll(&mut self, _now: WallMs) -> impl Future<Output = Rolled<D>> + 'static {
-        async { todo!() }
-    }
-    /// After it, [`Log::flush`] the closed segment in the background. An error leaves the old segment active.
-    pub fn finish_roll(&mut self, _rolled: Rolled<D>) -> Result<(), LogError> {
-        todo!()
-    }
-
-    /// Preallocation and index blocks, if any is due; to be asked after appends. One at a time.
-    pub fn upkeep(&mut self, _now: WallMs) -> Option<impl Future<Output = UpkeepDone> + 'static> {
-        Some(async { todo!() })
-    }
-    pub fn finish_upkeep(&mut self, _done: UpkeepDone) -> Result<(), LogError> {
-        todo!()
-    }
-
-    /// Makes what is written now durable; then [`Log::recovery_point`] moves.
-    pub fn flush(&mut self) -> impl Future<Output = Flushed> + 'static {
-        async { todo!() }
-    }
-    pub fn finish_flush(&mut self, _flushed: Flushed) -> Result<(), LogError> {
-        todo!()
+    /// The write taken last is through: the log end moves behind it, or the log is fenced.
+    ///
+    /// # Errors
+    /// The write's own error. Its batches and the staged ones are taken back: see [`AppendError`].
+    pub fn finish_write(&mut self, result: io::Result<()>) -> Result<(), AppendError> {
+        assert!(!self.run.pending.in_flight.is_empty(), "a write is in flight");
+        if let Err(error) = result {
+            self.fence();
+            return Err(AppendError(error));
+        }
+        self.run.touched = true;
+        for PendingBatch { batch, .. } in std::mem::take(&mut self.run.pending.in_flight) {
+            self.active.note_batch(&batch, self.config.index_interval_bytes);
+            self.log_end_offset = batch.place.last_offset + 1;
+        }
+        Ok(())
     }
 
-    pub fn read(&self, _offset: Offset, _bytes_max: u64, _ceiling: Offset) -> Read<D::File> {
-        todo!()
-    }
-    pub fn load_segment(&self, _base_offset: Offset) -> impl Future<Output = LoadedSegment<D>> + 'static {
-        async { todo!() }
-    }
-    pub fn finish_load_segment(&mut self, _loaded: LoadedSegment<D>) -> Result<(), LogError> {
-        todo!()
-    }
-
-    /// The first record at or after `timestamp` below `ceiling`: its offset and timestamp (ListOffsets by time).
-    pub fn lookup_timestamp(
-        &self,
-        _timestamp: i64,
-        _ceiling: Offset,
-    ) -> impl Future<Output = Result<Option<(Offset, i64)>, LogError>> + 'static {
-        async { todo!() }
+    /// Takes back everything behind the log end.
+    fn fence(&mut self) {
+        self.run.fenced = true;
+        let Pending { in_flight, staged, .. } = std::mem::take(&mut self.run.pending);
+        for PendingBatch { undo, .. } in in_flight.into_iter().chain(staged).rev() {
+            undo.into_iter().for_each(|undo| self.producers.undo(undo));
+        }
     }
 
-    /// Notes that this leader epoch starts at the log end. The future, if any, writes `leader-epoch-checkpoint`.
+    /// Cuts the file back to its last whole batch after a failed write. Nothing beyond was ever served, so readers keep
+    /// their ranges.
+    pub fn repair(&self) -> impl Future<Output = Repaired> + use<D> + 'static {
+        let (disk, file, size) = (self.disk.clone(), self.active.file.clone(), self.active.size);
+        let (base_offset, path) = (self.active.base_offset, self.active_path());
+        async move {
+            let cut = disk.set_length(&file, size).await;
+            Repaired { base_offset, result: cut.map_err(LogError::io_at(&path)) }
+        }
+    }
+
+    /// Lifts the fence, or leaves it if the cut failed.
+    pub fn finish_repair(&mut self, repaired: Repaired) -> Result<(), LogError> {
+        assert_eq!(repaired.base_offset, self.active.base_offset, "a fenced log does not roll");
+        repaired.result?;
+        // The cut gave the blocks back that were reserved behind it.
+        self.active.preallocated_end = self.active.size;
+        self.run.fenced = false;
+        Ok(())
+    }
+
+    /// Notes that this leader epoch starts at the log end; [`Log::is_quiet`]. The future, if there is news, writes
+    /// `leader-epoch-checkpoint` durably.
     pub fn assign_epoch(
         &mut self,
-        _epoch: LeaderEpoch,
-    ) -> Option<impl Future<Output = Result<(), LogError>> + 'static> {
-        Some(async { todo!() })
+        epoch: LeaderEpoch,
+    ) -> Option<impl Future<Output = Result<(), LogError>> + use<D> + 'static> {
+        let is_news = self.epochs.assign(epoch, self.staged_end_offset());
+        is_news.then(|| {
+            let path = self.directory.join(LEADER_EPOCH_CHECKPOINT);
+            let (disk, file) = (self.disk.clone(), self.epochs.encode());
+            async move { disk.replace(&path, file).await.map_err(LogError::io_at(&path)) }
+        })
     }
+
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
-        todo!()
+        self.epochs.latest()
     }
+
     /// The leader epoch that wrote the record at `offset`, as far as it is known.
-    pub fn epoch_at(&self, _offset: Offset) -> Option<LeaderEpoch> {
-        todo!()
-    }
-
-    /// An orderly stop: everything durable, indexes trimmed, producer snapshot at the log end. Nothing in flight.
-    /// Resolves to the log end offset, which is the recovery point.
-    pub fn close(self) -> impl Future<Output = Result<Offset, LogError>> + 'static {
-        async { todo!() }
-    }
-
-    /// Takes the partition's directory out of the way (`-delete`) and removes it. Ranges still held stay readable.
-    pub fn delete(self) -> impl Future<Output = Result<(), LogError>> + 'static {
-        async { todo!() }
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.epochs.at(offset)
     }
 }
+
+/// Runs of small pieces become one piece; order and bytes stay.
+fn copy_small_together(pieces: Vec<BytesMut>) -> Vec<BytesMut> {
+    let is_small = |piece: &BytesMut| piece.len() <= COPIED_BATCH_BYTES_MAX;
+    let mut out: Vec<BytesMut> = Vec::with_capacity(pieces.len());
+    let mut rest = pieces.into_iter().peekable();
+    while let Some(mut piece) = rest.next() {
+        if is_small(&piece) && rest.peek().is_some_and(is_small) {
+            let mut together = BytesMut::with_capacity(WRITE_BYTES_MAX.min(COPIED_BATCH_BYTES_MAX * (rest.len() + 1)));
+            together.extend_from_slice(&piece);
+            while let Some(next) = rest.next_if(is_small) {
+                together.extend_from_slice(&next);
+            }
+            piece = together;
+        }
+        out.push(piece);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,25 +1,42 @@
 //! One data directory: what is in it, and the files that speak for all of it.
+//!
+//! The caller holds the directory's `.lock` and serialises the writes. Plain files that are not ours are ignored; a
+//! directory that is no partition's refuses the start and is named, as in Kafka 3.9 `LogManager`.
+
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::base::ids::{Offset, TopicId, TopicPartition};
-use crate::platform::Disk;
+use crate::base::ids::{Offset, TopicPartition};
+use crate::platform::{DirectoryEntry, Disk};
+use crate::storage::checkpoint::{CHECKPOINT_BYTES_MAX, CheckpointError, encode_offsets, parse_offsets};
+
+pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+pub const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
+pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
+pub const META_PROPERTIES: &str = "meta.properties";
+pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+/// Directories that are Kafka's but no partition's.
+const IGNORED_DIRECTORIES: [&str; 2] = ["remote-log-index-cache", "__cluster_metadata-0"];
+const DELETE_SUFFIX: &str = "-delete";
+/// A replica on its way between directories, or one that Kafka set aside: not served, not touched.
+const ASIDE_SUFFIXES: [&str; 2] = ["-future", "-stray"];
+const META_PROPERTIES_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogDirError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{0} is not a partition's directory; move it away")]
+    #[error("{0} is not a partition's directory; move it out of the data directory")]
     ForeignDirectory(PathBuf),
     #[error("{path}: {reason}")]
     Malformed { path: PathBuf, reason: String },
 }
 
 /// `meta.properties` of version 0 (ZooKeeper mode). Unknown keys are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct MetaProperties {
     pub broker_id: Option<i32>,
     pub cluster_id: Option<String>,
@@ -27,65 +44,247 @@ pub struct MetaProperties {
 }
 
 /// What a directory held when it was scanned.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LogDirScan {
     /// Was stopped in order; the marker is removed by the scan, before anything is loaded.
     pub clean: bool,
-    /// Partitions with the topic id of their `partition.metadata`, if they have one.
-    pub partitions: Vec<(TopicPartition, Option<TopicId>)>,
+    pub partitions: Vec<TopicPartition>,
     /// Checkpoints; empty if unreadable (a warning is logged).
     pub recovery_points: BTreeMap<TopicPartition, Offset>,
     pub log_start_offsets: BTreeMap<TopicPartition, Offset>,
+    pub high_watermarks: BTreeMap<TopicPartition, Offset>,
     /// Directories whose deletion was begun (`-delete`): the caller removes them when it likes.
     pub deleted: Vec<PathBuf>,
 }
 
-/// Reads what is in the directory (created if missing). The caller holds its `.lock`.
-pub async fn scan<D: Disk>(_disk: &D, _log_dir: &Path) -> Result<LogDirScan, LogDirError> {
-    todo!()
+fn io_at(path: &Path) -> impl FnOnce(io::Error) -> LogDirError + use<> {
+    let path = path.to_owned();
+    move |source| LogDirError::Io { path, source }
+}
+
+/// The partition whose directory has this name; the number is what follows the last dash.
+pub fn parse_directory_name(name: &str) -> Option<TopicPartition> {
+    let (topic, partition) = name.rsplit_once('-')?;
+    let digits = !partition.is_empty() && partition.bytes().all(|byte| byte.is_ascii_digit());
+    if topic.is_empty() || !digits {
+        return None;
+    }
+    Some(TopicPartition { topic: topic.into(), partition: partition.parse().ok()? })
+}
+
+/// Reads what is in the directory, which is created if it is missing. The caller holds its `.lock`.
+///
+/// # Errors
+/// `ForeignDirectory` names the first directory that is no partition's; nothing was changed then.
+pub async fn scan<D: Disk>(disk: &D, log_dir: &Path) -> Result<LogDirScan, LogDirError> {
+    let entries = match disk.list(log_dir).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            disk.create_directory(log_dir).await.map_err(io_at(log_dir))?;
+            Vec::new()
+        }
+        listed => listed.map_err(io_at(log_dir))?,
+    };
+    let mut scan = LogDirScan::default();
+    for entry in entries.iter().filter(|entry| entry.is_directory) {
+        classify_directory(&mut scan, log_dir, entry)?;
+    }
+    scan.recovery_points = read_offsets(disk, log_dir, RECOVERY_POINTS).await?;
+    scan.log_start_offsets = read_offsets(disk, log_dir, LOG_START_OFFSETS).await?;
+    scan.high_watermarks = read_offsets(disk, log_dir, HIGH_WATERMARKS).await?;
+    scan.clean = entries.iter().any(|entry| entry.name == CLEAN_SHUTDOWN);
+    if scan.clean {
+        // Gone before anything is loaded: a crash from here on is an unclean stop.
+        let marker = log_dir.join(CLEAN_SHUTDOWN);
+        disk.remove_file(&marker).await.map_err(io_at(&marker))?;
+        disk.sync_directory(log_dir).await.map_err(io_at(log_dir))?;
+    }
+    Ok(scan)
+}
+
+fn classify_directory(scan: &mut LogDirScan, log_dir: &Path, entry: &DirectoryEntry) -> Result<(), LogDirError> {
+    let path = log_dir.join(&entry.name);
+    if IGNORED_DIRECTORIES.contains(&entry.name.as_str()) {
+        return Ok(());
+    }
+    // `<topic>-<partition>.<32 hex>-<suffix>`
+    let is_moved = |suffix: &str| {
+        let unique = entry.name.strip_suffix(suffix).and_then(|rest| rest.rsplit_once('.'));
+        unique.is_some_and(|(_, unique)| unique.len() == 32 && unique.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    if is_moved(DELETE_SUFFIX) {
+        scan.deleted.push(path);
+    } else if ASIDE_SUFFIXES.into_iter().any(is_moved) {
+        tracing::warn!(directory = %path.display(), "left alone: not a replica that is served");
+    } else {
+        scan.partitions.push(parse_directory_name(&entry.name).ok_or(LogDirError::ForeignDirectory(path))?);
+    }
+    Ok(())
+}
+
+/// A missing or malformed checkpoint counts as empty, as in Kafka: recovery then reads more than it had to.
+async fn read_offsets<D: Disk>(
+    disk: &D,
+    log_dir: &Path,
+    name: &str,
+) -> Result<BTreeMap<TopicPartition, Offset>, LogDirError> {
+    let path = log_dir.join(name);
+    let parsed = match disk.read_whole(&path, CHECKPOINT_BYTES_MAX).await {
+        Ok(file) => parse_offsets(&file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(CheckpointError::Text),
+        Err(error) => return Err(io_at(&path)(error)),
+    };
+    Ok(parsed.unwrap_or_else(|error| {
+        tracing::warn!(file = %path.display(), %error, "malformed checkpoint taken as empty");
+        BTreeMap::new()
+    }))
 }
 
 /// `None` if there is no such file yet.
-pub async fn read_meta_properties<D: Disk>(_disk: &D, _log_dir: &Path) -> Result<Option<MetaProperties>, LogDirError> {
-    todo!()
+///
+/// # Errors
+/// `Malformed` for anything but version 0: a version 1 belongs to KRaft.
+pub async fn read_meta_properties<D: Disk>(disk: &D, log_dir: &Path) -> Result<Option<MetaProperties>, LogDirError> {
+    let path = log_dir.join(META_PROPERTIES);
+    match disk.read_whole(&path, META_PROPERTIES_BYTES_MAX).await {
+        Ok(file) => match parse_meta_properties(&file) {
+            Ok(meta) => Ok(Some(meta)),
+            Err(reason) => Err(LogDirError::Malformed { path, reason }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_at(&path)(error)),
+    }
+}
+
+fn parse_meta_properties(file: &[u8]) -> Result<MetaProperties, String> {
+    let text = std::str::from_utf8(file).map_err(|_| "not UTF-8 text".to_owned())?;
+    let mut meta = MetaProperties::default();
+    let mut version = None;
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with(['#', '!']) {
+            continue;
+        }
+        let (key, value) = line.split_once('=').ok_or_else(|| format!("line {line:?} has no ="))?;
+        match (key.trim(), value.trim()) {
+            ("version", value) => version = Some(value.to_owned()),
+            ("broker.id", value) => {
+                meta.broker_id = Some(value.parse().map_err(|_| format!("broker.id {value:?} is not a number"))?);
+            }
+            ("cluster.id", value) => meta.cluster_id = Some(value.to_owned()),
+            (key, value) => {
+                meta.others.insert(key.to_owned(), value.to_owned());
+            }
+        }
+    }
+    match version.as_deref() {
+        Some("0") => Ok(meta),
+        Some(other) => Err(format!("version {other} is not 0: the directory belongs to a broker in KRaft mode")),
+        None => Err("version is missing".to_owned()),
+    }
 }
 
 pub async fn write_meta_properties<D: Disk>(
-    _disk: &D,
-    _log_dir: &Path,
-    _meta: &MetaProperties,
+    disk: &D,
+    log_dir: &Path,
+    meta: &MetaProperties,
 ) -> Result<(), LogDirError> {
-    todo!()
+    let known = [
+        ("version", Some("0".to_owned())),
+        ("broker.id", meta.broker_id.map(|id| id.to_string())),
+        ("cluster.id", meta.cluster_id.clone()),
+    ];
+    let known = known.into_iter().filter_map(|(key, value)| Some(format!("{key}={}\n", value?)));
+    let others = meta.others.iter().map(|(key, value)| format!("{key}={value}\n"));
+    replace(disk, log_dir, META_PROPERTIES, known.chain(others).collect::<String>().into_bytes()).await
 }
 
-/// The last step of an orderly stop, after every log was closed.
-pub async fn write_clean_shutdown<D: Disk>(_disk: &D, _log_dir: &Path) -> Result<(), LogDirError> {
-    todo!()
+/// The last step of an orderly stop, after every log was closed. `broker_epoch` is -1 if there is none.
+pub async fn write_clean_shutdown<D: Disk>(disk: &D, log_dir: &Path, broker_epoch: i64) -> Result<(), LogDirError> {
+    let marker = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
+    replace(disk, log_dir, CLEAN_SHUTDOWN, marker.into_bytes()).await
 }
 
-/// Replaces `recovery-point-offset-checkpoint`.
-pub async fn write_recovery_points<D: Disk>(
-    _disk: &D,
-    _log_dir: &Path,
-    _points: &BTreeMap<TopicPartition, Offset>,
+/// Replaces one of [`RECOVERY_POINTS`], [`LOG_START_OFFSETS`] and [`HIGH_WATERMARKS`]; durable on `Ok`.
+pub async fn write_offsets<D: Disk>(
+    disk: &D,
+    log_dir: &Path,
+    name: &str,
+    offsets: &BTreeMap<TopicPartition, Offset>,
 ) -> Result<(), LogDirError> {
-    todo!()
+    replace(disk, log_dir, name, encode_offsets(offsets)).await
 }
 
-/// Replaces `log-start-offset-checkpoint`.
-pub async fn write_log_start_offsets<D: Disk>(
-    _disk: &D,
-    _log_dir: &Path,
-    _offsets: &BTreeMap<TopicPartition, Offset>,
-) -> Result<(), LogDirError> {
-    todo!()
+async fn replace<D: Disk>(disk: &D, log_dir: &Path, name: &str, data: Vec<u8>) -> Result<(), LogDirError> {
+    let path = log_dir.join(name);
+    disk.replace(&path, data).await.map_err(io_at(&path))
 }
 
-/// Replaces `replication-offset-checkpoint` (high watermarks).
-pub async fn write_high_watermarks<D: Disk>(
-    _disk: &D,
-    _log_dir: &Path,
-    _offsets: &BTreeMap<TopicPartition, Offset>,
-) -> Result<(), LogDirError> {
-    todo!()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::disk::FakeDisk;
+    use crate::sim::disk::tests::run;
+
+    fn directory() -> (FakeDisk, PathBuf) {
+        let (disk, path) = (FakeDisk::new(), PathBuf::from("/data"));
+        run(disk.create_directory(&path)).unwrap();
+        (disk, path)
+    }
+
+    #[test]
+    fn partitions_are_found_and_what_is_not_ours_is_ignored() {
+        let (disk, dir) = directory();
+        let hex = "0123456789abcdef0123456789abcdef";
+        for name in ["a-0", "with-dash-12", "remote-log-index-cache", "__cluster_metadata-0"] {
+            run(disk.create_directory(&dir.join(name))).unwrap();
+        }
+        for suffix in ["delete", "future", "stray"] {
+            run(disk.create_directory(&dir.join(format!("b-1.{hex}-{suffix}")))).unwrap();
+        }
+        disk.put(&dir.join("notes.txt"), b"hello");
+        disk.put(&dir.join(HIGH_WATERMARKS), b"0\n1\na 0 5\n");
+        disk.put(&dir.join(RECOVERY_POINTS), b"garbage");
+        let scan = run(scan(&disk, &dir)).unwrap();
+        let names: Vec<_> = scan.partitions.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["a-0", "with-dash-12"]);
+        assert_eq!(scan.deleted, [dir.join(format!("b-1.{hex}-delete"))]);
+        assert_eq!(scan.high_watermarks.values().copied().collect::<Vec<_>>(), [5]);
+        assert!(scan.recovery_points.is_empty() && !scan.clean);
+    }
+
+    #[test]
+    fn any_other_directory_refuses_the_start_and_is_named() {
+        for name in ["lost+found", "a-", "-1", "a-b", "a-0.12-delete"] {
+            let (disk, dir) = directory();
+            run(disk.create_directory(&dir.join(name))).unwrap();
+            let error = run(scan(&disk, &dir)).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_marker_of_a_clean_stop_is_seen_once_even_if_the_power_goes() {
+        let (disk, dir) = directory();
+        run(write_clean_shutdown(&disk, &dir, -1)).unwrap();
+        assert_eq!(disk.contents(&dir.join(CLEAN_SHUTDOWN)).unwrap(), br#"{"version":0,"brokerEpoch":-1}"#);
+        assert!(run(scan(&disk, &dir)).unwrap().clean);
+        for seed in 0..16 {
+            assert!(!run(scan(&disk.power_cut(seed), &dir)).unwrap().clean);
+        }
+    }
+
+    #[test]
+    fn meta_properties_read_back_with_unknown_keys() {
+        let (disk, dir) = directory();
+        assert_eq!(run(read_meta_properties(&disk, &dir)).unwrap(), None);
+        disk.put(&dir.join(META_PROPERTIES), b"#\n#Sun Nov 22\nbroker.id=3\nversion=0\ncluster.id=abc\nx.y=z\n");
+        let meta = run(read_meta_properties(&disk, &dir)).unwrap().unwrap();
+        assert_eq!((meta.broker_id, meta.cluster_id.as_deref()), (Some(3), Some("abc")));
+        run(write_meta_properties(&disk, &dir, &meta)).unwrap();
+        assert_eq!(run(read_meta_properties(&disk, &dir)).unwrap(), Some(meta));
+        for wrong in ["version=1\nnode.id=1\n", "broker.id=1\n", "version=0\nbroker.id=x\n", "version"] {
+            disk.put(&dir.join(META_PROPERTIES), wrong.as_bytes());
+            assert!(matches!(run(read_meta_properties(&disk, &dir)), Err(LogDirError::Malformed { .. })), "{wrong}");
+        }
+    }
 }

@@ -6,5 +6,13 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod entry;
+pub mod leader_epoch;
 pub mod log;
 pub mod log_dir;
+pub mod offset_index;
+pub mod producer_state;
+pub mod recovery;
+pub mod refusal;
+pub mod segment;
+pub mod time_index;

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn text(data: Vec<u8>) -> Value {
@@ -103,5 +105,26 @@ fn parents_come_before_their_children_among_the_paths_made_at_start() {
     for (at, path) in PERSISTENT_PATHS.iter().enumerate() {
         let (parent, _) = path.rsplit_once('/').unwrap();
         assert!(parent.is_empty() || PERSISTENT_PATHS[..at].contains(&parent), "{path}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn values_with_any_bytes_changed_are_read_or_refused(
+        sample in 0usize..4,
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+    ) {
+        let samples: [&[u8]; 4] = [
+            br#"{"version":3,"topic_id":"AAAAAAAAAAAAAAAAAAAAAA","partitions":{"0":[1,2]},"adding_replicas":{}}"#,
+            br#"{"version":1,"leader":1,"leader_epoch":0,"controller_epoch":1,"isr":[1,2],"config":{"k":"v"}}"#,
+            br#"{"version":5,"host":"h","port":9092,"endpoints":["PLAINTEXT://[::1]:9092"],"rack":"r","id":"x"}"#,
+            br#"{"version":2,"brokerid":1,"block_start":"0","block_end":"999"}"#,
+        ];
+        let mut data = samples[sample].to_vec();
+        for (at, byte) in changes {
+            let at = at.index(data.len());
+            data[at] = byte;
+        }
+        fuzz_znodes(&data);
     }
 }

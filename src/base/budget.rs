@@ -1,12 +1,12 @@
-//! A bound on bytes held at once, first come, first served.
+//! A bound on bytes or credits held at once, first come, first served.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// Bytes that a shard's requests may hold together. One request larger than all of it passes when it is alone.
-pub struct ByteBudget {
+/// Units (bytes, credits) that may be held together. A claim larger than all of it passes when it is alone.
+pub struct Budget {
     bytes_max: u64,
     held: Cell<u64>,
     waiting: RefCell<VecDeque<(u64, Waker)>>,
@@ -14,14 +14,14 @@ pub struct ByteBudget {
 }
 
 /// A share of the budget, given back by drop.
-pub struct BytePermit {
-    budget: Rc<ByteBudget>,
+pub struct Permit {
+    budget: Rc<Budget>,
     bytes: u64,
 }
 
-impl ByteBudget {
-    pub fn new(bytes_max: u64) -> Rc<ByteBudget> {
-        Rc::new(ByteBudget { bytes_max, held: Cell::new(0), waiting: RefCell::default(), next_ticket: Cell::new(0) })
+impl Budget {
+    pub fn new(bytes_max: u64) -> Rc<Budget> {
+        Rc::new(Budget { bytes_max, held: Cell::new(0), waiting: RefCell::default(), next_ticket: Cell::new(0) })
     }
 
     /// Bytes held now.
@@ -34,12 +34,12 @@ impl ByteBudget {
     }
 
     /// Waits for room behind all who wait already.
-    pub async fn acquire(self: &Rc<Self>, bytes: u64) -> BytePermit {
+    pub async fn acquire(self: &Rc<Self>, bytes: u64) -> Permit {
         let mut place = Place { budget: Rc::clone(self), ticket: None };
         std::future::poll_fn(|context| place.poll(bytes, context.waker())).await;
         self.held.set(self.held.get() + bytes);
         drop(place);
-        BytePermit { budget: Rc::clone(self), bytes }
+        Permit { budget: Rc::clone(self), bytes }
     }
 
     fn wake_first(&self) {
@@ -51,7 +51,7 @@ impl ByteBudget {
 
 /// A place in the queue, left by drop.
 struct Place {
-    budget: Rc<ByteBudget>,
+    budget: Rc<Budget>,
     ticket: Option<u64>,
 }
 
@@ -87,7 +87,7 @@ impl Drop for Place {
     }
 }
 
-impl Drop for BytePermit {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.budget.held.set(self.budget.held.get() - self.bytes);
         self.budget.wake_first();
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn whoever_comes_first_is_served_first_and_the_bound_holds() {
-        let (executor, budget) = (Executor::new(NoDoorbell), ByteBudget::new(10));
+        let (executor, budget) = (Executor::new(NoDoorbell), Budget::new(10));
         let log = Rc::new(RefCell::new(Vec::new()));
         let held = Rc::new(RefCell::new(Vec::new()));
         for (name, bytes) in [("a", 6), ("b", 6), ("c", 1), ("huge", 100)] {
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn one_who_gives_up_waiting_lets_the_next_through() {
-        let (executor, budget) = (Executor::new(NoDoorbell), ByteBudget::new(10));
+        let (executor, budget) = (Executor::new(NoDoorbell), Budget::new(10));
         let waker = Waker::noop();
         let mut context = std::task::Context::from_waker(waker);
         let mut first = Box::pin(budget.acquire(8));

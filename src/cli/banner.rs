@@ -1,0 +1,48 @@
+//! What a broker says once it serves.
+
+#![forbid(unsafe_code)]
+
+use crate::config::{Config, Durability, Endpoint};
+
+/// The lines of the banner; `advertised` with the port really bound, `file_system` as the kernel names the data
+/// directory's.
+pub fn text(config: &Config, advertised: &Endpoint, file_system: &str) -> String {
+    let durability = match config.durability {
+        Durability::PageCache => "page cache: acknowledged records survive a crash of ringlog, not of the machine",
+    };
+    let pinned = if config.pin { ", each on its core" } else { "" };
+    let mut lines = vec![
+        format!("ringlog {} serves {advertised}", env!("CARGO_PKG_VERSION")),
+        format!("  data        {} on {file_system}", config.log_dir.display()),
+        format!("  mode        one node, broker.id {}, metadata embedded in the data directory", config.broker_id.0),
+        format!("  shards      {}{pinned}", config.shards),
+        format!("  durability  {durability}"),
+    ];
+    lines.extend(config.warnings.iter().map(|warning| format!("  note        {warning}")));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ServeOptions;
+
+    #[test]
+    fn it_says_where_on_what_and_with_which_promise() {
+        let set = vec!["log.retention.hours=1".to_owned()];
+        let config = Config::load(&ServeOptions { set, shards: Some(2), ..ServeOptions::default() }).unwrap();
+        let advertised = Endpoint { port: 4711, ..config.advertised_listener.clone() };
+        let text = text(&config, &advertised, "ext4");
+        assert_eq!(
+            text.lines().skip(1).collect::<Vec<_>>(),
+            [
+                "  data        ./ringlog-data on ext4",
+                "  mode        one node, broker.id 1, metadata embedded in the data directory",
+                "  shards      2",
+                "  durability  page cache: acknowledged records survive a crash of ringlog, not of the machine",
+                "  note        not applied yet: log.retention.hours",
+            ]
+        );
+        assert!(text.lines().next().unwrap().ends_with("serves PLAINTEXT://127.0.0.1:4711"));
+    }
+}

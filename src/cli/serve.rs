@@ -1,0 +1,144 @@
+//! `ringlog serve`: flags to settings.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use crate::config::load::{COLD_BYTES_MAX_DEFAULT, RING_DEPTH_DEFAULT, read_flag_file as read_lines};
+use crate::config::{ConfigError, Durability, ServeOptions, Validation};
+
+/// Shards of one process at most: more cores than a machine has today.
+const SHARDS_MAX: i64 = 1024;
+
+/// What the kernel allows a ring to have.
+const RING_DEPTH_MAX: u32 = 32_768;
+
+const EXAMPLES: &str = "\
+Examples:
+  ringlog serve
+      One node for yourself: 127.0.0.1:9092, data in ./ringlog-data.
+  ringlog serve --set listeners=PLAINTEXT://0.0.0.0:9092 --set advertised.listeners=PLAINTEXT://kafka.lan:9092
+      The same, for other machines.
+  ringlog serve --config server.properties --flagfile ringlog.flags
+      Kafka's settings from Kafka's file, ringlog's own from a file of flags.
+
+Kafka's settings keep Kafka's names and go into server.properties or --set; --set wins. A flag file has one flag a line
+(`shards 4`), # starts a comment, and the command line wins.";
+
+/// Run a broker.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct ServeArguments {
+    /// Kafka's server.properties; without it the defaults are those of one node for yourself
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// A file of these flags, one a line
+    #[arg(long, value_name = "FILE")]
+    pub flagfile: Option<PathBuf>,
+
+    /// One of Kafka's settings; may be given many times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+
+    /// The data directory; the same as --set log.dirs=DIR
+    #[arg(long, value_name = "DIR", overrides_with = "data")]
+    pub data: Option<PathBuf>,
+
+    /// Threads that serve, each with connections, partitions and an io_uring of its own [default: the cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX), overrides_with = "shards")]
+    pub shards: Option<u16>,
+
+    /// Hold each shard to a core of its own
+    #[arg(long, overrides_with = "pin")]
+    pub pin: bool,
+
+    /// Submission entries of a shard's ring, a power of two
+    #[arg(long, value_name = "N", value_parser = ring_depth, default_value_t = RING_DEPTH_DEFAULT, overrides_with = "ring_depth")]
+    pub ring_depth: u32,
+
+    /// What an acknowledgement promises. page-cache: safe from a crash of ringlog, not of the machine
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_parser = durability,
+        default_value = "page-cache",
+        overrides_with = "durability"
+    )]
+    pub durability: Durability,
+
+    /// Bytes per shard that cold readers may have on their way from the disk
+    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value_t = COLD_BYTES_MAX_DEFAULT, overrides_with = "cold_bytes_max")]
+    pub cold_bytes_max: u64,
+
+    /// How far compressed batches are checked on arrival
+    #[arg(long, value_name = "HOW", default_value = "kafka", overrides_with = "validate")]
+    pub validate: ValidateFlag,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ValidateFlag {
+    /// Where an answer depends on it
+    Kafka,
+    /// Every record of every batch
+    Full,
+}
+
+impl ServeArguments {
+    pub fn into_options(self) -> ServeOptions {
+        ServeOptions {
+            config: self.config,
+            set: self.set,
+            data: self.data,
+            shards: self.shards,
+            pin: self.pin,
+            ring_depth: Some(self.ring_depth),
+            durability: Some(self.durability),
+            cold_bytes_max: Some(self.cold_bytes_max),
+            validation: Some(match self.validate {
+                ValidateFlag::Kafka => Validation::Kafka,
+                ValidateFlag::Full => Validation::Full,
+            }),
+        }
+    }
+}
+
+/// The flags of a file, as arguments.
+pub fn read_flag_file(path: &Path) -> Result<Vec<String>, ConfigError> {
+    let flags = read_lines(path)?;
+    if flags.iter().any(|flag| flag.starts_with("--flagfile")) {
+        let message = format!("{}: a flag file can't name another one; put all flags into one file", path.display());
+        return Err(ConfigError::Refused(message));
+    }
+    Ok(flags)
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "page-cache" => Ok(Durability::PageCache),
+        "fsync" => Err("not supported yet; leave it out, or use page-cache".to_owned()),
+        _ => Err("must be page-cache".to_owned()),
+    }
+}
+
+fn ring_depth(text: &str) -> Result<u32, String> {
+    let depth = text.parse().ok().filter(|depth: &u32| depth.is_power_of_two() && (8..=RING_DEPTH_MAX).contains(depth));
+    depth.ok_or_else(|| format!("must be a power of two from 8 to {RING_DEPTH_MAX}"))
+}
+
+/// A number of bytes, also as `64k`, `16m`, `1g` or with `KiB`, `MiB`, `GiB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|character: char| !character.is_ascii_digit());
+    let unit: u64 = match &lower[digits.len()..] {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        _ => return Err("write bytes as a number, or with k, m or g".to_owned()),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes > 0);
+    number.ok_or_else(|| "write bytes as a number above 0, or with k, m or g".to_owned())
+}

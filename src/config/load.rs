@@ -1,0 +1,415 @@
+//! From flags and `server.properties` to a checked [`Config`].
+//!
+//! `--set` goes before the file, the file before the defaults. Without a file the defaults are those of one node for
+//! oneself: 127.0.0.1, data beside you, internal topics with one replica; with one they are Kafka's.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::base::ids::BrokerId;
+
+use super::keys::{self, BrokerKey};
+use super::topic::InvalidTopicConfig;
+use super::value::Value;
+use super::{Config, Durability, Endpoint, TopicConfig, Validation, properties};
+
+/// The largest settings file that is read, in bytes.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Submission entries of a shard's ring.
+pub const RING_DEPTH_DEFAULT: u32 = 512;
+
+/// Bytes per shard on their way from the device for cold readers.
+pub const COLD_BYTES_MAX_DEFAULT: u64 = 16 * 1024 * 1024;
+
+/// What `ringlog serve` was called with.
+#[derive(Clone, Debug, Default)]
+pub struct ServeOptions {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--set`, each `name=value`; later ones win.
+    pub set: Vec<String>,
+    /// `--data`: stands for `log.dirs` and wins over it.
+    pub data: Option<PathBuf>,
+    pub shards: Option<u16>,
+    pub pin: bool,
+    pub ring_depth: Option<u32>,
+    pub durability: Option<Durability>,
+    pub cold_bytes_max: Option<u64>,
+    pub validation: Option<Validation>,
+}
+
+/// What is wrong with the settings, in one sentence that says what to do.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("can't read {}: {error}", path.display())]
+    Read { path: PathBuf, error: io::Error },
+    #[error("{} is larger than {CONFIG_FILE_BYTES_MAX} bytes; is it a settings file?", .0.display())]
+    TooLarge(PathBuf),
+    #[error("{}, {error}", path.display())]
+    Properties { path: PathBuf, error: properties::BadEscape },
+    #[error("--set {0}: write it as name=value")]
+    SetSyntax(String),
+    #[error("--set {name}: Kafka 3.9 has no such setting{}", meant(*nearest))]
+    SetUnknown { name: String, nearest: Option<&'static str> },
+    #[error("{name}={value}: {reason}")]
+    Value { name: String, value: String, reason: String },
+    #[error("{0}")]
+    Topic(#[from] InvalidTopicConfig),
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl ConfigError {
+    /// 2 for what the operator wrote, 1 for what the machine did not give.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ConfigError::Read { .. } => 1,
+            _ => 2,
+        }
+    }
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
+}
+
+impl Config {
+    /// Reads and checks all settings.
+    pub fn load(options: &ServeOptions) -> Result<Config, ConfigError> {
+        let mut warnings = Vec::new();
+        let mut named = BTreeMap::new();
+        if let Some(path) = &options.config {
+            let bytes = read_file(path)?;
+            let parsed = properties::parse(&bytes);
+            named = parsed.map_err(|error| ConfigError::Properties { path: path.clone(), error })?;
+            warnings.extend(unknown_names(path, &named));
+        }
+        for text in &options.set {
+            let (name, value) = text.split_once('=').ok_or_else(|| ConfigError::SetSyntax(text.clone()))?;
+            let name = name.trim();
+            if !keys::is_known(name) {
+                return Err(ConfigError::SetUnknown { name: name.to_owned(), nearest: keys::nearest(name) });
+            }
+            named.insert(name.to_owned(), value.trim().to_owned());
+        }
+        if let Some(data) = &options.data {
+            named.insert("log.dirs".to_owned(), path_text(data)?);
+        }
+        let settings = Settings { named, own_node: options.config.is_none() };
+        settings.check_all()?;
+        warnings.extend(settings.not_applied());
+        settings.into_config(options, warnings)
+    }
+}
+
+/// The text of a file of flags, as arguments: one flag a line, `#` starts a comment.
+pub fn read_flag_file(path: &Path) -> Result<Vec<String>, ConfigError> {
+    let bytes = read_file(path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines
+        .map(|line| {
+            // `shards 2`, `--shards 2` and `--shards=2` are the same.
+            let flag = line.strip_prefix("--").unwrap_or(line);
+            match flag.split_once(char::is_whitespace) {
+                Some((name, value)) if !name.contains('=') => format!("--{name}={}", value.trim()),
+                _ => format!("--{flag}"),
+            }
+        })
+        .collect())
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let failed = |error| ConfigError::Read { path: path.to_owned(), error };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(failed)?.take(CONFIG_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > CONFIG_FILE_BYTES_MAX) {
+        return Err(ConfigError::TooLarge(path.to_owned()));
+    }
+    Ok(bytes)
+}
+
+fn path_text(path: &Path) -> Result<String, ConfigError> {
+    let text = path.to_str().filter(|text| !text.contains(','));
+    text.map(str::to_owned).ok_or_else(|| {
+        ConfigError::Refused(format!("--data {}: the name must be plain text without commas", path.display()))
+    })
+}
+
+fn unknown_names(path: &Path, named: &BTreeMap<String, String>) -> Vec<String> {
+    let unknown = named.keys().filter(|name| !keys::is_known(name));
+    unknown
+        .map(|name| format!("{}: {name} is not a setting of Kafka 3.9{}", path.display(), meant(keys::nearest(name))))
+        .collect()
+}
+
+/// What was named, by Kafka's names, over the defaults.
+struct Settings {
+    named: BTreeMap<String, String>,
+    /// Without a file.
+    own_node: bool,
+}
+
+/// The defaults that differ from Kafka's when there is no file.
+const OWN_NODE_DEFAULTS: &[(&str, &str)] = &[
+    ("broker.id", "1"),
+    ("listeners", "PLAINTEXT://127.0.0.1:9092"),
+    ("log.dirs", "./ringlog-data"),
+    ("offsets.topic.replication.factor", "1"),
+    ("transaction.state.log.min.isr", "1"),
+    ("transaction.state.log.replication.factor", "1"),
+];
+
+impl Settings {
+    /// The text of a setting; `None` if it is not set and has no default.
+    fn text(&self, name: &str) -> Option<&str> {
+        if let Some(text) = self.named.get(name) {
+            return Some(text.as_str()).filter(|text| !text.is_empty());
+        }
+        let own = OWN_NODE_DEFAULTS.iter().find(|(own, _)| self.own_node && *own == name);
+        let kafkas = || BrokerKey::find(name).expect("in the table").default;
+        Some(own.map_or_else(kafkas, |(_, text)| *text)).filter(|text| !text.is_empty())
+    }
+
+    fn value(&self, name: &str) -> Value {
+        let key = BrokerKey::find(name).expect("in the table");
+        let text = self.named.get(name).map(String::as_str).unwrap_or_else(|| self.text(name).unwrap_or_default());
+        key.kind.parse(text).expect("checked before, or a default")
+    }
+
+    fn int(&self, name: &str) -> i32 {
+        self.value(name).int()
+    }
+
+    fn short(&self, name: &str) -> i16 {
+        i16::try_from(self.int(name)).expect("the table bounds it")
+    }
+
+    /// For settings whose least value is not negative.
+    fn unsigned(&self, name: &str) -> u32 {
+        u32::try_from(self.int(name)).expect("the table bounds it")
+    }
+
+    fn bool(&self, name: &str) -> bool {
+        self.value(name).bool()
+    }
+
+    /// `None` if not named: then the kernel decides.
+    fn buffer(&self, name: &str) -> Option<u32> {
+        self.named.get(name)?;
+        u32::try_from(self.int(name)).ok()
+    }
+
+    /// Each value as its own kind, applied or not.
+    fn check_all(&self) -> Result<(), ConfigError> {
+        for (name, text) in &self.named {
+            let Some(key) = BrokerKey::find(name) else { continue };
+            if key.default.is_empty() && text.is_empty() {
+                continue;
+            }
+            key.kind.parse(text).map_err(|reason| invalid(name, text, reason))?;
+        }
+        Ok(())
+    }
+
+    /// Names that are set to something else than Kafka's default and change nothing yet.
+    fn not_applied(&self) -> Option<String> {
+        let names: Vec<&str> = self
+            .named
+            .iter()
+            .filter(|(name, text)| match BrokerKey::find(name) {
+                Some(key) => !key.applied && text.trim() != key.default,
+                None => keys::is_known(name),
+            })
+            .map(|(name, _)| name.as_str())
+            .collect();
+        (!names.is_empty()).then(|| format!("not applied yet: {}", names.join(", ")))
+    }
+
+    fn into_config(self, options: &ServeOptions, warnings: Vec<String>) -> Result<Config, ConfigError> {
+        self.refuse_other_modes()?;
+        let broker_id = self.broker_id()?;
+        let listener = self.listener()?;
+        let advertised_listener = self.advertised_listener(&listener)?;
+        let log_dir = self.log_dir()?;
+        let topic_defaults = Arc::new(TopicConfig::of_broker(&self.named)?);
+        Ok(Config {
+            broker_id,
+            broker_rack: self.text("broker.rack").map(Arc::from),
+            listener,
+            advertised_listener,
+            log_dir,
+            num_partitions: self.int("num.partitions"),
+            default_replication_factor: self.short("default.replication.factor"),
+            auto_create_topics_enable: self.bool("auto.create.topics.enable"),
+            delete_topic_enable: self.bool("delete.topic.enable"),
+            offsets_topic_num_partitions: self.int("offsets.topic.num.partitions"),
+            offsets_topic_replication_factor: self.short("offsets.topic.replication.factor"),
+            offsets_topic_segment_bytes: self.int("offsets.topic.segment.bytes"),
+            transaction_state_log_num_partitions: self.int("transaction.state.log.num.partitions"),
+            transaction_state_log_replication_factor: self.short("transaction.state.log.replication.factor"),
+            transaction_state_log_min_isr: self.int("transaction.state.log.min.isr"),
+            transaction_state_log_segment_bytes: self.int("transaction.state.log.segment.bytes"),
+            socket_request_max_bytes: self.unsigned("socket.request.max.bytes"),
+            fetch_max_bytes: self.unsigned("fetch.max.bytes"),
+            queued_max_requests: self.unsigned("queued.max.requests"),
+            socket_listen_backlog_size: self.unsigned("socket.listen.backlog.size"),
+            socket_send_buffer_bytes: self.buffer("socket.send.buffer.bytes"),
+            socket_receive_buffer_bytes: self.buffer("socket.receive.buffer.bytes"),
+            max_connections: self.unsigned("max.connections"),
+            connections_max_idle_ms: u64::try_from(self.value("connections.max.idle.ms").number()).unwrap_or(u64::MAX),
+            topic_defaults,
+            shards: options.shards.unwrap_or_else(cores),
+            pin: options.pin,
+            ring_depth: options.ring_depth.unwrap_or(RING_DEPTH_DEFAULT),
+            durability: options.durability.unwrap_or(Durability::PageCache),
+            cold_bytes_max: options.cold_bytes_max.unwrap_or(COLD_BYTES_MAX_DEFAULT),
+            validation: options.validation.unwrap_or(Validation::Kafka),
+            warnings,
+        })
+    }
+
+    /// A node of its own on the directory of a cluster's broker would silently split from it.
+    fn refuse_other_modes(&self) -> Result<(), ConfigError> {
+        if let Some(connect) = self.text("zookeeper.connect") {
+            return Err(ConfigError::Refused(format!(
+                "zookeeper.connect={connect}: joining a ZooKeeper cluster is not supported yet; to run one node with \
+                 metadata of its own, take the setting out (or --set zookeeper.connect=)"
+            )));
+        }
+        if self.text("process.roles").is_some() {
+            return Err(ConfigError::Refused(
+                "process.roles: KRaft is not supported; ringlog runs as a broker in ZooKeeper mode or as one node"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn broker_id(&self) -> Result<BrokerId, ConfigError> {
+        let (id, reserved) = (self.int("broker.id"), self.int("reserved.broker.max.id"));
+        if id < 0 {
+            if !self.bool("broker.id.generation.enable") {
+                return Err(invalid(
+                    "broker.id",
+                    &id.to_string(),
+                    "set it, or allow broker.id.generation.enable".into(),
+                ));
+            }
+            // The first id Kafka would generate; one node needs no second.
+            return Ok(BrokerId(reserved.saturating_add(1)));
+        }
+        if id > reserved {
+            let reason = format!("must be from 0 to reserved.broker.max.id ({reserved})");
+            return Err(invalid("broker.id", &id.to_string(), reason));
+        }
+        Ok(BrokerId(id))
+    }
+
+    fn listener(&self) -> Result<Endpoint, ConfigError> {
+        let text = self.text("listeners").unwrap_or_default();
+        let mut endpoints = parse_endpoints("listeners", text)?;
+        if endpoints.len() > 1 {
+            let reason = "one listener is supported so far; keep one of them".to_owned();
+            return Err(invalid("listeners", text, reason));
+        }
+        let endpoint = endpoints.pop().ok_or_else(|| invalid("listeners", text, "name one listener".to_owned()))?;
+        let protocol = self.protocol(&endpoint.listener)?;
+        if protocol != "PLAINTEXT" {
+            let reason = format!("{protocol} is not supported yet; use a PLAINTEXT listener");
+            return Err(invalid("listeners", text, reason));
+        }
+        Ok(endpoint)
+    }
+
+    /// The security protocol of a listener: mapped, or named like it.
+    fn protocol(&self, listener: &str) -> Result<String, ConfigError> {
+        let name = "listener.security.protocol.map";
+        let map = self.text(name).unwrap_or_default();
+        for entry in map.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            let (from, to) = entry
+                .split_once(':')
+                .ok_or_else(|| invalid(name, map, "write it as LISTENER:PROTOCOL, with commas between".to_owned()))?;
+            if from.trim().eq_ignore_ascii_case(listener) {
+                return Ok(to.trim().to_ascii_uppercase());
+            }
+        }
+        let known = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+        if !map.is_empty() || !known.contains(&listener) {
+            let reason = format!("no security protocol is mapped to listener {listener}");
+            return Err(invalid(name, map, reason));
+        }
+        Ok(listener.to_owned())
+    }
+
+    fn advertised_listener(&self, listener: &Endpoint) -> Result<Endpoint, ConfigError> {
+        let name = "advertised.listeners";
+        let text = self.text(name).unwrap_or_default();
+        let mut endpoints = parse_endpoints(name, text)?;
+        if endpoints.len() > 1 {
+            return Err(invalid(name, text, "one listener is supported so far; keep one of them".to_owned()));
+        }
+        let mut advertised = endpoints.pop().unwrap_or_else(|| listener.clone());
+        if advertised.listener != listener.listener {
+            let reason = format!("listener {} is not in listeners", advertised.listener);
+            return Err(invalid(name, text, reason));
+        }
+        if ["0.0.0.0", "::"].contains(&&*advertised.host) {
+            let reason = "clients can't connect to it; set advertised.listeners to an address they can reach";
+            return Err(invalid(name, &advertised.to_string(), reason.to_owned()));
+        }
+        if advertised.host.is_empty() {
+            advertised.host = host_name()?.into();
+        }
+        Ok(advertised)
+    }
+
+    fn log_dir(&self) -> Result<PathBuf, ConfigError> {
+        let text = self.text("log.dirs").or_else(|| self.text("log.dir")).unwrap_or_default();
+        let directories: BTreeSet<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+        match directories.len() {
+            1 => Ok(directories.into_iter().map(PathBuf::from).collect()),
+            0 => Err(invalid("log.dirs", text, "name a directory".to_owned())),
+            _ => Err(invalid("log.dirs", text, "one directory is supported so far; keep one of them".to_owned())),
+        }
+    }
+}
+
+fn parse_endpoints(name: &str, text: &str) -> Result<Vec<Endpoint>, ConfigError> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let endpoint = Endpoint::parse(part);
+            let reason = || format!("{part} is no listener; write it as PLAINTEXT://host:port");
+            let endpoint = endpoint.ok_or_else(|| invalid(name, text, reason()))?;
+            // Kafka compares listener names in upper case (`ListenerName.normalised`).
+            Ok(Endpoint { listener: endpoint.listener.to_uppercase().into(), ..endpoint })
+        })
+        .collect()
+}
+
+fn invalid(name: &str, value: &str, reason: String) -> ConfigError {
+    ConfigError::Value { name: name.to_owned(), value: value.to_owned(), reason }
+}
+
+fn host_name() -> Result<String, ConfigError> {
+    let path = Path::new("/proc/sys/kernel/hostname");
+    let text = fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+    Ok(text.trim().to_owned())
+}
+
+/// Cores this process may use.
+fn cores() -> u16 {
+    std::thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests;

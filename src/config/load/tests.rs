@@ -1,0 +1,138 @@
+use std::io::Write as _;
+
+use super::*;
+
+fn with_file(text: &str, set: &[&str]) -> Result<Config, ConfigError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let set = set.iter().map(|text| (*text).to_owned()).collect();
+    Config::load(&ServeOptions { config: Some(file.path().to_owned()), set, ..ServeOptions::default() })
+}
+
+fn with_set(set: &[&str]) -> Result<Config, ConfigError> {
+    let set = set.iter().map(|text| (*text).to_owned()).collect();
+    Config::load(&ServeOptions { set, ..ServeOptions::default() })
+}
+
+#[test]
+fn without_arguments_it_is_one_node_for_oneself() {
+    let config = with_set(&[]).unwrap();
+    assert_eq!(config.listener.to_string(), "PLAINTEXT://127.0.0.1:9092");
+    assert_eq!(config.advertised_listener, config.listener);
+    assert_eq!((config.broker_id, config.log_dir), (BrokerId(1), PathBuf::from("./ringlog-data")));
+    assert_eq!((config.offsets_topic_replication_factor, config.transaction_state_log_min_isr), (1, 1));
+    assert!(config.warnings.is_empty());
+    assert_eq!((config.socket_send_buffer_bytes, config.socket_receive_buffer_bytes), (None, None));
+}
+
+#[test]
+fn with_a_file_the_defaults_are_kafkas() {
+    let config = with_file("", &[]).unwrap();
+    assert_eq!((&*config.listener.host, config.listener.port), ("", 9092));
+    assert!(!config.advertised_listener.host.is_empty());
+    assert_eq!((config.broker_id, config.log_dir), (BrokerId(1001), PathBuf::from("/tmp/kafka-logs")));
+    assert_eq!((config.offsets_topic_replication_factor, config.transaction_state_log_min_isr), (3, 2));
+}
+
+#[test]
+fn set_goes_before_the_file_and_the_file_before_the_defaults() {
+    let text = "num.partitions=4\nlog.segment.bytes=1000\nbroker.id=7\nsocket.send.buffer.bytes=5000";
+    let config = with_file(text, &["num.partitions=5", "num.partitions=6", "listeners=PLAINTEXT://h:0"]).unwrap();
+    assert_eq!((config.num_partitions, config.broker_id), (6, BrokerId(7)));
+    assert_eq!((config.topic_defaults.segment_bytes, config.topic_defaults.segment_ms), (1000, 604_800_000));
+    assert_eq!((config.advertised_listener.host.as_ref(), config.advertised_listener.port), ("h", 0));
+    assert_eq!(config.socket_send_buffer_bytes, Some(5000));
+}
+
+#[test]
+fn an_unknown_name_warns_in_the_file_and_is_an_error_in_set() {
+    let config = with_file("num.partition=4\nmy.own.plugin.thing=1", &[]).unwrap();
+    assert_eq!(config.warnings.len(), 2);
+    assert!(config.warnings.iter().any(|warning| warning.contains("did you mean num.partitions?")));
+    let error = with_set(&["num.partition=4"]).unwrap_err();
+    assert!(error.to_string().contains("did you mean num.partitions?"), "{error}");
+    assert_eq!(error.exit_code(), 2);
+    assert!(with_set(&["num.partitions"]).unwrap_err().to_string().contains("name=value"));
+}
+
+#[test]
+fn known_settings_that_change_nothing_yet_are_said() {
+    let text = "log.retention.hours=24\nnum.io.threads=8\nssl.keystore.location=/k\nlog.segment.bytes=1000";
+    let config = with_file(text, &[]).unwrap();
+    assert_eq!(config.warnings, ["not applied yet: log.retention.hours, ssl.keystore.location"]);
+    assert_eq!(config.topic_defaults.retention_ms, 86_400_000);
+}
+
+#[test]
+fn bad_values_are_refused_with_their_name() {
+    for set in [
+        "num.partitions=0",
+        "num.partitions=x",
+        "broker.id=1001",
+        "auto.create.topics.enable=yes",
+        "fetch.max.bytes=1",
+        "listeners=PLAINTEXT://a:1,PLAINTEXT://b:2",
+        "listeners=SSL://a:1",
+        "listeners=a:1",
+        "log.dirs=/a,/b",
+        "listeners=PLAINTEXT://a:99999",
+        "listeners=CLIENT://a:1",
+        "advertised.listeners=OTHER://a:1",
+        "log.segment.bytes=13",
+        "default.replication.factor=0",
+        "log.roll.ms=0",
+        "num.partitions=",
+    ] {
+        let error = with_set(&[set]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let (name, _) = set.split_once('=').unwrap();
+        assert!(error.to_string().contains(name) || name.contains("listeners"), "{set}: {error}");
+    }
+}
+
+#[test]
+fn listeners_may_have_other_names_and_addresses() {
+    let config = with_set(&[
+        "listeners=client://[::1]:9000",
+        "listener.security.protocol.map=CLIENT:PLAINTEXT,B:SSL",
+        "advertised.listeners=CLIENT://outside:19000",
+    ]);
+    let config = config.unwrap();
+    assert_eq!(config.listener.to_string(), "CLIENT://[::1]:9000");
+    assert_eq!(config.advertised_listener.to_string(), "CLIENT://outside:19000");
+    let error = with_set(&["listeners=PLAINTEXT://0.0.0.0:9092"]).unwrap_err();
+    assert!(error.to_string().contains("advertised.listeners"), "{error}");
+    with_set(&["listeners=PLAINTEXT://0.0.0.0:9092", "advertised.listeners=PLAINTEXT://h:9092"]).unwrap();
+}
+
+#[test]
+fn a_cluster_that_cannot_be_joined_is_not_silently_left() {
+    let error = with_file("zookeeper.connect=zk:2181", &[]).unwrap_err();
+    assert!(error.to_string().contains("zookeeper.connect"), "{error}");
+    with_file("zookeeper.connect=zk:2181", &["zookeeper.connect="]).unwrap();
+    assert!(with_file("process.roles=broker", &[]).is_err());
+}
+
+#[test]
+fn files_that_are_missing_or_too_large_are_told_apart() {
+    let options = ServeOptions { config: Some("/nowhere/server.properties".into()), ..ServeOptions::default() };
+    let error = Config::load(&options).unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    assert!(error.to_string().contains("/nowhere/server.properties"));
+    let huge = "#".repeat(usize::try_from(CONFIG_FILE_BYTES_MAX).unwrap() + 1);
+    assert!(matches!(with_file(&huge, &[]), Err(ConfigError::TooLarge(_))));
+}
+
+#[test]
+fn a_flag_file_holds_one_flag_a_line() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"# ours\n\n--shards=2\nring-depth 64\n  pin\n--set num.partitions=3\nset=broker.id=2\n").unwrap();
+    let flags = read_flag_file(file.path()).unwrap();
+    assert_eq!(flags, ["--shards=2", "--ring-depth=64", "--pin", "--set=num.partitions=3", "--set=broker.id=2"]);
+}
+
+#[test]
+fn the_data_flag_stands_for_log_dirs() {
+    let options = ServeOptions { data: Some("/d".into()), set: vec!["log.dirs=/a".into()], ..ServeOptions::default() };
+    assert_eq!(Config::load(&options).unwrap().log_dir, PathBuf::from("/d"));
+}

@@ -1,0 +1,41 @@
+//! One file per API. Those that touch partitions have three functions, read in order: `plan` (on the connection's shard:
+//! decode, check, split by owning shard), `execute` (on the owner), `reply` (back home: gather, encode); the others are
+//! one function. The hops between are behind [`Owners`], whose real form is in `shard/`.
+
+#![forbid(unsafe_code)]
+
+pub mod api_versions;
+pub mod context;
+pub mod create_topics;
+pub mod delete_topics;
+pub mod errors;
+pub mod fetch;
+pub mod find_coordinator;
+pub mod init_producer_id;
+pub mod list_offsets;
+pub mod metadata;
+pub mod produce;
+
+use std::future::Future;
+
+use crate::base::ids::ShardId;
+use crate::platform::Platform;
+
+pub use context::Context;
+
+/// The way to the shards that own partitions. `None`: the process stops, nothing can be answered any more.
+pub trait Owners<P: Platform> {
+    fn produce(
+        &self,
+        owner: ShardId,
+        work: produce::Work,
+    ) -> impl Future<Output = Option<Vec<produce::Done>>> + 'static;
+
+    fn fetch(&self, owner: ShardId, work: fetch::Work) -> impl Future<Output = Option<Vec<fetch::Done<P>>>> + 'static;
+
+    fn list_offsets(
+        &self,
+        owner: ShardId,
+        work: list_offsets::Work,
+    ) -> impl Future<Output = Option<Vec<list_offsets::Done>>> + 'static;
+}

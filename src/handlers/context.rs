@@ -1,0 +1,120 @@
+//! What handlers may use of the shard they run on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_channel::oneshot;
+
+use crate::base::ids::{ShardId, TopicPartition};
+use crate::config::Config;
+use crate::metadata::image::{ClusterImage, NO_LEADER, PartitionImage, TopicImage};
+use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal, ProposalError};
+use crate::metadata::thread::MetadataHandle;
+use crate::metrics::ShardCounters;
+use crate::partition::Partition;
+use crate::platform::Platform;
+use crate::protocol::ErrorCode;
+
+/// One per shard, shared by its tasks.
+pub struct Context<P: Platform> {
+    pub shard: ShardId,
+    pub platform: P,
+    pub config: Arc<Config>,
+    pub metadata: MetadataHandle,
+    pub counters: Arc<ShardCounters>,
+    /// The newest image this shard has applied.
+    image: RefCell<Arc<ClusterImage>>,
+    partitions: RefCell<BTreeMap<Arc<str>, BTreeMap<i32, Rc<Partition<P>>>>>,
+    stopping: Cell<bool>,
+    /// Producer ids not handed out yet.
+    pub(super) producer_ids: Cell<Option<ProducerIdBlock>>,
+}
+
+impl<P: Platform> Context<P> {
+    pub fn new(
+        shard: ShardId,
+        platform: P,
+        config: Arc<Config>,
+        metadata: MetadataHandle,
+        counters: Arc<ShardCounters>,
+    ) -> Rc<Context<P>> {
+        Rc::new(Context {
+            shard,
+            platform,
+            config,
+            metadata,
+            counters,
+            image: RefCell::new(Arc::new(ClusterImage::empty("".into()))),
+            partitions: RefCell::default(),
+            stopping: Cell::new(false),
+            producer_ids: Cell::new(None),
+        })
+    }
+
+    /// No request is taken on any more.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    pub fn image(&self) -> Arc<ClusterImage> {
+        Arc::clone(&self.image.borrow())
+    }
+
+    pub fn set_image(&self, image: Arc<ClusterImage>) {
+        *self.image.borrow_mut() = image;
+    }
+
+    /// A partition that this shard owns.
+    pub fn partition(&self, topic: &str, partition: i32) -> Option<Rc<Partition<P>>> {
+        self.partitions.borrow().get(topic)?.get(&partition).cloned()
+    }
+
+    pub fn add_partition(&self, partition: Rc<Partition<P>>) {
+        let TopicPartition { topic, partition: index } = partition.topic_partition.clone();
+        self.partitions.borrow_mut().entry(topic).or_default().insert(index, partition);
+    }
+
+    pub fn remove_partition(&self, gone: &TopicPartition) -> Option<Rc<Partition<P>>> {
+        let mut partitions = self.partitions.borrow_mut();
+        let topic = partitions.get_mut(&gone.topic)?;
+        let removed = topic.remove(&gone.partition);
+        if topic.is_empty() {
+            partitions.remove(&gone.topic);
+        }
+        removed
+    }
+
+    /// All partitions that this shard owns.
+    pub fn all_partitions(&self) -> Vec<Rc<Partition<P>>> {
+        self.partitions.borrow().values().flat_map(|topic| topic.values().cloned()).collect()
+    }
+
+    /// Asks the controller and waits for its answer, which comes when every shard shows the outcome.
+    pub async fn propose(&self, proposal: Proposal) -> Answer {
+        let (sender, receiver) = oneshot::channel();
+        let answer = Box::new(move |answer| {
+            let _ = sender.send(answer);
+        });
+        if self.metadata.propose(proposal, answer).is_err() {
+            return Answer::Failed(ProposalError::Busy);
+        }
+        receiver.await.unwrap_or(Answer::Failed(ProposalError::Busy))
+    }
+}
+
+/// The shard that owns a partition of an image, or why there is none to ask.
+pub fn owner_of(topic: Option<&Arc<TopicImage>>, partition: i32) -> Result<ShardId, ErrorCode> {
+    let found: &PartitionImage =
+        topic.and_then(|topic| topic.partition(partition)).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    match found.shard {
+        Some(shard) if found.leader != NO_LEADER => Ok(shard),
+        Some(_) => Err(ErrorCode::LeaderNotAvailable),
+        None => Err(ErrorCode::NotLeaderOrFollower),
+    }
+}

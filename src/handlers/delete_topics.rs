@@ -1,0 +1,63 @@
+//! DeleteTopics (20), versions 0-6: by name, from v6 also by id (KIP-516). The answer leaves when no shard shows the
+//! topics any more.
+
+use std::time::Duration;
+
+use super::{Context, errors};
+use crate::base::ids::TopicId;
+use crate::executor::either;
+use crate::metadata::proposal::{Answer, DeleteTopicResult, Proposal, TopicRef, TopicRefusal};
+use crate::platform::{Clock, Platform};
+use crate::protocol::message::{DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse};
+use crate::protocol::{ErrorCode, Reader, WireError};
+
+/// TOPIC_DELETION_DISABLED came with this version; older clients are told INVALID_REQUEST.
+const DELETION_DISABLED_SINCE: i16 = 3;
+
+pub async fn handle<P: Platform>(
+    context: &Context<P>,
+    body: &[u8],
+    version: i16,
+) -> Result<DeleteTopicsResponse, WireError> {
+    let request = DeleteTopicsRequest::decode(&mut Reader::new(body), version)?;
+    let by_state = request.topics.into_iter().map(|topic| match topic.name {
+        Some(name) => TopicRef::Name(name),
+        None => TopicRef::Id(topic.topic_id),
+    });
+    let topics: Vec<TopicRef> = by_state.chain(request.topic_names.into_iter().map(TopicRef::Name)).collect();
+    let clock = context.platform.clock();
+    let deadline = clock.now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let proposal = Proposal::DeleteTopics { topics: topics.clone() };
+    let responses = match either(context.propose(proposal), clock.sleep_until(deadline)).await {
+        Ok(Answer::DeleteTopics(results)) => results.into_iter().map(|result| describe(result, version)).collect(),
+        Ok(Answer::Failed(error)) => refuse_all(topics, errors::of_proposal(&error)),
+        Ok(_) => refuse_all(topics, ErrorCode::UnknownServerError),
+        Err(()) => refuse_all(topics, ErrorCode::RequestTimedOut),
+    };
+    Ok(DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() })
+}
+
+fn describe(result: DeleteTopicResult, version: i16) -> DeletableTopicResult {
+    let (code, message) = match &result.outcome {
+        Ok(()) => (ErrorCode::None, None),
+        Err(TopicRefusal::DeletionDisabled) if version < DELETION_DISABLED_SINCE => (ErrorCode::InvalidRequest, None),
+        Err(refusal) => (errors::of_topic_refusal(refusal), Some(refusal.to_string())),
+    };
+    DeletableTopicResult {
+        name: result.name.or_else(|| (version < 6).then(String::new)),
+        topic_id: result.id,
+        error_code: code.code(),
+        error_message: message,
+    }
+}
+
+fn refuse_all(topics: Vec<TopicRef>, code: ErrorCode) -> Vec<DeletableTopicResult> {
+    let refuse = |topic| {
+        let (name, topic_id) = match topic {
+            TopicRef::Name(name) => (Some(name), TopicId::ZERO),
+            TopicRef::Id(id) => (None, id),
+        };
+        DeletableTopicResult { name, topic_id, error_code: code.code(), error_message: None }
+    };
+    topics.into_iter().map(refuse).collect()
+}

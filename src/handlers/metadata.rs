@@ -1,0 +1,171 @@
+//! Metadata (3), versions 0-12.
+//!
+//! - v0: an empty list is all topics; v1 on: null is all, empty none. v4 says whether missing topics may be created.
+//! - v8-10 cluster, v8 on topic operations that the client is allowed: all of them, as there is no authorizer yet.
+//! - v10 topic ids in the answer, v12 in the request (KIP-516).
+//!
+//! A missing topic is created if `auto.create.topics.enable` and the request allow it. Kafka answers
+//! LEADER_NOT_AVAILABLE and lets the client ask again; here the answer waits for the creation and shows its outcome, which
+//! saves that round: a difference on purpose that no client can mistake.
+
+use std::sync::Arc;
+
+use super::{Context, errors};
+use crate::base::ids::TopicId;
+use crate::metadata::image::{ClusterImage, NO_LEADER, PartitionImage, TopicImage};
+use crate::metadata::proposal::{Answer, NewTopic, Proposal, TopicRefusal};
+use crate::platform::Platform;
+use crate::protocol::message::{
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
+    MetadataResponseTopic,
+};
+use crate::protocol::{ErrorCode, Reader, WireError};
+
+/// Bits of Kafka's `AclOperation`: read, write, create, delete, alter, describe, describe and alter configs.
+const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// Create, alter, describe, cluster action, describe and alter configs, idempotent write.
+const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+
+/// The longest name a topic may have (Kafka 3.9 `Topic.MAX_NAME_LENGTH`).
+const TOPIC_NAME_LENGTH_MAX: usize = 249;
+
+pub async fn handle<P: Platform>(
+    context: &Context<P>,
+    body: &[u8],
+    version: i16,
+) -> Result<MetadataResponse, WireError> {
+    let request = MetadataRequest::decode(&mut Reader::new(body), version)?;
+    let all = match &request.topics {
+        None => true,
+        Some(topics) => version == 0 && topics.is_empty(),
+    };
+    let mut refused = Vec::new();
+    if !all && request.allow_auto_topic_creation && context.config.auto_create_topics_enable {
+        refused = create_missing(context, request.topics.as_deref().unwrap_or_default()).await;
+    }
+    let image = context.image();
+    let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { i32::MIN };
+    let topics = if all {
+        image.topics().map(|topic| describe(&image, topic, version, operations)).collect()
+    } else {
+        let asked = request.topics.unwrap_or_default();
+        asked.iter().map(|topic| find(&image, topic, version, operations, &refused)).collect()
+    };
+    Ok(MetadataResponse {
+        brokers: brokers(&image),
+        cluster_id: Some(image.cluster_id.to_string()),
+        controller_id: image.broker(image.controller_id).map_or(NO_LEADER.0, |broker| broker.id.0),
+        topics,
+        cluster_authorized_operations: if request.include_cluster_authorized_operations {
+            CLUSTER_OPERATIONS
+        } else {
+            i32::MIN
+        },
+        ..MetadataResponse::default()
+    })
+}
+
+/// Creates the named topics that are not there, and waits until every shard shows them.
+async fn create_missing<P: Platform>(context: &Context<P>, asked: &[MetadataRequestTopic]) -> Vec<(String, ErrorCode)> {
+    let image = context.image();
+    let names = asked.iter().filter(|topic| topic.topic_id == TopicId::ZERO).filter_map(|topic| topic.name.clone());
+    let missing = names.filter(|name| is_valid_name(name) && image.topic(name).is_none());
+    let topics: Vec<NewTopic> = missing.map(|name| NewTopic::auto_created(&name, &context.config)).collect();
+    if topics.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<String> = topics.iter().map(|topic| topic.name.clone()).collect();
+    match context.propose(Proposal::CreateTopics { topics, validate_only: false }).await {
+        Answer::CreateTopics(results) => {
+            let refused = results.into_iter().filter_map(|result| match result.outcome {
+                // Another request was faster.
+                Ok(_) | Err(TopicRefusal::AlreadyExists(_)) => None,
+                Err(refusal) => Some((result.name, errors::of_topic_refusal(&refusal))),
+            });
+            refused.collect()
+        }
+        _ => names.into_iter().map(|name| (name, ErrorCode::LeaderNotAvailable)).collect(),
+    }
+}
+
+fn find(
+    image: &ClusterImage,
+    asked: &MetadataRequestTopic,
+    version: i16,
+    operations: i32,
+    refused: &[(String, ErrorCode)],
+) -> MetadataResponseTopic {
+    let by_id = asked.topic_id != TopicId::ZERO;
+    let topic = match &asked.name {
+        Some(name) if !by_id => image.topic(name),
+        _ => image.topic_by_id(asked.topic_id),
+    };
+    if let Some(topic) = topic {
+        return describe(image, topic, version, operations);
+    }
+    let name = asked.name.as_deref().unwrap_or_default();
+    let code = if by_id {
+        ErrorCode::UnknownTopicId
+    } else if !is_valid_name(name) {
+        ErrorCode::InvalidTopicException
+    } else {
+        refused
+            .iter()
+            .find(|(refused, _)| refused == name)
+            .map_or(ErrorCode::UnknownTopicOrPartition, |(_, code)| *code)
+    };
+    // A null name is only known from version 12 on; below, an unknown id has the empty one.
+    let name = if by_id && version >= 12 { None } else { Some(name.to_owned()) };
+    MetadataResponseTopic {
+        error_code: code.code(),
+        name,
+        topic_id: asked.topic_id,
+        topic_authorized_operations: operations,
+        ..MetadataResponseTopic::default()
+    }
+}
+
+/// Kafka 3.9 `Topic.validate`.
+fn is_valid_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !name.is_empty() && name != "." && name != ".." && name.len() <= TOPIC_NAME_LENGTH_MAX && name.bytes().all(legal)
+}
+
+fn describe(image: &ClusterImage, topic: &Arc<TopicImage>, version: i16, operations: i32) -> MetadataResponseTopic {
+    MetadataResponseTopic {
+        error_code: ErrorCode::None.code(),
+        name: Some(topic.name.to_string()),
+        topic_id: topic.id,
+        is_internal: topic.internal,
+        partitions: topic.partitions.iter().map(|partition| describe_partition(image, partition, version)).collect(),
+        topic_authorized_operations: operations,
+    }
+}
+
+fn describe_partition(image: &ClusterImage, partition: &PartitionImage, version: i16) -> MetadataResponsePartition {
+    let alive = partition.leader != NO_LEADER && image.broker(partition.leader).is_some();
+    let error = if alive { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
+    let ids = |brokers: &[crate::base::ids::BrokerId]| brokers.iter().map(|broker| broker.0).collect();
+    MetadataResponsePartition {
+        error_code: error.code(),
+        partition_index: partition.partition,
+        leader_id: if alive { partition.leader.0 } else { NO_LEADER.0 },
+        leader_epoch: if version >= 7 { partition.leader_epoch } else { -1 },
+        replica_nodes: ids(&partition.replicas),
+        isr_nodes: ids(&partition.isr),
+        offline_replicas: ids(&partition.offline_replicas),
+    }
+}
+
+fn brokers(image: &ClusterImage) -> Vec<MetadataResponseBroker> {
+    let live = image.brokers.iter().filter_map(|broker| {
+        let endpoint = broker.endpoints.first()?;
+        Some(MetadataResponseBroker {
+            node_id: broker.id.0,
+            host: endpoint.host.to_string(),
+            port: i32::from(endpoint.port),
+            rack: broker.rack.as_ref().map(ToString::to_string),
+        })
+    });
+    live.collect()
+}

@@ -1,0 +1,414 @@
+//! Produce (0), versions 0-11.
+//!
+//! - v0-2 carry message sets of magic 0 and 1, converted to one v2 batch each; v3 on exactly one v2 batch (KIP-98).
+//! - v7 allows zstd (KIP-110). v8 adds record errors (KIP-467). v10 names the leader on NOT_LEADER_OR_FOLLOWER
+//!   (KIP-951). v11 only allows an error of transactions.
+//! - acks 0 has no response frame: if anything failed the connection is closed, so that the client looks for the leader.
+//! - Transactional batches are refused until there is a transaction coordinator.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::context::{Context, owner_of};
+use super::{Owners, errors};
+use crate::base::ids::ShardId;
+use crate::config::topic::TimestampType as ConfiguredTimestamp;
+use crate::config::{TopicConfig, Validation};
+use crate::executor::either;
+use crate::metadata::image::TopicImage;
+use crate::partition::append::{AppendFailure, Appended};
+use crate::platform::{Clock, Platform, Tasks};
+use crate::protocol::header::{RequestHeader, begin_response, finish_frame};
+use crate::protocol::message::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceResponse,
+};
+use crate::protocol::{ApiKey, ErrorCode, WireError};
+use crate::record::batch::{BatchHeader, TimestampType};
+use crate::record::message_set::convert_to_v2;
+use crate::record::validate::{InvalidBatch, ProduceRules, validate_produce};
+
+/// The client id that Kafka's own tools may write internal topics with.
+const ADMIN_CLIENT: &str = "__admin_client";
+
+/// Message sets above this are converted on a work thread.
+const INLINE_CONVERSION_BYTES_MAX: usize = 64 * 1024;
+
+/// What a compressed batch may become when an answer depends on its records.
+const DECOMPRESSED_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Batches for the partitions of one owner.
+#[derive(Debug)]
+pub struct Work {
+    parts: Vec<Part>,
+    /// acks=all: how long replication may take.
+    replicated_within: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Part {
+    place: usize,
+    topic: Arc<str>,
+    partition: i32,
+    batch: BytesMut,
+    header: BatchHeader,
+}
+
+/// What became of the batch at one place of the request.
+#[derive(Debug)]
+pub struct Done {
+    place: usize,
+    result: Result<Appended, Failure>,
+}
+
+#[derive(Clone, Debug)]
+enum Failure {
+    Append(AppendFailure),
+    /// Appended, but not on all replicas in time.
+    TimedOut,
+}
+
+/// A decoded request: what is still to be asked, and the answers known already.
+pub struct Plan {
+    version: i16,
+    correlation_id: i32,
+    acks: i16,
+    topics: Vec<TopicPlan>,
+    work: Vec<(ShardId, Work)>,
+}
+
+struct TopicPlan {
+    name: Arc<str>,
+    answers: Vec<PartitionProduceResponse>,
+}
+
+impl Plan {
+    /// The request as it stands in `body`, what follows its header in `frame`: each batch validated where it lies, its
+    /// memory split from the frame's, and given to its owner.
+    ///
+    /// # Errors
+    /// The request can't be read: the connection is closed.
+    pub async fn new<P: Platform>(
+        context: &Context<P>,
+        header: &RequestHeader<'_>,
+        mut body: BytesMut,
+    ) -> Result<Plan, WireError> {
+        let version = header.api_version;
+        let image = context.image();
+        let held = body.clone_structure(version)?;
+        let mut plan = Plan {
+            version,
+            correlation_id: header.correlation_id,
+            acks: held.acks,
+            topics: Vec::with_capacity(held.topics.len()),
+            work: Vec::new(),
+        };
+        let admin = header.client_id == Some(ADMIN_CLIENT);
+        let replicated_within = (held.acks == -1).then(|| Duration::from_millis(held.timeout_ms.max(0) as u64));
+        let mut taken = 0;
+        let mut place = 0;
+        for (name, partitions) in held.topics {
+            let topic = image.topic(&name);
+            let refused = held.refusal.or_else(|| refused_topic(topic, admin));
+            let name = topic.map_or_else(|| Arc::from(name), |topic| Arc::clone(&topic.name));
+            let mut answers = Vec::with_capacity(partitions.len());
+            for (index, records) in partitions {
+                let mut answer = PartitionProduceResponse { index, base_offset: -1, ..Default::default() };
+                let records = records.map(|Range { start, end }| {
+                    drop(body.split_to(start - taken));
+                    taken = end;
+                    body.split_to(end - start)
+                });
+                let owner = refused.map_or_else(|| owner_of(topic, index), Err);
+                let outcome = match (owner, topic) {
+                    (Ok(owner), Some(topic)) => {
+                        validate(context, version, &topic.config, records).await.map(|batch| (owner, batch))
+                    }
+                    (Ok(_), None) => Err(Refusal::code(ErrorCode::UnknownTopicOrPartition)),
+                    (Err(code), _) => Err(Refusal::code(code)),
+                };
+                match outcome {
+                    Ok((owner, Some((batch, header)))) => {
+                        let part = Part { place, topic: Arc::clone(&name), partition: index, batch, header };
+                        plan.add(owner, part, replicated_within);
+                    }
+                    // An empty message set: nothing to append is no error (Kafka 3.9 `UnifiedLog.append`).
+                    Ok((_, None)) => {}
+                    Err(refusal) => refusal.describe(&mut answer),
+                }
+                place += 1;
+                answers.push(answer);
+            }
+            plan.topics.push(TopicPlan { name, answers });
+        }
+        Ok(plan)
+    }
+
+    fn add(&mut self, owner: ShardId, part: Part, replicated_within: Option<Duration>) {
+        match self.work.iter_mut().find(|(shard, _)| *shard == owner) {
+            Some((_, work)) => work.parts.push(part),
+            None => self.work.push((owner, Work { parts: vec![part], replicated_within })),
+        }
+    }
+
+    /// Hands the batches to their owners; their order is settled when the returned future has been polled once.
+    pub async fn run<P: Platform>(mut self, context: &Context<P>, owners: &impl Owners<P>) -> Option<Outcome> {
+        let work = std::mem::take(&mut self.work);
+        let mut asked: Vec<_> = Vec::with_capacity(work.len());
+        for (owner, work) in work {
+            asked.push(Box::pin(owners.produce(owner, work)));
+        }
+        let done = crate::executor::all(asked).await;
+        let mut answers: Vec<&mut PartitionProduceResponse> =
+            self.topics.iter_mut().flat_map(|topic| topic.answers.iter_mut()).collect();
+        for Done { place, result } in done.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten() {
+            describe(answers[place], result);
+        }
+        let failed = answers.iter().any(|answer| answer.error_code != ErrorCode::None.code());
+        if self.acks == 0 {
+            return Some(Outcome::Silent { failed });
+        }
+        Some(Outcome::Reply(self.reply(context)))
+    }
+
+    fn reply<P: Platform>(self, context: &Context<P>) -> Result<BytesMut, WireError> {
+        let mut response = ProduceResponse::default();
+        let image = context.image();
+        for topic in self.topics {
+            let mut answers = topic.answers;
+            if self.version >= 10 {
+                for answer in &mut answers {
+                    name_leader(answer, image.partition(&topic.name, answer.index));
+                }
+            }
+            response.responses.push(TopicProduceResponse { name: topic.name, partition_responses: answers });
+        }
+        let named = |broker: i32| {
+            let mut answers = response.responses.iter().flat_map(|topic| &topic.partition_responses);
+            answers.any(|answer| answer.current_leader.leader_id == broker)
+        };
+        let brokers = image.brokers.iter().filter(|broker| self.version >= 10 && named(broker.id.0));
+        let endpoints = brokers.filter_map(|broker| {
+            let endpoint = broker.endpoints.first()?;
+            Some(NodeEndpoint {
+                node_id: broker.id.0,
+                host: endpoint.host.to_string(),
+                port: i32::from(endpoint.port),
+                rack: broker.rack.as_ref().map(ToString::to_string),
+            })
+        });
+        let node_endpoints = endpoints.collect();
+        response.node_endpoints = node_endpoints;
+        let mut writer = begin_response(ApiKey::Produce, self.version, self.correlation_id);
+        response.encode(&mut writer, self.version)?;
+        finish_frame(writer)
+    }
+}
+
+/// How a request ends.
+pub enum Outcome {
+    /// The response frame.
+    Reply(Result<BytesMut, WireError>),
+    /// acks=0: nothing is sent, and if anything failed the connection is closed.
+    Silent { failed: bool },
+}
+
+/// On the owner: queues every batch at once, in order, then waits for them.
+pub fn execute<P: Platform>(context: &Rc<Context<P>>, work: Work) -> impl Future<Output = Vec<Done>> + 'static {
+    let all_replicas = work.replicated_within.is_some();
+    let queued: Vec<_> = work
+        .parts
+        .into_iter()
+        .map(|part| {
+            let found = context.partition(&part.topic, part.partition);
+            context.counters.produce_bytes_total.add(part.batch.len() as u64);
+            let receiver = match &found {
+                Some(partition) => partition.append(part.batch, part.header, -1, all_replicas),
+                None => Err(AppendFailure::Leadership(crate::partition::partition::LeadershipError::NotLeader)),
+            };
+            (part.place, found, receiver)
+        })
+        .collect();
+    let clock = context.platform.clock().clone();
+    async move {
+        let deadline = work.replicated_within.map(|wait| clock.now() + wait);
+        let mut done = Vec::with_capacity(queued.len());
+        for (place, partition, receiver) in queued {
+            let appended = match receiver {
+                Ok(receiver) => receiver.await.unwrap_or_else(|_| Err(interrupted())),
+                Err(failure) => Err(failure),
+            };
+            let result = match (appended, deadline, partition) {
+                (Ok(appended), Some(deadline), Some(partition)) => {
+                    let replicated = partition.replicated(appended.last_offset);
+                    match either(replicated, clock.sleep_until(deadline)).await {
+                        Ok(Ok(())) => Ok(appended),
+                        Ok(Err(failure)) => Err(Failure::Append(failure)),
+                        Err(()) => Err(Failure::TimedOut),
+                    }
+                }
+                (appended, _, _) => appended.map_err(Failure::Append),
+            };
+            done.push(Done { place, result });
+        }
+        done
+    }
+}
+
+/// The partition was closed under its batches.
+fn interrupted() -> AppendFailure {
+    AppendFailure::Interrupted
+}
+
+/// A request's structure, owned, so that its batches can be split from the frame.
+struct Structure {
+    acks: i16,
+    timeout_ms: i32,
+    /// What the whole request is refused with.
+    refusal: Option<ErrorCode>,
+    topics: Vec<(String, Vec<(i32, Option<Range<usize>>)>)>,
+}
+
+trait CloneStructure {
+    fn clone_structure(&self, version: i16) -> Result<Structure, WireError>;
+}
+
+impl CloneStructure for BytesMut {
+    fn clone_structure(&self, version: i16) -> Result<Structure, WireError> {
+        let request = ProduceRequest::decode(self, version)?;
+        let refusal = if !(-1..=1).contains(&request.acks) {
+            Some(ErrorCode::InvalidRequiredAcks)
+        } else if request.transactional_id.is_some() {
+            Some(ErrorCode::InvalidTxnState)
+        } else {
+            None
+        };
+        let topics = request.topic_data.into_iter().map(|topic| {
+            let partitions = topic.partition_data.into_iter().map(|partition| (partition.index, partition.records));
+            (topic.name.to_owned(), partitions.collect())
+        });
+        Ok(Structure { acks: request.acks, timeout_ms: request.timeout_ms, refusal, topics: topics.collect() })
+    }
+}
+
+fn refused_topic(topic: Option<&Arc<TopicImage>>, admin: bool) -> Option<ErrorCode> {
+    match topic {
+        None => Some(ErrorCode::UnknownTopicOrPartition),
+        Some(topic) if topic.internal && !admin => Some(ErrorCode::InvalidTopicException),
+        Some(_) => None,
+    }
+}
+
+/// Why one partition's records are refused.
+struct Refusal {
+    code: ErrorCode,
+    message: Option<String>,
+    records: Vec<BatchIndexAndErrorMessage>,
+}
+
+impl Refusal {
+    fn code(code: ErrorCode) -> Refusal {
+        Refusal { code, message: None, records: Vec::new() }
+    }
+
+    fn of(code: ErrorCode, message: impl ToString) -> Refusal {
+        Refusal { code, message: Some(message.to_string()), records: Vec::new() }
+    }
+
+    fn describe(self, answer: &mut PartitionProduceResponse) {
+        answer.error_code = self.code.code();
+        answer.error_message = self.message;
+        answer.record_errors = self.records;
+    }
+}
+
+impl From<InvalidBatch> for Refusal {
+    fn from(error: InvalidBatch) -> Refusal {
+        let mut refusal = Refusal::of(errors::of_batch(&error), &error);
+        if let InvalidBatch::InvalidRecord { record_errors, .. }
+        | InvalidBatch::InvalidTimestamp { record_errors, .. } = error
+        {
+            let records = record_errors.into_iter().map(|record| BatchIndexAndErrorMessage {
+                batch_index: record.batch_index,
+                batch_index_error_message: Some(record.message),
+            });
+            refusal.records = records.collect();
+        }
+        refusal
+    }
+}
+
+/// One v2 batch that may be appended, out of what a partition was sent; `None` for an empty message set.
+async fn validate<P: Platform>(
+    context: &Context<P>,
+    version: i16,
+    config: &TopicConfig,
+    records: Option<BytesMut>,
+) -> Result<Option<(BytesMut, BatchHeader)>, Refusal> {
+    let mut batch = match records {
+        Some(records) if version >= 3 => records,
+        Some(records) if records.is_empty() => return Ok(None),
+        Some(records) => convert(context, records).await?,
+        None if version < 3 => return Ok(None),
+        None => return Err(Refusal::of(ErrorCode::InvalidRecord, "a record batch is required")),
+    };
+    let rules = ProduceRules {
+        max_message_bytes: usize::try_from(config.max_message_bytes).unwrap_or(0),
+        compacted: config.cleanup_policy.compact,
+        timestamp_type: match config.message_timestamp_type {
+            ConfiguredTimestamp::CreateTime => TimestampType::CreateTime,
+            ConfiguredTimestamp::LogAppendTime => TimestampType::LogAppendTime,
+        },
+        timestamp_before_max_ms: config.message_timestamp_before_max_ms,
+        timestamp_after_max_ms: config.message_timestamp_after_max_ms,
+        now: context.platform.clock().wall(),
+        validate_full: context.config.validation == Validation::Full,
+        zstd_allowed: version >= 7,
+        decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
+    };
+    let header = validate_produce(&mut batch, &rules)?;
+    if header.is_transactional() {
+        return Err(Refusal::of(ErrorCode::InvalidTxnState, "transactions are not supported yet"));
+    }
+    Ok(Some((batch, header)))
+}
+
+/// A message set of magic 0 or 1 as one v2 batch; large ones away from the shard.
+async fn convert<P: Platform>(context: &Context<P>, records: BytesMut) -> Result<BytesMut, Refusal> {
+    let converted = if records.len() <= INLINE_CONVERSION_BYTES_MAX {
+        convert_to_v2(&records, DECOMPRESSED_BYTES_MAX)
+    } else {
+        let job = context.platform.tasks().work(move || convert_to_v2(&records, DECOMPRESSED_BYTES_MAX));
+        job.await.ok_or_else(|| Refusal::of(ErrorCode::RequestTimedOut, "too many conversions wait"))?
+    };
+    converted.map_err(|error| Refusal::of(errors::of_message_set(&error), error))
+}
+
+fn describe(answer: &mut PartitionProduceResponse, result: Result<Appended, Failure>) {
+    match result {
+        Ok(appended) => {
+            answer.base_offset = appended.base_offset;
+            answer.log_append_time_ms = appended.log_append_time;
+            answer.log_start_offset = appended.log_start_offset;
+        }
+        Err(Failure::TimedOut) => answer.error_code = ErrorCode::RequestTimedOut.code(),
+        Err(Failure::Append(failure)) => {
+            answer.error_code = errors::of_append(&failure).code();
+            answer.error_message = Some(failure.to_string());
+        }
+    }
+}
+
+/// KIP-951: a client that asked the wrong broker is told the right one.
+fn name_leader(answer: &mut PartitionProduceResponse, partition: Option<&crate::metadata::image::PartitionImage>) {
+    if answer.error_code == ErrorCode::NotLeaderOrFollower.code()
+        && let Some(partition) = partition
+    {
+        answer.current_leader =
+            LeaderIdAndEpoch { leader_id: partition.leader.0, leader_epoch: partition.leader_epoch };
+    }
+}

@@ -1,0 +1,11 @@
+//! Leader roles over a log: what may be appended and read under which leader epoch, and who waits for an offset.
+
+#![forbid(unsafe_code)]
+
+pub mod append;
+pub mod partition;
+pub mod purgatory;
+pub mod read;
+pub mod replica_set;
+
+pub use partition::{Partition, Role};

@@ -1,0 +1,278 @@
+//! The append path of a partition: batches queue, one task stages them into the log and writes.
+//!
+//! While a write is in flight, what arrives gathers, and becomes the next write. A batch is answered when its write has
+//! finished (acks=1) or, by its caller, when the high watermark has passed it (acks=all).
+
+use std::pin::Pin;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use futures_channel::oneshot;
+
+use super::partition::{LeadershipError, Partition, State};
+use super::purgatory::Interrupted;
+use crate::base::ids::{LeaderEpoch, Offset};
+use crate::base::time::WallMs;
+use crate::platform::{Clock, Disk, Platform, Tasks};
+use crate::record::batch::BatchHeader;
+use crate::storage::log::{AppendRefusal, LogWrite, Repaired, Rolled, Staged};
+
+/// Batches that one partition lets wait for its write; beyond it a produce is refused, to be tried again.
+const PENDING_BATCHES_MAX: usize = 16 * 1024;
+
+/// Why a batch was not appended, or can't be promised.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendFailure {
+    #[error(transparent)]
+    Leadership(#[from] LeadershipError),
+    #[error(transparent)]
+    Refused(#[from] AppendRefusal),
+    #[error("fewer replicas in sync than min.insync.replicas")]
+    NotEnoughReplicas,
+    #[error("too many batches wait for this partition's disk")]
+    Busy,
+    #[error("the log could not be written: {0}")]
+    Storage(String),
+    /// Appended, but the leader's reign ended before all replicas had it.
+    #[error("the leader changed before the batch was on all replicas")]
+    Interrupted,
+}
+
+/// Where a batch lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub base_offset: Offset,
+    pub last_offset: Offset,
+    /// -1 unless the topic says LogAppendTime.
+    pub log_append_time: WallMs,
+    pub log_start_offset: Offset,
+}
+
+/// A batch on its way into the log.
+pub(super) struct Pending {
+    batch: BytesMut,
+    header: BatchHeader,
+    answer: oneshot::Sender<Result<Appended, AppendFailure>>,
+}
+
+/// A batch of the write in flight, and what its producer will be told.
+struct StagedAnswer {
+    answer: oneshot::Sender<Result<Appended, AppendFailure>>,
+    result: Appended,
+}
+
+/// What the append task does next. Rolls and repairs are rare: their futures may be boxed.
+enum Step<D: Disk> {
+    Write(LogWrite<D::File>),
+    Roll(Pin<Box<dyn Future<Output = Rolled<D>>>>),
+    Repair(Pin<Box<dyn Future<Output = Repaired>>>),
+    Idle,
+}
+
+/// What must happen before the batch at the head of the queue can be staged.
+enum Before {
+    Write,
+    Roll,
+    Repair,
+}
+
+impl<P: Platform> Partition<P> {
+    /// Queues a validated batch behind earlier ones; its order is settled when this returns. The receiver resolves when
+    /// the batch is in the page cache.
+    pub fn append(
+        self: &Rc<Self>,
+        batch: BytesMut,
+        header: BatchHeader,
+        current_leader_epoch: LeaderEpoch,
+        all_replicas: bool,
+    ) -> Result<oneshot::Receiver<Result<Appended, AppendFailure>>, AppendFailure> {
+        let mut state = self.state.borrow_mut();
+        state.check_leader(current_leader_epoch)?;
+        let min_insync_replicas = usize::try_from(state.role.config.min_insync_replicas).unwrap_or(1);
+        if all_replicas && state.replicas.isr_count() < min_insync_replicas {
+            return Err(AppendFailure::NotEnoughReplicas);
+        }
+        if state.pending.len() >= PENDING_BATCHES_MAX {
+            return Err(AppendFailure::Busy);
+        }
+        let (answer, receiver) = oneshot::channel();
+        state.pending.push_back(Pending { batch, header, answer });
+        if !std::mem::replace(&mut state.append_running, true) {
+            self.platform.tasks().spawn(run(Rc::clone(self)));
+        }
+        Ok(receiver)
+    }
+
+    /// Waits until the high watermark has passed `last_offset`.
+    pub async fn replicated(&self, last_offset: Offset) -> Result<(), AppendFailure> {
+        let waiting = {
+            let mut state = self.state.borrow_mut();
+            if state.replicas.high_watermark() > last_offset {
+                return Ok(());
+            }
+            state.purgatory.wait_for(last_offset)
+        };
+        match waiting.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Interrupted)) | Err(_) => Err(AppendFailure::Interrupted),
+        }
+    }
+}
+
+/// The append task: runs while batches wait.
+async fn run<P: Platform>(partition: Rc<Partition<P>>) {
+    let mut staged = Vec::new();
+    loop {
+        let step = next_step(&partition, &mut staged);
+        match step {
+            Step::Write(write) => {
+                #[cfg(feature = "planted-ack-before-write")]
+                acknowledge_before_write(&partition, &mut staged).await;
+                let result = partition.platform.disk().append(&write.file, write.position, write.data).await;
+                finish_write(&partition, result, &mut staged);
+                start_upkeep(&partition);
+            }
+            Step::Roll(roll) => {
+                let rolled = roll.await;
+                let mut state = partition.state.borrow_mut();
+                let Some(log) = state.log.as_mut() else { continue };
+                if let Err(error) = log.finish_roll(rolled) {
+                    let error = error.to_string();
+                    tracing::error!(partition = %partition.topic_partition, %error, "the log can't roll");
+                    fail_pending(&mut state, &AppendFailure::Storage(error));
+                } else {
+                    partition.platform.tasks().spawn(flush_closed_segment(Rc::clone(&partition)));
+                }
+            }
+            Step::Repair(repair) => {
+                let repaired = repair.await;
+                let mut state = partition.state.borrow_mut();
+                let Some(log) = state.log.as_mut() else { continue };
+                if let Err(error) = log.finish_repair(repaired) {
+                    let error = error.to_string();
+                    tracing::error!(partition = %partition.topic_partition, %error, "the log stays fenced");
+                    fail_pending(&mut state, &AppendFailure::Storage(error));
+                }
+            }
+            Step::Idle => return,
+        }
+    }
+}
+
+/// Stages what waits, in order, and says what that calls for.
+fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswer>) -> Step<P::Disk> {
+    let mut state = partition.state.borrow_mut();
+    let now = partition.platform.clock().wall();
+    let State { log: Some(log), pending, role, append_running, .. } = &mut *state else {
+        fail_pending(&mut state, &LeadershipError::LogOffline.into());
+        state.append_running = false;
+        return Step::Idle;
+    };
+    while let Some(Pending { batch, header, answer }) = pending.pop_front() {
+        let log_start_offset = log.log_start_offset();
+        let (batch, before) = match log.stage(batch, &header, role.leader_epoch, now) {
+            Staged::Written { base_offset, last_offset, log_append_time }
+            | Staged::Duplicate { base_offset, last_offset, log_append_time } => {
+                let result = Appended { base_offset, last_offset, log_append_time, log_start_offset };
+                staged.push(StagedAnswer { answer, result });
+                continue;
+            }
+            Staged::Refused(refusal) => {
+                let _ = answer.send(Err(refusal.into()));
+                continue;
+            }
+            Staged::WriteFull(batch) => (batch, Before::Write),
+            Staged::RollFirst(batch) => (batch, Before::Roll),
+            Staged::Fenced(batch) => (batch, Before::Repair),
+        };
+        pending.push_front(Pending { batch, header, answer });
+        if let Some(write) = log.take_write() {
+            return Step::Write(write);
+        }
+        return match before {
+            Before::Repair => Step::Repair(Box::pin(log.repair())),
+            Before::Roll => Step::Roll(Box::pin(log.begin_roll(now))),
+            Before::Write => unreachable!("a full write can be taken"),
+        };
+    }
+    if let Some(write) = log.take_write() {
+        return Step::Write(write);
+    }
+    // Only duplicates: what they repeat is written already.
+    for StagedAnswer { answer, result } in staged.drain(..) {
+        let _ = answer.send(Ok(result));
+    }
+    *append_running = false;
+    Step::Idle
+}
+
+fn finish_write<P: Platform>(partition: &Partition<P>, result: std::io::Result<()>, staged: &mut Vec<StagedAnswer>) {
+    let mut state = partition.state.borrow_mut();
+    let State { log: Some(log), replicas, purgatory, .. } = &mut *state else { return };
+    match log.finish_write(result) {
+        Ok(()) => {
+            if replicas.set_local_log_end(log.log_end_offset()) {
+                purgatory.high_watermark_moved(replicas.high_watermark());
+            }
+            for StagedAnswer { answer, result } in staged.drain(..) {
+                let _ = answer.send(Ok(result));
+            }
+        }
+        Err(error) => {
+            let error = error.to_string();
+            tracing::error!(partition = %partition.topic_partition, %error, "the log is fenced until it is cut back");
+            for StagedAnswer { answer, .. } in staged.drain(..) {
+                let _ = answer.send(Err(AppendFailure::Storage(error.clone())));
+            }
+        }
+    }
+}
+
+fn fail_pending<P: Platform>(state: &mut State<P>, failure: &AppendFailure) {
+    for Pending { answer, .. } in state.pending.drain(..) {
+        let _ = answer.send(Err(failure.clone()));
+    }
+}
+
+/// Preallocation and index blocks, if any is due, beside the next appends.
+fn start_upkeep<P: Platform>(partition: &Rc<Partition<P>>) {
+    let mut state = partition.state.borrow_mut();
+    if state.upkeep_running {
+        return;
+    }
+    let now = partition.platform.clock().wall();
+    let Some(upkeep) = state.log.as_mut().and_then(|log| log.upkeep(now)) else { return };
+    state.upkeep_running = true;
+    drop(state);
+    let this = Rc::clone(partition);
+    partition.platform.tasks().spawn(async move {
+        let done = upkeep.await;
+        let mut state = this.state.borrow_mut();
+        state.upkeep_running = false;
+        if let Some(Err(error)) = state.log.as_mut().map(|log| log.finish_upkeep(done)) {
+            tracing::warn!(partition = %this.topic_partition, %error, "index or preallocation");
+        }
+    });
+}
+
+/// fsync of what was closed, on the helper; the recovery point follows (Kafka 3.9 `UnifiedLog.roll`).
+async fn flush_closed_segment<P: Platform>(partition: Rc<Partition<P>>) {
+    let flush = match partition.state.borrow_mut().log.as_mut() {
+        Some(log) => log.flush(),
+        None => return,
+    };
+    let flushed = flush.await;
+    if let Some(Err(error)) = partition.state.borrow_mut().log.as_mut().map(|log| log.finish_flush(flushed)) {
+        tracing::error!(partition = %partition.topic_partition, %error, "a closed segment could not be flushed");
+    }
+}
+
+/// The planted bug that the kill -9 check must catch: producers are answered, and the bytes follow a little later.
+#[cfg(feature = "planted-ack-before-write")]
+async fn acknowledge_before_write<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswer>) {
+    for StagedAnswer { answer, result } in staged.drain(..) {
+        let _ = answer.send(Ok(result));
+    }
+    let clock = partition.platform.clock();
+    clock.sleep_until(clock.now() + std::time::Duration::from_millis(50)).await;
+}

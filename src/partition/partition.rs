@@ -1,0 +1,202 @@
+//! One replica of one partition, owned by one shard.
+//!
+//! State is borrowed only between awaits: an operation takes from the log what describes its I/O, lets the borrow go,
+//! waits, and comes back with the result. Appends go through one task at a time (see `append`), so at most one write is
+//! in flight; reads never change the log.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::append::Pending;
+use super::purgatory::{Purgatory, Watch};
+use super::replica_set::ReplicaSet;
+use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
+use crate::config::TopicConfig;
+use crate::platform::Platform;
+use crate::storage::log::{Log, LogError};
+
+/// What LeaderAndIsr says of a replica.
+#[derive(Clone, Debug)]
+pub struct Role {
+    pub local: BrokerId,
+    pub leader: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    pub isr: Vec<BrokerId>,
+    pub config: Arc<TopicConfig>,
+}
+
+/// A request's leader epoch does not fit, or this replica does not lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeadershipError {
+    #[error("this broker does not lead the partition")]
+    NotLeader,
+    #[error("the request's leader epoch is older than the leader's")]
+    FencedLeaderEpoch,
+    #[error("the request's leader epoch is newer than the leader's")]
+    UnknownLeaderEpoch,
+    #[error("the partition's log could not be opened or has failed")]
+    LogOffline,
+}
+
+/// Offsets that responses carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    pub log_start: Offset,
+    pub high_watermark: Offset,
+    pub last_stable: Offset,
+    pub log_end: Offset,
+}
+
+pub struct Partition<P: Platform> {
+    pub topic_partition: TopicPartition,
+    pub topic_id: TopicId,
+    pub(super) platform: P,
+    pub(super) state: RefCell<State<P>>,
+}
+
+pub(super) struct State<P: Platform> {
+    /// `None`: it could not be opened, or has been closed or taken for deletion.
+    pub(super) log: Option<Log<P::Disk>>,
+    pub(super) role: Role,
+    pub(super) replicas: ReplicaSet,
+    pub(super) purgatory: Purgatory,
+    /// Batches that wait for the write in flight, in arrival order.
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) append_running: bool,
+    pub(super) upkeep_running: bool,
+}
+
+impl<P: Platform> State<P> {
+    /// Checks that this replica leads, under the epoch that the request names (-1: any; KIP-320).
+    pub(super) fn check_leader(&self, current_leader_epoch: LeaderEpoch) -> Result<(), LeadershipError> {
+        let role = &self.role;
+        if current_leader_epoch >= 0 && current_leader_epoch < role.leader_epoch {
+            return Err(LeadershipError::FencedLeaderEpoch);
+        }
+        if current_leader_epoch > role.leader_epoch {
+            return Err(LeadershipError::UnknownLeaderEpoch);
+        }
+        if role.leader != role.local {
+            return Err(LeadershipError::NotLeader);
+        }
+        if self.log.is_none() { Err(LeadershipError::LogOffline) } else { Ok(()) }
+    }
+
+    pub(super) fn offsets(&self) -> Option<Offsets> {
+        let log = self.log.as_ref()?;
+        let high_watermark = self.replicas.high_watermark();
+        // Without transactions nothing is unstable: the last stable offset is the high watermark.
+        Some(Offsets {
+            log_start: log.log_start_offset(),
+            high_watermark,
+            last_stable: high_watermark,
+            log_end: log.log_end_offset(),
+        })
+    }
+}
+
+impl<P: Platform> Partition<P> {
+    /// A replica over an open log; `None` when the log could not be opened, which every request is told.
+    pub fn new(
+        platform: P,
+        topic_partition: TopicPartition,
+        topic_id: TopicId,
+        role: Role,
+        log: Option<Log<P::Disk>>,
+    ) -> Rc<Partition<P>> {
+        let log_end = log.as_ref().map_or(0, Log::log_end_offset);
+        let replicas = ReplicaSet::new(role.local, role.isr.clone(), log_end, 0);
+        let state = State {
+            log,
+            role,
+            replicas,
+            purgatory: Purgatory::default(),
+            pending: VecDeque::new(),
+            append_running: false,
+            upkeep_running: false,
+        };
+        Rc::new(Partition { topic_partition, topic_id, platform, state: RefCell::new(state) })
+    }
+
+    /// Takes on a new role (Kafka 3.9 `Partition.makeLeader`). A role of an older leader epoch is ignored.
+    pub async fn take_role(&self, role: Role) -> Result<(), LogError> {
+        let write_epoch = {
+            let mut state = self.state.borrow_mut();
+            if role.leader_epoch < state.role.leader_epoch {
+                return Ok(());
+            }
+            let new_reign = role.leader_epoch > state.role.leader_epoch;
+            let moved = state.replicas.set_isr(role.isr.clone());
+            if new_reign && role.leader != role.local {
+                state.purgatory.interrupt();
+            }
+            if moved {
+                let high_watermark = state.replicas.high_watermark();
+                state.purgatory.high_watermark_moved(high_watermark);
+            }
+            state.role = role;
+            self.begin_reign(&mut state)
+        };
+        match write_epoch {
+            Some(write) => write.await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes where the leader's epoch begins; to be called once the log is open.
+    pub async fn start_reign(&self) -> Result<(), LogError> {
+        let write_epoch = self.begin_reign(&mut self.state.borrow_mut());
+        match write_epoch {
+            Some(write) => write.await,
+            None => Ok(()),
+        }
+    }
+
+    fn begin_reign(&self, state: &mut State<P>) -> Option<impl Future<Output = Result<(), LogError>> + 'static> {
+        let State { log, role, .. } = state;
+        let log = log.as_mut().filter(|_| role.leader == role.local)?;
+        (log.latest_epoch().is_none_or(|latest| latest < role.leader_epoch))
+            .then(|| log.assign_epoch(role.leader_epoch))
+            .flatten()
+    }
+
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.state.borrow().role.leader_epoch
+    }
+
+    pub fn config(&self) -> Arc<TopicConfig> {
+        Arc::clone(&self.state.borrow().role.config)
+    }
+
+    /// The offsets, for a request under `current_leader_epoch`.
+    pub fn leader_offsets(&self, current_leader_epoch: LeaderEpoch) -> Result<Offsets, LeadershipError> {
+        let state = self.state.borrow();
+        state.check_leader(current_leader_epoch)?;
+        state.offsets().ok_or(LeadershipError::LogOffline)
+    }
+
+    /// Has `watch` fired when an offset of this partition moves.
+    pub fn watch(&self, watch: &Arc<Watch>) {
+        self.state.borrow_mut().purgatory.watch(watch);
+    }
+
+    /// Gives the log up: what waits is told, later requests find it offline. Waits for the append in flight.
+    pub async fn take_log(self: &Rc<Self>) -> Option<Log<P::Disk>> {
+        {
+            let mut state = self.state.borrow_mut();
+            state.purgatory.interrupt();
+            state.pending.clear();
+        }
+        while self.is_busy() {
+            crate::executor::yield_now().await;
+        }
+        self.state.borrow_mut().log.take()
+    }
+
+    fn is_busy(&self) -> bool {
+        let state = self.state.borrow();
+        state.append_running || state.upkeep_running
+    }
+}

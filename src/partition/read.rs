@@ -1,0 +1,106 @@
+//! The read path of a partition: from an offset to a range of a file, without holding the shard.
+
+use std::rc::Rc;
+
+use super::partition::{LeadershipError, Offsets, Partition};
+use crate::base::ids::{LeaderEpoch, Offset};
+use crate::platform::{Disk, FileRange, Platform};
+use crate::storage::log::Read;
+
+/// How often a read may find pages or files missing that it has just asked for: each step of an index lookup is one.
+const READ_TRIES_MAX: u32 = 64;
+
+/// Why nothing can be read; the offsets are what the response still carries.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadFailure {
+    #[error(transparent)]
+    Leadership(#[from] LeadershipError),
+    #[error("the offset is below the log start or beyond the log end")]
+    OffsetOutOfRange(Offsets),
+    #[error("the log could not be read: {0}")]
+    Storage(String),
+}
+
+/// What one read found.
+#[derive(Debug)]
+pub struct ReadResult<F> {
+    pub offsets: Offsets,
+    pub data: Option<ReadData<F>>,
+}
+
+/// Bytes of a log, from the batch that holds the offset on.
+#[derive(Debug)]
+pub struct ReadData<F> {
+    pub range: FileRange<F>,
+    /// The range may be extended to this if it is shorter: a fetch gets its first batch whole.
+    pub first_batch_bytes: u64,
+    pub recently_appended: bool,
+}
+
+impl<P: Platform> Partition<P> {
+    /// Reads up to `bytes_max` bytes from `offset` below the high watermark.
+    pub async fn read(
+        self: &Rc<Self>,
+        offset: Offset,
+        bytes_max: u64,
+        current_leader_epoch: LeaderEpoch,
+    ) -> Result<ReadResult<<P::Disk as Disk>::File>, ReadFailure> {
+        for _ in 0..READ_TRIES_MAX {
+            let (offsets, outcome) = {
+                let state = self.state.borrow();
+                state.check_leader(current_leader_epoch)?;
+                let (Some(log), Some(offsets)) = (state.log.as_ref(), state.offsets()) else {
+                    return Err(LeadershipError::LogOffline.into());
+                };
+                (offsets, log.read(offset, bytes_max, offsets.high_watermark))
+            };
+            match outcome {
+                Read::Range { range, first_batch_bytes, recently_appended, .. } => {
+                    let data = Some(ReadData { range, first_batch_bytes, recently_appended });
+                    return Ok(ReadResult { offsets, data });
+                }
+                Read::Empty => return Ok(ReadResult { offsets, data: None }),
+                Read::OutOfRange => return Err(ReadFailure::OffsetOutOfRange(offsets)),
+                Read::Io(error) => return Err(ReadFailure::Storage(error.to_string())),
+                Read::NeedPages { file, position, length } => {
+                    let brought = self.platform.disk().make_resident(&file, position, length).await;
+                    brought.map_err(|error| ReadFailure::Storage(error.to_string()))?;
+                }
+                Read::NeedSegment { base_offset } => self.load_segment(base_offset).await?,
+            }
+        }
+        Err(ReadFailure::Storage("pages are evicted faster than they can be read".to_owned()))
+    }
+
+    async fn load_segment(&self, base_offset: Offset) -> Result<(), ReadFailure> {
+        let load = match self.state.borrow().log.as_ref() {
+            Some(log) => log.load_segment(base_offset),
+            None => return Err(LeadershipError::LogOffline.into()),
+        };
+        let loaded = load.await;
+        match self.state.borrow_mut().log.as_mut() {
+            Some(log) => log.finish_load_segment(loaded).map_err(|error| ReadFailure::Storage(error.to_string())),
+            None => Err(LeadershipError::LogOffline.into()),
+        }
+    }
+
+    /// The first offset whose record is at or after `timestamp`, below the high watermark, with its timestamp.
+    pub async fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+        current_leader_epoch: LeaderEpoch,
+    ) -> Result<Option<(Offset, i64)>, ReadFailure> {
+        let lookup = {
+            let state = self.state.borrow();
+            state.check_leader(current_leader_epoch)?;
+            let log = state.log.as_ref().ok_or(LeadershipError::LogOffline)?;
+            log.lookup_timestamp(timestamp, state.replicas.high_watermark())
+        };
+        lookup.await.map_err(|error| ReadFailure::Storage(error.to_string()))
+    }
+
+    /// The leader epoch that wrote the record at `offset`, -1 if it is not known.
+    pub fn epoch_at(&self, offset: Offset) -> LeaderEpoch {
+        self.state.borrow().log.as_ref().and_then(|log| log.epoch_at(offset)).unwrap_or(-1)
+    }
+}

@@ -1,0 +1,168 @@
+//! From a frame to its handler: header, version, one match arm.
+//!
+//! A frame that can't be understood, names an API or a version that is not served, or whose body does not decode, closes
+//! the connection without an answer, as Kafka does; ApiVersions alone is answered in every version.
+
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::rc::Rc;
+
+use bytes::{Buf, BytesMut};
+
+use super::router::Router;
+use crate::handlers::{
+    Context, api_versions, create_topics, delete_topics, fetch, find_coordinator, init_producer_id, list_offsets,
+    metadata, produce,
+};
+use crate::net::connection::{FrameHandler, ReplySlot};
+use crate::net::reply::Reply;
+use crate::platform::{Platform, Tasks};
+use crate::protocol::api_key::{ApiKey, is_advertised};
+use crate::protocol::header::{RequestHeader, begin_response, finish_frame};
+use crate::protocol::{Reader, WireError, Writer};
+
+/// Understands the frames of one shard's connections.
+pub struct Dispatcher<P: Platform> {
+    context: Rc<Context<P>>,
+    router: Router<P>,
+}
+
+impl<P: Platform> Clone for Dispatcher<P> {
+    fn clone(&self) -> Dispatcher<P> {
+        Dispatcher { context: Rc::clone(&self.context), router: self.router.clone() }
+    }
+}
+
+/// What a request comes to.
+enum Answer<P: Platform> {
+    Reply(Reply<crate::net::reply::FileOf<P>>),
+    /// The connection is closed.
+    Close,
+}
+
+impl<P: Platform> Dispatcher<P> {
+    pub fn new(context: Rc<Context<P>>, router: Router<P>) -> Dispatcher<P> {
+        Dispatcher { context, router }
+    }
+
+    /// Produce: checked and split in connection order, then finished whenever its owners are done.
+    async fn produce(&self, header: &RequestHeader<'_>, body: BytesMut, slot: ReplySlot<P>) {
+        let plan = match produce::Plan::new(&self.context, header, body).await {
+            Ok(plan) => plan,
+            Err(error) => return refuse(&slot, header, &error),
+        };
+        let (context, router) = (Rc::clone(&self.context), self.router.clone());
+        self.context.platform.tasks().spawn(async move {
+            match plan.run(&context, &router).await {
+                Some(produce::Outcome::Reply(Ok(frame))) => slot.fill(Reply::bytes(frame)),
+                Some(produce::Outcome::Silent { failed: false }) => slot.leave_empty(),
+                // The slot's drop closes the connection.
+                Some(produce::Outcome::Reply(Err(_)) | produce::Outcome::Silent { failed: true }) | None => {}
+            }
+        });
+    }
+
+    /// Everything but Produce.
+    async fn answer(&self, header: &RequestHeader<'_>, key: ApiKey, body: &[u8]) -> Result<Answer<P>, WireError> {
+        let (context, version) = (&*self.context, header.api_version);
+        let frame = |version: i16, encode: &dyn Fn(&mut Writer) -> Result<(), WireError>| {
+            let mut writer = begin_response(key, version, header.correlation_id);
+            encode(&mut writer)?;
+            finish_frame(writer).map(|frame| Answer::Reply(Reply::bytes(frame)))
+        };
+        match key {
+            ApiKey::Fetch => match fetch::Plan::new(context, header, body)?.run(context, &self.router).await {
+                Some(reply) => reply.map(Answer::Reply),
+                None => Ok(Answer::Close),
+            },
+            ApiKey::ListOffsets => match list_offsets::handle(context, &self.router, body, version).await {
+                Some(response) => {
+                    let response = response?;
+                    frame(version, &|writer| response.encode(writer, version))
+                }
+                None => Ok(Answer::Close),
+            },
+            ApiKey::Metadata => {
+                let response = metadata::handle(context, body, version).await?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
+            ApiKey::ApiVersions => {
+                let (response, version) = api_versions::handle(body, version)?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
+            ApiKey::CreateTopics => {
+                let response = create_topics::handle(context, body, version).await?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
+            ApiKey::DeleteTopics => {
+                let response = delete_topics::handle(context, body, version).await?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
+            ApiKey::InitProducerId => {
+                let response = init_producer_id::handle(context, body, version).await?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
+            ApiKey::FindCoordinator => {
+                let response = find_coordinator::handle(body, version)?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
+            // Not advertised, so the gate in `handle` has closed the connection already.
+            _ => Ok(Answer::Close),
+        }
+    }
+}
+
+fn refuse<P: Platform>(slot: &ReplySlot<P>, header: &RequestHeader<'_>, error: &dyn std::fmt::Display) {
+    tracing::info!(
+        peer = slot.peer(),
+        api_key = header.api_key,
+        api_version = header.api_version,
+        client_id = header.client_id,
+        %error,
+        "closing a connection whose request can't be answered"
+    );
+}
+
+impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
+    fn overlaps(&self, frame: &[u8]) -> bool {
+        frame.starts_with(&ApiKey::Produce.code().to_be_bytes())
+    }
+
+    fn handle(&self, mut frame: BytesMut, slot: ReplySlot<P>) -> impl Future<Output = ()> {
+        async move {
+            if self.context.is_stopping() {
+                return;
+            }
+            self.context.counters.requests_total.add(1);
+            let mut reader = Reader::new(&frame);
+            let header = match RequestHeader::decode(&mut reader) {
+                Ok(header) => header,
+                Err(error) => {
+                    tracing::info!(peer = slot.peer(), %error, "closing a connection that does not speak Kafka's protocol");
+                    return;
+                }
+            };
+            let body_start = reader.position();
+            let key = if header.api_key == ApiKey::ApiVersions.code() {
+                Some(ApiKey::ApiVersions)
+            } else {
+                is_advertised(header.api_key, header.api_version)
+            };
+            match key {
+                None => refuse(&slot, &header, &"this API or version is not served"),
+                Some(ApiKey::Produce) => {
+                    let client_id = header.client_id.map(str::to_owned);
+                    let header = RequestHeader { client_id: client_id.as_deref(), ..header };
+                    frame.advance(body_start);
+                    self.produce(&header, frame, slot).await;
+                }
+                Some(key) => match self.answer(&header, key, &frame[body_start..]).await {
+                    Ok(Answer::Reply(reply)) => slot.fill(reply),
+                    Ok(Answer::Close) => {}
+                    Err(error) => refuse(&slot, &header, &error),
+                },
+            }
+        }
+    }
+}

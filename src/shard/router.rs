@@ -1,0 +1,132 @@
+//! The hops: work goes to the shard that owns its partitions, here or over its mailbox, and the answer comes back.
+
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::rc::Rc;
+
+use futures_channel::oneshot;
+
+use super::mailbox::Mailboxes;
+use super::message::Message;
+use crate::base::budget::Budget;
+use crate::base::ids::ShardId;
+use crate::handlers::{Context, Owners, fetch, list_offsets, produce};
+use crate::platform::{Platform, Tasks};
+
+/// One per shard.
+pub struct Router<P: Platform> {
+    context: Rc<Context<P>>,
+    mailboxes: Mailboxes<Message<P>>,
+    /// By owner: credits of this shard.
+    credits: Vec<Rc<Budget>>,
+}
+
+impl<P: Platform> Clone for Router<P> {
+    fn clone(&self) -> Router<P> {
+        Router { context: Rc::clone(&self.context), mailboxes: self.mailboxes.clone(), credits: self.credits.clone() }
+    }
+}
+
+impl<P: Platform> Router<P> {
+    pub fn new(context: Rc<Context<P>>, mailboxes: Mailboxes<Message<P>>) -> Router<P> {
+        let credits = (0..mailboxes.shard_count()).map(|_| Budget::new(mailboxes.credits() as u64)).collect();
+        Router { context, mailboxes, credits }
+    }
+
+    /// Does what other shards ask of this one; a task for the shard's life.
+    pub async fn serve_mailbox(self) {
+        let tasks = self.context.platform.tasks().clone();
+        loop {
+            match self.mailboxes.receive(self.context.shard).await {
+                Message::Produce { work, answer } => {
+                    // The batches are queued here and now, in the order of the messages.
+                    let executing = produce::execute(&self.context, work);
+                    tasks.spawn(send_back(executing, answer));
+                }
+                Message::Fetch { work, answer } => {
+                    tasks.spawn(send_back(fetch::execute(Rc::clone(&self.context), work), answer));
+                }
+                Message::ListOffsets { work, answer } => {
+                    tasks.spawn(send_back(list_offsets::execute(Rc::clone(&self.context), work), answer));
+                }
+            }
+        }
+    }
+
+    /// Sends a message to another shard and waits for its answer, holding a credit meanwhile.
+    fn ask<T: 'static>(
+        &self,
+        owner: ShardId,
+        message: impl FnOnce(oneshot::Sender<T>) -> Message<P> + 'static,
+    ) -> impl Future<Output = Option<T>> + 'static {
+        let (credits, mailboxes) = (Rc::clone(&self.credits[owner.index()]), self.mailboxes.clone());
+        async move {
+            let _credit = credits.acquire(1).await;
+            let (sender, receiver) = oneshot::channel();
+            mailboxes.push(owner, message(sender));
+            receiver.await.ok()
+        }
+    }
+
+    fn is_here(&self, owner: ShardId) -> bool {
+        owner == self.context.shard
+    }
+}
+
+/// Work on this shard, or an answer from another.
+enum Hop<H, T> {
+    Here(H),
+    There(T),
+}
+
+impl<O, H: Future<Output = O>, T: Future<Output = Option<O>>> Hop<H, T> {
+    async fn run(self) -> Option<O> {
+        match self {
+            Hop::Here(work) => Some(work.await),
+            Hop::There(answer) => answer.await,
+        }
+    }
+}
+
+async fn send_back<T>(work: impl Future<Output = T>, answer: oneshot::Sender<T>) {
+    // Whoever asked may be gone.
+    let _ = answer.send(work.await);
+}
+
+impl<P: Platform> Owners<P> for Router<P> {
+    fn produce(
+        &self,
+        owner: ShardId,
+        work: produce::Work,
+    ) -> impl Future<Output = Option<Vec<produce::Done>>> + 'static {
+        let hop = if self.is_here(owner) {
+            Hop::Here(produce::execute(&self.context, work))
+        } else {
+            Hop::There(self.ask(owner, move |answer| Message::Produce { work, answer }))
+        };
+        hop.run()
+    }
+
+    fn fetch(&self, owner: ShardId, work: fetch::Work) -> impl Future<Output = Option<Vec<fetch::Done<P>>>> + 'static {
+        let hop = if self.is_here(owner) {
+            Hop::Here(fetch::execute(Rc::clone(&self.context), work))
+        } else {
+            Hop::There(self.ask(owner, move |answer| Message::Fetch { work, answer }))
+        };
+        hop.run()
+    }
+
+    fn list_offsets(
+        &self,
+        owner: ShardId,
+        work: list_offsets::Work,
+    ) -> impl Future<Output = Option<Vec<list_offsets::Done>>> + 'static {
+        let hop = if self.is_here(owner) {
+            Hop::Here(list_offsets::execute(Rc::clone(&self.context), work))
+        } else {
+            Hop::There(self.ask(owner, move |answer| Message::ListOffsets { work, answer }))
+        };
+        hop.run()
+    }
+}

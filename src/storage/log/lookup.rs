@@ -1,0 +1,164 @@
+//! ListOffsets by time: the first record at or after a timestamp.
+//!
+//! Segment by its latest timestamp, then time index, then offset index, then the heads of batches, then the records of one
+//! batch (Kafka 3.9 `UnifiedLog.fetchOffsetByTimestamp`, `LogSegment.findOffsetByTimestamp`). All of it waits for the
+//! disk; nothing of it runs while the log is borrowed.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::base::ids::Offset;
+use crate::platform::{Disk, OpenMode};
+use crate::record::batch::decode_records;
+use crate::storage::entry::{Entry, Scanned, Scanner};
+use crate::storage::log::{Log, LogError};
+use crate::storage::offset_index::OffsetIndex;
+use crate::storage::segment::{INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, TIME_INDEX, segment_path};
+use crate::storage::time_index::TimeIndex;
+
+/// Bytes that one batch may decompress to when its records are looked at.
+const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+
+/// What a look-up takes along of a closed segment.
+struct ClosedTarget {
+    base_offset: Offset,
+    /// Base offset of the next segment.
+    end_offset: Offset,
+    size: u64,
+    latest_timestamp: Rc<Cell<Option<i64>>>,
+}
+
+/// What a look-up takes along of the active segment, if its latest timestamp is late enough.
+struct ActiveTarget<F> {
+    file: Arc<F>,
+    position: u64,
+    size: u64,
+}
+
+struct Lookup<D: Disk> {
+    disk: D,
+    directory: PathBuf,
+    timestamp: i64,
+    start_offset: Offset,
+}
+
+impl<D: Disk> Log<D> {
+    /// The first record at or after `timestamp` that is not below the log start and is below `ceiling`: its offset and
+    /// timestamp; `None` if there is none (ListOffsets answers -1).
+    pub fn lookup_timestamp(
+        &self,
+        timestamp: i64,
+        ceiling: Offset,
+    ) -> impl Future<Output = Result<Option<(Offset, i64)>, LogError>> + use<D> + 'static {
+        let ends = self.closed.keys().skip(1).copied().chain([self.active.base_offset]);
+        let closed: Vec<_> = self
+            .closed
+            .values()
+            .zip(ends)
+            .filter(|(segment, end_offset)| {
+                *end_offset > self.log_start_offset
+                    && segment.latest_timestamp.get().is_none_or(|latest| latest >= timestamp)
+            })
+            .map(|(segment, end_offset)| ClosedTarget {
+                base_offset: segment.base_offset,
+                end_offset,
+                size: segment.size,
+                latest_timestamp: segment.latest_timestamp.clone(),
+            })
+            .collect();
+        let active = &self.active;
+        let is_late = active.latest.is_some_and(|latest| latest.timestamp >= timestamp);
+        let from = active.time_index.lookup(timestamp).max(self.log_start_offset);
+        let active = is_late.then(|| ActiveTarget {
+            file: active.file.clone(),
+            position: u64::from(active.offset_index.lookup(from)),
+            size: active.size,
+        });
+        let active_path = self.active_path();
+        let (disk, directory) = (self.disk.clone(), self.directory.clone());
+        let lookup = Lookup { disk, directory, timestamp, start_offset: self.log_start_offset };
+        async move {
+            for segment in closed {
+                if let Some(found) = lookup.in_closed(&segment).await? {
+                    return Ok(Some(found).filter(|(offset, _)| *offset < ceiling));
+                }
+            }
+            let Some(active) = active else { return Ok(None) };
+            let scanner = Scanner::new(lookup.disk.clone(), active.file, active.position, active.size);
+            let found = lookup.in_batches(scanner).await.map_err(LogError::io_at(&active_path))?;
+            Ok(found.filter(|(offset, _)| *offset < ceiling))
+        }
+    }
+}
+
+impl<D: Disk> Lookup<D> {
+    async fn in_closed(&self, segment: &ClosedTarget) -> Result<Option<(Offset, i64)>, LogError> {
+        let path = |extension| segment_path(&self.directory, segment.base_offset, extension);
+        let time_file = self.index_file(path(TIME_INDEX)).await?;
+        let time_index = TimeIndex::decode(segment.base_offset, u32::MAX, &time_file, segment.end_offset);
+        let latest = time_index.last().map_or(-1, |entry| entry.timestamp);
+        segment.latest_timestamp.set(Some(latest));
+        if latest < self.timestamp {
+            return Ok(None);
+        }
+        let offset_file = self.index_file(path(OFFSET_INDEX)).await?;
+        let size = u32::try_from(segment.size).unwrap_or(u32::MAX);
+        let offset_index = OffsetIndex::decode(segment.base_offset, u32::MAX, &offset_file, size);
+        let from = time_index.lookup(self.timestamp).max(self.start_offset);
+        let position = u64::from(offset_index.lookup(from));
+        let log_path = path(LOG);
+        let (file, _) = self.disk.open(&log_path, OpenMode::Read).await.map_err(LogError::io_at(&log_path))?;
+        let scanner = Scanner::new(self.disk.clone(), file, position, segment.size);
+        self.in_batches(scanner).await.map_err(LogError::io_at(&log_path))
+    }
+
+    /// A missing index file is one without entries.
+    async fn index_file(&self, path: PathBuf) -> Result<Vec<u8>, LogError> {
+        match self.disk.read_whole(&path, INDEX_FILE_BYTES_MAX).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read.map_err(LogError::io_at(&path)),
+        }
+    }
+
+    async fn in_batches(&self, mut scanner: Scanner<D>) -> io::Result<Option<(Offset, i64)>> {
+        loop {
+            match scanner.next().await? {
+                Scanned::End => return Ok(None),
+                Scanned::Torn { position, error } => {
+                    let text = format!("at position {position}: {error}");
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                }
+                Scanned::Entry { position, entry } => {
+                    let is_target = entry.max_timestamp >= self.timestamp && entry.last_offset >= self.start_offset;
+                    if is_target && let Some(found) = self.in_records(&mut scanner, position, &entry).await? {
+                        return Ok(Some(found));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn in_records(
+        &self,
+        scanner: &mut Scanner<D>,
+        position: u64,
+        entry: &Entry,
+    ) -> io::Result<Option<(Offset, i64)>> {
+        if entry.header.is_none() {
+            // A message of magic 1: its own offset and timestamp are as near as its head tells.
+            return Ok(Some((entry.last_offset, entry.max_timestamp)));
+        }
+        let batch = scanner.bytes(position, entry.bytes as usize).await?;
+        let records = decode_records(batch, DECOMPRESSED_BYTES_MAX)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let found =
+            records.into_iter().find(|record| record.timestamp >= self.timestamp && record.offset >= self.start_offset);
+        Ok(found.map(|record| (record.offset, record.timestamp)))
+    }
+}

@@ -1,0 +1,259 @@
+//! Finding where the bytes of a fetch are, without waiting.
+//!
+//! Near the tail everything comes from memory. Further back an index says where to start walking from, and the heads of
+//! the batches are read as far as the page cache holds them; what is missing is named, for the caller to bring in.
+
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::base::ids::Offset;
+use crate::platform::{Disk, Fence, FileRange, OpenMode};
+use crate::storage::entry::{Entry, HEAD_BYTES_MAX};
+use crate::storage::log::{Log, LogError};
+use crate::storage::offset_index::{Search, search_resident};
+use crate::storage::segment::{BatchPlace, ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, segment_path};
+
+/// Closed segments of one log whose files are kept open for readers.
+const CLOSED_SEGMENTS_OPEN_MAX: usize = 8;
+/// Bytes that a walk over batch heads reads at once: the default distance of index entries.
+const WALK_CHUNK_BYTES: usize = 4096;
+
+/// Where the bytes of a fetch are.
+#[derive(Debug)]
+pub enum Read<F> {
+    Range {
+        /// Starts at the batch that holds the offset. At most the bytes asked for; the last batch may be cut short.
+        range: FileRange<F>,
+        /// Bytes of the first batch; may exceed `range.length`, then the caller may extend the range to it.
+        first_batch_bytes: u64,
+        /// Base offset of the first batch.
+        base_offset: Offset,
+        /// This process appended these bytes recently: they are resident, no need to ask.
+        recently_appended: bool,
+    },
+    /// Nothing at or past the offset below the ceiling.
+    Empty,
+    /// Below the log start or past the log end.
+    OutOfRange,
+    /// What is needed to find the batch is not in the page cache: run [`Disk::make_resident`] and read again.
+    NeedPages { file: Arc<F>, position: u64, length: u64 },
+    /// The segment's files are not open: run [`Log::load_segment`], [`Log::finish_load_segment`], and read again.
+    NeedSegment { base_offset: Offset },
+    /// The disk failed, or the segment is damaged where the offset should be (`InvalidData`).
+    Io(io::Error),
+}
+
+/// A closed segment's files, open; goes to [`Log::finish_load_segment`].
+#[derive(Debug)]
+pub struct LoadedSegment<D: Disk> {
+    base_offset: Offset,
+    result: Result<ClosedFiles<D::File>, LogError>,
+}
+
+/// Where in one segment an offset is.
+enum Place {
+    /// The first batch that ends at or past it.
+    At(BatchPlace),
+    /// Behind the segment's last batch.
+    PastEnd,
+}
+
+/// A segment as a read sees it.
+struct Source<'a, F> {
+    file: &'a Arc<F>,
+    fence: &'a Arc<Fence>,
+    size: u64,
+    /// Base offset of the next segment, or the log end.
+    end_offset: Offset,
+}
+
+impl<D: Disk> Log<D> {
+    /// Where the batches from the one that holds `offset` on are, below `ceiling` (an offset that is excluded: high
+    /// watermark, last stable offset or log end). The range ends within one segment.
+    pub fn read(&self, offset: Offset, bytes_max: u64, ceiling: Offset) -> Read<D::File> {
+        if offset < self.log_start_offset || offset > self.log_end_offset {
+            return Read::OutOfRange;
+        }
+        let ceiling = ceiling.min(self.log_end_offset);
+        if offset >= ceiling {
+            return Read::Empty;
+        }
+        self.find_range(offset, bytes_max, ceiling).unwrap_or_else(|need| need)
+    }
+
+    fn find_range(&self, offset: Offset, bytes_max: u64, ceiling: Offset) -> Result<Read<D::File>, Read<D::File>> {
+        let mut segment = self.segment_of(offset);
+        loop {
+            if let Place::At(first) = self.locate(segment, offset)? {
+                if first.base_offset >= ceiling {
+                    return Ok(Read::Empty);
+                }
+                return self.range_from(segment, first, bytes_max, ceiling);
+            }
+            // Compaction can leave a gap behind a segment's last batch.
+            segment = self.next_segment(segment).ok_or(Read::Empty)?;
+        }
+    }
+
+    fn range_from(
+        &self,
+        segment: Offset,
+        first: BatchPlace,
+        bytes_max: u64,
+        ceiling: Offset,
+    ) -> Result<Read<D::File>, Read<D::File>> {
+        let source = self.source(segment)?;
+        let end = match ceiling >= source.end_offset {
+            true => source.size,
+            false => match self.locate(segment, ceiling)? {
+                Place::At(batch) => batch.position,
+                Place::PastEnd => source.size,
+            },
+        };
+        // A ceiling inside the first batch does not split it.
+        let available = end.saturating_sub(first.position).max(first.bytes);
+        let (file, fence) = (source.file.clone(), source.fence.clone());
+        Ok(Read::Range {
+            range: FileRange { file, position: first.position, length: available.min(bytes_max), fence },
+            first_batch_bytes: first.bytes,
+            base_offset: first.base_offset,
+            recently_appended: segment == self.active.base_offset && self.active.is_hot(first.position),
+        })
+    }
+
+    /// Base offset of the segment that holds `offset`, which is not below the log start.
+    pub(super) fn segment_of(&self, offset: Offset) -> Offset {
+        if offset >= self.active.base_offset {
+            return self.active.base_offset;
+        }
+        let below = self.closed.range(..=offset).next_back().or(self.closed.first_key_value());
+        below.map_or(self.active.base_offset, |(base_offset, _)| *base_offset)
+    }
+
+    fn next_segment(&self, segment: Offset) -> Option<Offset> {
+        if segment == self.active.base_offset {
+            return None;
+        }
+        let above = self.closed.range((Bound::Excluded(segment), Bound::Unbounded)).next();
+        Some(above.map_or(self.active.base_offset, |(base_offset, _)| *base_offset))
+    }
+
+    fn source(&self, segment: Offset) -> Result<Source<'_, D::File>, Read<D::File>> {
+        if segment == self.active.base_offset {
+            let active = &self.active;
+            let end_offset = self.log_end_offset;
+            return Ok(Source { file: &active.file, fence: &active.fence, size: active.size, end_offset });
+        }
+        let (closed, files) = self.closed_files(segment)?;
+        let end_offset = self.next_segment(segment).unwrap_or(self.log_end_offset);
+        Ok(Source { file: &files.log, fence: &closed.fence, size: closed.size, end_offset })
+    }
+
+    fn closed_files(&self, segment: Offset) -> Result<(&ClosedSegment<D::File>, &ClosedFiles<D::File>), Read<D::File>> {
+        let closed = self.closed.get(&segment);
+        let files = closed.and_then(|closed| Some((closed, closed.files.as_ref()?)));
+        let (closed, files) = files.ok_or(Read::NeedSegment { base_offset: segment })?;
+        self.run.reads.set(self.run.reads.get() + 1);
+        files.last_used.set(self.run.reads.get());
+        Ok((closed, files))
+    }
+
+    fn locate(&self, segment: Offset, offset: Offset) -> Result<Place, Read<D::File>> {
+        if segment == self.active.base_offset {
+            if offset >= self.log_end_offset {
+                return Ok(Place::PastEnd);
+            }
+            return match self.active.recent_place(offset) {
+                Some(place) => Ok(Place::At(place)),
+                None => self.walk(&self.active.file, self.active.offset_index.lookup(offset), self.active.size, offset),
+            };
+        }
+        let (closed, files) = self.closed_files(segment)?;
+        match search_resident(&self.disk, &files.offset_index, files.offset_index_bytes, segment, offset) {
+            Search::Position(position) if u64::from(position) >= closed.size => {
+                Err(Read::Io(damaged(u64::from(position), "an index points past its segment")))
+            }
+            Search::Position(position) => self.walk(&files.log, position, closed.size, offset),
+            Search::NeedPages { position, length } => {
+                Err(Read::NeedPages { file: files.offset_index.clone(), position, length })
+            }
+            Search::Io(error) => Err(Read::Io(error)),
+        }
+    }
+
+    /// Goes from batch to batch, from `start` (where one begins), to the first that ends at or past `offset`.
+    fn walk(&self, file: &Arc<D::File>, start: u32, end: u64, offset: Offset) -> Result<Place, Read<D::File>> {
+        let mut chunk = [0; WALK_CHUNK_BYTES];
+        let mut position = u64::from(start);
+        while position < end {
+            let wanted = (end - position).min(WALK_CHUNK_BYTES as u64) as usize;
+            let head_bytes = wanted.min(HEAD_BYTES_MAX);
+            let count = self.disk.read_resident(file, position, &mut chunk[..wanted]).map_err(Read::Io)?;
+            let Some(count) = count.filter(|count| *count >= head_bytes) else {
+                return Err(Read::NeedPages { file: file.clone(), position, length: wanted as u64 });
+            };
+            let mut rest = &chunk[..count];
+            while rest.len() >= head_bytes {
+                let entry = Entry::parse(rest).map_err(|error| Read::Io(damaged(position, error)))?;
+                if entry.last_offset >= offset {
+                    let Entry { base_offset, last_offset, bytes, .. } = entry;
+                    return Ok(Place::At(BatchPlace { base_offset, last_offset, position, bytes }));
+                }
+                position += entry.bytes;
+                rest = rest.get(entry.bytes as usize..).unwrap_or_default();
+            }
+        }
+        Ok(Place::PastEnd)
+    }
+
+    /// Opens a closed segment's files for reading.
+    pub fn load_segment(&self, base_offset: Offset) -> impl Future<Output = LoadedSegment<D>> + use<D> + 'static {
+        let log_path = segment_path(&self.directory, base_offset, LOG);
+        let index_path = segment_path(&self.directory, base_offset, OFFSET_INDEX);
+        let disk = self.disk.clone();
+        async move {
+            let opened = async {
+                let log = disk.open(&log_path, OpenMode::Read).await;
+                let (log, _) = log.map_err(LogError::io_at(&log_path))?;
+                let index = disk.open(&index_path, OpenMode::Read).await;
+                let (offset_index, offset_index_bytes) = index.map_err(LogError::io_at(&index_path))?;
+                Ok(ClosedFiles { log, offset_index, offset_index_bytes, last_used: Default::default() })
+            };
+            LoadedSegment { base_offset, result: opened.await }
+        }
+    }
+
+    /// Keeps the files open for reads to come; beyond a bound, those read longest ago are let go.
+    pub fn finish_load_segment(&mut self, loaded: LoadedSegment<D>) -> Result<(), LogError> {
+        let files = loaded.result?;
+        files.last_used.set(self.run.reads.get() + 1);
+        if let Some(segment) = self.closed.get_mut(&loaded.base_offset) {
+            segment.files.get_or_insert(files);
+        }
+        self.close_least_used();
+        Ok(())
+    }
+
+    /// Lets go of the closed segments' files beyond the bound; ranges that are out keep theirs open.
+    pub(super) fn close_least_used(&mut self) {
+        let mut open: Vec<_> = self
+            .closed
+            .values()
+            .filter_map(|segment| Some((segment.files.as_ref()?.last_used.get(), segment.base_offset)))
+            .collect();
+        open.sort_unstable();
+        for (_, base_offset) in open.iter().take(open.len().saturating_sub(CLOSED_SEGMENTS_OPEN_MAX)) {
+            if let Some(segment) = self.closed.get_mut(base_offset) {
+                segment.files = None;
+            }
+        }
+    }
+}
+
+fn damaged(position: u64, error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("at position {position}: {error}"))
+}

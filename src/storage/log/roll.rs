@@ -1,0 +1,275 @@
+//! The ends of a segment and of a log: roll, flush, close, delete.
+
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::ids::Offset;
+use crate::base::time::WallMs;
+use crate::platform::{Disk, OpenMode};
+use crate::storage::log::{Log, LogError};
+use crate::storage::segment::{
+    ActiveSegment, ClosedFiles, ClosedSegment, IndexFiles, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, segment_path,
+};
+
+/// The longest file name that Linux takes.
+const FILE_NAME_BYTES_MAX: usize = 255;
+
+/// What a roll made; goes to [`Log::finish_roll`].
+#[derive(Debug)]
+pub struct Rolled<D: Disk> {
+    base_offset: Offset,
+    now: WallMs,
+    result: Result<RolledFiles<D>, LogError>,
+}
+
+#[derive(Debug)]
+struct RolledFiles<D: Disk> {
+    indexes: IndexFiles<D::File>,
+    snapshot: Option<Arc<D::File>>,
+    log: Arc<D::File>,
+}
+
+/// What was made durable; goes to [`Log::finish_flush`].
+#[derive(Debug)]
+pub struct Flushed {
+    end_offset: Offset,
+    closed: Vec<Offset>,
+    result: Result<(), LogError>,
+}
+
+/// What brings a segment's index files up to date.
+pub(super) struct IndexWrite<D: Disk> {
+    pub disk: D,
+    pub directory: PathBuf,
+    pub base_offset: Offset,
+    pub files: Option<IndexFiles<D::File>>,
+    pub offset_index: (u64, Vec<u8>),
+    pub time_index: (u64, Vec<u8>),
+    /// Cut the files to their entries: an active segment's may have been preallocated by Kafka.
+    pub trim: bool,
+}
+
+impl<D: Disk> IndexWrite<D> {
+    pub async fn run(self) -> Result<IndexFiles<D::File>, LogError> {
+        let path = |extension| segment_path(&self.directory, self.base_offset, extension);
+        let (offset_path, time_path) = (path(OFFSET_INDEX), path(TIME_INDEX));
+        let files = match self.files {
+            Some(files) => files,
+            None => IndexFiles {
+                offset_index: open(&self.disk, &offset_path).await?.0,
+                time_index: open(&self.disk, &time_path).await?.0,
+            },
+        };
+        let writes =
+            [(&files.offset_index, self.offset_index, offset_path), (&files.time_index, self.time_index, time_path)];
+        for (file, (position, data), path) in writes {
+            let end = position + data.len() as u64;
+            if !data.is_empty() {
+                self.disk.write(file, position, data).await.map_err(LogError::io_at(&path))?;
+            }
+            if self.trim {
+                self.disk.set_length(file, end).await.map_err(LogError::io_at(&path))?;
+            }
+        }
+        Ok(files)
+    }
+}
+
+async fn open<D: Disk>(disk: &D, path: &Path) -> Result<(Arc<D::File>, u64), LogError> {
+    disk.open(path, OpenMode::ReadWrite).await.map_err(LogError::io_at(path))
+}
+
+/// Opens a file and makes it empty, should one of that name be left over.
+async fn open_empty<D: Disk>(disk: &D, path: &Path) -> Result<Arc<D::File>, LogError> {
+    let (file, length) = open(disk, path).await?;
+    if length > 0 {
+        disk.set_length(&file, 0).await.map_err(LogError::io_at(path))?;
+    }
+    Ok(file)
+}
+
+impl<D: Disk> Log<D> {
+    pub(super) fn active_path(&self) -> PathBuf {
+        segment_path(&self.directory, self.active.base_offset, LOG)
+    }
+
+    pub(super) fn index_write(&self, trim: bool) -> IndexWrite<D> {
+        IndexWrite {
+            disk: self.disk.clone(),
+            directory: self.directory.clone(),
+            base_offset: self.active.base_offset,
+            files: self.active.index_files.clone(),
+            offset_index: self.active.offset_index.unwritten(),
+            time_index: self.active.time_index.unwritten(),
+            trim,
+        }
+    }
+
+    /// What gives back the blocks reserved behind the log end.
+    fn give_back_blocks(&self) -> Option<impl Future<Output = Result<(), LogError>> + use<D> + 'static> {
+        (self.active.preallocated_end > self.active.size).then(|| {
+            let (disk, file, size) = (self.disk.clone(), self.active.file.clone(), self.active.size);
+            let path = self.active_path();
+            async move { disk.set_length(&file, size).await.map_err(LogError::io_at(&path)) }
+        })
+    }
+
+    /// Ends the active segment and makes the next one, whose base offset is the log end. Nothing may be staged or in
+    /// flight; until `finish_roll`, `stage` answers `RollFirst`.
+    pub fn begin_roll(&mut self, now: WallMs) -> impl Future<Output = Rolled<D>> + use<D> + 'static {
+        assert!(self.is_quiet() && !self.run.fenced && !self.run.rolling, "a roll stands between writes");
+        assert!(self.active.size > 0, "an empty segment is not rolled");
+        self.run.rolling = true;
+        self.active.force_time_entry();
+        let base_offset = self.log_end_offset;
+        let (disk, directory) = (self.disk.clone(), self.directory.clone());
+        let (indexes, give_back) = (self.index_write(true), self.give_back_blocks());
+        let snapshot = (self.last_snapshot != Some(base_offset)).then(|| self.producers.encode_snapshot());
+        async move {
+            let files = async {
+                let indexes = indexes.run().await?;
+                if let Some(give_back) = give_back {
+                    give_back.await?;
+                }
+                let snapshot = match snapshot {
+                    Some(data) => {
+                        let path = segment_path(&directory, base_offset, SNAPSHOT);
+                        let file = open_empty(&disk, &path).await?;
+                        disk.write(&file, 0, data).await.map_err(LogError::io_at(&path))?;
+                        Some(file)
+                    }
+                    None => None,
+                };
+                let log = open_empty(&disk, &segment_path(&directory, base_offset, LOG)).await?;
+                Ok(RolledFiles { indexes, snapshot, log })
+            };
+            Rolled { base_offset, now, result: files.await }
+        }
+    }
+
+    /// The new segment is the active one; [`Log::flush`] the old one in the background.
+    ///
+    /// # Errors
+    /// The old segment stays active, and the next append tries again.
+    pub fn finish_roll(&mut self, rolled: Rolled<D>) -> Result<(), LogError> {
+        assert!(self.run.rolling && rolled.base_offset == self.log_end_offset, "nothing was appended meanwhile");
+        self.run.rolling = false;
+        self.run.touched = true;
+        let RolledFiles { indexes, snapshot, log } = rolled.result?;
+        if snapshot.is_some() {
+            self.last_snapshot = Some(rolled.base_offset);
+        }
+        let next = ActiveSegment::new(rolled.base_offset, log, &self.config, rolled.now);
+        let old = std::mem::replace(&mut self.active, next);
+
+        let mut closed = ClosedSegment::new(old.base_offset, old.size);
+        closed.fence = old.fence;
+        closed.latest_timestamp.set(Some(old.latest.map_or(-1, |latest| latest.timestamp)));
+        closed.unsynced = vec![old.file.clone(), indexes.offset_index.clone(), indexes.time_index];
+        closed.unsynced.extend(snapshot);
+        closed.files = Some(ClosedFiles {
+            log: old.file,
+            offset_index: indexes.offset_index,
+            offset_index_bytes: old.offset_index.bytes(),
+            last_used: (self.run.reads.get() + 1).into(),
+        });
+        self.closed.insert(old.base_offset, closed);
+        self.close_least_used();
+        Ok(())
+    }
+
+    /// Makes durable what is written now; then [`Log::flushed_offset`] is at least the log end of now.
+    pub fn flush(&mut self) -> impl Future<Output = Flushed> + use<D> + 'static {
+        let unsynced = || self.closed.values().filter(|segment| !segment.unsynced.is_empty());
+        let closed: Vec<_> = unsynced().map(|segment| segment.base_offset).collect();
+        let mut files: Vec<_> = unsynced()
+            .flat_map(|segment| {
+                let path = segment_path(&self.directory, segment.base_offset, LOG);
+                segment.unsynced.iter().map(move |file| (file.clone(), path.clone()))
+            })
+            .collect();
+        files.push((self.active.file.clone(), self.active_path()));
+        let (disk, directory, end_offset) = (self.disk.clone(), self.directory.clone(), self.log_end_offset);
+        async move {
+            let synced = async {
+                for (file, path) in files {
+                    disk.sync(&file).await.map_err(LogError::io_at(&path))?;
+                }
+                // A segment that follows a rolled one has a name that is not durable yet.
+                match closed.is_empty() {
+                    true => Ok(()),
+                    false => disk.sync_directory(&directory).await.map_err(LogError::io_at(&directory)),
+                }
+            };
+            let result = synced.await;
+            Flushed { end_offset, closed, result }
+        }
+    }
+
+    /// # Errors
+    /// Final for the data: what could not be synced must not be acknowledged as durable, ever. The flushed offset stays.
+    pub fn finish_flush(&mut self, flushed: Flushed) -> Result<(), LogError> {
+        flushed.result?;
+        for base_offset in flushed.closed {
+            if let Some(segment) = self.closed.get_mut(&base_offset) {
+                segment.unsynced = Vec::new();
+            }
+        }
+        self.flushed_offset = self.flushed_offset.max(flushed.end_offset);
+        Ok(())
+    }
+
+    /// An orderly stop: everything durable, indexes trimmed, producer snapshot at the log end. [`Log::is_quiet`], and no
+    /// other future of this log may be outstanding. Resolves to the log end offset, which is the recovery point then.
+    ///
+    /// A fenced log may be closed: its file is cut back as a repair does.
+    pub fn close(mut self) -> impl Future<Output = Result<Offset, LogError>> + use<D> + 'static {
+        assert!(self.is_quiet() && !self.run.rolling, "a log is closed between writes");
+        let end_offset = self.log_end_offset;
+        self.active.force_time_entry();
+        async move {
+            if !self.run.touched && !self.run.fenced {
+                return Ok(end_offset);
+            }
+            let log_path = self.active_path();
+            if self.run.fenced || self.active.preallocated_end > self.active.size {
+                let cut = self.disk.set_length(&self.active.file, self.active.size);
+                cut.await.map_err(LogError::io_at(&log_path))?;
+            }
+            let indexes = self.index_write(true).run().await?;
+            for file in [&indexes.offset_index, &indexes.time_index] {
+                self.disk.sync(file).await.map_err(LogError::io_at(&log_path))?;
+            }
+            if self.last_snapshot != Some(end_offset) && end_offset > self.log_start_offset {
+                let path = segment_path(&self.directory, end_offset, SNAPSHOT);
+                let snapshot = self.producers.encode_snapshot();
+                self.disk.replace(&path, snapshot).await.map_err(LogError::io_at(&path))?;
+            }
+            self.flush().await.result?;
+            let directory = &self.directory;
+            self.disk.sync_directory(directory).await.map_err(LogError::io_at(directory))?;
+            Ok(end_offset)
+        }
+    }
+
+    /// Takes the partition's directory out of the way (`-delete`, as Kafka names it) and removes it. A crash in between
+    /// leaves a directory that the next scan finds. Ranges still held stay readable.
+    pub fn delete(self) -> impl Future<Output = Result<(), LogError>> + use<D> + 'static {
+        let unique: String = self.topic_id.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let suffix = format!("-{}.{unique}-delete", self.topic_partition.partition);
+        // Topic names are ASCII, so any length is a boundary.
+        let topic_bytes = FILE_NAME_BYTES_MAX - suffix.len();
+        let topic: String = self.topic_partition.topic.chars().take(topic_bytes).collect();
+        async move {
+            let aside = self.directory.with_file_name(topic + &suffix);
+            self.disk.rename(&self.directory, &aside).await.map_err(LogError::io_at(&self.directory))?;
+            if let Some(log_dir) = self.directory.parent() {
+                self.disk.sync_directory(log_dir).await.map_err(LogError::io_at(log_dir))?;
+            }
+            self.disk.remove_directory(&aside).await.map_err(LogError::io_at(&aside))
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What a log needs beside its writes: blocks reserved ahead of the log end, and index entries written in blocks.
+
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::io;
+
+use crate::base::ids::Offset;
+use crate::base::time::WallMs;
+use crate::platform::Disk;
+use crate::storage::log::{Log, LogError};
+use crate::storage::offset_index::{BLOCK_BYTES, ENTRY_BYTES};
+use crate::storage::segment::IndexFiles;
+
+/// Bytes appended to a segment before blocks are reserved ahead: an idle partition reserves none.
+const PREALLOCATE_AFTER_BYTES: u64 = 1 << 20;
+const STEP_BYTES_MIN: u64 = 1 << 20;
+const STEP_BYTES_MAX: u64 = 64 << 20;
+/// A step used up faster than this doubles the next one.
+const STEP_FAST_MS: i64 = 1000;
+/// A step that lasted longer than this halves the next one.
+const STEP_SLOW_MS: i64 = 8000;
+/// Index entries that are worth a write.
+const INDEX_BLOCK_ENTRIES: usize = BLOCK_BYTES / ENTRY_BYTES;
+
+/// The rhythm of a log's upkeep.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    running: bool,
+    /// The file system refused to reserve blocks; appends allocate as they go.
+    preallocation_refused: bool,
+    step_bytes: u64,
+    step_began: WallMs,
+}
+
+impl Default for Upkeep {
+    fn default() -> Upkeep {
+        Upkeep { running: false, preallocation_refused: false, step_bytes: STEP_BYTES_MIN, step_began: 0 }
+    }
+}
+
+/// What upkeep did; goes to [`Log::finish_upkeep`].
+#[derive(Debug)]
+pub struct UpkeepDone<D: Disk> {
+    base_offset: Offset,
+    preallocated: io::Result<()>,
+    indexes: Option<Result<WrittenIndexes<D>, LogError>>,
+}
+
+#[derive(Debug)]
+struct WrittenIndexes<D: Disk> {
+    files: IndexFiles<D::File>,
+    offset_index_end: u64,
+    time_index_end: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// Preallocation and index blocks, if any is due; to be asked after appends. One at a time: `None` while one runs.
+    pub fn upkeep(&mut self, now: WallMs) -> Option<impl Future<Output = UpkeepDone<D>> + use<D> + 'static> {
+        if self.run.upkeep.running || self.run.rolling || self.run.fenced {
+            return None;
+        }
+        let range = self.blocks_due(now);
+        let write_indexes = self.active.offset_index.unwritten_entries() >= INDEX_BLOCK_ENTRIES;
+        if range.is_none() && !write_indexes {
+            return None;
+        }
+        self.run.upkeep.running = true;
+        let reserve = range.map(|(position, length)| {
+            self.active.preallocated_end = position + length;
+            (self.active.file.clone(), position, length)
+        });
+        let write = write_indexes.then(|| self.index_write(false));
+        let (disk, base_offset) = (self.disk.clone(), self.active.base_offset);
+        Some(async move {
+            let preallocated = match reserve {
+                Some((file, position, length)) => disk.preallocate(&file, position, length).await,
+                None => Ok(()),
+            };
+            let indexes = match write {
+                Some(write) => {
+                    let end = |(position, data): &(u64, Vec<u8>)| position + data.len() as u64;
+                    let (offset_index_end, time_index_end) = (end(&write.offset_index), end(&write.time_index));
+                    let written = write.run().await;
+                    Some(written.map(|files| WrittenIndexes { files, offset_index_end, time_index_end }))
+                }
+                None => None,
+            };
+            UpkeepDone { base_offset, preallocated, indexes }
+        })
+    }
+
+    /// The range to reserve next: a step ahead, once half of the last step is used up.
+    fn blocks_due(&mut self, now: WallMs) -> Option<(u64, u64)> {
+        let (active, upkeep) = (&self.active, &mut self.run.upkeep);
+        let segment_bytes = u64::from(self.config.segment_bytes);
+        let reserved_end = active.preallocated_end.max(active.size);
+        let is_due = active.appended_bytes() >= PREALLOCATE_AFTER_BYTES
+            && reserved_end < segment_bytes
+            && active.size + upkeep.step_bytes / 2 > active.preallocated_end;
+        if !is_due || upkeep.preallocation_refused {
+            return None;
+        }
+        let lasted = now.saturating_sub(upkeep.step_began);
+        if lasted < STEP_FAST_MS {
+            upkeep.step_bytes = (upkeep.step_bytes * 2).min(STEP_BYTES_MAX);
+        } else if lasted > STEP_SLOW_MS {
+            upkeep.step_bytes = (upkeep.step_bytes / 2).max(STEP_BYTES_MIN);
+        }
+        upkeep.step_began = now;
+        Some((reserved_end, upkeep.step_bytes.min(segment_bytes - reserved_end)))
+    }
+
+    /// # Errors
+    /// Of writing index entries; they stay due. A refused reservation is no error: no more are tried on this log.
+    pub fn finish_upkeep(&mut self, done: UpkeepDone<D>) -> Result<(), LogError> {
+        self.run.upkeep.running = false;
+        if let Err(error) = &done.preallocated {
+            tracing::debug!(partition = %self.topic_partition, %error, "no more preallocation");
+            self.run.upkeep.preallocation_refused = true;
+        }
+        if done.base_offset != self.active.base_offset {
+            // A roll came first, and wrote the indexes itself.
+            return Ok(());
+        }
+        if let Some(indexes) = done.indexes {
+            let WrittenIndexes { files, offset_index_end, time_index_end } = indexes?;
+            self.active.index_files.get_or_insert(files);
+            self.active.offset_index.mark_written(offset_index_end);
+            self.active.time_index.mark_written(time_index_end);
+        }
+        Ok(())
+    }
+}

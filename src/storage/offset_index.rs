@@ -1,0 +1,234 @@
+//! `.index`: where the batches of a segment are, sparsely.
+//!
+//! An entry is i32 offset less the segment's base offset, i32 position, and says: the batch whose last offset this is
+//! starts here. Entries grow in both. An offset is found from the greatest entry at or below it, by walking batches from
+//! there; without such an entry, from the segment's start (Kafka 3.9 `OffsetIndex`).
+//!
+//! The active segment's entries are held here; the file may lag behind and is then rebuilt after an unclean stop. A closed
+//! segment's file is searched where it lies, the page cache being its cache.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use crate::base::ids::Offset;
+use crate::platform::Disk;
+
+pub const ENTRY_BYTES: usize = 8;
+/// Bytes that a search reads at once; a multiple of the entry's.
+pub const BLOCK_BYTES: usize = 4096;
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(ENTRY_BYTES));
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetEntry {
+    /// Last offset of the batch, less the segment's base offset.
+    pub relative_offset: u32,
+    /// Where the batch starts in the segment's file.
+    pub position: u32,
+}
+
+impl OffsetEntry {
+    fn decode(bytes: &[u8; ENTRY_BYTES]) -> OffsetEntry {
+        let [a, b, c, d, e, f, g, h] = *bytes;
+        OffsetEntry { relative_offset: u32::from_be_bytes([a, b, c, d]), position: u32::from_be_bytes([e, f, g, h]) }
+    }
+
+    fn encode(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.relative_offset.to_be_bytes());
+        out.extend_from_slice(&self.position.to_be_bytes());
+    }
+}
+
+/// `offset` relative to `base_offset`, if an index can hold it.
+pub fn relative_offset(base_offset: Offset, offset: Offset) -> Option<u32> {
+    u32::try_from(offset.checked_sub(base_offset)?).ok().filter(|relative| *relative <= i32::MAX as u32)
+}
+
+/// The index of an active segment.
+#[derive(Debug)]
+pub struct OffsetIndex {
+    base_offset: Offset,
+    entries: Vec<OffsetEntry>,
+    entries_max: usize,
+    /// Entries that the file holds already.
+    written: usize,
+}
+
+impl OffsetIndex {
+    /// An empty index that may grow to `bytes_max` (`segment.index.bytes`).
+    pub fn new(base_offset: Offset, bytes_max: u32) -> OffsetIndex {
+        OffsetIndex { base_offset, entries: Vec::new(), entries_max: bytes_max as usize / ENTRY_BYTES, written: 0 }
+    }
+
+    /// The index that a file holds: its entries up to the first that is not above the one before, or that does not point
+    /// into `segment_bytes`. An unclean stop leaves zeros behind the last one.
+    pub fn decode(base_offset: Offset, bytes_max: u32, file: &[u8], segment_bytes: u32) -> OffsetIndex {
+        let mut index = OffsetIndex::new(base_offset, bytes_max);
+        for chunk in file.as_chunks::<ENTRY_BYTES>().0 {
+            let entry = OffsetEntry::decode(chunk);
+            let grows = match index.entries.last() {
+                Some(last) => entry.relative_offset > last.relative_offset && entry.position > last.position,
+                None => entry.position > 0,
+            };
+            if !grows || entry.position >= segment_bytes {
+                break;
+            }
+            index.entries.push(entry);
+        }
+        index.written = index.entries.len();
+        index
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.entries.len() >= self.entries_max
+    }
+
+    pub fn last(&self) -> Option<OffsetEntry> {
+        self.entries.last().copied()
+    }
+
+    /// Adds an entry; both its values grow.
+    pub fn push(&mut self, last_offset: Offset, position: u32) {
+        let relative = relative_offset(self.base_offset, last_offset);
+        assert!(relative.is_some(), "the segment was rolled before offset {last_offset}");
+        let entry = OffsetEntry { relative_offset: relative.unwrap_or(0), position };
+        if let Some(last) = self.entries.last() {
+            assert!(entry.relative_offset > last.relative_offset && position > last.position, "index entries grow");
+        }
+        self.entries.push(entry);
+    }
+
+    /// Position to walk from when looking for `offset`.
+    pub fn lookup(&self, offset: Offset) -> u32 {
+        let target = offset.saturating_sub(self.base_offset);
+        let above = self.entries.partition_point(|entry| i64::from(entry.relative_offset) <= target);
+        above.checked_sub(1).map_or(0, |at| self.entries[at].position)
+    }
+
+    /// Bytes of the index.
+    pub fn bytes(&self) -> u64 {
+        (self.entries.len() * ENTRY_BYTES) as u64
+    }
+
+    pub fn unwritten_entries(&self) -> usize {
+        self.entries.len() - self.written
+    }
+
+    /// The entries that the file lacks, encoded, and their position in it.
+    pub fn unwritten(&self) -> (u64, Vec<u8>) {
+        let mut out = Vec::with_capacity(self.unwritten_entries() * ENTRY_BYTES);
+        self.entries[self.written..].iter().for_each(|entry| entry.encode(&mut out));
+        ((self.written * ENTRY_BYTES) as u64, out)
+    }
+
+    /// The file holds the first `bytes` bytes of the index now.
+    pub fn mark_written(&mut self, bytes: u64) {
+        self.written = (bytes as usize / ENTRY_BYTES).min(self.entries.len());
+    }
+}
+
+/// What a search of a closed segment's index came to.
+#[derive(Debug)]
+pub enum Search {
+    /// Walk from this position.
+    Position(u32),
+    /// These bytes of the index are not in the page cache.
+    NeedPages {
+        position: u64,
+        length: u64,
+    },
+    Io(io::Error),
+}
+
+/// Finds the position to walk from for `offset` in an index file of `length` bytes, without waiting.
+pub fn search_resident<D: Disk>(disk: &D, file: &D::File, length: u64, base_offset: Offset, offset: Offset) -> Search {
+    let target = offset.saturating_sub(base_offset);
+    let block_count = length.div_ceil(BLOCK_BYTES as u64);
+    let (mut low, mut high) = (0, block_count);
+    // The block is the last one whose first entry is not above the target.
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        let position = middle * BLOCK_BYTES as u64;
+        let mut entry = [0; ENTRY_BYTES];
+        match disk.read_resident(file, position, &mut entry) {
+            Ok(Some(ENTRY_BYTES)) if i64::from(OffsetEntry::decode(&entry).relative_offset) <= target => low = middle,
+            Ok(Some(ENTRY_BYTES)) => high = middle,
+            Ok(_) => return Search::NeedPages { position, length: (length - position).min(BLOCK_BYTES as u64) },
+            Err(error) => return Search::Io(error),
+        }
+    }
+    let position = low * BLOCK_BYTES as u64;
+    let block_bytes = (length - position).min(BLOCK_BYTES as u64) as usize;
+    let mut block = [0; BLOCK_BYTES];
+    match disk.read_resident(file, position, &mut block[..block_bytes]) {
+        Ok(Some(count)) if count == block_bytes => Search::Position(lookup_in(&block[..count], target)),
+        Ok(_) => Search::NeedPages { position, length: block_bytes as u64 },
+        Err(error) => Search::Io(error),
+    }
+}
+
+fn lookup_in(block: &[u8], target: i64) -> u32 {
+    let entries = block.as_chunks::<ENTRY_BYTES>().0;
+    let above = entries.partition_point(|entry| i64::from(OffsetEntry::decode(entry).relative_offset) <= target);
+    above.checked_sub(1).map_or(0, |at| OffsetEntry::decode(&entries[at]).position)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::platform::OpenMode;
+    use crate::sim::disk::FakeDisk;
+    use crate::sim::disk::tests::run;
+
+    fn index(count: u32) -> OffsetIndex {
+        let mut index = OffsetIndex::new(1000, 1 << 20);
+        (1..=count).for_each(|at| index.push(1000 + i64::from(at) * 10, at * 5000));
+        index
+    }
+
+    #[test]
+    fn the_greatest_entry_at_or_below_the_offset_is_found() {
+        let index = index(3);
+        for (offset, position) in [(0, 0), (1000, 0), (1009, 0), (1010, 5000), (1029, 10_000), (9999, 15_000)] {
+            assert_eq!(index.lookup(offset), position, "{offset}");
+        }
+    }
+
+    #[test]
+    fn a_file_reads_back_and_trailing_zeros_are_left_out() {
+        let index = index(4);
+        let (position, mut file) = index.unwritten();
+        assert_eq!((position, file.len()), (0, 32));
+        file.extend_from_slice(&[0; 64]);
+        let mut read = OffsetIndex::decode(1000, 1 << 20, &file, 20_001);
+        assert_eq!((read.entries.len(), read.unwritten_entries()), (4, 0));
+        read.push(2000, 30_000);
+        assert_eq!(read.unwritten().0, 32);
+        assert_eq!(
+            OffsetIndex::decode(1000, 1 << 20, &file, 20_000).entries.len(),
+            3,
+            "entries past the segment's end"
+        );
+    }
+
+    #[test]
+    fn a_closed_file_is_searched_as_the_entries_in_memory_are() {
+        let (disk, path) = (FakeDisk::new(), Path::new("/d/i"));
+        for count in [0, 1, 511, 512, 513, 3000] {
+            let index = index(count);
+            disk.put(path, &index.unwritten().1);
+            let (file, length) = run(disk.open(path, OpenMode::Read)).unwrap();
+            for offset in (990..1000 + i64::from(count) * 10 + 20).step_by(7) {
+                match search_resident(&disk, &file, length, 1000, offset) {
+                    Search::Position(position) => assert_eq!(position, index.lookup(offset), "{count} {offset}"),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        disk.evict(path).unwrap();
+        let (file, length) = run(disk.open(path, OpenMode::Read)).unwrap();
+        assert!(matches!(search_resident(&disk, &file, length, 1000, 5000), Search::NeedPages { .. }));
+    }
+}
