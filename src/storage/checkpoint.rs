@@ -35,7 +35,7 @@ pub fn parse_lines(file: &[u8]) -> Result<Vec<&str>, CheckpointError> {
     }
     let expected = lines.next().unwrap_or_default().trim();
     let entries: Vec<_> = lines.filter(|line| !line.trim().is_empty()).collect();
-    match expected.parse() {
+    match expected.parse::<usize>() {
         Ok(count) if entries.len() == count => Ok(entries),
         _ => Err(CheckpointError::Count { expected: expected.to_owned(), found: entries.len() }),
     }

@@ -536,4 +536,6 @@ fn copy_small_together(pieces: Vec<BytesMut>) -> Vec<BytesMut> {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;

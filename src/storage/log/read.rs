@@ -88,14 +88,15 @@ impl<D: Disk> Log<D> {
     fn find_range(&self, offset: Offset, bytes_max: u64, ceiling: Offset) -> Result<Read<D::File>, Read<D::File>> {
         let mut segment = self.segment_of(offset);
         loop {
-            if let Place::At(first) = self.locate(segment, offset)? {
-                if first.base_offset >= ceiling {
-                    return Ok(Read::Empty);
-                }
-                return self.range_from(segment, first, bytes_max, ceiling);
+            // Compaction can leave a gap behind a segment's last batch, and segments without any. Those are passed over
+            // unopened: a row of them must not need more open files than a log may have.
+            let is_empty = self.closed.get(&segment).is_some_and(|closed| closed.size == 0);
+            let place = if is_empty { Place::PastEnd } else { self.locate(segment, offset)? };
+            match place {
+                Place::At(first) if first.base_offset >= ceiling => return Ok(Read::Empty),
+                Place::At(first) => return self.range_from(segment, first, bytes_max, ceiling),
+                Place::PastEnd => segment = self.next_segment(segment).ok_or(Read::Empty)?,
             }
-            // Compaction can leave a gap behind a segment's last batch.
-            segment = self.next_segment(segment).ok_or(Read::Empty)?;
         }
     }
 

@@ -147,7 +147,7 @@ fn filled(disk: &FakeDisk, end: Offset) -> Log<FakeDisk> {
     let mut log = open(disk, small(), CLEAN);
     let mut seed = 4;
     while log.log_end_offset() < end {
-        let count = (1 + next(&mut seed) as i64 % 5).min(end - log.log_end_offset());
+        let count = (1 + (next(&mut seed) % 5) as i64).min(end - log.log_end_offset());
         let batch = batch(log.log_end_offset(), count);
         append(&mut log, batch);
     }
@@ -224,6 +224,11 @@ fn a_tail_torn_at_any_byte_of_the_last_batch_is_cut_off() {
             let disk = disk.restart();
             disk.put(&path, &torn);
             let mut log = open(&disk, LogConfig::default(), KILLED);
+            if torn.starts_with(&contents) {
+                // What was cut off were zeros.
+                assert_holds(&mut log, 5);
+                continue;
+            }
             assert_holds(&mut log, 3);
             assert_eq!(disk.contents(&path).unwrap().len(), whole);
             append(&mut log, batch(3, 2));
@@ -464,7 +469,7 @@ fn a_segment_is_rolled_by_size_by_age_and_by_a_full_index() {
     let refused = stage(&mut log, batch(0, 40));
     assert!(matches!(refused, Staged::Refused(AppendRefusal::RecordListTooLarge { segment_bytes: 1000, .. })));
     append(&mut log, batch(0, 8));
-    assert!(matches!(stage(&mut log, batch(8, 10)), Staged::RollFirst(_)));
+    assert!(matches!(stage(&mut log, batch(8, 12)), Staged::RollFirst(_)));
 
     let mut log = open(&FakeDisk::new(), LogConfig { segment_ms: 100, ..LogConfig::default() }, CLEAN);
     append(&mut log, batch(0, 1));
