@@ -62,6 +62,8 @@ enum Place {
     PastEnd,
 }
 
+type OpenSegment<'a, F> = (&'a ClosedSegment<F>, &'a ClosedFiles<F>);
+
 /// A segment as a read sees it.
 struct Source<'a, F> {
     file: &'a Arc<F>,
@@ -154,7 +156,7 @@ impl<D: Disk> Log<D> {
         Ok(Source { file: &files.log, fence: &closed.fence, size: closed.size, end_offset })
     }
 
-    fn closed_files(&self, segment: Offset) -> Result<(&ClosedSegment<D::File>, &ClosedFiles<D::File>), Read<D::File>> {
+    fn closed_files(&self, segment: Offset) -> Result<OpenSegment<'_, D::File>, Read<D::File>> {
         let closed = self.closed.get(&segment);
         let files = closed.and_then(|closed| Some((closed, closed.files.as_ref()?)));
         let (closed, files) = files.ok_or(Read::NeedSegment { base_offset: segment })?;
