@@ -647,6 +647,23 @@ fn a_roll_during_a_flush_does_not_pass_the_recovery_point_over_its_indexes() {
 }
 
 #[test]
+fn a_recovery_point_noted_before_a_roll_covers_the_indexes_that_the_roll_wrote() {
+    let disk = FakeDisk::new();
+    let mut log = filled(&disk, 100);
+    let flushed = run(log.flush());
+    log.finish_flush(flushed).unwrap();
+    let recovery_point = log.recovery_point();
+    roll(&mut log);
+    append(&mut log, batch(100, 1));
+    for seed in 0..64 {
+        let log = open(&disk.power_cut(seed), small(), LastStop { recovery_point, ..KILLED });
+        for at in 0..100 {
+            assert_eq!(run(log.lookup_timestamp(10_000 + at, 100)).unwrap(), Some((at, 10_000 + at)), "seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn a_deleted_partition_leaves_readers_their_ranges_and_nothing_else() {
     let disk = FakeDisk::new();
     let mut log = open(&disk, small(), CLEAN);
