@@ -457,6 +457,20 @@ impl<D: Disk> Recovery<D> {
         })
     }
 
+    /// Removes the snapshots of earlier stops: those at a segment's base are kept, and the newest of the others if it is
+    /// past them all (Kafka 3.9 `ProducerStateManager.removeStraySnapshots`).
+    async fn remove_stray_snapshots(&mut self) -> Result<(), LogError> {
+        let bases = &self.files.logs;
+        let newest = self.files.snapshots.last().copied();
+        let strays = self.files.snapshots.iter().copied().filter(|offset| !bases.contains_key(offset));
+        let strays: Vec<_> = strays.filter(|offset| Some(*offset) != newest).collect();
+        for offset in strays {
+            self.files.snapshots.remove(&offset);
+            self.remove(&self.path(offset, SNAPSHOT)).await?;
+        }
+        Ok(())
+    }
+
     /// The newest sound snapshot and the batches behind it. Also the offset of that snapshot.
     async fn load_producers(
         &mut self,
@@ -465,6 +479,7 @@ impl<D: Disk> Recovery<D> {
         log_start_offset: Offset,
     ) -> Result<(ProducerState, Option<Offset>), LogError> {
         let had_snapshots = !self.files.snapshots.is_empty();
+        self.remove_stray_snapshots().await?;
         let mut newest = None;
         while let Some(offset) = self.files.snapshots.pop_last() {
             let path = self.path(offset, SNAPSHOT);

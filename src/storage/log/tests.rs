@@ -463,6 +463,20 @@ fn a_producer_is_remembered_over_a_clean_stop_a_kill_and_a_roll() {
 }
 
 #[test]
+fn snapshots_of_earlier_stops_do_not_pile_up() {
+    let disk = FakeDisk::new();
+    for at in 0..10 {
+        let mut log = open(&disk, small(), CLEAN);
+        append(&mut log, idempotent(7, at, 1));
+        close(log);
+    }
+    open(&disk, small(), CLEAN);
+    let is_snapshot = |path: &PathBuf| path.extension().is_some_and(|name| name == SNAPSHOT);
+    let snapshots: Vec<_> = disk.paths().into_iter().filter(is_snapshot).collect();
+    assert_eq!(snapshots, [segment_path(Path::new(DIR), 10, SNAPSHOT)]);
+}
+
+#[test]
 fn a_failed_write_fences_takes_back_and_is_repaired() {
     for written in [0, 1, 100, 10_000] {
         let disk = FakeDisk::new();
