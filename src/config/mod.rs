@@ -95,6 +95,7 @@ pub struct Config {
 
     pub socket_request_max_bytes: u32,
     pub fetch_max_bytes: u32,
+    pub log_flush_offset_checkpoint_interval_ms: u64,
     pub queued_max_requests: u32,
     pub socket_listen_backlog_size: u32,
     /// `None`: the kernel tunes it, unless `server.properties` names it.
