@@ -276,7 +276,10 @@ fn a_planted_violation_is_caught_in_whatever_form() {
     assert_eq!(violations_of("net::reply", "mod inner { use super::super::super::storage::log::Log; }").len(), 1);
     assert_eq!(
         violations_of("record::batch", "use std::{fs::File, time::Instant};"),
-        ["record::batch is pure and may not use std::fs::File", "record::batch is pure and may not use std::time::Instant"]
+        [
+            "record::batch is pure and may not use std::fs::File",
+            "record::batch is pure and may not use std::time::Instant"
+        ]
     );
     assert_eq!(
         violations_of("net::reply", "fn f() { std::thread::spawn(|| ()); }"),

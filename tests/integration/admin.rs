@@ -16,7 +16,7 @@ use ringlog::protocol::{ApiKey, ErrorCode, Reader};
 use ringlog::record::batch::BatchBuilder;
 use ringlog::record::compression::Codec;
 
-use crate::server::{Server, directory, data_path};
+use crate::server::{Server, data_path, directory};
 use crate::wire::{Wire, ask};
 
 const PRODUCE_VERSION: i16 = 9;
@@ -163,10 +163,8 @@ fn an_api_versions_request_of_the_future_is_answered_in_version_0_and_the_connec
     assert_eq!(response.error_code, ErrorCode::UnsupportedVersion as i16);
     let own = response.api_keys.iter().find(|api| api.api_key == ApiKey::ApiVersions.code()).expect("ApiVersions");
     assert_eq!((own.min_version, own.max_version), (0, 4));
-    let request = ApiVersionsRequest {
-        client_software_name: "test".to_owned(),
-        client_software_version: "1".to_owned(),
-    };
+    let request =
+        ApiVersionsRequest { client_software_name: "test".to_owned(), client_software_version: "1".to_owned() };
     let response = ask!(wire, 3, request, ApiVersionsResponse);
     assert_eq!(response.error_code, 0);
     let produce = response.api_keys.iter().find(|api| api.api_key == ApiKey::Produce.code()).expect("Produce");

@@ -30,14 +30,20 @@ fn kcat(server: &Server, arguments: &[&str], input: &str) -> String {
 fn kcat_gets_back_what_it_sent_in_every_codec() {
     let directory = directory();
     let server = Server::start(directory.path());
-    let codecs =
-        [("none", Codec::None), ("gzip", Codec::Gzip), ("snappy", Codec::Snappy), ("lz4", Codec::Lz4), ("zstd", Codec::Zstd)];
+    let codecs = [
+        ("none", Codec::None),
+        ("gzip", Codec::Gzip),
+        ("snappy", Codec::Snappy),
+        ("lz4", Codec::Lz4),
+        ("zstd", Codec::Zstd),
+    ];
     for (name, codec) in codecs {
         let topic = format!("kcat-{name}");
         let line = |index| format!("key {index}:value {index} {}\n", "once more ".repeat(20));
         let sent: String = (0..LINES).map(line).collect();
         kcat(&server, &["-P", "-t", &topic, "-p", "0", "-K:", "-z", name, "-H", "from=kcat"], &sent);
-        let printed = kcat(&server, &["-C", "-t", &topic, "-p", "0", "-o", "beginning", "-e", "-q", "-f", "%k:%s\n"], "");
+        let printed =
+            kcat(&server, &["-C", "-t", &topic, "-p", "0", "-o", "beginning", "-e", "-q", "-f", "%k:%s\n"], "");
         assert!(printed == sent, "{topic}: {printed}");
         let headers = kcat(&server, &["-C", "-t", &topic, "-p", "0", "-o", "-1", "-e", "-q", "-f", "%o %h\n"], "");
         assert_eq!(headers, format!("{} from=kcat\n", LINES - 1), "{topic}");

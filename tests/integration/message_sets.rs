@@ -43,7 +43,14 @@ fn message_set(form: Form) -> Vec<u8> {
     let inner = Form { codec: Codec::None, ..form };
     let mut messages = Vec::new();
     for index in 0..COUNT {
-        put_message(&mut messages, index, inner, 5000 + index, Some(format!("key {index}").as_bytes()), value(index).as_bytes());
+        put_message(
+            &mut messages,
+            index,
+            inner,
+            5000 + index,
+            Some(format!("key {index}").as_bytes()),
+            value(index).as_bytes(),
+        );
     }
     if form.codec == Codec::None {
         return messages;

@@ -96,7 +96,8 @@ impl Wire {
 
     /// Creates a topic and gives its error code.
     pub fn create_topic(&mut self, name: &str, num_partitions: i32) -> i16 {
-        let topic = CreatableTopic { name: name.to_owned(), num_partitions, replication_factor: 1, ..Default::default() };
+        let topic =
+            CreatableTopic { name: name.to_owned(), num_partitions, replication_factor: 1, ..Default::default() };
         let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
         ask!(self, 7, request, CreateTopicsResponse).topics[0].error_code
     }
@@ -153,7 +154,13 @@ impl Wire {
     }
 
     /// One Fetch of one partition; gives what was said of it, and its bytes.
-    pub fn fetch(&mut self, topic: &str, partition: i32, fetch_offset: i64, bytes_max: i32) -> (PartitionData, Vec<u8>) {
+    pub fn fetch(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        fetch_offset: i64,
+        bytes_max: i32,
+    ) -> (PartitionData, Vec<u8>) {
         const VERSION: i16 = 11;
         let partition =
             FetchPartition { partition, fetch_offset, partition_max_bytes: bytes_max, ..Default::default() };
