@@ -1,0 +1,154 @@
+//! One load for every server that speaks Kafka's protocol: the floors, ringlog, and others.
+//!
+//! Raw frames on non-blocking sockets, one thread, one epoll: the client costs little and the same whatever it drives.
+//! Every answer is read and checked. A run is bounded in requests, bytes and time, whichever comes first, and ends with
+//! one line of JSON; with `--cpu-of` that line has the CPU time of the whole server process (all threads, kernel
+//! workers among them) between the end of the warm-up and the end of the run.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod fetch;
+mod produce;
+mod report;
+mod topic;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use ringlog::protocol::WireError;
+use ringlog::protocol::frame::FrameError;
+use ringlog::protocol::header::HeaderError;
+
+use crate::client::{Client, Limits};
+use crate::report::Report;
+
+#[derive(Parser)]
+#[command(about = "Load for a Kafka broker or a floor; prints one line of JSON.")]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Produce one batch a request, partition after partition.
+    Produce {
+        #[command(flatten)]
+        common: Common,
+        /// Bytes of a batch, about; 0 makes batches of one record.
+        #[arg(long, default_value_t = 16384)]
+        batch_bytes: usize,
+        /// Bytes of a record's value.
+        #[arg(long, default_value_t = 1024)]
+        record_bytes: usize,
+        /// 1 or -1: without answers nothing could be counted.
+        #[arg(long, default_value_t = 1, allow_hyphen_values = true, value_parser = clap::builder::RangedI64ValueParser::<i16>::new().range(-1..=1))]
+        acks: i16,
+    },
+    /// Fetch from the beginning to the high watermark, again and again; connection c reads partition c.
+    Fetch {
+        #[command(flatten)]
+        common: Common,
+        /// Bytes asked for by one request.
+        #[arg(long, default_value_t = 1 << 20)]
+        max_bytes: i32,
+    },
+}
+
+#[derive(Args, Clone)]
+struct Common {
+    #[arg(long)]
+    address: SocketAddr,
+    #[arg(long, default_value = "load")]
+    topic: String,
+    #[arg(long, default_value_t = 1)]
+    partitions: i32,
+    #[arg(long, default_value_t = 4)]
+    connections: usize,
+    /// Requests of one connection in flight.
+    #[arg(long, default_value_t = 8)]
+    depth: usize,
+    /// Requests a second, all connections together, sent on a schedule; latencies count from the time a request was due.
+    #[arg(long)]
+    rate: Option<f64>,
+    #[arg(long, default_value_t = u64::MAX)]
+    requests: u64,
+    /// Bytes of batches to produce or fetch.
+    #[arg(long, default_value_t = u64::MAX)]
+    bytes_total: u64,
+    #[arg(long, default_value_t = 60.0)]
+    seconds: f64,
+    /// Answers to wait for before anything is counted.
+    #[arg(long, default_value_t = 1000)]
+    warm_requests: u64,
+    /// Process whose CPU time is read.
+    #[arg(long)]
+    cpu_of: Option<u32>,
+    /// The server knows neither topics nor Metadata: it is a floor.
+    #[arg(long)]
+    no_metadata: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    System(#[from] nix::Error),
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    #[error("{0}")]
+    Header(#[from] HeaderError),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("the server answered error code {0}")]
+    Refused(i16),
+    #[error("{0}")]
+    Answer(&'static str),
+    #[error("no answer within {0:?}")]
+    Late(Duration),
+}
+
+fn main() {
+    let result = match Options::parse().command {
+        Command::Produce { common, batch_bytes, record_bytes, acks } => {
+            let workload = produce::Produce::new(&common.topic, common.partitions, batch_bytes, record_bytes, acks);
+            workload.and_then(|workload| run(&common, workload, ANSWER_BYTES_MAX))
+        }
+        Command::Fetch { common, max_bytes } => {
+            let workload = fetch::Fetch::new(&common.topic, common.partitions, common.connections, max_bytes);
+            run(&common, workload, ANSWER_BYTES_MAX + usize::try_from(max_bytes).unwrap_or(0))
+        }
+    };
+    match result {
+        Ok(report) => println!("{}", report.to_json()),
+        Err(error) => {
+            eprintln!("load: {error}");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Bytes of an answer, records apart.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+fn run(common: &Common, workload: impl client::Workload, answer_bytes_max: usize) -> Result<Report, LoadError> {
+    if !common.no_metadata {
+        topic::ensure(common.address, &common.topic, common.partitions)?;
+    }
+    let limits = Limits {
+        depth: common.depth,
+        rate: common.rate,
+        requests_max: common.requests,
+        bytes_max: common.bytes_total,
+        time_max: Duration::try_from_secs_f64(common.seconds).unwrap_or(Duration::MAX),
+        warm_requests: common.warm_requests,
+        answer_bytes_max,
+    };
+    Client::connect(common.address, common.connections, limits, workload)?.run(common.cpu_of)
+}

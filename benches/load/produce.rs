@@ -1,0 +1,100 @@
+//! Produce: the same batch again and again, as one frame per partition made beforehand.
+
+use ringlog::protocol::header::{RequestHeader, begin_request, decode_response_header, finish_frame};
+use ringlog::protocol::message::produce::{ProduceRequestToSend, ProduceResponse};
+use ringlog::protocol::{ApiKey, Reader};
+use ringlog::record::batch::BatchBuilder;
+use ringlog::record::compression::Codec;
+
+use crate::LoadError;
+use crate::client::Workload;
+
+const VERSION: i16 = 11;
+const TIMEOUT_MS: i32 = 30_000;
+/// Where a request frame has its correlation id: behind size, API key and version.
+const CORRELATION_ID_POSITION: usize = 8;
+
+pub struct Produce {
+    /// By partition.
+    frames: Vec<Vec<u8>>,
+    batch_bytes: u64,
+    next_partition: usize,
+}
+
+impl Produce {
+    pub fn new(
+        topic: &str,
+        partitions: i32,
+        batch_bytes: usize,
+        record_bytes: usize,
+        acks: i16,
+    ) -> Result<Produce, LoadError> {
+        let batch = batch(batch_bytes, record_bytes);
+        let mut frames = Vec::new();
+        for partition in 0..partitions {
+            let header = RequestHeader {
+                api_key: ApiKey::Produce.code(),
+                api_version: VERSION,
+                correlation_id: 0,
+                client_id: Some("load"),
+            };
+            let mut writer = begin_request(&header)?;
+            let request = ProduceRequestToSend {
+                transactional_id: None,
+                acks,
+                timeout_ms: TIMEOUT_MS,
+                topics: &[(topic, &[(partition, Some(&batch[..]))])],
+            };
+            request.encode(&mut writer, VERSION)?;
+            frames.push(finish_frame(writer)?.to_vec());
+        }
+        Ok(Produce { frames, batch_bytes: batch.len() as u64, next_partition: 0 })
+    }
+}
+
+/// A batch of at most `batch_bytes`, but at least one record, of bytes that do not repeat.
+fn batch(batch_bytes: usize, record_bytes: usize) -> Vec<u8> {
+    const RECORD_OVERHEAD: usize = 12;
+    const BATCH_OVERHEAD: usize = 61;
+    let wall_ms = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    let count = (batch_bytes.saturating_sub(BATCH_OVERHEAD) / (record_bytes + RECORD_OVERHEAD)).max(1);
+    let mut builder = BatchBuilder::new(Codec::None);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..count {
+        let value: Vec<u8> = (0..record_bytes)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state as u8
+            })
+            .collect();
+        builder.push(wall_ms, None, Some(&value), &[]);
+    }
+    builder.build().to_vec()
+}
+
+impl Workload for Produce {
+    fn request(&mut self, _connection: usize, correlation_id: i32, out: &mut Vec<u8>) -> Result<(), LoadError> {
+        let start = out.len() + CORRELATION_ID_POSITION;
+        out.extend_from_slice(&self.frames[self.next_partition]);
+        out[start..start + 4].copy_from_slice(&correlation_id.to_be_bytes());
+        self.next_partition = (self.next_partition + 1) % self.frames.len();
+        Ok(())
+    }
+
+    fn answer(&mut self, _connection: usize, correlation_id: i32, frame: &[u8]) -> Result<u64, LoadError> {
+        let mut reader = Reader::new(frame);
+        if decode_response_header(&mut reader, ApiKey::Produce, VERSION)? != correlation_id {
+            return Err(LoadError::Answer("answers are out of order"));
+        }
+        let response = ProduceResponse::decode(&mut reader, VERSION)?;
+        let partition = response.responses.first().and_then(|topic| topic.partition_responses.first());
+        match partition.ok_or(LoadError::Answer("an answer without a partition"))?.error_code {
+            0 => Ok(self.batch_bytes),
+            code => Err(LoadError::Refused(code)),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! One thread, many executors, one seed: which task runs next, what time it is, and a trace of both.
+//!
+//! A step runs one ready task of one executor, both by the dice. When nothing is ready the clock jumps to the next
+//! deadline. The trace holds every choice, so two runs of one seed can be compared to the end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::base::time::{Monotonic, WallMs};
+use crate::base::timers::Timers;
+use crate::executor::{Executor, NoDoorbell};
+
+/// Wall time at a world's beginning: some day in 2023, so that timestamps look like timestamps.
+const WALL_START_MS: WallMs = 1_700_000_000_000;
+
+/// Steps after which a run is taken to hang.
+pub const STEPS_MAX: u64 = 20_000_000;
+
+/// A handle to the world; clones share it.
+#[derive(Clone)]
+pub struct World(Rc<Inner>);
+
+struct Inner {
+    dice: Cell<u64>,
+    now: Cell<Monotonic>,
+    timers: Timers,
+    executors: RefCell<Vec<Executor>>,
+    trace: RefCell<Vec<TraceEntry>>,
+}
+
+/// One choice of the dice, or what a test saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TraceEntry {
+    /// Of that many ready tasks of this executor, this one ran.
+    Ran {
+        executor: usize,
+        task: usize,
+        ready: usize,
+    },
+    Time(Monotonic),
+    Note(String),
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        World(Rc::new(Inner {
+            dice: Cell::new(seed),
+            now: Cell::new(Monotonic(1)),
+            timers: Timers::default(),
+            executors: RefCell::default(),
+            trace: RefCell::default(),
+        }))
+    }
+
+    /// The next number of the seed (splitmix64).
+    pub fn next_u64(&self) -> u64 {
+        let state = self.0.dice.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0.dice.set(state);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub fn below(&self, bound: usize) -> usize {
+        (self.next_u64() % bound as u64) as usize
+    }
+
+    pub fn now(&self) -> Monotonic {
+        self.0.now.get()
+    }
+
+    pub fn wall(&self) -> WallMs {
+        WALL_START_MS + (self.now().0 / 1_000_000) as WallMs
+    }
+
+    pub fn timers(&self) -> &Timers {
+        &self.0.timers
+    }
+
+    /// A further executor: a shard, the metadata node, the clients.
+    pub fn executor(&self) -> Executor {
+        let executor = Executor::new(NoDoorbell);
+        self.0.executors.borrow_mut().push(executor.clone());
+        executor
+    }
+
+    /// Ends a process: its executors' tasks are dropped where they stand.
+    pub fn end(&self, executors: &[Executor]) {
+        for executor in executors {
+            executor.clear();
+        }
+    }
+
+    /// Writes down what a test saw.
+    pub fn note(&self, text: impl Into<String>) {
+        self.0.trace.borrow_mut().push(TraceEntry::Note(text.into()));
+    }
+
+    pub fn trace(&self) -> Vec<TraceEntry> {
+        self.0.trace.borrow().clone()
+    }
+
+    /// Lets the other tasks run a few times, as many as the dice say: how long an I/O takes.
+    pub async fn pause(&self) {
+        for _ in 0..self.below(3) {
+            crate::executor::yield_now().await;
+        }
+    }
+
+    /// Runs until `done`; panics, with the seed's state lost in the trace, if nothing can ever happen again.
+    pub fn run_until(&self, done: impl Fn() -> bool) {
+        for _ in 0..STEPS_MAX {
+            if done() {
+                return;
+            }
+            assert!(self.step(), "nothing is ready and nobody waits for the clock");
+        }
+        panic!("still not done after {STEPS_MAX} steps");
+    }
+
+    fn step(&self) -> bool {
+        let executors = self.0.executors.borrow().clone();
+        let ready: Vec<usize> = (0..executors.len()).filter(|&index| executors[index].has_ready()).collect();
+        if ready.is_empty() {
+            return self.advance_clock();
+        }
+        let executor = ready[self.below(ready.len())];
+        executors[executor].run_one(|ready| {
+            let task = self.below(ready);
+            self.0.trace.borrow_mut().push(TraceEntry::Ran { executor, task, ready });
+            task
+        })
+    }
+
+    fn advance_clock(&self) -> bool {
+        let Some(deadline) = self.0.timers.next_deadline() else { return false };
+        let now = self.now().max(deadline);
+        self.0.now.set(now);
+        self.0.trace.borrow_mut().push(TraceEntry::Time(now));
+        self.0.timers.fire(now);
+        true
+    }
+}
