@@ -49,7 +49,7 @@ pub struct FakeDisk {
 
 /// An open file. It stays readable when its name is gone.
 pub struct FakeFile {
-    inode: Arc<Mutex<Inode>>,
+    inode: SharedInode,
 }
 
 impl DiskFile for FakeFile {}
@@ -70,9 +70,10 @@ impl FakeFile {
 #[derive(Clone)]
 enum Node {
     Directory,
-    File(Arc<Mutex<Inode>>),
+    File(SharedInode),
 }
 
+type SharedInode = Arc<Mutex<Inode>>;
 type Names = BTreeMap<PathBuf, Node>;
 
 #[derive(Default)]
@@ -267,7 +268,7 @@ impl World {
         }
     }
 
-    fn file(&self, path: &Path) -> io::Result<Arc<Mutex<Inode>>> {
+    fn file(&self, path: &Path) -> io::Result<SharedInode> {
         match self.names.get(path) {
             Some(Node::File(inode)) => Ok(inode.clone()),
             Some(Node::Directory) => Err(io::Error::new(ErrorKind::IsADirectory, path.display().to_string())),
@@ -275,7 +276,7 @@ impl World {
         }
     }
 
-    fn create_file(&mut self, path: &Path) -> io::Result<Arc<Mutex<Inode>>> {
+    fn create_file(&mut self, path: &Path) -> io::Result<SharedInode> {
         if !matches!(self.names.get(&parent(path)), Some(Node::Directory)) {
             return Err(not_found(&parent(path)));
         }
@@ -390,7 +391,7 @@ impl FakeDisk {
     ) -> FakeDisk {
         let old = lock(&self.world);
         let (names, name_changes) = names(&old);
-        let mut copies: Vec<(Arc<Mutex<Inode>>, Arc<Mutex<Inode>>)> = Vec::new();
+        let mut copies: Vec<(SharedInode, SharedInode)> = Vec::new();
         let mut renew = |path: &Path, node: &Node| match node {
             Node::Directory => Node::Directory,
             Node::File(inode) => match copies.iter().find(|(from, _)| Arc::ptr_eq(from, inode)) {
@@ -425,7 +426,6 @@ impl FakeDisk {
         act: impl FnOnce(&mut World) -> io::Result<T> + 'static,
     ) -> impl Future<Output = io::Result<T>> + 'static {
         let (world, pause) = (self.world.clone(), self.pause.clone());
-        let act: Box<dyn FnOnce(&mut World) -> io::Result<T>> = Box::new(act);
         async move {
             if let Some(pause) = pause {
                 pause().await;
@@ -737,6 +737,24 @@ pub(crate) mod tests {
         run(disk.make_resident(&file, 0, 4096 - 1)).unwrap();
         assert_eq!(disk.read_resident(&file, 4_090, &mut buffer).unwrap(), Some(6));
         assert!(!disk.is_resident(&file, 4_090, 7) && disk.is_resident(&file, 4_090, 6));
+    }
+
+    #[test]
+    fn an_operation_waits_for_the_pause_and_a_read_of_the_cache_does_not() {
+        let (disk, file, path) = disk_with_file(b"");
+        let gate = Rc::new(std::cell::Cell::new(false));
+        let seen = gate.clone();
+        let pause: Pause = Rc::new(move || {
+            let gate = seen.clone();
+            Box::pin(std::future::poll_fn(move |_| if gate.get() { Poll::Ready(()) } else { Poll::Pending }))
+        });
+        let paused = disk.with_pause(pause);
+        let mut append = Box::pin(paused.append(&file, 0, vec![BytesMut::from("x")]));
+        assert!(append.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(paused.read_resident(&file, 0, &mut [0; 4]).unwrap(), Some(0));
+        gate.set(true);
+        run(append).unwrap();
+        assert_eq!(disk.contents(&path).unwrap(), b"x");
     }
 
     #[test]

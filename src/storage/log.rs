@@ -410,11 +410,12 @@ impl<D: Disk> Log<D> {
 
     /// A number below the setting, drawn from the names so that a run repeats itself.
     fn segment_jitter_ms(&self) -> i64 {
-        let name = format!("{}/{}", self.topic_partition, self.active.base_offset);
-        match self.config.segment_jitter_ms {
-            0 => 0,
-            jitter_ms => i64::from(crc32fast::hash(name.as_bytes())).rem_euclid(jitter_ms.max(1)),
+        let jitter_ms = self.config.segment_jitter_ms;
+        if jitter_ms <= 0 {
+            return 0;
         }
+        let name = format!("{}/{}", self.topic_partition, self.active.base_offset);
+        i64::from(crc32fast::hash(name.as_bytes())) % jitter_ms
     }
 
     fn push_staged(&mut self, data: BytesMut, header: &BatchHeader) {
@@ -535,5 +536,7 @@ fn copy_small_together(pieces: Vec<BytesMut>) -> Vec<BytesMut> {
     out
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

@@ -28,8 +28,8 @@ use crate::storage::log::{LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, Log
 use crate::storage::offset_index::{ENTRY_BYTES, OffsetIndex, relative_offset};
 use crate::storage::producer_state::{ProducerState, SNAPSHOT_BYTES_MAX};
 use crate::storage::segment::{
-    ActiveSegment, ClosedSegment, INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, TRANSACTION_INDEX,
-    WrittenBatch, parse_segment_name, segment_path,
+    ActiveSegment, BASE_OFFSET_MAX, ClosedSegment, INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX,
+    TRANSACTION_INDEX, WrittenBatch, parse_segment_name, segment_path,
 };
 use crate::storage::time_index::TimeIndex;
 
@@ -121,6 +121,8 @@ pub(super) async fn open<D: Disk>(
     wall: WallMs,
 ) -> Result<Log<D>, LogError> {
     let directory = log_dir.join(topic_partition.to_string());
+    let log_start_offset = last_stop.log_start_offset.clamp(0, BASE_OFFSET_MAX);
+    let last_stop = LastStop { log_start_offset, ..last_stop };
     let (entries, is_new) = match disk.list(&directory).await {
         Ok(entries) => (entries, false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -304,6 +306,7 @@ impl<D: Disk> Recovery<D> {
         let mut scanner = Scanner::new(self.disk.clone(), active.file.clone(), start, length);
         loop {
             match scanner.next().await.map_err(LogError::io_at(&log_path))? {
+                Scanned::Entry { entry, .. } if !follows(&active, &entry) => return Ok(None),
                 Scanned::Entry { position, entry } => {
                     active.note_indexed_batch(&WrittenBatch::of_entry(&entry, position));
                 }
@@ -339,14 +342,11 @@ impl<D: Disk> Recovery<D> {
         let mut active = ActiveSegment::new(base_offset, file, &self.config, self.wall);
         let log_path = self.path(base_offset, LOG);
         let mut scanner = Scanner::new(self.disk.clone(), active.file.clone(), 0, length);
-        let mut next_offset = base_offset;
         while let Scanned::Entry { position, entry } = scanner.next().await.map_err(LogError::io_at(&log_path))? {
-            let follows = entry.base_offset >= next_offset && relative_offset(base_offset, entry.last_offset).is_some();
             let whole = scanner.bytes(position, entry.bytes as usize).await.map_err(LogError::io_at(&log_path))?;
-            if !follows || whole.len() as u64 != entry.bytes || !entry.is_valid(whole) {
+            if !follows(&active, &entry) || whole.len() as u64 != entry.bytes || !entry.is_valid(whole) {
                 break;
             }
-            next_offset = entry.last_offset + 1;
             if entry.leader_epoch >= 0 && self.epochs.latest().is_none_or(|latest| entry.leader_epoch > latest) {
                 self.epochs.assign(entry.leader_epoch, entry.base_offset);
             }
@@ -457,6 +457,20 @@ impl<D: Disk> Recovery<D> {
         })
     }
 
+    /// Removes the snapshots of earlier stops: those at a segment's base are kept, and the newest of the others if it is
+    /// past them all (Kafka 3.9 `ProducerStateManager.removeStraySnapshots`).
+    async fn remove_stray_snapshots(&mut self) -> Result<(), LogError> {
+        let bases = &self.files.logs;
+        let newest = self.files.snapshots.last().copied();
+        let strays = self.files.snapshots.iter().copied().filter(|offset| !bases.contains_key(offset));
+        let strays: Vec<_> = strays.filter(|offset| Some(*offset) != newest).collect();
+        for offset in strays {
+            self.files.snapshots.remove(&offset);
+            self.remove(&self.path(offset, SNAPSHOT)).await?;
+        }
+        Ok(())
+    }
+
     /// The newest sound snapshot and the batches behind it. Also the offset of that snapshot.
     async fn load_producers(
         &mut self,
@@ -465,6 +479,7 @@ impl<D: Disk> Recovery<D> {
         log_start_offset: Offset,
     ) -> Result<(ProducerState, Option<Offset>), LogError> {
         let had_snapshots = !self.files.snapshots.is_empty();
+        self.remove_stray_snapshots().await?;
         let mut newest = None;
         while let Some(offset) = self.files.snapshots.pop_last() {
             let path = self.path(offset, SNAPSHOT);
@@ -516,6 +531,11 @@ impl<D: Disk> Recovery<D> {
         let path = self.path(active.base_offset, LOG);
         replay_segment(scanner, from, producers).await.map_err(LogError::io_at(&path))
     }
+}
+
+/// Whether an entry's offsets are behind those before it, and such that the segment's indexes can hold them.
+fn follows<F>(active: &ActiveSegment<F>, entry: &Entry) -> bool {
+    entry.base_offset >= end_offset(active) && relative_offset(active.base_offset, entry.last_offset).is_some()
 }
 
 fn end_offset<F>(active: &ActiveSegment<F>) -> Offset {

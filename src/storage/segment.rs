@@ -33,11 +33,15 @@ pub fn segment_path(directory: &Path, base_offset: Offset, extension: &str) -> P
     directory.join(format!("{base_offset:020}.{extension}"))
 }
 
+/// The largest offset that a file's name or a checkpoint may start a log from: sums of offsets must not overflow.
+pub const BASE_OFFSET_MAX: Offset = Offset::MAX / 2;
+
 /// Base offset and extension of a segment's file, if the name is of that form.
 pub fn parse_segment_name(name: &str) -> Option<(Offset, &str)> {
     let (digits, extension) = name.split_once('.')?;
-    let is_offset = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    Some((is_offset.then(|| digits.parse().ok()).flatten()?, extension))
+    let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let base_offset = is_number.then(|| digits.parse().ok()).flatten()?;
+    (base_offset <= BASE_OFFSET_MAX).then_some((base_offset, extension))
 }
 
 /// A batch in the active segment.
@@ -243,7 +247,7 @@ mod tests {
         assert_eq!(path, Path::new("/d/00000000000000001234.log"));
         assert_eq!(parse_segment_name("00000000000000001234.log"), Some((1234, "log")));
         assert_eq!(parse_segment_name("00000000000000001234.log.deleted"), Some((1234, "log.deleted")));
-        for name in ["leader-epoch-checkpoint", "1234.log", "0000000000000000123x.log", "99999999999999999999.log"] {
+        for name in ["leader-epoch-checkpoint", "1234.log", "0000000000000000123x.log", "09223372036854775807.log"] {
             assert_eq!(parse_segment_name(name), None, "{name}");
         }
     }

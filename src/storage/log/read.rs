@@ -62,6 +62,8 @@ enum Place {
     PastEnd,
 }
 
+type OpenSegment<'a, F> = (&'a ClosedSegment<F>, &'a ClosedFiles<F>);
+
 /// A segment as a read sees it.
 struct Source<'a, F> {
     file: &'a Arc<F>,
@@ -88,14 +90,15 @@ impl<D: Disk> Log<D> {
     fn find_range(&self, offset: Offset, bytes_max: u64, ceiling: Offset) -> Result<Read<D::File>, Read<D::File>> {
         let mut segment = self.segment_of(offset);
         loop {
-            if let Place::At(first) = self.locate(segment, offset)? {
-                if first.base_offset >= ceiling {
-                    return Ok(Read::Empty);
-                }
-                return self.range_from(segment, first, bytes_max, ceiling);
+            // Compaction can leave a gap behind a segment's last batch, and segments without any. Those are passed over
+            // unopened: a row of them must not need more open files than a log may have.
+            let is_empty = self.closed.get(&segment).is_some_and(|closed| closed.size == 0);
+            let place = if is_empty { Place::PastEnd } else { self.locate(segment, offset)? };
+            match place {
+                Place::At(first) if first.base_offset >= ceiling => return Ok(Read::Empty),
+                Place::At(first) => return self.range_from(segment, first, bytes_max, ceiling),
+                Place::PastEnd => segment = self.next_segment(segment).ok_or(Read::Empty)?,
             }
-            // Compaction can leave a gap behind a segment's last batch.
-            segment = self.next_segment(segment).ok_or(Read::Empty)?;
         }
     }
 
@@ -153,7 +156,7 @@ impl<D: Disk> Log<D> {
         Ok(Source { file: &files.log, fence: &closed.fence, size: closed.size, end_offset })
     }
 
-    fn closed_files(&self, segment: Offset) -> Result<(&ClosedSegment<D::File>, &ClosedFiles<D::File>), Read<D::File>> {
+    fn closed_files(&self, segment: Offset) -> Result<OpenSegment<'_, D::File>, Read<D::File>> {
         let closed = self.closed.get(&segment);
         let files = closed.and_then(|closed| Some((closed, closed.files.as_ref()?)));
         let (closed, files) = files.ok_or(Read::NeedSegment { base_offset: segment })?;

@@ -1,0 +1,144 @@
+//! Directories that Kafka 3.9 left, opened, read and closed: its bytes are ours.
+//!
+//! `tests/golden/kafka-3.9/unclean` is what a killed Kafka left; `clean` is the same after that Kafka recovered it and
+//! stopped in order (without the `.log` files, which are the same bytes). `clean.json` holds what clients fetched from it.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::record::batch::{Record, batches, decode_records};
+use crate::sim::disk::FakeDisk;
+use crate::sim::disk::tests::run;
+use crate::storage::log_dir::parse_directory_name;
+
+/// What that Kafka was started with.
+fn config(topic: &str) -> LogConfig {
+    let defaults = LogConfig { segment_bytes: 1 << 20, segment_index_bytes: 4096, ..LogConfig::default() };
+    match topic {
+        "rolled" => LogConfig { segment_bytes: 16384, index_interval_bytes: 1024, ..defaults },
+        "deleted-records" | "compacted" => LogConfig { segment_bytes: 16384, ..defaults },
+        _ => defaults,
+    }
+}
+
+fn golden(part: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/kafka-3.9").join(part)
+}
+
+fn partitions() -> Vec<TopicPartition> {
+    let names = fs::read_dir(golden("unclean")).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut partitions: Vec<_> = names.filter_map(|name| parse_directory_name(&name.to_string_lossy())).collect();
+    partitions.sort();
+    assert_eq!(partitions.len(), 15);
+    partitions
+}
+
+/// The files of a golden partition by name.
+fn files(part: &str, partition: &TopicPartition) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(golden(part).join(partition.to_string())).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).unwrap())).collect()
+}
+
+fn disk_with(files: &BTreeMap<String, Vec<u8>>, partition: &TopicPartition) -> FakeDisk {
+    let disk = FakeDisk::new();
+    let directory = Path::new("/data").join(partition.to_string());
+    files.iter().for_each(|(name, data)| disk.put(&directory.join(name), data));
+    disk
+}
+
+fn open(disk: &FakeDisk, partition: &TopicPartition, last_stop: LastStop) -> Log<FakeDisk> {
+    let config = config(&partition.topic);
+    // Inside the producer ids' life time.
+    let wall = 1_795_305_900_000;
+    run(Log::open(disk.clone(), "/data".into(), partition.clone(), TopicId::ZERO, config, last_stop, wall)).unwrap()
+}
+
+fn log_start_offset(partition: &TopicPartition) -> Offset {
+    let file = fs::read(golden("clean/log-start-offset-checkpoint")).unwrap();
+    crate::storage::checkpoint::parse_offsets(&file).unwrap().get(partition).copied().unwrap_or(0)
+}
+
+/// A record as `clean.json` lists it: offset, timestamp, key null, value null, header count, codec of its batch, producer id,
+/// producer epoch and base sequence of its batch, control.
+fn listed(header: &BatchHeader, record: &Record) -> Value {
+    json!([
+        record.offset,
+        record.timestamp,
+        record.key.is_none(),
+        record.value.is_none(),
+        record.headers.len(),
+        format!("{:?}", header.codec().unwrap()).to_lowercase(),
+        header.producer_id,
+        header.producer_epoch,
+        header.base_sequence,
+        header.is_control()
+    ])
+}
+
+fn seen_by_clients(partition: &TopicPartition) -> Vec<Value> {
+    let json: Value = serde_json::from_slice(&fs::read(golden("clean.json")).unwrap()).unwrap();
+    json[&partition.to_string()]["records"].as_array().unwrap().clone()
+}
+
+fn seen_in(log: &mut Log<FakeDisk>) -> Vec<Value> {
+    let mut out = Vec::new();
+    let mut offset = log.log_start_offset();
+    loop {
+        match log.read(offset, 1 << 20, log.log_end_offset()) {
+            Read::Range { range, .. } => {
+                let bytes = range.file.bytes_at(range.position, range.length);
+                for (header, batch) in batches(&bytes).map(Result::unwrap) {
+                    let records = decode_records(batch, 1 << 20).unwrap();
+                    out.extend(records.iter().map(|record| listed(&header, record)));
+                    offset = header.last_offset() + 1;
+                }
+            }
+            Read::NeedSegment { base_offset } => {
+                let loaded = run(log.load_segment(base_offset));
+                log.finish_load_segment(loaded).unwrap();
+            }
+            Read::Empty => return out,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_killed_kafkas_directory_is_recovered_and_closed_to_the_bytes_that_kafka_made_of_it() {
+    for partition in partitions() {
+        let disk = disk_with(&files("unclean", &partition), &partition);
+        let log_start_offset = log_start_offset(&partition);
+        let log = open(&disk, &partition, LastStop { unclean: true, recovery_point: 0, log_start_offset });
+        run(log.close()).unwrap();
+        let directory = Path::new("/data").join(partition.to_string());
+        for (name, data) in files("clean", &partition) {
+            if name == LEADER_EPOCH_CHECKPOINT {
+                // Kafka rewrites it when the log start moves, we with the next epoch.
+                continue;
+            }
+            let ours = disk.contents(&directory.join(&name));
+            assert_eq!(ours.unwrap(), data, "{partition} {name}");
+        }
+    }
+}
+
+#[test]
+fn a_cleanly_stopped_kafkas_directory_holds_what_its_clients_fetched() {
+    for partition in partitions() {
+        let mut all = files("clean", &partition);
+        let logs = files("unclean", &partition).into_iter().filter(|(name, _)| name.ends_with(".log"));
+        all.extend(logs);
+        let disk = disk_with(&all, &partition);
+        let log_start_offset = log_start_offset(&partition);
+        let last_stop = LastStop { unclean: false, recovery_point: 0, log_start_offset };
+        let mut log = open(&disk, &partition, last_stop);
+        assert_eq!(seen_in(&mut log), seen_by_clients(&partition), "{partition}");
+        run(log.close()).unwrap();
+        let directory = Path::new("/data").join(partition.to_string());
+        for (name, data) in all {
+            assert_eq!(disk.contents(&directory.join(&name)).unwrap(), data, "{partition} {name} is untouched");
+        }
+    }
+}
