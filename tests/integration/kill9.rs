@@ -46,6 +46,12 @@ fn payload(seed: u64, partition: i32, number: i64) -> Vec<u8> {
     (0..words).flat_map(|word| mix(start ^ word).to_le_bytes()).collect()
 }
 
+/// Timestamps must be of today: the broker forgets producers that have been silent for a day by them, as Kafka does.
+fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock past 1970");
+    i64::try_from(since.as_millis()).expect("milliseconds fit")
+}
+
 struct Batch {
     first_number: i64,
     bytes: BytesMut,
@@ -72,7 +78,7 @@ impl Production {
         let mut builder = BatchBuilder::new(Codec::None).producer(self.producer_id, 0, sequence);
         for number in first_number..self.next_number {
             let value = payload(seed, self.partition, number);
-            builder.push(number, Some(&number.to_be_bytes()), Some(&value), &[]);
+            builder.push(wall_ms(), Some(&number.to_be_bytes()), Some(&value), &[]);
         }
         Batch { first_number, bytes: builder.build() }
     }

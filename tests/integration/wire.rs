@@ -119,8 +119,10 @@ impl Wire {
         }
     }
 
+    /// A new producer id and its epoch, for an idempotent producer.
     pub fn new_producer(&mut self) -> (i64, i16) {
-        let response = ask!(self, 4, InitProducerIdRequest::default(), InitProducerIdResponse);
+        let request = InitProducerIdRequest { transactional_id: None, ..Default::default() };
+        let response = ask!(self, 4, request, InitProducerIdResponse);
         assert_eq!(response.error_code, 0);
         (response.producer_id, response.producer_epoch)
     }
