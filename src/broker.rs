@@ -333,7 +333,7 @@ fn on_own_ring<T: 'static, F: Future<Output = T> + 'static>(
     let executor = Executor::new(doorbell.clone());
     let ring = uring::Ring::new(START_RING_DEPTH).map_err(probe::explain)?;
     let counters = Arc::new(ShardCounters::default());
-    let limits = DiskLimits::of(log_dir, 0);
+    let limits = DiskLimits::of(log_dir, 0, true);
     let platform = LinuxPlatform::new(ring, executor.clone(), helper.clone(), work.clone(), limits, counters);
     let result = Rc::new(std::cell::RefCell::new(None));
     let (place, future) = (Rc::clone(&result), job(platform.clone()));
@@ -438,7 +438,7 @@ impl ShardThread {
         let doorbell = EventDoorbell::new()?;
         let executor = Executor::new(doorbell.clone());
         let ring = uring::Ring::new(self.config.ring_depth)?;
-        let limits = DiskLimits::of(&self.config.log_dir, self.config.cold_bytes_max);
+        let limits = DiskLimits::of(&self.config.log_dir, self.config.cold_bytes_max, self.config.cachestat);
         let counters = Arc::clone(&self.counters);
         let platform =
             LinuxPlatform::new(ring, executor, self.helper.clone(), self.work.clone(), limits, Arc::clone(&counters));

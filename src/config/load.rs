@@ -46,6 +46,7 @@ pub struct ServeOptions {
     pub ring_depth: Option<u32>,
     pub durability: Option<Durability>,
     pub cold_bytes_max: Option<u64>,
+    pub no_cachestat: bool,
     pub validation: Option<Validation>,
 }
 
@@ -279,6 +280,7 @@ impl Settings {
             ring_depth: options.ring_depth.unwrap_or(RING_DEPTH_DEFAULT),
             durability: options.durability.unwrap_or(Durability::PageCache),
             cold_bytes_max: options.cold_bytes_max.unwrap_or(COLD_BYTES_MAX_DEFAULT),
+            cachestat: !options.no_cachestat,
             validation: options.validation.unwrap_or(Validation::Kafka),
             warnings,
         })

@@ -116,6 +116,8 @@ pub struct Config {
     pub durability: Durability,
     /// `--cold-bytes-max`: bytes per shard that may be on their way from the device for cold readers.
     pub cold_bytes_max: u64,
+    /// Not `--no-cachestat`: `cachestat(2)` says what is resident, where the kernel has it.
+    pub cachestat: bool,
     pub validation: Validation,
 
     /// What to say at start: unknown names, settings that are not applied yet.
