@@ -19,7 +19,7 @@ use crate::base::ids::ShardId;
 use crate::config::topic::TimestampType as ConfiguredTimestamp;
 use crate::config::{TopicConfig, Validation};
 use crate::executor::either;
-use crate::metadata::image::TopicImage;
+use crate::metadata::image::{ClusterImage, TopicImage};
 use crate::partition::append::{AppendFailure, Appended};
 use crate::platform::{Clock, Platform, Tasks};
 use crate::protocol::header::{RequestHeader, begin_response, finish_frame};
@@ -99,7 +99,7 @@ impl Plan {
     ) -> Result<Plan, WireError> {
         let version = header.api_version;
         let image = context.image();
-        let held = body.clone_structure(version)?;
+        let held = Structure::decode(&body, version, &image)?;
         let mut plan = Plan {
             version,
             correlation_id: header.correlation_id,
@@ -111,10 +111,12 @@ impl Plan {
         let replicated_within = (held.acks == -1).then(|| Duration::from_millis(held.timeout_ms.max(0) as u64));
         let mut taken = 0;
         let mut place = 0;
-        for (name, partitions) in held.topics {
-            let topic = image.topic(&name);
+        for (asked, partitions) in held.topics {
+            let (topic, name) = match &asked {
+                Asked::Known(topic) => (Some(topic), Arc::clone(&topic.name)),
+                Asked::Unknown(name) => (None, Arc::clone(name)),
+            };
             let refused = held.refusal.or_else(|| refused_topic(topic, admin));
-            let name = topic.map_or_else(|| Arc::from(name), |topic| Arc::clone(&topic.name));
             let mut answers = Vec::with_capacity(partitions.len());
             for (index, records) in partitions {
                 let mut answer = PartitionProduceResponse { index, base_offset: -1, ..Default::default() };
@@ -157,12 +159,17 @@ impl Plan {
 
     /// Hands the batches to their owners; their order is settled when the returned future has been polled once.
     pub async fn run<P: Platform>(mut self, context: &Context<P>, owners: &impl Owners<P>) -> Option<Outcome> {
-        let work = std::mem::take(&mut self.work);
-        let mut asked: Vec<_> = Vec::with_capacity(work.len());
-        for (owner, work) in work {
-            asked.push(Box::pin(owners.produce(owner, work)));
-        }
-        let done = crate::executor::all(asked).await;
+        let mut work = std::mem::take(&mut self.work);
+        let done = match work.pop() {
+            // Nearly every request concerns one owner.
+            Some((owner, work_of_one)) if work.is_empty() => vec![owners.produce(owner, work_of_one).await],
+            Some(last) => {
+                work.push(last);
+                let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.produce(owner, work)));
+                crate::executor::all(asked.collect()).await
+            }
+            None => Vec::new(),
+        };
         let mut answers: Vec<&mut PartitionProduceResponse> =
             self.topics.iter_mut().flat_map(|topic| topic.answers.iter_mut()).collect();
         for Done { place, result } in done.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten() {
@@ -270,16 +277,18 @@ struct Structure {
     timeout_ms: i32,
     /// What the whole request is refused with.
     refusal: Option<ErrorCode>,
-    topics: Vec<(String, Vec<(i32, Option<Range<usize>>)>)>,
+    topics: Vec<(Asked, Vec<(i32, Option<Range<usize>>)>)>,
 }
 
-trait CloneStructure {
-    fn clone_structure(&self, version: i16) -> Result<Structure, WireError>;
+/// A topic as a request names it.
+enum Asked {
+    Known(Arc<TopicImage>),
+    Unknown(Arc<str>),
 }
 
-impl CloneStructure for BytesMut {
-    fn clone_structure(&self, version: i16) -> Result<Structure, WireError> {
-        let request = ProduceRequest::decode(self, version)?;
+impl Structure {
+    fn decode(body: &[u8], version: i16, image: &ClusterImage) -> Result<Structure, WireError> {
+        let request = ProduceRequest::decode(body, version)?;
         let refusal = if !(-1..=1).contains(&request.acks) {
             Some(ErrorCode::InvalidRequiredAcks)
         } else if request.transactional_id.is_some() {
@@ -288,8 +297,12 @@ impl CloneStructure for BytesMut {
             None
         };
         let topics = request.topic_data.into_iter().map(|topic| {
+            let asked = match image.topic(topic.name) {
+                Some(known) => Asked::Known(Arc::clone(known)),
+                None => Asked::Unknown(Arc::from(topic.name)),
+            };
             let partitions = topic.partition_data.into_iter().map(|partition| (partition.index, partition.records));
-            (topic.name.to_owned(), partitions.collect())
+            (asked, partitions.collect())
         });
         Ok(Structure { acks: request.acks, timeout_ms: request.timeout_ms, refusal, topics: topics.collect() })
     }

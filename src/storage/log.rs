@@ -225,9 +225,9 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// At rest. `touched`: opening the log changed files already.
-    pub(super) fn new(touched: bool) -> Run {
-        Run { touched, ..Run::default() }
+    /// At rest at `wall`. `touched`: opening the log changed files already.
+    pub(super) fn new(touched: bool, wall: WallMs) -> Run {
+        Run { touched, producers_expired_at: wall, ..Run::default() }
     }
 }
 

@@ -453,7 +453,7 @@ impl<D: Disk> Recovery<D> {
             producers,
             epochs: self.epochs,
             last_snapshot,
-            run: Run::new(self.changed),
+            run: Run::new(self.changed, self.wall),
         })
     }
 
@@ -503,6 +503,8 @@ impl<D: Disk> Recovery<D> {
             None if !self.last_stop.unclean && !had_snapshots => (log_end_offset, ProducerState::default()),
             None => (log_start_offset, ProducerState::default()),
         };
+        // Only what the snapshot holds (Kafka 3.9 `ProducerStateManager.loadFromSnapshot`): a producer whose records are
+        // old by their own timestamps keeps its window until the first periodic look.
         producers.expire(self.wall, self.config.producer_id_expiration_ms);
         if from < log_end_offset {
             self.replay(active, from, &mut producers).await?;

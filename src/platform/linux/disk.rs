@@ -122,8 +122,10 @@ impl LinuxDisk {
         if self.0.slow_until.get().is_some_and(|until| start < until) {
             return None;
         }
+        let switches = sys::voluntary_switches();
         let result = pwrite_all(file.as_fd(), position, data);
-        if start.elapsed() > INLINE_WRITE_SLOW {
+        // A thread that only lost its core to another has not waited for the disk.
+        if start.elapsed() > INLINE_WRITE_SLOW && sys::voluntary_switches() != switches {
             self.0.slow_until.set(Some(Instant::now() + SLOW_FOR));
         }
         Some(result)

@@ -709,3 +709,26 @@ fn blocks_are_reserved_ahead_of_a_busy_log_and_given_back_at_the_roll() {
     assert_eq!(disk.counts()["set_length"], cuts + 3, "the log and both indexes");
     assert!(disk.contents(&path).unwrap().len() < INDEX_FILE_BYTES_MAX);
 }
+
+#[test]
+fn a_producer_of_old_records_keeps_its_window_over_a_kill() {
+    let disk = FakeDisk::new();
+    let tp = || TopicPartition { topic: "t".into(), partition: 0 };
+    // Its records say 1970 (a backfill), the clock says today.
+    let today = 1_700_000_000_000;
+    let open_today = |disk: &FakeDisk| {
+        run(Log::open(disk.clone(), PathBuf::from("/data"), tp(), TOPIC_ID, LogConfig::default(), KILLED, today))
+            .unwrap()
+    };
+    let stage_today = |log: &mut Log<FakeDisk>| {
+        let batch = idempotent(7, 0, 3);
+        let header = BatchHeader::parse(&batch).unwrap();
+        log.stage(batch, &header, 0, today + 1)
+    };
+    let mut log = open_today(&disk);
+    assert!(matches!(stage_today(&mut log), Staged::Written { base_offset: 0, .. }));
+    write(&mut log).unwrap();
+    drop(log);
+    let mut log = open_today(&disk.restart());
+    assert!(matches!(stage_today(&mut log), Staged::Duplicate { base_offset: 0, last_offset: 2, .. }));
+}
