@@ -7,7 +7,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -23,7 +22,7 @@ use futures_channel::oneshot;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::base::ids::{Offset, ShardId, TopicPartition};
+use crate::base::ids::ShardId;
 use crate::cli::banner;
 use crate::config::{Config, Endpoint};
 use crate::controller::node::{MetadataNode, NodeSettings, StartError as NodeError};
@@ -33,13 +32,16 @@ use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread::{self as metadata_thread, Inbox, MetadataHandle};
 use crate::metrics::ShardCounters;
 use crate::net::listener::Listener;
+use crate::partition::partition::LogCheckpoint;
 use crate::platform::linux::{DiskLimits, LinuxPlatform, LinuxSocket};
 use crate::platform::{Clock, Disk, Platform, Random, Tasks};
+use crate::shard::checkpoints;
 use crate::shard::mailbox::{CREDITS_DEFAULT, Mailboxes};
 use crate::shard::message::Message;
 use crate::shard::metadata_inputs::LastStops;
 use crate::shard::run;
-use crate::shard::shard::{ClosedLog, Shard, ShardLimits, ShardParts};
+use crate::shard::shard::{Shard, ShardLimits, ShardParts};
+
 use crate::storage::log_dir::{self, LogDirError, LogDirScan, MetaProperties};
 use crate::sys;
 use crate::uring::doorbell::EventDoorbell;
@@ -61,6 +63,9 @@ const SHARD_INPUTS_MAX: usize = 1024;
 
 /// Submission entries of the ring that the start and the stop use for themselves.
 const START_RING_DEPTH: u32 = 64;
+
+/// What the clean-shutdown marker says where no ZooKeeper gives brokers epochs.
+const NO_BROKER_EPOCH: i64 = -1;
 
 /// Exit code when a second signal cuts an orderly stop short.
 const EXIT_FORCED: i32 = 130;
@@ -165,7 +170,7 @@ pub struct Broker {
 
 struct ShardHandle {
     stop: Sender<()>,
-    closed: std::sync::mpsc::Receiver<Vec<ClosedLog>>,
+    closed: std::sync::mpsc::Receiver<Vec<LogCheckpoint>>,
     thread: JoinHandle<()>,
 }
 
@@ -261,21 +266,11 @@ impl Broker {
         self.metadata_thread.join().map_err(|_| StartError::ShardEnded)?;
         let log_dir = self.config.log_dir.clone();
         on_own_ring(&self.config.log_dir, &self.helper, &self.work, |platform| async move {
-            write_checkpoints(platform.disk(), &log_dir, &closed).await
+            checkpoints::write(platform.disk(), &log_dir, &closed).await?;
+            log_dir::write_clean_shutdown(platform.disk(), &log_dir, NO_BROKER_EPOCH).await
         })??;
         Ok(())
     }
-}
-
-/// Recovery points, log starts and high watermarks, and then the marker that says they are all there.
-async fn write_checkpoints<D: Disk>(disk: &D, log_dir: &Path, closed: &[ClosedLog]) -> Result<(), LogDirError> {
-    let offsets = |of: fn(&ClosedLog) -> Offset| -> BTreeMap<TopicPartition, Offset> {
-        closed.iter().map(|log| (log.topic_partition.clone(), of(log))).collect()
-    };
-    log_dir::write_offsets(disk, log_dir, log_dir::RECOVERY_POINTS, &offsets(|log| log.recovery_point)).await?;
-    log_dir::write_offsets(disk, log_dir, log_dir::LOG_START_OFFSETS, &offsets(|log| log.log_start_offset)).await?;
-    log_dir::write_offsets(disk, log_dir, log_dir::HIGH_WATERMARKS, &offsets(|log| log.high_watermark)).await?;
-    log_dir::write_clean_shutdown(disk, log_dir, -1).await
 }
 
 /// Creates the directory if it is missing and takes its lock, as Kafka does (`LogManager.lockLogDirs`).
@@ -338,7 +333,7 @@ fn on_own_ring<T: 'static, F: Future<Output = T> + 'static>(
     let executor = Executor::new(doorbell.clone());
     let ring = uring::Ring::new(START_RING_DEPTH).map_err(probe::explain)?;
     let counters = Arc::new(ShardCounters::default());
-    let limits = DiskLimits::of(log_dir, 0);
+    let limits = DiskLimits::of(log_dir, 0, true);
     let platform = LinuxPlatform::new(ring, executor.clone(), helper.clone(), work.clone(), limits, counters);
     let result = Rc::new(std::cell::RefCell::new(None));
     let (place, future) = (Rc::clone(&result), job(platform.clone()));
@@ -423,7 +418,7 @@ struct ShardThread {
     connections: Receiver<OwnedFd>,
     listener: Option<oneshot::Receiver<(Listener, Targets)>>,
     stop: Receiver<()>,
-    closed: std::sync::mpsc::Sender<Vec<ClosedLog>>,
+    closed: std::sync::mpsc::Sender<Vec<LogCheckpoint>>,
 }
 
 impl ShardThread {
@@ -443,7 +438,7 @@ impl ShardThread {
         let doorbell = EventDoorbell::new()?;
         let executor = Executor::new(doorbell.clone());
         let ring = uring::Ring::new(self.config.ring_depth)?;
-        let limits = DiskLimits::of(&self.config.log_dir, self.config.cold_bytes_max);
+        let limits = DiskLimits::of(&self.config.log_dir, self.config.cold_bytes_max, self.config.cachestat);
         let counters = Arc::clone(&self.counters);
         let platform =
             LinuxPlatform::new(ring, executor, self.helper.clone(), self.work.clone(), limits, Arc::clone(&counters));

@@ -1,8 +1,9 @@
 //! A shard: one thread, one ring, its connections and its partitions.
 //!
 //! `run` is the loop; `dispatch` brings a frame to its handler; `message` and `mailbox` are all that crosses cores;
-//! `metadata_inputs` does what the metadata thread says.
+//! `metadata_inputs` does what the metadata thread says; `checkpoints` writes down how far the logs are.
 
+pub mod checkpoints;
 pub mod dispatch;
 pub mod mailbox;
 pub mod message;

@@ -99,11 +99,6 @@ const SYS_CACHESTAT: libc::c_long = 451;
 /// Set once the kernel has said that it has no cachestat (before 6.5), so that it is asked once.
 static CACHESTAT_MISSING: AtomicBool = AtomicBool::new(false);
 
-/// Forces [`pages_cached`] to answer `Unsupported`, to run the fallback on a kernel that has the call.
-pub fn disable_cachestat() {
-    CACHESTAT_MISSING.store(true, Ordering::Relaxed);
-}
-
 /// How many pages of a range are in the page cache, by `cachestat(2)` (Linux 6.5). A page on its way from the disk
 /// counts as present. `Unsupported` on older kernels.
 pub fn pages_cached(file: BorrowedFd<'_>, position: u64, length: u64) -> io::Result<u64> {
@@ -119,7 +114,7 @@ pub fn pages_cached(file: BorrowedFd<'_>, position: u64, length: u64) -> io::Res
     match result {
         Ok(_) => Ok(stat.cached),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-            disable_cachestat();
+            CACHESTAT_MISSING.store(true, Ordering::Relaxed);
             Err(io::ErrorKind::Unsupported.into())
         }
         Err(error) => Err(error),

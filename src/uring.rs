@@ -13,3 +13,6 @@ pub mod ring;
 
 pub use op::{Op, Stream};
 pub use ring::Ring;
+
+#[cfg(test)]
+mod tests;

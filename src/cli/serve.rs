@@ -73,6 +73,10 @@ pub struct ServeArguments {
     #[arg(long, value_name = "BYTES", value_parser = bytes, default_value_t = COLD_BYTES_MAX_DEFAULT, overrides_with = "cold_bytes_max")]
     pub cold_bytes_max: u64,
 
+    /// Do not ask cachestat(2) what is in the page cache (Linux before 6.5 has none); read to find out instead
+    #[arg(long, overrides_with = "no_cachestat")]
+    pub no_cachestat: bool,
+
     /// How far compressed batches are checked on arrival
     #[arg(long, value_name = "HOW", default_value = "kafka", overrides_with = "validate")]
     pub validate: ValidateFlag,
@@ -97,6 +101,7 @@ impl ServeArguments {
             ring_depth: Some(self.ring_depth),
             durability: Some(self.durability),
             cold_bytes_max: Some(self.cold_bytes_max),
+            no_cachestat: self.no_cachestat,
             validation: Some(match self.validate {
                 ValidateFlag::Kafka => Validation::Kafka,
                 ValidateFlag::Full => Validation::Full,

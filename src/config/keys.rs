@@ -142,7 +142,7 @@ pub const BROKER_KEYS: &[BrokerKey] = &[
     applied("log.dirs", Kind::Text, ""),
     kept("log.flush.interval.messages", Kind::long(1), MAX_LONG),
     kept("log.flush.interval.ms", LONG, ""),
-    kept("log.flush.offset.checkpoint.interval.ms", Kind::int(0), "60000"),
+    applied("log.flush.offset.checkpoint.interval.ms", Kind::int(0), "60000"),
     kept("log.flush.scheduler.interval.ms", LONG, MAX_LONG),
     kept("log.flush.start.offset.checkpoint.interval.ms", Kind::int(0), "60000"),
     applied("log.index.interval.bytes", Kind::int(0), "4096"),

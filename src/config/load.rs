@@ -26,6 +26,9 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Submission entries of a shard's ring.
 pub const RING_DEPTH_DEFAULT: u32 = 512;
 
+/// Kafka takes 0 and would write the checkpoints without a pause.
+const CHECKPOINT_INTERVAL_MS_MIN: u32 = 100;
+
 /// Bytes per shard on their way from the device for cold readers.
 pub const COLD_BYTES_MAX_DEFAULT: u64 = 16 * 1024 * 1024;
 
@@ -43,6 +46,7 @@ pub struct ServeOptions {
     pub ring_depth: Option<u32>,
     pub durability: Option<Durability>,
     pub cold_bytes_max: Option<u64>,
+    pub no_cachestat: bool,
     pub validation: Option<Validation>,
 }
 
@@ -260,6 +264,10 @@ impl Settings {
             transaction_state_log_segment_bytes: self.int("transaction.state.log.segment.bytes"),
             socket_request_max_bytes: self.unsigned("socket.request.max.bytes"),
             fetch_max_bytes: self.unsigned("fetch.max.bytes"),
+            log_flush_offset_checkpoint_interval_ms: self
+                .unsigned("log.flush.offset.checkpoint.interval.ms")
+                .max(CHECKPOINT_INTERVAL_MS_MIN)
+                .into(),
             queued_max_requests: self.unsigned("queued.max.requests"),
             socket_listen_backlog_size: self.unsigned("socket.listen.backlog.size"),
             socket_send_buffer_bytes: self.buffer("socket.send.buffer.bytes"),
@@ -272,6 +280,7 @@ impl Settings {
             ring_depth: options.ring_depth.unwrap_or(RING_DEPTH_DEFAULT),
             durability: options.durability.unwrap_or(Durability::PageCache),
             cold_bytes_max: options.cold_bytes_max.unwrap_or(COLD_BYTES_MAX_DEFAULT),
+            cachestat: !options.no_cachestat,
             validation: options.validation.unwrap_or(Validation::Kafka),
             warnings,
         })

@@ -95,6 +95,7 @@ pub struct Config {
 
     pub socket_request_max_bytes: u32,
     pub fetch_max_bytes: u32,
+    pub log_flush_offset_checkpoint_interval_ms: u64,
     pub queued_max_requests: u32,
     pub socket_listen_backlog_size: u32,
     /// `None`: the kernel tunes it, unless `server.properties` names it.
@@ -115,6 +116,8 @@ pub struct Config {
     pub durability: Durability,
     /// `--cold-bytes-max`: bytes per shard that may be on their way from the device for cold readers.
     pub cold_bytes_max: u64,
+    /// Not `--no-cachestat`: `cachestat(2)` says what is resident, where the kernel has it.
+    pub cachestat: bool,
     pub validation: Validation,
 
     /// What to say at start: unknown names, settings that are not applied yet.

@@ -49,6 +49,16 @@ pub struct Offsets {
     pub log_end: Offset,
 }
 
+/// What the checkpoint files of the directory say of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogCheckpoint {
+    pub topic_partition: TopicPartition,
+    /// All below is durable.
+    pub recovery_point: Offset,
+    pub log_start_offset: Offset,
+    pub high_watermark: Offset,
+}
+
 pub struct Partition<P: Platform> {
     pub topic_partition: TopicPartition,
     pub topic_id: TopicId,
@@ -175,6 +185,18 @@ impl<P: Platform> Partition<P> {
         let state = self.state.borrow();
         state.check_leader(current_leader_epoch)?;
         state.offsets().ok_or(LeadershipError::LogOffline)
+    }
+
+    /// What to write into the checkpoints; `None` while the log is offline.
+    pub fn checkpoint(&self) -> Option<LogCheckpoint> {
+        let state = self.state.borrow();
+        let log = state.log.as_ref()?;
+        Some(LogCheckpoint {
+            topic_partition: self.topic_partition.clone(),
+            recovery_point: log.recovery_point(),
+            log_start_offset: log.log_start_offset(),
+            high_watermark: state.replicas.high_watermark(),
+        })
     }
 
     /// Has `watch` fired when an offset of this partition moves.

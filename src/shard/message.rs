@@ -6,6 +6,7 @@
 use futures_channel::oneshot;
 
 use crate::handlers::{fetch, list_offsets, produce};
+use crate::partition::partition::LogCheckpoint;
 use crate::platform::Platform;
 
 /// From a connection's shard to an owner; see [`super::router`] for both ends.
@@ -16,4 +17,6 @@ pub enum Message<P: Platform> {
     Fetch { work: fetch::Work, answer: oneshot::Sender<Vec<fetch::Done<P>>> },
     /// Look offsets up.
     ListOffsets { work: list_offsets::Work, answer: oneshot::Sender<Vec<list_offsets::Done>> },
+    /// From the shard that writes the checkpoints: how far are your logs?
+    Checkpoints { answer: oneshot::Sender<Vec<LogCheckpoint>> },
 }

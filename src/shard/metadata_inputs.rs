@@ -111,7 +111,8 @@ async fn open_log<P: Platform>(
         topic_partition.clone(),
         local.id,
         log_config(&local.config),
-        last_stops.of(&topic_partition),
+        // A topic made anew under an old name has nothing to do with what the old one left.
+        if local.is_new { LastStop::default() } else { last_stops.of(&topic_partition) },
         context.platform.clock().wall(),
     );
     match opened.await {

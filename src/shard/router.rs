@@ -12,6 +12,7 @@ use super::message::Message;
 use crate::base::budget::Budget;
 use crate::base::ids::ShardId;
 use crate::handlers::{Context, Owners, fetch, list_offsets, produce};
+use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Platform, Tasks};
 
 /// One per shard.
@@ -50,6 +51,9 @@ impl<P: Platform> Router<P> {
                 Message::ListOffsets { work, answer } => {
                     tasks.spawn(send_back(list_offsets::execute(Rc::clone(&self.context), work), answer));
                 }
+                Message::Checkpoints { answer } => {
+                    let _ = answer.send(self.checkpoints());
+                }
             }
         }
     }
@@ -67,6 +71,22 @@ impl<P: Platform> Router<P> {
             mailboxes.push(owner, message(sender));
             receiver.await.ok()
         }
+    }
+
+    /// How far the logs of every shard are.
+    pub async fn all_checkpoints(&self) -> Option<Vec<LogCheckpoint>> {
+        let mut all = self.checkpoints();
+        for index in 0..self.mailboxes.shard_count() {
+            let shard = ShardId(u16::try_from(index).expect("shards are numbered by u16"));
+            if !self.is_here(shard) {
+                all.extend(self.ask(shard, |answer| Message::Checkpoints { answer }).await?);
+            }
+        }
+        Some(all)
+    }
+
+    fn checkpoints(&self) -> Vec<LogCheckpoint> {
+        self.context.all_partitions().iter().filter_map(|partition| partition.checkpoint()).collect()
     }
 
     fn is_here(&self, owner: ShardId) -> bool {

@@ -2,25 +2,37 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_channel::Receiver;
 
+use super::checkpoints;
 use super::dispatch::Dispatcher;
 use super::mailbox::Mailboxes;
 use super::message::Message;
 use super::metadata_inputs::{self, LastStops};
 use super::router::Router;
 use crate::base::budget::Budget;
-use crate::base::ids::{Offset, ShardId, TopicPartition};
+use crate::base::ids::ShardId;
 use crate::config::Config;
+use crate::executor::all;
 use crate::handlers::Context;
 use crate::metadata::node::ShardInput;
 use crate::metadata::thread::MetadataHandle;
 use crate::metrics::ShardCounters;
 use crate::net::connection::{self, ConnectionLimits};
+use crate::partition::Partition;
+use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Platform, Tasks};
+
+/// Logs that one shard closes beside one another at an orderly stop.
+const LOGS_CLOSED_AT_ONCE_MAX: usize = 32;
+
+/// The shard that writes the checkpoints for all.
+const CHECKPOINT_SHARD: ShardId = ShardId(0);
 
 /// Bounds of a shard, beside those in `Config`.
 #[derive(Clone, Copy, Debug)]
@@ -57,17 +69,8 @@ pub struct Shard<P: Platform> {
     request_bytes: Rc<Budget>,
 }
 
-/// Where a partition's log stood when it was closed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClosedLog {
-    pub topic_partition: TopicPartition,
-    pub recovery_point: Offset,
-    pub log_start_offset: Offset,
-    pub high_watermark: Offset,
-}
-
 impl<P: Platform> Shard<P> {
-    /// Starts the standing tasks: the mailbox, and what the metadata thread says.
+    /// Starts the standing tasks: the mailbox, what the metadata thread says, and on one shard the checkpoints.
     pub fn start(parts: ShardParts<P>) -> Shard<P> {
         let ShardParts { id, platform, config, metadata, counters, mailboxes, inputs, last_stops, limits } = parts;
         let connection_limits = ConnectionLimits {
@@ -78,6 +81,10 @@ impl<P: Platform> Shard<P> {
         let router = Router::new(Rc::clone(&context), mailboxes);
         platform.tasks().spawn(router.clone().serve_mailbox());
         platform.tasks().spawn(metadata_inputs::serve(Rc::clone(&context), inputs, last_stops));
+        if id == CHECKPOINT_SHARD {
+            let interval = Duration::from_millis(context.config.log_flush_offset_checkpoint_interval_ms);
+            platform.tasks().spawn(checkpoints::write_every(interval, Rc::clone(&context), router.clone()));
+        }
         let dispatcher = Dispatcher::new(Rc::clone(&context), router);
         Shard { context, dispatcher, connection_limits, request_bytes: Budget::new(limits.request_bytes_max) }
     }
@@ -100,25 +107,30 @@ impl<P: Platform> Shard<P> {
 
     /// An orderly stop: requests are refused from now on, every log is flushed and closed. A log that can't be closed
     /// in order is left out, with the reason in the log: it is recovered at the next start.
-    pub async fn close(&self) -> Vec<ClosedLog> {
+    pub async fn close(&self) -> Vec<LogCheckpoint> {
         self.context.stop();
-        let mut closed = Vec::new();
-        for partition in self.context.all_partitions() {
-            let topic_partition = partition.topic_partition.clone();
-            let Ok(offsets) = partition.leader_offsets(-1) else { continue };
-            let Some(log) = partition.take_log().await else { continue };
-            match log.close().await {
-                Ok(recovery_point) => closed.push(ClosedLog {
-                    topic_partition,
-                    recovery_point,
-                    log_start_offset: offsets.log_start,
-                    high_watermark: recovery_point,
-                }),
-                Err(error) => {
-                    tracing::error!(partition = %topic_partition, %error, "the log was not closed in order");
+        let queue = Rc::new(RefCell::new(self.context.all_partitions().into_iter()));
+        let lanes = (0..LOGS_CLOSED_AT_ONCE_MAX).map(|_| {
+            let queue = Rc::clone(&queue);
+            Box::pin(async move {
+                let mut closed = Vec::new();
+                loop {
+                    let Some(partition) = queue.borrow_mut().next() else { return closed };
+                    closed.extend(close(&partition).await);
                 }
-            }
+            })
+        });
+        all(lanes.collect()).await.into_iter().flatten().collect()
+    }
+}
+
+async fn close<P: Platform>(partition: &Rc<Partition<P>>) -> Option<LogCheckpoint> {
+    let checkpoint = partition.checkpoint()?;
+    match partition.take_log().await?.close().await {
+        Ok(log_end) => Some(LogCheckpoint { recovery_point: log_end, high_watermark: log_end, ..checkpoint }),
+        Err(error) => {
+            tracing::error!(partition = %partition.topic_partition, %error, "the log was not closed in order");
+            None
         }
-        closed
     }
 }

@@ -85,8 +85,9 @@ impl Default for LogConfig {
     }
 }
 
-/// What is known of the directory's last stop (see [`crate::storage::log_dir::LogDirScan`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is known of the directory's last stop (see [`crate::storage::log_dir::LogDirScan`]). The default is that of a log
+/// that is new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LastStop {
     /// No clean-shutdown marker: scan from the segment that holds the recovery point.
     pub unclean: bool,

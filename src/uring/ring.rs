@@ -275,11 +275,9 @@ impl Drop for Inner {
             let _ = self.uring().submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout));
             let finished: Vec<_> = self.uring.as_mut().expect("present until here").completion().collect();
             for entry in finished {
-                if let Some(slot) = self.ops.get(entry.user_data() as usize)
-                    && !cqueue::more(entry.flags())
-                {
-                    let _ = slot;
-                    self.ops.remove(entry.user_data() as usize);
+                let key = entry.user_data() as usize;
+                if self.ops.contains(key) && !cqueue::more(entry.flags()) {
+                    self.ops.remove(key);
                 }
             }
             if self.ops.is_empty() {

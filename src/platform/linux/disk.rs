@@ -40,12 +40,15 @@ pub struct DiskLimits {
     pub cold_bytes_max: u64,
     /// The device's read-ahead limit: what one WILLNEED really reads.
     pub read_ahead_bytes: u64,
+    /// Ask `cachestat(2)` what is resident (Linux 6.5). Otherwise, and on older kernels, ranges are read to find out.
+    pub cachestat: bool,
 }
 
 impl DiskLimits {
     /// The limits for a directory, with the read-ahead limit of its device.
-    pub fn of(directory: &Path, cold_bytes_max: u64) -> DiskLimits {
-        DiskLimits { cold_bytes_max, read_ahead_bytes: read_ahead_bytes(directory).unwrap_or(READ_AHEAD_BYTES_DEFAULT) }
+    pub fn of(directory: &Path, cold_bytes_max: u64, cachestat: bool) -> DiskLimits {
+        let read_ahead_bytes = read_ahead_bytes(directory).unwrap_or(READ_AHEAD_BYTES_DEFAULT);
+        DiskLimits { cold_bytes_max, read_ahead_bytes, cachestat }
     }
 }
 
@@ -189,6 +192,9 @@ impl Disk for LinuxDisk {
         }
         let end = position + length;
         let pages = end.div_ceil(sys::page_bytes()) - position / sys::page_bytes();
+        if !self.0.limits.cachestat {
+            return self.reads_resident(file, position, length);
+        }
         match sys::pages_cached(file.as_fd(), position, length) {
             // A page that read-ahead has just asked for counts as cached: a read of the last byte tells.
             Ok(cached) => cached >= pages && matches!(self.read_resident(file, end - 1, &mut [0]), Ok(Some(_))),

@@ -2,7 +2,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -15,12 +15,15 @@ use crate::{shard, sys};
 
 /// Runs `test` as a task of a real shard loop, to its end.
 fn on_a_shard<F: Future<Output = ()> + 'static>(directory: &Path, test: impl FnOnce(LinuxPlatform) -> F) {
+    on_a_shard_with(DiskLimits::of(directory, 1 << 20, true), test);
+}
+
+fn on_a_shard_with<F: Future<Output = ()> + 'static>(limits: DiskLimits, test: impl FnOnce(LinuxPlatform) -> F) {
     let doorbell = EventDoorbell::new().expect("eventfd");
     let executor = Executor::new(doorbell.clone());
     let (helper, _thread) = Helper::start("test-helper").expect("helper");
     let work = WorkPool::start(1).expect("work");
     let counters = Arc::new(ShardCounters::default());
-    let limits = DiskLimits::of(directory, 1 << 20);
     let ring = Ring::new(64).expect("ring");
     let platform = LinuxPlatform::new(ring, executor.clone(), helper, work, limits, counters);
     let done = Rc::new(Cell::new(false));
@@ -139,21 +142,22 @@ fn header_and_range_arrive_as_one_stream_even_when_the_peer_reads_late() {
 
 #[test]
 fn evicted_pages_are_seen_missing_and_come_back_by_the_cold_path() {
-    let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
-    let path = directory.path().join("data");
-    std::fs::write(&path, pattern(2 << 20)).expect("written");
-    on_a_shard(directory.path(), |platform| async move {
-        let disk = platform.disk().clone();
-        let (file, length) = disk.open(&path, OpenMode::Read).await.expect("open");
-        disk.sync(&file).await.expect("sync");
-        use std::os::fd::AsFd;
-        sys::evict(file.as_fd(), 0, 0).expect("evicted");
-        assert!(!disk.is_resident(&file, 0, length));
-        assert_eq!(disk.read_resident(&file, length / 2, &mut [0; 100]).expect("probed"), None);
-        disk.make_resident(&file, 0, length).await.expect("read in");
-        assert!(disk.is_resident(&file, 0, length));
-        assert_eq!(platform.counters().cold_bytes_total.get(), length);
-    });
+    for cachestat in [true, false] {
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
+        let path = directory.path().join("data");
+        std::fs::write(&path, pattern(2 << 20)).expect("written");
+        on_a_shard_with(DiskLimits::of(directory.path(), 1 << 20, cachestat), |platform| async move {
+            let disk = platform.disk().clone();
+            let (file, length) = disk.open(&path, OpenMode::Read).await.expect("open");
+            disk.sync(&file).await.expect("sync");
+            sys::evict(file.as_fd(), 0, 0).expect("evicted");
+            assert!(!disk.is_resident(&file, 0, length));
+            assert_eq!(disk.read_resident(&file, length / 2, &mut [0; 100]).expect("probed"), None);
+            disk.make_resident(&file, 0, length).await.expect("read in");
+            assert!(disk.is_resident(&file, 0, length));
+            assert_eq!(platform.counters().cold_bytes_total.get(), length);
+        });
+    }
 }
 
 #[test]
@@ -203,4 +207,36 @@ fn helper_results_come_back_to_a_sleeping_shard() {
         assert!(platform.disk().read_whole(&path, 9).await.is_err());
     });
     assert_eq!(File::open(directory.path().join("small")).expect("there").metadata().expect("metadata").len(), 10);
+}
+
+#[test]
+fn more_arrives_at_once_than_the_pool_holds_and_nothing_is_lost() {
+    const CONNECTIONS: usize = 200;
+    let directory = tempfile::tempdir().expect("directory");
+    on_a_shard(directory.path(), |platform| async move {
+        let content = pattern(20_000);
+        let pairs: Vec<_> = (0..CONNECTIONS).map(|_| connect(&platform)).collect();
+        let left = Rc::new(Cell::new(CONNECTIONS));
+        let mut peers = Vec::new();
+        for (socket, mut peer) in pairs {
+            // Everything is there before the first receive is armed: more than the pool has chunks for.
+            peer.write_all(&content).expect("sent");
+            peers.push(peer);
+            let (left, expected) = (Rc::clone(&left), content.clone());
+            platform.tasks().spawn(async move {
+                let mut got = Vec::new();
+                while got.len() < expected.len() {
+                    let chunk = socket.receive().await.expect("received");
+                    assert!(!chunk.is_empty());
+                    got.extend_from_slice(&chunk);
+                }
+                assert!(got == expected);
+                left.set(left.get() - 1);
+            });
+        }
+        while left.get() > 0 {
+            let deadline = platform.clock().now() + std::time::Duration::from_millis(1);
+            platform.clock().sleep_until(deadline).await;
+        }
+    });
 }

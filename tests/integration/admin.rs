@@ -1,0 +1,230 @@
+//! Topics, offsets, producer ids and versions, as frames and as librdkafka's admin client asks.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use ringlog::protocol::message::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+use ringlog::protocol::message::create_topics::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse};
+use ringlog::protocol::message::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
+use ringlog::protocol::message::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
+use ringlog::protocol::message::list_offsets::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
+};
+use ringlog::protocol::{ApiKey, ErrorCode, Reader};
+use ringlog::record::batch::BatchBuilder;
+use ringlog::record::compression::Codec;
+
+use crate::server::{Server, data_path, directory};
+use crate::wire::{Wire, ask};
+
+const PRODUCE_VERSION: i16 = 9;
+
+#[test]
+fn a_topic_created_is_there_once_and_deleted_is_gone_with_its_files() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("orders", 3), ErrorCode::None as i16);
+    assert_eq!(wire.create_topic("orders", 3), ErrorCode::TopicAlreadyExists as i16);
+    assert_eq!(wire.create_topic("no/name", 1), ErrorCode::InvalidTopicException as i16);
+    assert_eq!(wire.wait_for_topic("orders"), 3);
+    assert!(data_path(directory.path()).join("orders-2").is_dir());
+
+    let topics = vec![DeleteTopicState { name: Some("orders".to_owned()), ..Default::default() }];
+    let request = DeleteTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
+    let response = ask!(wire, 6, request.clone(), DeleteTopicsResponse);
+    assert_eq!(response.responses[0].error_code, ErrorCode::None as i16);
+    let response = ask!(wire, 6, request, DeleteTopicsResponse);
+    assert_eq!(response.responses[0].error_code, ErrorCode::UnknownTopicOrPartition as i16);
+    assert!(!data_path(directory.path()).join("orders-2").exists());
+    server.stop();
+}
+
+#[test]
+fn a_topic_only_validated_is_not_created() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    let topic =
+        CreatableTopic { name: "checked".to_owned(), num_partitions: 1, replication_factor: 1, ..Default::default() };
+    let request = CreateTopicsRequest { topics: vec![topic], validate_only: true, ..Default::default() };
+    assert_eq!(ask!(wire, 7, request, CreateTopicsResponse).topics[0].error_code, ErrorCode::None as i16);
+    assert!(!data_path(directory.path()).join("checked-0").exists());
+}
+
+#[test]
+fn topics_survive_a_stop_and_a_kill() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("kept", 2), 0);
+    let id = wire.metadata("kept").topics[0].topic_id;
+    server.stop();
+    let server = Server::start(directory.path());
+    assert_eq!(Wire::connect(server.address).metadata("kept").topics[0].topic_id, id);
+    server.kill();
+    let server = Server::start(directory.path());
+    assert_eq!(Wire::connect(server.address).metadata("kept").topics[0].topic_id, id);
+}
+
+#[test]
+fn metadata_creates_a_topic_on_first_sight_if_it_may() {
+    let directory = directory();
+    let server = Server::start_with(directory.path(), &["num.partitions=3"]);
+    assert_eq!(Wire::connect(server.address).wait_for_topic("fresh"), 3);
+    server.stop();
+    let server = Server::start_with(directory.path(), &["auto.create.topics.enable=false"]);
+    let topic = &Wire::connect(server.address).metadata("other").topics[0];
+    assert_eq!(topic.error_code, ErrorCode::UnknownTopicOrPartition as i16);
+}
+
+/// The offset and timestamp that ListOffsets finds for a timestamp.
+fn list_offset(wire: &mut Wire, topic: &str, timestamp: i64) -> (i64, i64) {
+    let partitions = vec![ListOffsetsPartition { timestamp, ..Default::default() }];
+    let topics = vec![ListOffsetsTopic { name: topic.to_owned(), partitions }];
+    let request = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+    let response = ask!(wire, 6, request, ListOffsetsResponse);
+    let partition = &response.topics[0].partitions[0];
+    assert_eq!(partition.error_code, 0);
+    (partition.offset, partition.timestamp)
+}
+
+#[test]
+fn offsets_are_listed_by_end_beginning_and_time() {
+    const LATEST: i64 = -1;
+    const EARLIEST: i64 = -2;
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("times", 1), 0);
+    assert_eq!(list_offset(&mut wire, "times", LATEST), (0, -1));
+    for timestamps in [[1000, 1010, 1020], [2000, 2010, 2020]] {
+        let mut builder = BatchBuilder::new(Codec::None);
+        timestamps.iter().for_each(|&timestamp| builder.push(timestamp, None, Some(b"value"), &[]));
+        assert_eq!(wire.produce(PRODUCE_VERSION, "times", 0, &builder.build()).error_code, 0);
+    }
+    assert_eq!(list_offset(&mut wire, "times", LATEST), (6, -1));
+    assert_eq!(list_offset(&mut wire, "times", EARLIEST), (0, -1));
+    assert_eq!(list_offset(&mut wire, "times", 0), (0, 1000));
+    assert_eq!(list_offset(&mut wire, "times", 1011), (2, 1020));
+    assert_eq!(list_offset(&mut wire, "times", 1021), (3, 2000));
+    assert_eq!(list_offset(&mut wire, "times", 2021), (-1, -1));
+}
+
+#[test]
+fn producer_ids_are_never_given_twice_not_even_over_a_kill() {
+    let directory = directory();
+    let mut given = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let server = Server::start(directory.path());
+        let mut wire = Wire::connect(server.address);
+        for _ in 0..20 {
+            let (id, epoch) = wire.new_producer();
+            assert!(id >= 0 && epoch == 0, "{id} {epoch}");
+            assert!(given.insert(id), "{id} was given before");
+        }
+        server.kill();
+    }
+}
+
+#[test]
+fn a_coordinator_is_not_available_until_groups_exist() {
+    const NOT_AVAILABLE: i16 = ErrorCode::CoordinatorNotAvailable as i16;
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    for version in 0..=6 {
+        let keys = ["group".to_owned()];
+        let request = FindCoordinatorRequest {
+            key: if version < 4 { keys[0].clone() } else { String::new() },
+            coordinator_keys: if version < 4 { Vec::new() } else { keys.to_vec() },
+            ..Default::default()
+        };
+        let response = ask!(wire, version, request, FindCoordinatorResponse);
+        let code = response.coordinators.first().map_or(response.error_code, |coordinator| coordinator.error_code);
+        assert_eq!(code, NOT_AVAILABLE, "version {version}");
+    }
+}
+
+#[test]
+fn an_api_versions_request_of_the_future_is_answered_in_version_0_and_the_connection_goes_on() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    // API key 18, version 99, correlation id 7, client id "c", no tags, and a body that nobody can know.
+    wire.send_frame(&[0, 18, 0, 99, 0, 0, 0, 7, 0, 1, b'c', 0, 1, 2, 3]).expect("sent");
+    let answer = wire.receive().expect("an answer");
+    assert_eq!(answer[..4], [0, 0, 0, 7]);
+    let mut reader = Reader::new(&answer[4..]);
+    let response = ApiVersionsResponse::decode(&mut reader, 0).expect("a body of version 0");
+    assert_eq!(reader.remaining(), 0);
+    assert_eq!(response.error_code, ErrorCode::UnsupportedVersion as i16);
+    let own = response.api_keys.iter().find(|api| api.api_key == ApiKey::ApiVersions.code()).expect("ApiVersions");
+    assert_eq!((own.min_version, own.max_version), (0, 4));
+    let request =
+        ApiVersionsRequest { client_software_name: "test".to_owned(), client_software_version: "1".to_owned() };
+    let response = ask!(wire, 3, request, ApiVersionsResponse);
+    assert_eq!(response.error_code, 0);
+    let produce = response.api_keys.iter().find(|api| api.api_key == ApiKey::Produce.code()).expect("Produce");
+    assert_eq!((produce.min_version, produce.max_version), (0, 11));
+}
+
+#[test]
+fn what_is_not_served_closes_the_connection() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let frames: [(&str, &[u8]); 4] = [
+        ("an unknown API", &[0x7f, 0, 0, 0, 0, 0, 0, 1, 0xff, 0xff]),
+        ("an unsupported version of Metadata", &[0, 3, 0, 99, 0, 0, 0, 1, 0xff, 0xff]),
+        ("Fetch before version 4", &[0, 1, 0, 3, 0, 0, 0, 1, 0xff, 0xff]),
+        ("a body cut short", &[0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0]),
+    ];
+    for (what, frame) in frames {
+        let mut wire = Wire::connect(server.address);
+        wire.send_frame(frame).expect("sent");
+        assert!(wire.receive().is_err(), "{what}");
+    }
+    assert_eq!(Wire::connect(server.address).create_topic("still-serving", 1), 0);
+}
+
+#[test]
+fn librdkafkas_admin_client_creates_and_deletes() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", server.address.to_string()).create().expect("an admin client");
+    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(30)));
+    let topics = [
+        NewTopic::new("one", 4, TopicReplication::Fixed(1)).set("retention.ms", "1000"),
+        NewTopic::new("too-many-replicas", 1, TopicReplication::Fixed(3)),
+        NewTopic::new("bad-config", 1, TopicReplication::Fixed(1)).set("no.such.config", "1"),
+    ];
+    let created = wait(admin.create_topics(&topics, &options)).expect("an answer");
+    assert_eq!(created[0].as_deref(), Ok("one"));
+    let code = |index: usize| created[index].as_ref().expect_err("refused").1;
+    assert_eq!(code(1), rdkafka::types::RDKafkaErrorCode::InvalidReplicationFactor);
+    assert_eq!(code(2), rdkafka::types::RDKafkaErrorCode::InvalidConfig);
+    assert_eq!(Wire::connect(server.address).wait_for_topic("one"), 4);
+    let deleted = wait(admin.delete_topics(&["one"], &options)).expect("an answer");
+    assert_eq!(deleted[0].as_deref(), Ok("one"));
+}
+
+/// Waits for a future of librdkafka's own thread.
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(value) => return value,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Reading what is not in the page cache, beside a producer on the same shard.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use ringlog::broker::Broker;
+use ringlog::config::{Config, ServeOptions};
+use ringlog::record::batch::{BatchBuilder, batches, decode_records, has_valid_crc};
+use ringlog::record::compression::Codec;
+use ringlog::sys;
+
+use crate::server::{data_path, directory, first_segment};
+use crate::wire::Wire;
+
+const PRODUCE_VERSION: i16 = 9;
+const BATCH_BYTES: usize = 256 * 1024;
+const BATCH_COUNT: i64 = 160;
+const FETCH_BYTES: i32 = 1 << 20;
+
+/// A sendfile counts as blocked after a millisecond, which a machine that runs other things can take from a thread. A
+/// page that is not there blocks every time.
+const TRIES: usize = 10;
+
+fn start(directory: &Path) -> Broker {
+    let set = vec!["listeners=PLAINTEXT://127.0.0.1:0".to_owned()];
+    let options = ServeOptions { set, data: Some(data_path(directory)), shards: Some(1), ..ServeOptions::default() };
+    Broker::start(Config::load(&options).expect("settings")).expect("a broker")
+}
+
+fn value(number: i64) -> Vec<u8> {
+    (0..BATCH_BYTES as i64).map(|index| (number * 31 + index / 7) as u8).collect()
+}
+
+fn fill(address: SocketAddr) {
+    let mut wire = Wire::connect(address);
+    assert_eq!((wire.create_topic("cold", 1), wire.create_topic("hot", 1)), (0, 0));
+    for number in 0..BATCH_COUNT {
+        let mut builder = BatchBuilder::new(Codec::None);
+        builder.push(number, None, Some(&value(number)), &[]);
+        assert_eq!(wire.produce(PRODUCE_VERSION, "cold", 0, &builder.build()).error_code, 0);
+    }
+}
+
+/// Drops a segment from the page cache.
+fn evict(directory: &Path) {
+    let file = File::open(first_segment(directory, "cold", 0)).expect("the segment");
+    file.sync_all().expect("synced: only clean pages can be dropped");
+    sys::evict(file.as_fd(), 0, 0).expect("evicted");
+}
+
+/// Reads the whole partition; gives how often the producer was answered meanwhile, at each fetch.
+fn read(address: SocketAddr, answers: &AtomicU64) -> Vec<u64> {
+    let mut wire = Wire::connect(address);
+    let (mut next, mut seen) = (0, Vec::new());
+    while next < BATCH_COUNT {
+        let (data, bytes) = wire.fetch("cold", 0, next, FETCH_BYTES);
+        assert_eq!(data.error_code, 0);
+        for (header, batch) in batches(&bytes).map_while(Result::ok) {
+            assert!(has_valid_crc(batch));
+            let records = decode_records(batch, 2 * BATCH_BYTES).expect("records");
+            assert!(records[0].value.as_deref() == Some(&value(next)[..]), "record {next}");
+            next = header.last_offset() + 1;
+        }
+        seen.push(answers.load(Ordering::Relaxed));
+    }
+    seen
+}
+
+/// Produces single records to `hot`, one after the other, until told to stop.
+fn produce(address: SocketAddr, answers: &AtomicU64, stop: &AtomicBool) {
+    let mut wire = Wire::connect(address);
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(0, None, Some(b"steady"), &[]);
+    let batch = builder.build();
+    while !stop.load(Ordering::Relaxed) {
+        assert_eq!(wire.produce(PRODUCE_VERSION, "hot", 0, &batch).error_code, 0);
+        answers.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Evicts, reads and produces; whether no sendfile was blocked.
+fn one_try(broker: &Broker, directory: &Path) -> bool {
+    let counters = Arc::clone(&broker.counters()[0]);
+    let before =
+        (counters.cold_reads_total.get(), counters.cold_bytes_total.get(), counters.sendfile_blocked_total.get());
+    evict(directory);
+    let (answers, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let address = broker.address();
+    let seen = thread::scope(|scope| {
+        scope.spawn(|| produce(address, &answers, &stop));
+        let seen = read(address, &answers);
+        stop.store(true, Ordering::Relaxed);
+        seen
+    });
+    assert!(counters.cold_reads_total.get() > before.0, "what was evicted is read by the cold path");
+    assert!(counters.cold_bytes_total.get() > before.1);
+    assert!(seen.first() < seen.last(), "the producer stood still: {seen:?}");
+    counters.sendfile_blocked_total.get() == before.2
+}
+
+#[test]
+fn cold_pages_are_never_waited_for_in_sendfile_and_a_producer_on_the_shard_goes_on() {
+    let directory = directory();
+    let broker = start(directory.path());
+    fill(broker.address());
+    broker.stop().expect("a clean stop");
+    // Started anew, nothing counts as appended recently.
+    let broker = start(directory.path());
+    assert!((0..TRIES).any(|_| one_try(&broker, directory.path())), "sendfile was blocked in every try");
+    // The same without cachestat, as on kernels before 6.5.
+    sys::disable_cachestat();
+    assert!((0..TRIES).any(|_| one_try(&broker, directory.path())), "sendfile was blocked in every try");
+    broker.stop().expect("a clean stop");
+}

@@ -1,0 +1,63 @@
+//! Debian's kcat produces and fetches.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use ringlog::record::compression::Codec;
+
+use crate::server::{Server, directory};
+
+const LINES: usize = 200;
+
+/// Runs kcat with `input`; gives what it printed.
+fn kcat(server: &Server, arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new("kcat")
+        .args(["-b", &server.address.to_string(), "-X", "socket.timeout.ms=30000"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kcat runs: it is Debian's package kcat");
+    // Fails if kcat ends early, which its exit code tells better.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("kcat ends");
+    assert!(output.status.success(), "kcat {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn kcat_gets_back_what_it_sent_in_every_codec() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let codecs = [
+        ("none", Codec::None),
+        ("gzip", Codec::Gzip),
+        ("snappy", Codec::Snappy),
+        ("lz4", Codec::Lz4),
+        ("zstd", Codec::Zstd),
+    ];
+    for (name, codec) in codecs {
+        let topic = format!("kcat-{name}");
+        let line = |index| format!("key {index}:value {index} {}\n", "once more ".repeat(20));
+        let sent: String = (0..LINES).map(line).collect();
+        kcat(&server, &["-P", "-t", &topic, "-p", "0", "-K:", "-z", name, "-H", "from=kcat"], &sent);
+        let printed =
+            kcat(&server, &["-C", "-t", &topic, "-p", "0", "-o", "beginning", "-e", "-q", "-f", "%k:%s\n"], "");
+        assert!(printed == sent, "{topic}: {printed}");
+        let headers = kcat(&server, &["-C", "-t", &topic, "-p", "0", "-o", "-1", "-e", "-q", "-f", "%o %h\n"], "");
+        assert_eq!(headers, format!("{} from=kcat\n", LINES - 1), "{topic}");
+        assert!(server.codecs(&topic, 0).iter().all(|found| *found == codec), "{topic}");
+    }
+    server.stop();
+}
+
+#[test]
+fn kcat_lists_the_broker_and_its_topics() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    kcat(&server, &["-P", "-t", "listed"], "hello\n");
+    let listing = kcat(&server, &["-L"], "");
+    assert!(listing.contains(&format!("broker 1 at {}", server.address)), "{listing}");
+    assert!(listing.contains("topic \"listed\" with 1 partitions"), "{listing}");
+}

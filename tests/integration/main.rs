@@ -1,0 +1,13 @@
+//! What clients see of a broker: the real process, real sockets, real clients.
+//!
+//! Every test starts its own broker on a port of the kernel's choice and a directory of its own, and waits for
+//! conditions with a deadline, never for time to pass.
+
+mod admin;
+mod clients;
+mod cold;
+mod kcat;
+mod kill9;
+mod message_sets;
+mod server;
+mod wire;

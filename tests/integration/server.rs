@@ -1,0 +1,126 @@
+//! A broker process and its directory.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ringlog::record::batch::batches;
+use ringlog::record::compression::Codec;
+
+/// How long anything may take before a test gives up.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A directory on the checkout's file system, removed at the end.
+pub fn directory() -> tempfile::TempDir {
+    tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the test")
+}
+
+/// A running broker. Dropped, it is killed, and what it had to say is shown if the test has failed.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    directory: PathBuf,
+}
+
+impl Server {
+    /// Starts a broker over `directory` and waits until it serves.
+    pub fn start(directory: &Path) -> Server {
+        Server::start_with(directory, &[])
+    }
+
+    /// The same with more settings, as `name=value`.
+    pub fn start_with(directory: &Path, settings: &[&str]) -> Server {
+        let stderr = File::options().create(true).append(true).open(stderr_path(directory)).expect("a file for stderr");
+        // Another build of the broker can be put to the same tests.
+        let program = std::env::var_os("RINGLOG_UNDER_TEST").unwrap_or_else(|| env!("CARGO_BIN_EXE_ringlog").into());
+        let mut command = Command::new(program);
+        command.arg("serve").args(["--shards", "2", "--set", "listeners=PLAINTEXT://127.0.0.1:0"]);
+        command.arg("--set").arg(format!("log.dirs={}", data_path(directory).display()));
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("a process");
+        let stdout = child.stdout.take().expect("piped");
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Some((_, address)) = line.split_once("serves PLAINTEXT://") {
+                    // Fails once the test has gone on.
+                    let _ = sender.send(address.parse());
+                }
+            }
+        });
+        let mut server =
+            Server { child, address: SocketAddr::from(([0, 0, 0, 0], 0)), directory: directory.to_owned() };
+        match receiver.recv_timeout(DEADLINE) {
+            Ok(address) => server.address = address.expect("the banner's address"),
+            Err(error) => panic!("the broker did not say that it serves: {error}"),
+        }
+        server
+    }
+
+    pub fn process(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("gone");
+    }
+
+    /// SIGTERM; the broker must end by itself and say that all went well.
+    pub fn stop(mut self) {
+        kill(self.process(), Signal::SIGTERM).expect("signalled");
+        let status = self.child.wait().expect("gone");
+        assert!(status.success(), "the stop was not clean: {status}");
+    }
+
+    /// The codec of every batch in a partition's first segment, read from the file.
+    pub fn codecs(&self, topic: &str, partition: i32) -> Vec<Codec> {
+        let headers = batches_of(&self.directory, topic, partition);
+        headers.into_iter().map(|batch| codec_of(&batch)).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Fails if it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- the broker's stderr");
+            eprintln!("{}", fs::read_to_string(stderr_path(&self.directory)).unwrap_or_default());
+        }
+    }
+}
+
+fn stderr_path(directory: &Path) -> PathBuf {
+    directory.join("stderr")
+}
+
+pub fn data_path(directory: &Path) -> PathBuf {
+    directory.join("data")
+}
+
+pub fn first_segment(directory: &Path, topic: &str, partition: i32) -> PathBuf {
+    data_path(directory).join(format!("{topic}-{partition}")).join("00000000000000000000.log")
+}
+
+/// Every batch in a partition's first segment.
+pub fn batches_of(directory: &Path, topic: &str, partition: i32) -> Vec<Bytes> {
+    let path = first_segment(directory, topic, partition);
+    let data = Bytes::from(fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+    batches(&data).map(|batch| data.slice_ref(batch.expect("a whole batch").1)).collect()
+}
+
+fn codec_of(batch: &[u8]) -> Codec {
+    let header = ringlog::record::batch::BatchHeader::parse(batch).expect("a batch's header");
+    header.codec().expect("a codec that Kafka knows")
+}
