@@ -37,6 +37,8 @@ pub struct ShardCounters {
     pub sendfile_bytes_total: Counter,
     /// sendfile calls that held the shard for more than a millisecond, as one that meets a page on the disk does.
     pub sendfile_blocked_total: Counter,
+    /// sendfile calls of ranges not appended recently during which the thread slept: the page was not there after all.
+    pub sendfile_slept_total: Counter,
     /// Ranges found outside the page cache, and brought in before they were sent.
     pub cold_reads_total: Counter,
     /// Bytes that had to be brought into the page cache first.

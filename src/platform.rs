@@ -163,9 +163,15 @@ pub trait Socket: 'static {
     fn send(&self, data: Bytes, more: bool) -> impl Future<Output = io::Result<()>>;
 
     /// Sends up to `length_max` bytes of the range's beginning from the page cache, without copying, and advances it.
-    /// The caller has just seen the range resident. `UnexpectedEof` if the file ends before the range does, or its
-    /// fence was cut: the connection can only be closed, since the size was promised.
-    fn send_range(&self, range: &mut FileRange<Self::File>, length_max: u64) -> impl Future<Output = io::Result<()>>;
+    /// Returns early when it had to wait for the socket, unless the range was `recently_appended`: the caller, who has
+    /// just seen it resident, must look again. `UnexpectedEof` if the file ends before the range does, or its fence was
+    /// cut: the connection can only be closed, since the size was promised.
+    fn send_range(
+        &self,
+        range: &mut FileRange<Self::File>,
+        length_max: u64,
+        recently_appended: bool,
+    ) -> impl Future<Output = io::Result<()>>;
 
     /// The peer, for logs and limits.
     fn peer(&self) -> String;

@@ -121,6 +121,12 @@ pub fn pages_cached(file: BorrowedFd<'_>, position: u64, length: u64) -> io::Res
     }
 }
 
+/// How often the calling thread has given its core up by itself, to wait for something; 0 if the kernel does not say.
+pub fn voluntary_switches() -> i64 {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_THREAD);
+    usage.map_or(0, |usage| usage.voluntary_context_switches())
+}
+
 /// Binds the calling thread to one core.
 pub fn pin_to_core(core: usize) -> io::Result<()> {
     let mut set = nix::sched::CpuSet::new();

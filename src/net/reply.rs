@@ -105,7 +105,7 @@ impl<'a, P: Platform> ReplySender<'a, P> {
             if !recently_appended {
                 self.ensure_resident(&range, step).await?;
             }
-            self.socket.send_range(&mut range, step).await?;
+            self.socket.send_range(&mut range, step, recently_appended).await?;
         }
         Ok(())
     }

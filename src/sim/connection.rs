@@ -106,7 +106,7 @@ impl Socket for SimSocket {
         self.outgoing.push(&data)
     }
 
-    async fn send_range(&self, range: &mut FileRange<FakeFile>, length_max: u64) -> io::Result<()> {
+    async fn send_range(&self, range: &mut FileRange<FakeFile>, length_max: u64, _: bool) -> io::Result<()> {
         let mut left = length_max.min(range.length);
         while left > 0 {
             if !range.is_allowed() {

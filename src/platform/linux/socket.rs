@@ -99,6 +99,21 @@ impl LinuxSocket {
         Ok(())
     }
 
+    /// One sendfile, with what it tells about the page cache.
+    fn sendfile(&self, range: &FileRange<LinuxFile>, length: u64, recently_appended: bool) -> io::Result<u64> {
+        let (start, switches) = (Instant::now(), if recently_appended { 0 } else { sys::voluntary_switches() });
+        let sent = sys::sendfile(self.descriptor.as_fd(), range.file.as_fd(), range.position, length as usize);
+        if start.elapsed() > SENDFILE_BLOCKED {
+            self.counters.sendfile_blocked_total.add(1);
+        }
+        if !recently_appended && sys::voluntary_switches() != switches {
+            self.counters.sendfile_slept_total.add(1);
+        }
+        let count = sent? as u64;
+        self.counters.sendfile_bytes_total.add(count);
+        Ok(count)
+    }
+
     /// Moves what was left over into `frame`, up to `length`.
     fn take_leftover(&self, frame: &mut BytesMut, length: usize) {
         let mut leftover = self.leftover.borrow_mut();
@@ -183,7 +198,12 @@ impl Socket for LinuxSocket {
         Ok(())
     }
 
-    async fn send_range(&self, range: &mut FileRange<LinuxFile>, length_max: u64) -> io::Result<()> {
+    async fn send_range(
+        &self,
+        range: &mut FileRange<LinuxFile>,
+        length_max: u64,
+        recently_appended: bool,
+    ) -> io::Result<()> {
         let mut left = length_max.min(range.length);
         let mut turn = 0;
         while left > 0 {
@@ -195,24 +215,19 @@ impl Socket for LinuxSocket {
                 turn = 0;
                 continue;
             }
-            let call = left.min(SEND_TURN_BYTES_MAX);
-            let start = Instant::now();
-            let sent = sys::sendfile(self.descriptor.as_fd(), range.file.as_fd(), range.position, call as usize);
-            if start.elapsed() > SENDFILE_BLOCKED {
-                self.counters.sendfile_blocked_total.add(1);
-            }
-            match sent {
+            match self.sendfile(range, left.min(SEND_TURN_BYTES_MAX), recently_appended) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
-                    let count = count as u64;
                     range.advance(count);
-                    self.counters.sendfile_bytes_total.add(count);
                     left -= count;
                     turn += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     poll::writable(&self.ring, &self.descriptor).await?;
                     turn = 0;
+                    if !recently_appended {
+                        return Ok(());
+                    }
                 }
                 Err(error) => return Err(error),
             }

@@ -129,7 +129,7 @@ fn header_and_range_arrive_as_one_stream_even_when_the_peer_reads_late() {
             sleep.await;
             start.send(()).expect("the reader waits");
         });
-        socket.send_range(&mut range, u64::MAX).await.expect("sent");
+        socket.send_range(&mut range, u64::MAX, true).await.expect("sent");
         assert_eq!(range.length, 0);
         socket.send(Bytes::from_static(b"tail"), false).await.expect("sent");
         drop(socket);
@@ -161,6 +161,34 @@ fn evicted_pages_are_seen_missing_and_come_back_by_the_cold_path() {
 }
 
 #[test]
+fn a_sendfile_that_meets_a_page_on_the_disk_is_counted_and_one_of_resident_pages_is_not() {
+    let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
+    let path = directory.path().join("data");
+    std::fs::write(&path, pattern(8 << 20)).expect("written");
+    on_a_shard(directory.path(), |platform| async move {
+        let disk = platform.disk().clone();
+        let (file, length) = disk.open(&path, OpenMode::Read).await.expect("open");
+        disk.sync(&file).await.expect("sync");
+        let slept = || platform.counters().sendfile_slept_total.get();
+        for cold in [false, true] {
+            let (socket, mut peer) = connect(&platform);
+            let reader = std::thread::spawn(move || peer.read_to_end(&mut Vec::new()));
+            let before = slept();
+            let mut range = FileRange { file: Arc::clone(&file), position: 0, length, fence: Fence::new() };
+            while range.length > 0 {
+                if cold {
+                    sys::evict(file.as_fd(), 0, 0).expect("evicted");
+                }
+                socket.send_range(&mut range, 1 << 20, false).await.expect("sent");
+            }
+            assert_eq!(slept() > before, cold);
+            drop(socket);
+            reader.join().expect("joined").expect("read");
+        }
+    });
+}
+
+#[test]
 fn a_cut_fence_closes_the_sender_before_it_sends_other_bytes_than_it_promised() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("data");
@@ -171,9 +199,9 @@ fn a_cut_fence_closes_the_sender_before_it_sends_other_bytes_than_it_promised() 
         fence.cut_at(1000);
         let (socket, _peer) = connect(&platform);
         let mut below = FileRange { file: Arc::clone(&file), position: 0, length: 1000, fence: Arc::clone(&fence) };
-        socket.send_range(&mut below, u64::MAX).await.expect("below the cut");
+        socket.send_range(&mut below, u64::MAX, true).await.expect("below the cut");
         let mut beyond = FileRange { file, position: 500, length: 501, fence };
-        let refused = socket.send_range(&mut beyond, u64::MAX).await.expect_err("beyond the cut");
+        let refused = socket.send_range(&mut beyond, u64::MAX, true).await.expect_err("beyond the cut");
         assert_eq!(refused.kind(), std::io::ErrorKind::UnexpectedEof);
     });
 }
