@@ -183,16 +183,12 @@ impl Socket for LinuxSocket {
     }
 
     async fn send(&self, mut data: Bytes, more: bool) -> io::Result<()> {
-        if !more {
-            return send::send_all(&self.ring, &self.descriptor, data).await;
-        }
         while !data.is_empty() {
-            match sys::send_now(self.descriptor.as_fd(), &data, true) {
+            match sys::send_now(self.descriptor.as_fd(), &data, more) {
                 Ok(count) => data.advance(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    poll::writable(&self.ring, &self.descriptor).await?;
-                }
-                Err(error) => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                Err(_) if more => poll::writable(&self.ring, &self.descriptor).await?,
+                Err(_) => return send::send_all(&self.ring, &self.descriptor, data).await,
             }
         }
         Ok(())
