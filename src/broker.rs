@@ -21,6 +21,7 @@ use async_channel::{Receiver, Sender};
 use futures_channel::oneshot;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::base::ids::ShardId;
 use crate::cli::banner;
@@ -477,11 +478,23 @@ impl ShardThread {
 async fn take_connections(platform: LinuxPlatform, shard: Rc<Shard<LinuxPlatform>>, connections: Receiver<OwnedFd>) {
     while let Ok(descriptor) = connections.recv().await {
         let (ring, executor) = (platform.ring().clone(), platform.executor().clone());
-        match LinuxSocket::new(ring, executor, Arc::clone(platform.counters()), descriptor) {
+        let sized = set_socket_buffers(&descriptor, &shard.context().config);
+        match sized.and_then(|()| LinuxSocket::new(ring, executor, Arc::clone(platform.counters()), descriptor)) {
             Ok(socket) => shard.serve(socket),
             Err(error) => tracing::debug!(%error, "a connection was gone before it was served"),
         }
     }
+}
+
+/// Only what `server.properties` names: the kernel tunes buffers better than a fixed size, and stops once one is set.
+fn set_socket_buffers(descriptor: &OwnedFd, config: &Config) -> io::Result<()> {
+    if let Some(bytes) = config.socket_send_buffer_bytes {
+        setsockopt(descriptor, sockopt::SndBuf, &(bytes as usize))?;
+    }
+    if let Some(bytes) = config.socket_receive_buffer_bytes {
+        setsockopt(descriptor, sockopt::RcvBuf, &(bytes as usize))?;
+    }
+    Ok(())
 }
 
 /// The metadata thread's way to the shards' input queues.
