@@ -33,7 +33,6 @@ use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread::{self as metadata_thread, Inbox, MetadataHandle};
 use crate::metrics::ShardCounters;
 use crate::net::listener::Listener;
-use crate::partition::partition::LogCheckpoint;
 use crate::platform::linux::{DiskLimits, LinuxPlatform, LinuxSocket};
 use crate::platform::{Clock, Disk, Platform, Random, Tasks};
 use crate::shard::checkpoints;
@@ -41,7 +40,7 @@ use crate::shard::mailbox::{CREDITS_DEFAULT, Mailboxes};
 use crate::shard::message::Message;
 use crate::shard::metadata_inputs::LastStops;
 use crate::shard::run;
-use crate::shard::shard::{Shard, ShardLimits, ShardParts};
+use crate::shard::shard::{ClosedShard, Shard, ShardLimits, ShardParts};
 
 use crate::storage::log_dir::{self, LogDirError, LogDirScan, MetaProperties};
 use crate::sys;
@@ -121,6 +120,10 @@ pub fn run(config: Config) -> ExitCode {
         }
     };
     println!("{}", banner::text(&broker.config, &broker.advertised, &file_system(&broker.config.log_dir)));
+    let offline: u64 = broker.counters.iter().map(|shard| shard.partitions_offline_now.get()).sum();
+    if offline > 0 {
+        println!("  OFFLINE     {offline} partitions, whose logs can't be opened: standard error says why");
+    }
     let signal = signals.wait();
     tracing::info!(?signal, "stopping; a second signal ends the process at once");
     thread::spawn(move || {
@@ -171,7 +174,7 @@ pub struct Broker {
 
 struct ShardHandle {
     stop: Sender<()>,
-    closed: std::sync::mpsc::Receiver<Vec<LogCheckpoint>>,
+    closed: std::sync::mpsc::Receiver<ClosedShard>,
     thread: JoinHandle<()>,
 }
 
@@ -258,17 +261,25 @@ impl Broker {
             // Fails only when the shard has ended.
             let _ = shard.stop.send_blocking(());
         }
-        let mut closed = Vec::new();
+        let mut closed = ClosedShard::default();
         for shard in self.shards {
-            closed.extend(shard.closed.recv().map_err(|_| StartError::ShardEnded)?);
+            closed.add(shard.closed.recv().map_err(|_| StartError::ShardEnded)?);
             shard.thread.join().map_err(|_| StartError::ShardEnded)?;
         }
         self.metadata.stop();
         self.metadata_thread.join().map_err(|_| StartError::ShardEnded)?;
         let log_dir = self.config.log_dir.clone();
         on_own_ring(&self.config.log_dir, &self.helper, &self.work, |platform| async move {
-            checkpoints::write(platform.disk(), &log_dir, &closed).await?;
-            log_dir::write_clean_shutdown(platform.disk(), &log_dir, NO_BROKER_EPOCH).await
+            checkpoints::write(platform.disk(), &log_dir, &closed.checkpoints).await?;
+            if closed.unclean_count == 0 {
+                log_dir::write_clean_shutdown(platform.disk(), &log_dir, NO_BROKER_EPOCH).await?;
+            } else {
+                tracing::warn!(
+                    logs = closed.unclean_count,
+                    "the next start recovers: not all logs were closed in order"
+                );
+            }
+            Ok::<_, LogDirError>(())
         })??;
         Ok(())
     }
@@ -277,6 +288,9 @@ impl Broker {
 /// Creates the directory if it is missing and takes its lock, as Kafka does (`LogManager.lockLogDirs`).
 fn lock_directory(log_dir: &Path) -> Result<File, StartError> {
     let failed = |source| StartError::Directory { path: log_dir.to_owned(), source };
+    if log_dir.exists() && !log_dir.is_dir() {
+        return Err(failed(io::ErrorKind::NotADirectory.into()));
+    }
     std::fs::create_dir_all(log_dir).map_err(failed)?;
     let lock = File::options().create(true).append(true).open(log_dir.join(LOCK_FILE)).map_err(failed)?;
     match lock.try_lock() {
@@ -419,7 +433,7 @@ struct ShardThread {
     connections: Receiver<OwnedFd>,
     listener: Option<oneshot::Receiver<(Listener, Targets)>>,
     stop: Receiver<()>,
-    closed: std::sync::mpsc::Sender<Vec<LogCheckpoint>>,
+    closed: std::sync::mpsc::Sender<ClosedShard>,
 }
 
 impl ShardThread {

@@ -11,6 +11,12 @@ use ringlog::cli::{self, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A shard that died alone would leave its clients hanging: a bug stops the process, in every profile.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
     match cli::parse(std::env::args_os()) {
         Ok(Command::Serve(config)) => broker::run(*config),
         Err(stop) => stop.report(),

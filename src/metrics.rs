@@ -31,6 +31,8 @@ pub struct ShardCounters {
     pub connections_accepted_total: Counter,
     /// Connections closed because of what the peer sent.
     pub connections_refused_total: Counter,
+    /// Partitions whose logs could not be opened.
+    pub partitions_offline_now: Counter,
     pub requests_total: Counter,
     pub produce_bytes_total: Counter,
     /// Bytes that left by sendfile.

@@ -181,7 +181,7 @@ pub trait Socket: 'static {
 }
 
 /// The longest chunk that [`Socket::receive`] returns.
-pub const RECEIVE_CHUNK_BYTES_MAX: usize = 64 * 1024;
+pub const RECEIVE_CHUNK_BYTES_MAX: usize = 128 * 1024;
 
 pub trait Clock: Clone + 'static {
     fn now(&self) -> Monotonic;

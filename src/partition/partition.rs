@@ -15,7 +15,7 @@ use super::replica_set::ReplicaSet;
 use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::config::TopicConfig;
 use crate::platform::Platform;
-use crate::storage::log::{Log, LogError};
+use crate::storage::log::{LastStop, Log, LogError};
 
 /// What LeaderAndIsr says of a replica.
 #[derive(Clone, Debug)]
@@ -69,6 +69,8 @@ pub struct Partition<P: Platform> {
 pub(super) struct State<P: Platform> {
     /// `None`: it could not be opened, or has been closed or taken for deletion.
     pub(super) log: Option<Log<P::Disk>>,
+    /// Of a log that could not be opened: what the checkpoints said, and must go on saying until it is recovered.
+    pub(super) unopened: Option<LastStop>,
     pub(super) role: Role,
     pub(super) replicas: ReplicaSet,
     pub(super) purgatory: Purgatory,
@@ -108,18 +110,23 @@ impl<P: Platform> State<P> {
 }
 
 impl<P: Platform> Partition<P> {
-    /// A replica over an open log; `None` when the log could not be opened, which every request is told.
+    /// A replica over an open log, or one whose log could not be opened, which every request is told.
     pub fn new(
         platform: P,
         topic_partition: TopicPartition,
         topic_id: TopicId,
         role: Role,
-        log: Option<Log<P::Disk>>,
+        opened: Result<Log<P::Disk>, LastStop>,
     ) -> Rc<Partition<P>> {
+        let (log, unopened) = match opened {
+            Ok(log) => (Some(log), None),
+            Err(last_stop) => (None, Some(last_stop)),
+        };
         let log_end = log.as_ref().map_or(0, Log::log_end_offset);
         let replicas = ReplicaSet::new(role.local, role.isr.clone(), log_end, 0);
         let state = State {
             log,
+            unopened,
             role,
             replicas,
             purgatory: Purgatory::default(),
@@ -187,16 +194,30 @@ impl<P: Platform> Partition<P> {
         state.offsets().ok_or(LeadershipError::LogOffline)
     }
 
-    /// What to write into the checkpoints; `None` while the log is offline.
+    /// Whether the log could not be opened at the start.
+    pub fn is_unopened(&self) -> bool {
+        self.state.borrow().unopened.is_some()
+    }
+
+    /// What to write into the checkpoints; `None` once the log is closed.
     pub fn checkpoint(&self) -> Option<LogCheckpoint> {
         let state = self.state.borrow();
-        let log = state.log.as_ref()?;
-        Some(LogCheckpoint {
-            topic_partition: self.topic_partition.clone(),
-            recovery_point: log.recovery_point(),
-            log_start_offset: log.log_start_offset(),
-            high_watermark: state.replicas.high_watermark(),
-        })
+        let topic_partition = self.topic_partition.clone();
+        match (&state.log, state.unopened) {
+            (Some(log), _) => Some(LogCheckpoint {
+                topic_partition,
+                recovery_point: log.recovery_point(),
+                log_start_offset: log.log_start_offset(),
+                high_watermark: state.replicas.high_watermark(),
+            }),
+            (None, Some(LastStop { recovery_point, log_start_offset, .. })) => Some(LogCheckpoint {
+                topic_partition,
+                recovery_point,
+                log_start_offset,
+                high_watermark: recovery_point,
+            }),
+            (None, None) => None,
+        }
     }
 
     /// Has `watch` fired when an offset of this partition moves.

@@ -5,7 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::future::Future;
 use std::rc::Rc;
 
 use bytes::{Buf, BytesMut};
@@ -129,40 +128,38 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
         frame.starts_with(&ApiKey::Produce.code().to_be_bytes())
     }
 
-    fn handle(&self, mut frame: BytesMut, slot: ReplySlot<P>) -> impl Future<Output = ()> {
-        async move {
-            if self.context.is_stopping() {
+    async fn handle(&self, mut frame: BytesMut, slot: ReplySlot<P>) {
+        if self.context.is_stopping() {
+            return;
+        }
+        self.context.counters.requests_total.add(1);
+        let mut reader = Reader::new(&frame);
+        let header = match RequestHeader::decode(&mut reader) {
+            Ok(header) => header,
+            Err(error) => {
+                tracing::info!(peer = slot.peer(), %error, "closing a connection that does not speak Kafka's protocol");
                 return;
             }
-            self.context.counters.requests_total.add(1);
-            let mut reader = Reader::new(&frame);
-            let header = match RequestHeader::decode(&mut reader) {
-                Ok(header) => header,
-                Err(error) => {
-                    tracing::info!(peer = slot.peer(), %error, "closing a connection that does not speak Kafka's protocol");
-                    return;
-                }
-            };
-            let body_start = reader.position();
-            let key = if header.api_key == ApiKey::ApiVersions.code() {
-                Some(ApiKey::ApiVersions)
-            } else {
-                is_advertised(header.api_key, header.api_version)
-            };
-            match key {
-                None => refuse(&slot, &header, &"this API or version is not served"),
-                Some(ApiKey::Produce) => {
-                    let client_id = header.client_id.map(str::to_owned);
-                    let header = RequestHeader { client_id: client_id.as_deref(), ..header };
-                    frame.advance(body_start);
-                    self.produce(&header, frame, slot).await;
-                }
-                Some(key) => match self.answer(&header, key, &frame[body_start..]).await {
-                    Ok(Answer::Reply(reply)) => slot.fill(reply),
-                    Ok(Answer::Close) => {}
-                    Err(error) => refuse(&slot, &header, &error),
-                },
+        };
+        let body_start = reader.position();
+        let key = if header.api_key == ApiKey::ApiVersions.code() {
+            Some(ApiKey::ApiVersions)
+        } else {
+            is_advertised(header.api_key, header.api_version)
+        };
+        match key {
+            None => refuse(&slot, &header, &"this API or version is not served"),
+            Some(ApiKey::Produce) => {
+                let client_id = header.client_id.map(str::to_owned);
+                let header = RequestHeader { client_id: client_id.as_deref(), ..header };
+                frame.advance(body_start);
+                self.produce(&header, frame, slot).await;
             }
+            Some(key) => match self.answer(&header, key, &frame[body_start..]).await {
+                Ok(Answer::Reply(reply)) => slot.fill(reply),
+                Ok(Answer::Close) => {}
+                Err(error) => refuse(&slot, &header, &error),
+            },
         }
     }
 }

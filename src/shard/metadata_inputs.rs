@@ -98,35 +98,39 @@ async fn take_partition<P: Platform>(context: &Context<P>, local: LocalPartition
     }
 }
 
-/// Opens a replica's log; `None`, with the reason in the log, if it can't be.
+/// Opens a replica's log. If it can't be, the reason is in the log, and what the checkpoints said of it is kept.
 async fn open_log<P: Platform>(
     context: &Context<P>,
     local: &LocalPartition,
     last_stops: &LastStops,
-) -> Option<Log<P::Disk>> {
+) -> Result<Log<P::Disk>, LastStop> {
     let topic_partition = TopicPartition { topic: Arc::clone(&local.topic), partition: local.partition };
+    // A topic made anew under an old name has nothing to do with what the old one left.
+    let last_stop = if local.is_new { LastStop::default() } else { last_stops.of(&topic_partition) };
     let opened = Log::open(
         context.platform.disk().clone(),
         context.config.log_dir.clone(),
         topic_partition.clone(),
         local.id,
         log_config(&local.config),
-        // A topic made anew under an old name has nothing to do with what the old one left.
-        if local.is_new { LastStop::default() } else { last_stops.of(&topic_partition) },
+        last_stop,
         context.platform.clock().wall(),
     );
-    match opened.await {
-        Ok(log) => Some(log),
-        Err(error) => {
-            tracing::error!(partition = %topic_partition, %error, "the log can't be opened; the partition is offline");
-            None
-        }
-    }
+    opened.await.map_err(|error| {
+        tracing::error!(partition = %topic_partition, %error, "the log can't be opened; the partition is offline");
+        context.counters.partitions_offline_now.add(1);
+        last_stop
+    })
 }
 
 async fn stop_replica<P: Platform>(context: &Rc<Context<P>>, topic_partition: TopicPartition, delete: bool) {
     let log = match context.remove_partition(&topic_partition) {
-        Some(partition) => partition.take_log().await,
+        Some(partition) => {
+            if partition.is_unopened() {
+                context.counters.partitions_offline_now.subtract(1);
+            }
+            partition.take_log().await
+        }
         None => None,
     };
     let outcome = match (log, delete) {

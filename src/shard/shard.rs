@@ -105,32 +105,61 @@ impl<P: Platform> Shard<P> {
         ));
     }
 
-    /// An orderly stop: requests are refused from now on, every log is flushed and closed. A log that can't be closed
-    /// in order is left out, with the reason in the log: it is recovered at the next start.
-    pub async fn close(&self) -> Vec<LogCheckpoint> {
+    /// An orderly stop: requests are refused from now on, every log is flushed and closed. A log that was not, with the
+    /// reason in the log, keeps the process from calling the stop clean: it is recovered at the next start.
+    pub async fn close(&self) -> ClosedShard {
         self.context.stop();
         let queue = Rc::new(RefCell::new(self.context.all_partitions().into_iter()));
         let lanes = (0..LOGS_CLOSED_AT_ONCE_MAX).map(|_| {
             let queue = Rc::clone(&queue);
             Box::pin(async move {
-                let mut closed = Vec::new();
+                let mut lane = ClosedShard::default();
                 loop {
-                    let Some(partition) = queue.borrow_mut().next() else { return closed };
-                    closed.extend(close(&partition).await);
+                    let Some(partition) = queue.borrow_mut().next() else { return lane };
+                    close(&partition, &mut lane).await;
                 }
             })
         });
-        all(lanes.collect()).await.into_iter().flatten().collect()
+        let mut closed = ClosedShard::default();
+        for lane in all(lanes.collect()).await {
+            closed.add(lane);
+        }
+        closed
     }
 }
 
-async fn close<P: Platform>(partition: &Rc<Partition<P>>) -> Option<LogCheckpoint> {
-    let checkpoint = partition.checkpoint()?;
-    match partition.take_log().await?.close().await {
-        Ok(log_end) => Some(LogCheckpoint { recovery_point: log_end, high_watermark: log_end, ..checkpoint }),
-        Err(error) => {
-            tracing::error!(partition = %partition.topic_partition, %error, "the log was not closed in order");
-            None
-        }
+/// How the logs of a shard were left.
+#[derive(Debug, Default)]
+pub struct ClosedShard {
+    pub checkpoints: Vec<LogCheckpoint>,
+    /// Logs that were not closed in order.
+    pub unclean_count: usize,
+}
+
+impl ClosedShard {
+    pub fn add(&mut self, other: ClosedShard) {
+        self.checkpoints.extend(other.checkpoints);
+        self.unclean_count += other.unclean_count;
     }
+}
+
+async fn close<P: Platform>(partition: &Rc<Partition<P>>, closed: &mut ClosedShard) {
+    let checkpoint = partition.checkpoint();
+    let outcome = match partition.take_log().await {
+        Some(log) => Some(log.close().await),
+        None => None,
+    };
+    let checkpoint = match (checkpoint, outcome) {
+        (Some(checkpoint), Some(Ok(log_end))) => {
+            Some(LogCheckpoint { recovery_point: log_end, high_watermark: log_end, ..checkpoint })
+        }
+        (checkpoint, outcome) => {
+            if let Some(Err(error)) = outcome {
+                tracing::error!(partition = %partition.topic_partition, %error, "the log was not closed in order");
+            }
+            closed.unclean_count += 1;
+            checkpoint
+        }
+    };
+    closed.checkpoints.extend(checkpoint);
 }
