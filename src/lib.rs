@@ -27,18 +27,19 @@
 //! # Two walks
 //!
 //! **Produce.** `net/connection.rs` cuts a frame (`net/frames.rs`) and takes the next reply slot -> `shard/dispatch.rs`
-//! checks key and version, one match arm -> `handlers/produce.rs::plan` validates batch header and CRC on the received
-//! bytes (`record/validate.rs`) -> the owner's `execute`, over the mailbox if it is another shard (`shard/mailbox.rs`) ->
-//! `partition/append.rs` checks leadership and queues -> `storage/log.rs` stamps base offset and leader epoch in place,
-//! checks the producer's sequence -> `Disk::append` (`platform/linux/disk.rs`) -> at its completion the log end moves;
-//! acks=all waits in `partition/purgatory.rs` for the high watermark -> `produce.rs::reply` fills the slot ->
-//! `net/reply.rs` sends slots in order.
+//! checks key and version, one match arm -> `handlers/produce.rs::Plan::new` validates batch header and CRC on the received
+//! bytes (`record/validate.rs`) -> `shard/router.rs` brings the work to its owner, over `shard/mailbox.rs` if that is another
+//! shard -> `produce.rs::execute` there -> `partition/append.rs` checks leadership and queues -> `storage/log.rs::stage`
+//! checks the producer's sequence (`storage/producer_state.rs`), stamps base offset and leader epoch in place
+//! (`record/batch.rs`) -> `Disk::append` (`platform/linux/disk.rs`) -> `log.rs::finish_write`: the log end and its index
+//! (`storage/segment.rs`, `storage/offset_index.rs`) move; acks=all waits in `partition/purgatory.rs` for the high watermark
+//! (`partition/replica_set.rs`) -> `produce.rs::Plan::reply` fills the slot -> `net/reply.rs` sends slots in order.
 //!
-//! **Fetch.** Same door -> `handlers/fetch.rs::plan` asks each owner with the whole byte budget -> `execute` there ->
-//! `partition/read.rs` checks the epoch, reads below the high watermark -> `storage/log.rs::read` goes index -> position of
-//! the batch -> `FileRange` -> short of `min.bytes`: a watch in `partition/purgatory.rs`, fired when an offset moves ->
-//! `reply` trims in request order and writes headers around the ranges -> `net/reply.rs` sends bytes, then sendfile per
-//! range, bringing in what is not resident first.
+//! **Fetch.** Same door -> `handlers/fetch.rs::Plan::new` asks each owner with the whole byte budget, by `shard/router.rs` ->
+//! `fetch.rs::execute` there -> `partition/read.rs` checks the epoch, reads below the high watermark -> `storage/log/read.rs`
+//! goes index (`storage/offset_index.rs`) -> position of the batch -> `FileRange` (`platform.rs`) -> short of `min.bytes`: a watch in `partition/purgatory.rs`, fired when an offset moves ->
+//! `Plan::reply` trims in request order and writes headers around the ranges -> `net/reply.rs` sends bytes, then sendfile
+//! per range (`platform/linux/socket.rs`), bringing in what is not resident first.
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 

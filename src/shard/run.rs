@@ -1,6 +1,6 @@
 //! The loop of a shard's thread, and the only place that waits.
 //!
-//! A turn runs the tasks that are ready, fires due timers, then enters the ring once: without waiting if tasks are
+//! A turn runs the tasks that are ready, fires due timers, lets starved receivers try again, then enters the ring once: without waiting if tasks are
 //! still ready, else asleep until a completion, the doorbell or the next deadline.
 
 #![forbid(unsafe_code)]
@@ -38,6 +38,7 @@ pub fn run(platform: &LinuxPlatform, doorbell: &EventDoorbell, stopped: impl Fn(
             break;
         }
         platform.timers().fire(platform.clock().now());
+        platform.ring().wake_starved();
         if executor.has_ready() {
             platform.ring().submit()?;
         } else {

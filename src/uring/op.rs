@@ -23,7 +23,7 @@ use io_uring::squeue;
 use super::ring::Ring;
 
 /// Bytes that a multishot receive may queue for a task that does not take them, before it is cancelled.
-pub const QUEUED_BYTES_MAX: usize = 256 * 1024;
+pub const QUEUED_BYTES_MAX: usize = 512 * 1024;
 
 /// What one completion brought.
 #[derive(Debug)]

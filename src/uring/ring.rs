@@ -132,7 +132,7 @@ impl Ring {
         self.0.borrow_mut().ops.remove(key)
     }
 
-    /// Resolves once the receive pool has buffers again; receivers are let through oldest first.
+    /// Resolves a turn later, when the receive pool has buffers again; see [`Ring::wake_starved`].
     pub async fn receive_buffers_returned(&self) {
         let mut registered = false;
         std::future::poll_fn(|context: &mut Context<'_>| {
@@ -185,11 +185,17 @@ impl Ring {
         }
         inner.reaped = reaped;
         inner.pool.publish();
+        count
+    }
+
+    /// Lets receivers that met an empty pool try again, oldest first, as many as the pool has chunks for. Once a turn,
+    /// before the loop decides to sleep: reaping has filled the pool, and nothing else would wake them.
+    pub fn wake_starved(&self) {
+        let mut inner = self.0.borrow_mut();
         let let_through = inner.starved.len().min(inner.pool.buffer_count());
         for waker in inner.starved.drain(..let_through) {
             waker.wake();
         }
-        count
     }
 
     /// Operations the kernel still holds.

@@ -10,4 +10,5 @@ mod kcat;
 mod kill9;
 mod message_sets;
 mod server;
+mod shards;
 mod wire;
