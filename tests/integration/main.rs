@@ -9,6 +9,7 @@ mod cold;
 mod kcat;
 mod kill9;
 mod message_sets;
+mod refused;
 mod server;
 mod shards;
 mod wire;

@@ -41,7 +41,7 @@ fn a_connection_goes_to_the_shard_that_has_the_fewest() {
     let mut open = Vec::new();
     for count in 1..=10 {
         open.push(TcpStream::connect(broker.address()).expect("connected"));
-        wait_for(&broker, &[(count + 1) / 2, count / 2]);
+        wait_for(&broker, &[u64::div_ceil(count, 2), count / 2]);
     }
     // Those of one shard go: the next ones all go there.
     for index in (0..5).rev() {
