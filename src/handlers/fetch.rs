@@ -6,7 +6,7 @@
 //! - Data ends at the high watermark; without transactions that is the last stable offset too.
 //!
 //! A fetch that finds less than `min.bytes` leaves a watch with the partitions' owners and reads again when one of them
-//! has moved, or answers with what there is when `max.wait.ms` has passed (KIP's DelayedFetch, cases as in Kafka 3.9).
+//! has moved, or answers with what there is when `max.wait.ms` has passed (Kafka 3.9 `DelayedFetch`).
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -246,7 +246,8 @@ pub fn execute<P: Platform>(context: &Rc<Context<P>>, work: Work) -> impl Future
         let mut done = Vec::with_capacity(queued.len());
         for (place, partition, receiver) in queued {
             let appended = match receiver {
-                Ok(receiver) => receiver.await.unwrap_or_else(|_| Err(interrupted())),
+                // Dropped unanswered: the partition was closed under its batches.
+                Ok(receiver) => receiver.await.unwrap_or(Err(AppendFailure::Interrupted)),
                 Err(failure) => Err(failure),
             };
             let result = match (appended, deadline, partition) {
@@ -264,11 +265,6 @@ pub fn execute<P: Platform>(context: &Rc<Context<P>>, work: Work) -> impl Future
         }
         done
     }
-}
-
-/// The partition was closed under its batches.
-fn interrupted() -> AppendFailure {
-    AppendFailure::Interrupted
 }
 
 /// A request's structure, owned, so that its batches can be split from the frame.

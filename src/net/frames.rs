@@ -70,11 +70,6 @@ impl FrameCutter {
         Ok(Cut::Frame(std::mem::take(&mut self.partial)))
     }
 
-    /// Whether a frame has begun and not ended.
-    pub fn is_within_frame(&self) -> bool {
-        !self.partial.is_empty() || !self.chunk.is_empty()
-    }
-
     fn cut_large(&mut self, length: usize) -> Cut {
         self.partial.advance(FRAME_PREFIX_BYTES);
         let mut beginning = std::mem::take(&mut self.partial);

@@ -356,11 +356,6 @@ impl BatchBuilder {
         self.record_count += 1;
     }
 
-    /// Bytes of the records so far, before compression.
-    pub fn body_bytes(&self) -> usize {
-        self.body.len()
-    }
-
     /// The batch; at least one record was pushed.
     pub fn build(self) -> BytesMut {
         assert!(self.record_count > 0, "a batch has records");

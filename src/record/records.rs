@@ -170,6 +170,25 @@ pub fn fuzz_take_record(mut bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::tests::next;
+
+    #[test]
+    fn damaged_records_are_refused_or_read_and_never_loop_or_panic() {
+        let mut sound = Vec::new();
+        let headers: [Header; 2] = [(b"h", None), (b"", Some(b"v"))];
+        for offset_delta in 0..5 {
+            put_record(&mut sound, 3, offset_delta, Some(b"key"), Some(b"value"), &headers);
+        }
+        let mut seed = 0x5eed;
+        for _ in 0..20_000 {
+            let mut damaged = sound.clone();
+            for _ in 0..=next(&mut seed) % 4 {
+                let place = next(&mut seed) as usize % damaged.len();
+                damaged[place] = next(&mut seed) as u8;
+            }
+            fuzz_take_record(&damaged);
+        }
+    }
 
     #[test]
     fn a_record_reads_back_and_every_cut_of_it_is_refused() {

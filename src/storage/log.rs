@@ -264,11 +264,6 @@ impl<D: Disk> Log<D> {
         &self.config
     }
 
-    /// Takes effect with the next batch; index sizes with the next segment.
-    pub fn set_config(&mut self, config: LogConfig) {
-        self.config = config;
-    }
-
     pub fn log_start_offset(&self) -> Offset {
         self.log_start_offset
     }
@@ -292,15 +287,6 @@ impl<D: Disk> Log<D> {
             None if self.flushed_offset > self.active.base_offset => self.flushed_offset - 1,
             None => self.flushed_offset,
         }
-    }
-
-    /// Bytes of all segments.
-    pub fn size_bytes(&self) -> u64 {
-        self.closed.values().map(|segment| segment.size).sum::<u64>() + self.active.size
-    }
-
-    pub fn is_fenced(&self) -> bool {
-        self.run.fenced
     }
 
     /// Nothing is staged or in flight.
