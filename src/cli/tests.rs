@@ -39,7 +39,7 @@ fn wrong_flags_and_settings_are_usage_errors() {
         &["--shard", "2"][..],
         &["--shards", "0"],
         &["--ring-depth", "100"],
-        &["--durability=fsync"],
+        &["--durability=disk"],
         &["--cold-bytes-max=0"],
         &["--set", "num.partition=2"],
         &["--set", "num.partitions=0"],

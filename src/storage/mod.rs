@@ -10,6 +10,7 @@ pub mod entry;
 pub mod leader_epoch;
 pub mod log;
 pub mod log_dir;
+pub mod log_dirs;
 pub mod offset_index;
 pub mod producer_state;
 pub mod recovery;
