@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use futures_channel::oneshot;
@@ -31,7 +33,7 @@ use crate::executor::Executor;
 use crate::metadata::embedded::{EmbeddedTree, FILE_NAME as TREE_FILE, OpenError};
 use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread::{self as metadata_thread, Inbox, MetadataHandle};
-use crate::metrics::ShardCounters;
+use crate::metrics::{RecoveryProgress, ShardCounters};
 use crate::net::listener::Listener;
 use crate::platform::linux::{DiskLimits, LinuxPlatform, LinuxSocket};
 use crate::platform::{Clock, Disk, Platform, Random, Tasks};
@@ -66,6 +68,9 @@ const START_RING_DEPTH: u32 = 64;
 
 /// What the clean-shutdown marker says where no ZooKeeper gives brokers epochs.
 const NO_BROKER_EPOCH: i64 = -1;
+
+/// How often the start says how far the recovery of the logs is; one that takes less says nothing.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Exit code when a second signal cuts an orderly stop short.
 const EXIT_FORCED: i32 = 130;
@@ -211,6 +216,7 @@ impl Broker {
         })?;
 
         let config = Arc::new(config);
+        let progress = Arc::new(RecoveryProgress::default());
         let (metadata, inbox) = metadata_thread::channel(config.shards);
         let starting = Starting {
             config: Arc::clone(&config),
@@ -222,10 +228,11 @@ impl Broker {
                 unclean: !scan.clean,
                 recovery_points: scan.recovery_points,
                 log_start_offsets: scan.log_start_offsets,
+                progress: Arc::clone(&progress),
             }),
         };
         let (shards, shard_inputs, connections, counters) = start_shards(&starting)?;
-        let (metadata_thread, cluster_id) = start_metadata(&config, &advertised, inbox, shard_inputs)?;
+        let (metadata_thread, cluster_id) = start_metadata(&config, &advertised, inbox, shard_inputs, &progress)?;
         check_meta(&config.log_dir, meta.as_ref(), "cluster.id", &cluster_id, |meta| meta.cluster_id.clone())?;
         write_meta(&starting, meta, cluster_id)?;
 
@@ -533,6 +540,7 @@ fn start_metadata(
     advertised: &Endpoint,
     inbox: Inbox,
     inputs: Vec<Sender<ShardInput>>,
+    progress: &RecoveryProgress,
 ) -> Result<(JoinHandle<()>, String), StartError> {
     let (sender, started) = std::sync::mpsc::channel();
     let settings = NodeSettings::new(config, advertised.clone());
@@ -560,8 +568,20 @@ fn start_metadata(
         }
     })
     .map_err(StartError::Thread)?;
-    let cluster_id = started.recv().map_err(|_| StartError::ShardEnded)??;
+    let cluster_id = wait_for_logs(&started, progress)??;
     Ok((thread, cluster_id))
+}
+
+/// Waits for the first image, and says now and then how far the logs are.
+fn wait_for_logs<T>(started: &std::sync::mpsc::Receiver<T>, progress: &RecoveryProgress) -> Result<T, StartError> {
+    loop {
+        match started.recv_timeout(PROGRESS_INTERVAL) {
+            Ok(value) => return Ok(value),
+            Err(RecvTimeoutError::Timeout) if !progress.is_done() => tracing::info!("recovering: {progress}"),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(StartError::ShardEnded),
+        }
+    }
 }
 
 /// As many open files as the process may have.

@@ -16,10 +16,11 @@ use crate::config::topic::TimestampType as ConfiguredTimestamp;
 use crate::executor::all;
 use crate::handlers::Context;
 use crate::metadata::node::{LocalPartition, ShardInput};
+use crate::metrics::RecoveryProgress;
 use crate::partition::{Partition, Role};
 use crate::platform::{Clock, Disk, Platform};
 use crate::record::batch::TimestampType;
-use crate::storage::log::{LastStop, Log, LogConfig, LogError};
+use crate::storage::log::{LastStop, Log, LogConfig, LogError, OpenLog};
 
 /// Logs that one shard opens beside one another: enough to keep a disk busy, few enough to bound open files.
 const LOGS_OPENED_AT_ONCE_MAX: usize = 32;
@@ -31,6 +32,8 @@ pub struct LastStops {
     /// From the checkpoints, by partition.
     pub recovery_points: BTreeMap<TopicPartition, i64>,
     pub log_start_offsets: BTreeMap<TopicPartition, i64>,
+    /// How far the opening of all logs is.
+    pub progress: Arc<RecoveryProgress>,
 }
 
 impl LastStops {
@@ -67,6 +70,8 @@ async fn take_partitions<P: Platform>(
     partitions: Vec<LocalPartition>,
     last_stops: &Arc<LastStops>,
 ) {
+    let is_opened = |local: &&LocalPartition| context.partition(&local.topic, local.partition).is_none();
+    last_stops.progress.logs_total.add(partitions.iter().filter(is_opened).count() as u64);
     let queue = Rc::new(RefCell::new(partitions.into_iter()));
     let lanes = (0..LOGS_OPENED_AT_ONCE_MAX).map(|_| {
         let (context, queue, last_stops) = (Rc::clone(context), Rc::clone(&queue), Arc::clone(last_stops));
@@ -107,15 +112,16 @@ async fn open_log<P: Platform>(
     let topic_partition = TopicPartition { topic: Arc::clone(&local.topic), partition: local.partition };
     // A topic made anew under an old name has nothing to do with what the old one left.
     let last_stop = if local.is_new { LastStop::default() } else { last_stops.of(&topic_partition) };
-    let opened = Log::open(
-        context.platform.disk().clone(),
-        context.config.log_dir.clone(),
-        topic_partition.clone(),
-        local.id,
-        log_config(&local.config),
+    let opened = Log::open(OpenLog {
+        disk: context.platform.disk().clone(),
+        log_dir: context.config.log_dir.clone(),
+        topic_partition: topic_partition.clone(),
+        topic_id: local.id,
+        config: log_config(&local.config),
         last_stop,
-        context.platform.clock().wall(),
-    );
+        wall: context.platform.clock().wall(),
+        progress: Arc::clone(&last_stops.progress),
+    });
     opened.await.map_err(|error| {
         tracing::error!(partition = %topic_partition, %error, "the log can't be opened; the partition is offline");
         context.counters.partitions_offline_now.add(1);
@@ -175,6 +181,7 @@ fn log_config(config: &TopicConfig) -> LogConfig {
             ConfiguredTimestamp::CreateTime => TimestampType::CreateTime,
             ConfiguredTimestamp::LogAppendTime => TimestampType::LogAppendTime,
         },
+        compacted: config.cleanup_policy.compact,
         ..LogConfig::default()
     }
 }

@@ -175,6 +175,7 @@ fn scan(world: &World, executor: &Executor, disk: &FakeDisk) -> Arc<LastStops> {
             unclean: !scan.clean,
             recovery_points: scan.recovery_points,
             log_start_offsets: scan.log_start_offsets,
+            progress: Arc::default(),
         });
     });
     world.run_until(|| found.borrow().is_some());
