@@ -16,7 +16,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use futures_channel::oneshot;
@@ -32,7 +34,7 @@ use crate::executor::Executor;
 use crate::metadata::embedded::{EmbeddedTree, FILE_NAME as TREE_FILE, OpenError};
 use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread::{self as metadata_thread, Inbox, MetadataHandle};
-use crate::metrics::ShardCounters;
+use crate::metrics::{RecoveryProgress, ShardCounters};
 use crate::net::listener::Listener;
 use crate::platform::linux::{Directory, DiskLimits, KERNEL_WORKERS_PER_DIRECTORY, LinuxPlatform, LinuxSocket};
 use crate::platform::{Clock, Platform, Random, Tasks};
@@ -61,6 +63,9 @@ const SHARD_INPUTS_MAX: usize = 1024;
 
 /// Submission entries of the ring that the start and the stop use for themselves.
 const START_RING_DEPTH: u32 = 64;
+
+/// How often the start says how far the recovery of the logs is; one that takes less says nothing.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Exit code when a second signal cuts an orderly stop short.
 const EXIT_FORCED: i32 = 130;
@@ -193,6 +198,7 @@ impl Broker {
         let work = WorkPool::start(WORK_THREADS).map_err(StartError::Thread)?;
 
         let found = directories.scan(&work)?;
+        let progress = Arc::clone(&found.last_stops.progress);
         directories.check_tree_exists(&found)?;
         directories.check_meta(&found, "broker.id", &config.broker_id.0.to_string(), |meta| {
             meta.broker_id.map(|id| id.to_string())
@@ -210,7 +216,8 @@ impl Broker {
         };
         let (shards, shard_inputs, connections, counters) = start_shards(&starting)?;
         let tree_path = directories.tree_path();
-        let (metadata_thread, cluster_id) = start_metadata(&config, &advertised, tree_path, inbox, shard_inputs)?;
+        let (metadata_thread, cluster_id) =
+            start_metadata(&config, &advertised, tree_path, inbox, shard_inputs, &progress)?;
         directories.check_meta(&found, "cluster.id", &cluster_id, |meta| meta.cluster_id.clone())?;
         directories.write_meta(&found, &config, &cluster_id, &work)?;
 
@@ -449,6 +456,7 @@ fn start_metadata(
     tree_path: PathBuf,
     inbox: Inbox,
     inputs: Vec<Sender<ShardInput>>,
+    progress: &RecoveryProgress,
 ) -> Result<(JoinHandle<()>, String), StartError> {
     let (sender, started) = std::sync::mpsc::channel();
     let settings = NodeSettings::new(config, advertised.clone());
@@ -475,8 +483,20 @@ fn start_metadata(
         }
     })
     .map_err(StartError::Thread)?;
-    let cluster_id = started.recv().map_err(|_| StartError::ShardEnded)??;
+    let cluster_id = wait_for_logs(&started, progress)??;
     Ok((thread, cluster_id))
+}
+
+/// Waits for the first image, and says now and then how far the logs are.
+fn wait_for_logs<T>(started: &std::sync::mpsc::Receiver<T>, progress: &RecoveryProgress) -> Result<T, StartError> {
+    loop {
+        match started.recv_timeout(PROGRESS_INTERVAL) {
+            Ok(value) => return Ok(value),
+            Err(RecvTimeoutError::Timeout) if !progress.is_done() => tracing::info!("recovering: {progress}"),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(StartError::ShardEnded),
+        }
+    }
 }
 
 /// As many open files as the process may have.

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number that one shard writes and any thread reads.
@@ -49,4 +50,46 @@ pub struct ShardCounters {
     pub append_bytes_total: Counter,
     /// Appends that went to a kernel worker because the directory was slow.
     pub appends_deferred_total: Counter,
+}
+
+/// How far the opening of logs is, of all shards together: what there is to do is announced before it is done.
+#[derive(Debug, Default)]
+pub struct RecoveryProgress {
+    pub logs_total: Counter,
+    pub logs_done: Counter,
+    /// Bytes of batches to be checked, as far as logs have looked at their files.
+    pub bytes_total: Counter,
+    pub bytes_done: Counter,
+}
+
+impl RecoveryProgress {
+    pub fn is_done(&self) -> bool {
+        self.logs_done.get() >= self.logs_total.get()
+    }
+}
+
+impl fmt::Display for RecoveryProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+        let (logs_done, logs_total) = (self.logs_done.get(), self.logs_total.get());
+        let (done, total) = (gigabytes(self.bytes_done.get()), gigabytes(self.bytes_total.get()));
+        write!(f, "{logs_done} of {logs_total} logs, {done:.1} of {total:.1} GB checked")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_reads_as_a_sentence() {
+        let progress = RecoveryProgress::default();
+        assert!(progress.is_done());
+        progress.logs_total.add(100);
+        progress.logs_done.add(37);
+        progress.bytes_total.add(4_000_000_000);
+        progress.bytes_done.add(1_234_000_000);
+        assert_eq!(progress.to_string(), "37 of 100 logs, 1.2 of 4.0 GB checked");
+        assert!(!progress.is_done());
+    }
 }

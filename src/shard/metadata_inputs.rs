@@ -16,10 +16,11 @@ use crate::config::{Config, TopicConfig};
 use crate::executor::all;
 use crate::handlers::Context;
 use crate::metadata::node::{LocalPartition, ShardInput};
+use crate::metrics::RecoveryProgress;
 use crate::partition::{Partition, Role};
 use crate::platform::{Clock, Disk, Platform};
 use crate::record::batch::TimestampType;
-use crate::storage::log::{LastStop, Log, LogConfig, LogError};
+use crate::storage::log::{LastStop, Log, LogConfig, LogError, OpenLog};
 use crate::storage::log_dir::LogDirScan;
 use crate::storage::log_dirs::{LogDirs, is_fatal};
 
@@ -29,13 +30,17 @@ const LOGS_OPENED_AT_ONCE_MAX: usize = 32;
 /// What the start-up scan of the log directories found, as far as logs need it: where each partition lies, and how it was
 /// left.
 #[derive(Clone, Debug, Default)]
-pub struct LastStops(BTreeMap<TopicPartition, (usize, LastStop)>);
+pub struct LastStops {
+    found: BTreeMap<TopicPartition, (usize, LastStop)>,
+    /// How far the opening of all logs is.
+    pub progress: Arc<RecoveryProgress>,
+}
 
 /// One partition was found in two log directories.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "partition {topic_partition} lies in two log directories, {first} and {second}: only one can be right (Kafka keeps the \
-     one with the higher log end); move the other out of its log directory"
+    "partition {topic_partition} lies in two log directories, {first} and {second}: move the one that is older out of \
+     its log directory"
 )]
 pub struct FoundTwice {
     topic_partition: TopicPartition,
@@ -63,7 +68,7 @@ impl LastStops {
                 }
             }
         }
-        Ok(LastStops(found))
+        Ok(LastStops { found, progress: Arc::default() })
     }
 }
 
@@ -91,6 +96,8 @@ async fn take_partitions<P: Platform>(
     partitions: Vec<LocalPartition>,
     last_stops: &Arc<LastStops>,
 ) {
+    let is_opened = |local: &&LocalPartition| context.partition(&local.topic, local.partition).is_none();
+    last_stops.progress.logs_total.add(partitions.iter().filter(is_opened).count() as u64);
     let queue = Rc::new(RefCell::new(partitions.into_iter()));
     let lanes = (0..LOGS_OPENED_AT_ONCE_MAX).map(|_| {
         let (context, queue, last_stops) = (Rc::clone(context), Rc::clone(&queue), Arc::clone(last_stops));
@@ -139,7 +146,7 @@ async fn open_log<P: Platform>(
         context.counters.partitions_offline_now.add(1);
     };
     // A topic made anew under an old name has nothing to do with what the old one left.
-    let found = last_stops.0.get(&topic_partition).filter(|_| !local.is_new).copied();
+    let found = last_stops.found.get(&topic_partition).filter(|_| !local.is_new).copied();
     let any_offline = log_dirs.online().count() < log_dirs.all().len();
     let (log_dir, last_stop) = match found {
         Some((log_dir, last_stop)) => {
@@ -165,15 +172,16 @@ async fn open_log<P: Platform>(
             }
         },
     };
-    let opened = Log::open(
-        context.platform.disk().clone(),
-        log_dirs.all()[log_dir].path.clone(),
-        topic_partition.clone(),
-        local.id,
-        log_config(&local.config),
+    let opened = Log::open(OpenLog {
+        disk: context.platform.disk().clone(),
+        log_dir: log_dirs.all()[log_dir].path.clone(),
+        topic_partition: topic_partition.clone(),
+        topic_id: local.id,
+        config: log_config(&local.config),
         last_stop,
-        context.platform.clock().wall(),
-    );
+        wall: context.platform.clock().wall(),
+        progress: Arc::clone(&last_stops.progress),
+    });
     let opened = opened.await.map_err(|error| {
         offline(&error);
         if let LogError::Io { source, .. } = &error
@@ -254,6 +262,7 @@ fn log_config(config: &TopicConfig) -> LogConfig {
             ConfiguredTimestamp::CreateTime => TimestampType::CreateTime,
             ConfiguredTimestamp::LogAppendTime => TimestampType::LogAppendTime,
         },
+        compacted: config.cleanup_policy.compact,
         ..LogConfig::default()
     }
 }

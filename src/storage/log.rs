@@ -28,6 +28,7 @@ use bytes::BytesMut;
 
 use crate::base::ids::{LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::base::time::WallMs;
+use crate::metrics::RecoveryProgress;
 use crate::platform::Disk;
 use crate::record::batch::{BatchHeader, TimestampType, set_log_append_time, stamp};
 use crate::storage::leader_epoch::LeaderEpochs;
@@ -69,6 +70,8 @@ pub struct LogConfig {
     pub message_timestamp_type: TimestampType,
     /// `producer.id.expiration.ms`, 86400000.
     pub producer_id_expiration_ms: i64,
+    /// `cleanup.policy` contains compact: offsets between batches may be missing.
+    pub compacted: bool,
 }
 
 impl Default for LogConfig {
@@ -81,6 +84,7 @@ impl Default for LogConfig {
             segment_index_bytes: 10 << 20,
             message_timestamp_type: TimestampType::CreateTime,
             producer_id_expiration_ms: 86_400_000,
+            compacted: false,
         }
     }
 }
@@ -95,6 +99,22 @@ pub struct LastStop {
     pub recovery_point: Offset,
     /// From `log-start-offset-checkpoint`; 0 if unknown.
     pub log_start_offset: Offset,
+}
+
+/// What a log is opened with.
+#[derive(Clone, Debug)]
+pub struct OpenLog<D: Disk> {
+    pub disk: D,
+    /// The data directory; the log's own is `<topic>-<partition>` in it.
+    pub log_dir: PathBuf,
+    pub topic_partition: TopicPartition,
+    /// What `partition.metadata` must say; zero accepts any.
+    pub topic_id: TopicId,
+    pub config: LogConfig,
+    pub last_stop: LastStop,
+    pub wall: WallMs,
+    /// Shared by all logs that are opened; `logs_total` has this one counted already.
+    pub progress: Arc<RecoveryProgress>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -236,7 +256,7 @@ impl Run {
 }
 
 impl<D: Disk> Log<D> {
-    /// Opens or creates `<log_dir>/<topic>-<partition>`.
+    /// Opens a log, or creates it.
     ///
     /// After an unclean stop the segments from the recovery point on are read and checked; the first torn batch and all
     /// behind it are cut off, and their indexes are made anew. The producer state comes from the newest sound snapshot
@@ -244,16 +264,8 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     /// `InconsistentTopicId` if another topic of that name lies there. Nothing is removed but what recovery explains.
-    pub async fn open(
-        disk: D,
-        log_dir: PathBuf,
-        tp: TopicPartition,
-        topic_id: TopicId,
-        config: LogConfig,
-        last_stop: LastStop,
-        wall: WallMs,
-    ) -> Result<Log<D>, LogError> {
-        recovery::open(disk, log_dir, tp, topic_id, config, last_stop, wall).await
+    pub async fn open(what: OpenLog<D>) -> Result<Log<D>, LogError> {
+        recovery::open(what).await
     }
 
     pub fn topic_partition(&self) -> &TopicPartition {

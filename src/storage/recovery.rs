@@ -24,7 +24,9 @@ use crate::platform::{DirectoryEntry, Disk, OpenMode};
 use crate::record::batch::{BatchHeader, decode_records};
 use crate::storage::entry::{Entry, Scanned, Scanner};
 use crate::storage::leader_epoch::LeaderEpochs;
-use crate::storage::log::{LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, LogError, PARTITION_METADATA, Run};
+use crate::storage::log::{
+    LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, LogError, OpenLog, PARTITION_METADATA, Run,
+};
 use crate::storage::offset_index::{ENTRY_BYTES, OffsetIndex, relative_offset};
 use crate::storage::producer_state::{ProducerState, SNAPSHOT_BYTES_MAX};
 use crate::storage::segment::{
@@ -111,15 +113,15 @@ struct Recovery<D: Disk> {
 }
 
 /// See [`Log::open`].
-pub(super) async fn open<D: Disk>(
-    disk: D,
-    log_dir: PathBuf,
-    topic_partition: TopicPartition,
-    topic_id: TopicId,
-    config: LogConfig,
-    last_stop: LastStop,
-    wall: WallMs,
-) -> Result<Log<D>, LogError> {
+pub(super) async fn open<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> {
+    let progress = Arc::clone(&what.progress);
+    let opened = open_log(what).await;
+    progress.logs_done.add(1);
+    opened
+}
+
+async fn open_log<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> {
+    let OpenLog { disk, log_dir, topic_partition, topic_id, config, last_stop, wall, .. } = what;
     let directory = log_dir.join(topic_partition.to_string());
     let log_start_offset = last_stop.log_start_offset.clamp(0, BASE_OFFSET_MAX);
     let last_stop = LastStop { log_start_offset, ..last_stop };

@@ -49,10 +49,18 @@ fn disk_with(files: &BTreeMap<String, Vec<u8>>, partition: &TopicPartition) -> F
 }
 
 fn open(disk: &FakeDisk, partition: &TopicPartition, last_stop: LastStop) -> Log<FakeDisk> {
-    let config = config(&partition.topic);
-    // Inside the producer ids' life time.
-    let wall = 1_795_305_900_000;
-    run(Log::open(disk.clone(), "/data".into(), partition.clone(), TopicId::ZERO, config, last_stop, wall)).unwrap()
+    let opened = run(Log::open(OpenLog {
+        disk: disk.clone(),
+        log_dir: "/data".into(),
+        topic_partition: partition.clone(),
+        topic_id: TopicId::ZERO,
+        config: config(&partition.topic),
+        last_stop,
+        // Inside the producer ids' life time.
+        wall: 1_795_305_900_000,
+        progress: Arc::default(),
+    }));
+    opened.unwrap()
 }
 
 fn log_start_offset(partition: &TopicPartition) -> Offset {

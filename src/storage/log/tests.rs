@@ -19,8 +19,20 @@ fn small() -> LogConfig {
 }
 
 fn try_open(disk: &FakeDisk, config: LogConfig, last_stop: LastStop) -> Result<Log<FakeDisk>, LogError> {
-    let tp = TopicPartition { topic: "t".into(), partition: 0 };
-    run(Log::open(disk.clone(), PathBuf::from("/data"), tp, TOPIC_ID, config, last_stop, 1000))
+    run(Log::open(what(disk, config, last_stop)))
+}
+
+fn what(disk: &FakeDisk, config: LogConfig, last_stop: LastStop) -> OpenLog<FakeDisk> {
+    OpenLog {
+        disk: disk.clone(),
+        log_dir: PathBuf::from("/data"),
+        topic_partition: TopicPartition { topic: "t".into(), partition: 0 },
+        topic_id: TOPIC_ID,
+        config,
+        last_stop,
+        wall: 1000,
+        progress: Arc::default(),
+    }
 }
 
 fn open(disk: &FakeDisk, config: LogConfig, last_stop: LastStop) -> Log<FakeDisk> {
@@ -170,9 +182,7 @@ fn a_new_partition_costs_four_operations_and_is_named_as_in_kafka() {
 fn another_topics_directory_is_not_opened() {
     let disk = FakeDisk::new();
     close(open(&disk, small(), CLEAN));
-    let tp = TopicPartition { topic: "t".into(), partition: 0 };
-    let other = TopicId([9; 16]);
-    let opened = run(Log::open(disk, PathBuf::from("/data"), tp, other, small(), CLEAN, 0));
+    let opened = run(Log::open(OpenLog { topic_id: TopicId([9; 16]), ..what(&disk, small(), CLEAN) }));
     assert!(matches!(opened, Err(LogError::InconsistentTopicId { found: TOPIC_ID, .. })));
 }
 
@@ -713,13 +723,10 @@ fn blocks_are_reserved_ahead_of_a_busy_log_and_given_back_at_the_roll() {
 #[test]
 fn a_producer_of_old_records_keeps_its_window_over_a_kill() {
     let disk = FakeDisk::new();
-    let tp = || TopicPartition { topic: "t".into(), partition: 0 };
     // Its records say 1970 (a backfill), the clock says today.
     let today = 1_700_000_000_000;
-    let open_today = |disk: &FakeDisk| {
-        run(Log::open(disk.clone(), PathBuf::from("/data"), tp(), TOPIC_ID, LogConfig::default(), KILLED, today))
-            .unwrap()
-    };
+    let open_today =
+        |disk: &FakeDisk| run(Log::open(OpenLog { wall: today, ..what(disk, LogConfig::default(), KILLED) })).unwrap();
     let stage_today = |log: &mut Log<FakeDisk>| {
         let batch = idempotent(7, 0, 3);
         let header = BatchHeader::parse(&batch).unwrap();
