@@ -12,6 +12,7 @@ pub mod log;
 pub mod log_dir;
 pub mod log_dirs;
 pub mod offset_index;
+pub mod open_files;
 pub mod producer_state;
 pub mod recovery;
 pub mod refusal;

@@ -21,6 +21,10 @@ use crate::sys;
 use crate::uring::ops::read::RingFile;
 use crate::worker::Helper;
 
+/// Threads for what is not synced: what concerns one partition's directory is always done by the same one, in order, and
+/// a start opens as many logs beside one another.
+const NAME_THREADS: usize = 4;
+
 /// Threads that sync and write back, so that one file's fsync does not wait for another's: the journal commits them
 /// together.
 const SYNC_THREADS: usize = 4;
@@ -41,8 +45,8 @@ const DIRTY_BYTES_MIN: u64 = 32 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Directory {
     pub path: PathBuf,
-    /// What opens, closes, creates, renames and removes, in order.
-    pub names: Helper,
+    /// What opens, closes, creates, renames and removes; see [`Directory::names`].
+    names: Vec<Helper>,
     /// What syncs and writes back, in no order.
     pub syncs: Helper,
     /// The device's read-ahead limit: what one WILLNEED really reads.
@@ -55,15 +59,23 @@ pub struct Directory {
 impl Directory {
     /// Starts the threads of the directory at `path`; `dirty_bytes_max` is its share.
     pub fn start(path: &Path, index: usize, dirty_bytes_max: u64) -> io::Result<Arc<Directory>> {
+        let names = (0..NAME_THREADS).map(|thread| Helper::start(&format!("disk-{index}.{thread}"), 1));
         Ok(Arc::new(Directory {
             path: path.to_owned(),
-            names: Helper::start(&format!("disk-{index}"), 1)?,
+            names: names.collect::<io::Result<_>>()?,
             syncs: Helper::start(&format!("sync-{index}"), SYNC_THREADS)?,
             read_ahead_bytes: read_ahead_bytes(path).unwrap_or(READ_AHEAD_BYTES_DEFAULT),
             dirty_bytes: AtomicU64::new(0),
             dirty_bytes_max: dirty_bytes_max.max(DIRTY_BYTES_MIN),
             failed: AtomicBool::new(false),
         }))
+    }
+
+    /// The thread for operations on `path`, which lies in this directory.
+    pub fn names(&self, path: &Path) -> &Helper {
+        let within = path.strip_prefix(&self.path).unwrap_or(path);
+        let partition = within.components().next().map_or(&[][..], |name| name.as_os_str().as_encoded_bytes());
+        &self.names[crc32fast::hash(partition) as usize % self.names.len()]
     }
 
     /// Appended bytes that are not known to be on the device.
@@ -136,6 +148,8 @@ pub struct LinuxFile {
     /// `None` only inside `drop`.
     file: Option<File>,
     pub(super) directory: Arc<Directory>,
+    /// For what concerns its name and length.
+    pub(super) names: Helper,
     /// End of what was appended through this handle; 0 before the first append.
     appended_to: AtomicU64,
     /// Appended bytes below are on the device, or were there before.
@@ -144,9 +158,10 @@ pub struct LinuxFile {
 }
 
 impl LinuxFile {
-    pub fn new(file: File, directory: Arc<Directory>) -> LinuxFile {
+    pub fn new(file: File, path: &Path, directory: Arc<Directory>) -> LinuxFile {
         LinuxFile {
             file: Some(file),
+            names: directory.names(path).clone(),
             directory,
             appended_to: AtomicU64::new(0),
             clean_to: AtomicU64::new(0),
@@ -212,7 +227,7 @@ impl Drop for LinuxFile {
     fn drop(&mut self) {
         // Deleted, or written back by the kernel in its own time: not ours to watch any more.
         self.mark_clean(self.appended_to.load(Ordering::Relaxed));
-        self.directory.names.drop_there(self.file.take());
+        self.names.drop_there(self.file.take());
     }
 }
 

@@ -95,7 +95,7 @@ impl LinuxDisk {
     }
 
     fn names(&self, path: &Path) -> &Helper {
-        &self.directory_of(path).names
+        self.directory_of(path).names(path)
     }
 
     fn share_of(&self, file: &LinuxFile) -> &Share {
@@ -132,7 +132,7 @@ impl LinuxDisk {
         job: impl FnOnce(&File) -> io::Result<T> + Send + 'static,
     ) -> impl Future<Output = io::Result<T>> + 'static {
         let shared = Arc::clone(file);
-        file.directory.names.run(move || job(shared.file()))
+        file.names.run(move || job(shared.file()))
     }
 
     /// The fallback for kernels without cachestat: read the range with RWF_NOWAIT and see whether all of it comes.
@@ -271,7 +271,7 @@ impl Disk for LinuxDisk {
             options.create(mode == OpenMode::ReadWrite).create_new(mode == OpenMode::CreateNew);
             let file = options.open(&path)?;
             let length = file.metadata()?.len();
-            Ok((Arc::new(LinuxFile::new(file, directory)), length))
+            Ok((Arc::new(LinuxFile::new(file, &path, directory)), length))
         })
     }
 
