@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+mod import;
+
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -26,6 +28,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::base::ids::ShardId;
 use crate::cli::banner;
 use crate::config::{Config, Endpoint};
+use crate::controller::import::ImportError;
 use crate::controller::node::{MetadataNode, NodeSettings, StartError as NodeError};
 use crate::executor::Executor;
 use crate::metadata::embedded::{EmbeddedTree, FILE_NAME as TREE_FILE, OpenError};
@@ -42,7 +45,8 @@ use crate::shard::metadata_inputs::LastStops;
 use crate::shard::run;
 use crate::shard::shard::{ClosedShard, Shard, ShardLimits, ShardParts};
 
-use crate::storage::log_dir::{self, LogDirError, LogDirScan, MetaProperties};
+use crate::storage::log::LogError;
+use crate::storage::log_dir::{self, LogDirError, MetaProperties};
 use crate::sys;
 use crate::uring::doorbell::EventDoorbell;
 use crate::uring::probe::{self, Refused};
@@ -84,9 +88,18 @@ pub enum StartError {
     #[error(transparent)]
     LogDir(#[from] LogDirError),
     #[error(
-        "{0} holds topics but no metadata of ringlog ({TREE_FILE}); importing a Kafka directory is not supported yet: choose an empty directory with --data"
+        "{0} is a Kafka broker's and has no metadata of ringlog ({TREE_FILE}); start once with --import to take its topics \
+         over, or choose an empty directory with --data"
     )]
     NoTree(PathBuf),
+    #[error("{0} has metadata of ringlog ({TREE_FILE}), so there is nothing to import; start without --import")]
+    TreeExists(PathBuf),
+    #[error("{0} holds nothing that a Kafka broker left; name Kafka's log.dirs with --data, or start without --import")]
+    NothingToImport(PathBuf),
+    #[error("{path} can't be imported: {error}")]
+    Import { path: PathBuf, error: ImportError },
+    #[error("the directory can't be imported: {0}")]
+    Unreadable(LogError),
     #[error(
         "meta.properties in {path} says {name}={found}, but this broker has {expected}; it belongs to another broker or cluster"
     )]
@@ -180,7 +193,7 @@ struct ShardHandle {
 
 impl Broker {
     /// Starts, recovers, and returns when connections are accepted.
-    pub fn start(config: Config) -> Result<Broker, StartError> {
+    pub fn start(mut config: Config) -> Result<Broker, StartError> {
         probe::check()?;
         raise_file_limit();
         let lock = lock_directory(&config.log_dir)?;
@@ -196,8 +209,9 @@ impl Broker {
 
         let log_dir = config.log_dir.clone();
         let (scan, meta) = on_own_ring(&config.log_dir, &helper, &work, |platform| async move {
-            let scan = log_dir::scan(platform.disk(), &log_dir).await?;
+            // First, since the scan takes the clean-shutdown marker away, and this may refuse the directory.
             let meta = log_dir::read_meta_properties(platform.disk(), &log_dir).await?;
+            let scan = log_dir::scan(platform.disk(), &log_dir).await?;
             for leftover in &scan.deleted {
                 if let Err(error) = platform.disk().remove_directory(leftover).await {
                     tracing::warn!(directory = %leftover.display(), %error, "a deleted partition is still there");
@@ -205,10 +219,7 @@ impl Broker {
             }
             Ok::<_, LogDirError>((scan, meta))
         })??;
-        check_tree_exists(&config, &scan)?;
-        check_meta(&config.log_dir, meta.as_ref(), "broker.id", &config.broker_id.0.to_string(), |meta| {
-            meta.broker_id.map(|id| id.to_string())
-        })?;
+        config.warnings.extend(import::settle_tree(&config, &scan, meta.as_ref(), &helper, &work)?);
 
         let config = Arc::new(config);
         let (metadata, inbox) = metadata_thread::channel(config.shards);
@@ -298,11 +309,6 @@ fn lock_directory(log_dir: &Path) -> Result<File, StartError> {
         Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked(log_dir.to_owned())),
         Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
     }
-}
-
-fn check_tree_exists(config: &Config, scan: &LogDirScan) -> Result<(), StartError> {
-    let there = config.log_dir.join(TREE_FILE).exists();
-    if there || scan.partitions.is_empty() { Ok(()) } else { Err(StartError::NoTree(config.log_dir.clone())) }
 }
 
 /// What `meta.properties` says must be what this broker is.
