@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod directories;
+mod import;
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::base::ids::ShardId;
 use crate::cli::banner;
 use crate::config::{Config, Endpoint};
+use crate::controller::import::ImportError;
 use crate::controller::node::{MetadataNode, NodeSettings, StartError as NodeError};
 use crate::executor::Executor;
 use crate::metadata::embedded::{EmbeddedTree, FILE_NAME as TREE_FILE, OpenError};
@@ -43,6 +45,7 @@ use crate::shard::message::Message;
 use crate::shard::metadata_inputs::{FoundTwice, LastStops};
 use crate::shard::run;
 use crate::shard::shard::{ClosedShard, Shard, ShardLimits, ShardParts};
+use crate::storage::log::LogError;
 use crate::storage::log_dir::LogDirError;
 use crate::sys;
 use crate::uring::doorbell::EventDoorbell;
@@ -86,9 +89,18 @@ pub enum StartError {
     #[error(transparent)]
     FoundTwice(#[from] FoundTwice),
     #[error(
-        "{0} holds topics but no metadata of ringlog ({TREE_FILE}); importing a Kafka directory is not supported yet: choose an empty directory with --data"
+        "{0} is a Kafka broker's and has no metadata of ringlog ({TREE_FILE}); start once with --import to take its topics \
+         over, or choose an empty directory with --data"
     )]
     NoTree(PathBuf),
+    #[error("{0} has metadata of ringlog ({TREE_FILE}), so there is nothing to import; start without --import")]
+    TreeExists(PathBuf),
+    #[error("{0} holds nothing that a Kafka broker left; name Kafka's log.dirs with --data, or start without --import")]
+    NothingToImport(PathBuf),
+    #[error("{path} can't be imported: {error}")]
+    Import { path: PathBuf, error: ImportError },
+    #[error("the directory can't be imported: {0}")]
+    Unreadable(LogError),
     #[error(
         "meta.properties in {path} says {name}={found}, but this broker has {expected}; it belongs to another broker or cluster"
     )]
@@ -184,7 +196,7 @@ struct ShardHandle {
 
 impl Broker {
     /// Starts, recovers, and returns when connections are accepted.
-    pub fn start(config: Config) -> Result<Broker, StartError> {
+    pub fn start(mut config: Config) -> Result<Broker, StartError> {
         probe::check()?;
         raise_file_limit();
         let directories = Arc::new(Directories::lock(&config)?);
@@ -199,10 +211,7 @@ impl Broker {
 
         let found = directories.scan(&work)?;
         let progress = Arc::clone(&found.last_stops.progress);
-        directories.check_tree_exists(&found)?;
-        directories.check_meta(&found, "broker.id", &config.broker_id.0.to_string(), |meta| {
-            meta.broker_id.map(|id| id.to_string())
-        })?;
+        config.warnings.extend(import::settle_tree(&config, &directories, &found, &work)?);
 
         let config = Arc::new(config);
         let (metadata, inbox) = metadata_thread::channel(config.shards);

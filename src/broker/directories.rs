@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{StartError, on_own_ring};
+use crate::base::ids::TopicPartition;
 use crate::config::Config;
 use crate::metadata::embedded::FILE_NAME as TREE_FILE;
 use crate::partition::partition::LogCheckpoint;
@@ -40,9 +41,22 @@ pub struct Directories {
 /// What the scans found.
 pub struct Found {
     pub last_stops: LastStops,
+    /// By the index of their directory.
+    pub scans: Vec<(usize, LogDirScan)>,
     /// By directory; `None` for one without `meta.properties`, or offline.
     metas: Vec<Option<MetaProperties>>,
-    has_partitions: bool,
+}
+
+impl Found {
+    /// The partitions and the directory of each.
+    pub fn partitions(&self) -> impl Iterator<Item = (usize, &TopicPartition)> {
+        self.scans.iter().flat_map(|(index, scan)| scan.partitions.iter().map(|partition| (*index, partition)))
+    }
+
+    /// The cluster that the directories say they belong to.
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.metas.iter().flatten().find_map(|meta| meta.cluster_id.as_deref())
+    }
 }
 
 impl Directories {
@@ -72,9 +86,28 @@ impl Directories {
         Ok(Directories { disks, log_dirs, _locks: locks })
     }
 
-    /// Reads what is in them; the markers of a clean stop are gone then.
+    /// Reads what is in them; the markers of a clean stop are gone then. A refusal leaves them.
     pub fn scan(&self, work: &WorkPool) -> Result<Found, StartError> {
-        let (mut scans, mut metas) = (Vec::new(), Vec::new());
+        let mut scans = Vec::new();
+        let scanned = self.scan_each(&mut scans, work).and_then(|metas| {
+            let last_stops = LastStops::new(&self.log_dirs, &scans)?;
+            Ok((last_stops, metas))
+        });
+        match scanned {
+            Ok((last_stops, metas)) => Ok(Found { last_stops, scans, metas }),
+            Err(error) => {
+                self.restore_markers(&scans, work)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn scan_each(
+        &self,
+        scans: &mut Vec<(usize, LogDirScan)>,
+        work: &WorkPool,
+    ) -> Result<Vec<Option<MetaProperties>>, StartError> {
+        let mut metas = Vec::new();
         for (index, log_dir) in self.log_dirs.all().iter().enumerate() {
             metas.push(None);
             if log_dir.is_offline() {
@@ -95,23 +128,24 @@ impl Directories {
                 Err(error) => return Err(error.into()),
             }
         }
-        let has_partitions = scans.iter().any(|(_, scan)| !scan.partitions.is_empty());
-        let last_stops = LastStops::new(&self.log_dirs, &scans)?;
-        Ok(Found { last_stops, metas, has_partitions })
+        Ok(metas)
+    }
+
+    /// Puts back the markers of a clean stop that the scans took away: nothing has been touched since, so whoever serves
+    /// the directories next has nothing to recover.
+    pub fn restore_markers(&self, scans: &[(usize, LogDirScan)], work: &WorkPool) -> Result<(), StartError> {
+        for (index, _) in scans.iter().filter(|(_, scan)| scan.clean) {
+            let path = self.log_dirs.all()[*index].path.clone();
+            on_own_ring(&self.disks, work, |platform| async move {
+                log_dir::write_clean_shutdown(platform.disk(), &path, NO_BROKER_EPOCH).await
+            })??;
+        }
+        Ok(())
     }
 
     /// The metadata tree's file, in the first directory.
     pub fn tree_path(&self) -> PathBuf {
         self.log_dirs.all()[0].path.join(TREE_FILE)
-    }
-
-    /// Topics without the tree that knows them are another broker's.
-    pub fn check_tree_exists(&self, found: &Found) -> Result<(), StartError> {
-        let there = self.tree_path().exists();
-        if there || !found.has_partitions {
-            return Ok(());
-        }
-        Err(StartError::NoTree(self.log_dirs.all()[0].path.clone()))
     }
 
     /// What every `meta.properties` says must be what this broker is.
@@ -188,8 +222,9 @@ fn may_be_offline<T>(index: usize, all: &[T]) -> bool {
 }
 
 async fn scan<D: Disk>(disk: &D, path: &Path) -> Result<(LogDirScan, Option<MetaProperties>), LogDirError> {
-    let scan = log_dir::scan(disk, path).await?;
+    // First, since the scan takes the clean-shutdown marker away, and this may refuse the directory.
     let meta = log_dir::read_meta_properties(disk, path).await?;
+    let scan = log_dir::scan(disk, path).await?;
     for leftover in &scan.deleted {
         if let Err(error) = disk.remove_directory(leftover).await {
             tracing::warn!(directory = %leftover.display(), %error, "a deleted partition is still there");

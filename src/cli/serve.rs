@@ -26,6 +26,8 @@ Examples:
       One node for yourself: 127.0.0.1:9092, data in ./ringlog-data.
   ringlog serve --set listeners=PLAINTEXT://0.0.0.0:9092 --set advertised.listeners=PLAINTEXT://kafka.lan:9092
       The same, for other machines.
+  ringlog serve --import --data /var/lib/kafka
+      The topics of a Kafka 3.9 that ran on this directory, once; later starts without --import.
   ringlog serve --config server.properties --flagfile ringlog.flags
       Kafka's settings from Kafka's file, ringlog's own from a file of flags.
 
@@ -51,6 +53,10 @@ pub struct ServeArguments {
     /// The data directory; the same as --set log.dirs=DIR, which also takes several, with commas
     #[arg(long, value_name = "DIR", overrides_with = "data")]
     pub data: Option<PathBuf>,
+
+    /// Take over a data directory that Kafka 3.9 left, once: makes ringlog's metadata from what is in it
+    #[arg(long, overrides_with = "import")]
+    pub import: bool,
 
     /// Threads that serve, each with connections, partitions and an io_uring of its own [default: the cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX), overrides_with = "shards")]
@@ -114,6 +120,7 @@ impl ServeArguments {
             config: self.config,
             set: self.set,
             data: self.data,
+            import: self.import,
             shards: self.shards,
             pin: self.pin,
             ring_depth: Some(self.ring_depth),

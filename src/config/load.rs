@@ -48,6 +48,7 @@ pub struct ServeOptions {
     pub set: Vec<String>,
     /// `--data`: stands for `log.dirs` and wins over it.
     pub data: Option<PathBuf>,
+    pub import: bool,
     pub shards: Option<u16>,
     pub pin: bool,
     pub ring_depth: Option<u32>,
@@ -290,6 +291,7 @@ impl Settings {
             max_connections: self.unsigned("max.connections"),
             connections_max_idle_ms: u64::try_from(self.value("connections.max.idle.ms").number()).unwrap_or(u64::MAX),
             topic_defaults,
+            import: options.import,
             shards: options.shards.unwrap_or_else(cores),
             pin: options.pin,
             ring_depth: options.ring_depth.unwrap_or(RING_DEPTH_DEFAULT),

@@ -111,6 +111,8 @@ pub struct Config {
     /// The broker's `log.*` values: what a topic without overrides lives by.
     pub topic_defaults: Arc<TopicConfig>,
 
+    /// `--import`: make the metadata tree from the directory that Kafka left.
+    pub import: bool,
     /// `--shards`.
     pub shards: u16,
     /// `--pin`: each shard on a core of its own.

@@ -7,6 +7,7 @@
 
 pub mod checkpoint;
 pub mod entry;
+pub mod identity;
 pub mod leader_epoch;
 pub mod log;
 pub mod log_dir;

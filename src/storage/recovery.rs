@@ -35,8 +35,8 @@ use crate::storage::segment::{
 };
 use crate::storage::time_index::TimeIndex;
 
-const SMALL_FILE_BYTES_MAX: usize = 4096;
-const EPOCH_CHECKPOINT_BYTES_MAX: usize = 16 << 20;
+pub(super) const SMALL_FILE_BYTES_MAX: usize = 4096;
+pub(super) const EPOCH_CHECKPOINT_BYTES_MAX: usize = 16 << 20;
 /// What a transaction marker's records may take; they are a few bytes and never compressed.
 const MARKER_BYTES_MAX: usize = 4096;
 
@@ -592,7 +592,7 @@ async fn replay_marker<D: Disk>(
     Ok(())
 }
 
-fn parse_partition_metadata(file: &[u8]) -> Option<TopicId> {
+pub(super) fn parse_partition_metadata(file: &[u8]) -> Option<TopicId> {
     let text = std::str::from_utf8(file).ok()?;
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     (field("version:") == Some("0")).then_some(())?;

@@ -6,6 +6,7 @@
 mod admin;
 mod clients;
 mod cold;
+mod import;
 mod kcat;
 mod kill9;
 mod message_sets;
