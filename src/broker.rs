@@ -1,13 +1,15 @@
 //! Start order and stop order of the whole process.
 //!
-//! Start: probe the kernel; lock and scan the data directory; bind the listener; start the shards; start the metadata
-//! thread, which makes every shard open its logs; and only when all of them show the first image, accept connections.
+//! Start: probe the kernel; lock the data directory; open the admin port; bind the listener; scan the directory; start
+//! the shards; start the metadata thread, which makes every shard open its logs; and only when all of them show the
+//! first image, accept connections.
 //! Stop: shards refuse requests and close their logs; the metadata thread ends; checkpoints are written, and last the
 //! clean-shutdown marker, so that whatever stops in between is an unclean stop.
 
 #![forbid(unsafe_code)]
 
 mod import;
+mod status;
 
 use std::fs::File;
 use std::io;
@@ -25,9 +27,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::admin::{Admin, Recovery, Source};
 use crate::base::ids::ShardId;
 use crate::cli::banner;
-use crate::config::{Config, Endpoint};
+use crate::config::{AdminListen, Config, Endpoint};
 use crate::controller::import::ImportError;
 use crate::controller::node::{MetadataNode, NodeSettings, StartError as NodeError};
 use crate::executor::Executor;
@@ -52,6 +55,8 @@ use crate::uring::doorbell::EventDoorbell;
 use crate::uring::probe::{self, Refused};
 use crate::uring::{self};
 use crate::worker::{Helper, WorkPool};
+
+use status::Status;
 
 const LOCK_FILE: &str = ".lock";
 
@@ -106,6 +111,8 @@ pub enum StartError {
     WrongBroker { path: PathBuf, name: &'static str, found: String, expected: String },
     #[error("{0}; choose another address with --set listeners=PLAINTEXT://HOST:PORT")]
     Listen(io::Error),
+    #[error("the admin port can't listen on {address}: {source}; choose another one with --admin-listen")]
+    AdminListen { address: SocketAddr, source: io::Error },
     #[error("the metadata tree can't be opened: {0}")]
     Tree(#[from] OpenError),
     #[error("the metadata can't be taken over: {0}")]
@@ -132,7 +139,7 @@ pub fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    println!("{}", banner::text(&broker.config, &broker.advertised, &file_system(&broker.config.log_dir)));
+    println!("{}", broker.banner());
     let offline: u64 = broker.counters.iter().map(|shard| shard.partitions_offline_now.get()).sum();
     if offline > 0 {
         println!("  OFFLINE     {offline} partitions, whose logs can't be opened: standard error says why");
@@ -181,6 +188,8 @@ pub struct Broker {
     metadata_thread: JoinHandle<()>,
     helper: Helper,
     work: WorkPool,
+    status: Arc<Status>,
+    admin: Option<Admin>,
     /// Held for the broker's life.
     _lock: File,
 }
@@ -197,6 +206,8 @@ impl Broker {
         probe::check()?;
         raise_file_limit();
         let lock = lock_directory(&config.log_dir)?;
+        let status = Status::new(config.log_dir.clone(), Recovery::default);
+        let admin = start_admin(&mut config, &status)?;
         let listener = Listener::bind(&config.listener.host, config.listener.port, config.socket_listen_backlog_size)
             .map_err(StartError::Listen)?;
         let address = listener.address;
@@ -212,14 +223,12 @@ impl Broker {
             // First, since the scan takes the clean-shutdown marker away, and this may refuse the directory.
             let meta = log_dir::read_meta_properties(platform.disk(), &log_dir).await?;
             let scan = log_dir::scan(platform.disk(), &log_dir).await?;
-            for leftover in &scan.deleted {
-                if let Err(error) = platform.disk().remove_directory(leftover).await {
-                    tracing::warn!(directory = %leftover.display(), %error, "a deleted partition is still there");
-                }
-            }
             Ok::<_, LogDirError>((scan, meta))
         })??;
         config.warnings.extend(import::settle_tree(&config, &scan, meta.as_ref(), &helper, &work)?);
+        if !scan.deleted.is_empty() {
+            on_own_ring(&config.log_dir, &helper, &work, |platform| remove_deleted(platform, scan.deleted))?;
+        }
 
         let config = Arc::new(config);
         let (metadata, inbox) = metadata_thread::channel(config.shards);
@@ -236,12 +245,14 @@ impl Broker {
             }),
         };
         let (shards, shard_inputs, connections, counters) = start_shards(&starting)?;
+        status.set_shards(counters.clone());
         let (metadata_thread, cluster_id) = start_metadata(&config, &advertised, inbox, shard_inputs)?;
         check_meta(&config.log_dir, meta.as_ref(), "cluster.id", &cluster_id, |meta| meta.cluster_id.clone())?;
         write_meta(&starting, meta, cluster_id)?;
 
         let targets = counters.iter().cloned().zip(connections.queues).collect();
         connections.listener.send((listener, targets)).map_err(|_| StartError::ShardEnded)?;
+        status.set_serving();
         Ok(Broker {
             config,
             advertised,
@@ -252,6 +263,8 @@ impl Broker {
             metadata_thread,
             helper,
             work,
+            status,
+            admin,
             _lock: lock,
         })
     }
@@ -261,6 +274,16 @@ impl Broker {
         self.address
     }
 
+    /// Where the admin port listens, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    fn banner(&self) -> String {
+        let file_system = file_system(&self.config.log_dir);
+        banner::text(&self.config, &self.advertised, self.admin_address(), &file_system)
+    }
+
     /// By shard.
     pub fn counters(&self) -> &[Arc<ShardCounters>] {
         &self.counters
@@ -268,6 +291,7 @@ impl Broker {
 
     /// Stops in order. After an error the next start recovers.
     pub fn stop(self) -> Result<(), StartError> {
+        self.status.set_stopping();
         for shard in &self.shards {
             // Fails only when the shard has ended.
             let _ = shard.stop.send_blocking(());
@@ -308,6 +332,35 @@ fn lock_directory(log_dir: &Path) -> Result<File, StartError> {
         Ok(()) => Ok(lock),
         Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked(log_dir.to_owned())),
         Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Opens the admin port. One that nobody asked for does without its address if another process has it.
+fn start_admin(config: &mut Config, status: &Arc<Status>) -> Result<Option<Admin>, StartError> {
+    let (address, is_default) = match config.admin_listen {
+        AdminListen::Off => return Ok(None),
+        AdminListen::Default => (AdminListen::DEFAULT_ADDRESS, true),
+        AdminListen::At(address) => (address, false),
+    };
+    match Admin::start(address, Arc::clone(status) as Arc<dyn Source>) {
+        Ok(admin) => Ok(Some(admin)),
+        Err(error) if is_default => {
+            let note = format!(
+                "no admin port: {address} can't be listened on ({error}); name another one with --admin-listen, or none"
+            );
+            config.warnings.push(note);
+            Ok(None)
+        }
+        Err(source) => Err(StartError::AdminListen { address, source }),
+    }
+}
+
+/// Removes what a broker before had begun to delete.
+async fn remove_deleted(platform: LinuxPlatform, deleted: Vec<PathBuf>) {
+    for leftover in deleted {
+        if let Err(error) = platform.disk().remove_directory(&leftover).await {
+            tracing::warn!(directory = %leftover.display(), %error, "a deleted partition is still there");
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn settle_tree(
 ) -> Result<Option<String>, StartError> {
     let settled = settle(config, scan, meta, helper, work);
     if settled.is_err() && scan.clean {
-        // The scan took the marker away; nothing has been touched since, so whoever serves this next has nothing to recover.
+        // The scan took the marker away; nothing was touched since, so whoever serves this next has nothing to recover.
         let log_dir = config.log_dir.clone();
         on_own_ring(&config.log_dir, helper, work, |platform| async move {
             log_dir::write_clean_shutdown(platform.disk(), &log_dir, NO_BROKER_EPOCH).await
