@@ -1,7 +1,8 @@
 //! Start order and stop order of the whole process.
 //!
-//! Start: probe the kernel; lock and scan the log directories; bind the listener; start the shards; start the metadata
-//! thread, which makes every shard open its logs; and only when all of them show the first image, accept connections.
+//! Start: probe the kernel; lock the log directories; open the admin port; bind the listener; scan the directories; start
+//! the shards; start the metadata thread, which makes every shard open its logs; and only when all of them show the
+//! first image, accept connections.
 //! Stop: shards refuse requests and close their logs; the metadata thread ends; checkpoints are written, and last the
 //! clean-shutdown marker, so that whatever stops in between is an unclean stop.
 
@@ -9,6 +10,7 @@
 
 mod directories;
 mod import;
+mod status;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,9 +29,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::admin::{Admin, Source};
 use crate::base::ids::ShardId;
 use crate::cli::banner;
-use crate::config::{Config, Endpoint};
+use crate::config::{AdminListen, Config, Endpoint};
 use crate::controller::import::ImportError;
 use crate::controller::node::{MetadataNode, NodeSettings, StartError as NodeError};
 use crate::executor::Executor;
@@ -52,7 +55,9 @@ use crate::uring::doorbell::EventDoorbell;
 use crate::uring::probe::{self, Refused};
 use crate::uring::{self};
 use crate::worker::WorkPool;
+
 use directories::{Directories, file_system};
+use status::Status;
 
 /// Threads for CPU-heavy jobs.
 const WORK_THREADS: usize = 2;
@@ -107,6 +112,8 @@ pub enum StartError {
     WrongBroker { path: PathBuf, name: &'static str, found: String, expected: String },
     #[error("{0}; choose another address with --set listeners=PLAINTEXT://HOST:PORT")]
     Listen(io::Error),
+    #[error("the admin port can't listen on {address}: {source}; choose another one with --admin-listen")]
+    AdminListen { address: SocketAddr, source: io::Error },
     #[error("the metadata tree can't be opened: {0}")]
     Tree(#[from] OpenError),
     #[error("the metadata can't be taken over: {0}")]
@@ -133,8 +140,7 @@ pub fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let file_systems: Vec<_> = broker.config.log_dirs.iter().map(|path| file_system(path)).collect();
-    println!("{}", banner::text(&broker.config, &broker.advertised, &file_systems));
+    println!("{}", broker.banner());
     for log_dir in broker.directories.log_dirs.all().iter().filter(|log_dir| log_dir.is_offline()) {
         println!("  OFFLINE     {}: standard error says why", log_dir.path.display());
     }
@@ -186,6 +192,8 @@ pub struct Broker {
     metadata_thread: JoinHandle<()>,
     directories: Arc<Directories>,
     work: WorkPool,
+    status: Arc<Status>,
+    admin: Option<Admin>,
 }
 
 struct ShardHandle {
@@ -200,6 +208,9 @@ impl Broker {
         probe::check()?;
         raise_file_limit();
         let directories = Arc::new(Directories::lock(&config)?);
+        let progress = Arc::new(RecoveryProgress::default());
+        let status = Status::new(Arc::clone(&directories.log_dirs), Arc::clone(&progress));
+        let admin = start_admin(&mut config, &status)?;
         let listener = Listener::bind(&config.listener.host, config.listener.port, config.socket_listen_backlog_size)
             .map_err(StartError::Listen)?;
         let address = listener.address;
@@ -209,9 +220,9 @@ impl Broker {
         }
         let work = WorkPool::start(WORK_THREADS).map_err(StartError::Thread)?;
 
-        let found = directories.scan(&work)?;
-        let progress = Arc::clone(&found.last_stops.progress);
+        let found = directories.scan(&progress, &work)?;
         config.warnings.extend(import::settle_tree(&config, &directories, &found, &work)?);
+        directories.remove_deleted(&found, &work)?;
 
         let config = Arc::new(config);
         let (metadata, inbox) = metadata_thread::channel(config.shards);
@@ -224,6 +235,7 @@ impl Broker {
             last_stops: Arc::new(found.last_stops.clone()),
         };
         let (shards, shard_inputs, connections, counters) = start_shards(&starting)?;
+        status.set_shards(counters.clone());
         let tree_path = directories.tree_path();
         let (metadata_thread, cluster_id) =
             start_metadata(&config, &advertised, tree_path, inbox, shard_inputs, &progress)?;
@@ -232,12 +244,35 @@ impl Broker {
 
         let targets = counters.iter().cloned().zip(connections.queues).collect();
         connections.listener.send((listener, targets)).map_err(|_| StartError::ShardEnded)?;
-        Ok(Broker { config, advertised, address, counters, shards, metadata, metadata_thread, directories, work })
+        status.set_serving();
+        Ok(Broker {
+            config,
+            advertised,
+            address,
+            counters,
+            shards,
+            metadata,
+            metadata_thread,
+            directories,
+            work,
+            status,
+            admin,
+        })
     }
 
     /// Where it listens, with the port really bound.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the admin port listens, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    fn banner(&self) -> String {
+        let file_systems: Vec<_> = self.config.log_dirs.iter().map(|path| file_system(path)).collect();
+        banner::text(&self.config, &self.advertised, self.admin_address(), &file_systems)
     }
 
     /// By shard.
@@ -247,6 +282,7 @@ impl Broker {
 
     /// Stops in order. After an error the next start recovers.
     pub fn stop(self) -> Result<(), StartError> {
+        self.status.set_stopping();
         for shard in &self.shards {
             // Fails only when the shard has ended.
             let _ = shard.stop.send_blocking(());
@@ -263,6 +299,26 @@ impl Broker {
             tracing::warn!(logs = closed.unclean_count, "the next start recovers: not all logs were closed in order");
         }
         self.directories.mark_stopped(&closed.checkpoints, is_clean, &self.work)
+    }
+}
+
+/// Opens the admin port. One that nobody asked for does without its address if another process has it.
+fn start_admin(config: &mut Config, status: &Arc<Status>) -> Result<Option<Admin>, StartError> {
+    let (address, is_default) = match config.admin_listen {
+        AdminListen::Off => return Ok(None),
+        AdminListen::Default => (AdminListen::DEFAULT_ADDRESS, true),
+        AdminListen::At(address) => (address, false),
+    };
+    match Admin::start(address, Arc::clone(status) as Arc<dyn Source>) {
+        Ok(admin) => Ok(Some(admin)),
+        Err(error) if is_default => {
+            let note = format!(
+                "no admin port: {address} can't be listened on ({error}); name another one with --admin-listen, or none"
+            );
+            config.warnings.push(note);
+            Ok(None)
+        }
+        Err(source) => Err(StartError::AdminListen { address, source }),
     }
 }
 

@@ -13,6 +13,7 @@ use super::{StartError, on_own_ring};
 use crate::base::ids::TopicPartition;
 use crate::config::Config;
 use crate::metadata::embedded::FILE_NAME as TREE_FILE;
+use crate::metrics::RecoveryProgress;
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::linux::{Directory, dirty_bytes_max};
 use crate::platform::{Disk, Platform};
@@ -87,10 +88,10 @@ impl Directories {
     }
 
     /// Reads what is in them; the markers of a clean stop are gone then. A refusal leaves them.
-    pub fn scan(&self, work: &WorkPool) -> Result<Found, StartError> {
+    pub fn scan(&self, progress: &Arc<RecoveryProgress>, work: &WorkPool) -> Result<Found, StartError> {
         let mut scans = Vec::new();
         let scanned = self.scan_each(&mut scans, work).and_then(|metas| {
-            let last_stops = LastStops::new(&self.log_dirs, &scans)?;
+            let last_stops = LastStops::new(&self.log_dirs, &scans, Arc::clone(progress))?;
             Ok((last_stops, metas))
         });
         match scanned {
@@ -141,6 +142,21 @@ impl Directories {
             })??;
         }
         Ok(())
+    }
+
+    /// Removes what a broker before had begun to delete.
+    pub fn remove_deleted(&self, found: &Found, work: &WorkPool) -> Result<(), StartError> {
+        let deleted: Vec<_> = found.scans.iter().flat_map(|(_, scan)| scan.deleted.clone()).collect();
+        if deleted.is_empty() {
+            return Ok(());
+        }
+        on_own_ring(&self.disks, work, |platform| async move {
+            for leftover in deleted {
+                if let Err(error) = platform.disk().remove_directory(&leftover).await {
+                    tracing::warn!(directory = %leftover.display(), %error, "a deleted partition is still there");
+                }
+            }
+        })
     }
 
     /// The metadata tree's file, in the first directory.
@@ -225,11 +241,6 @@ async fn scan<D: Disk>(disk: &D, path: &Path) -> Result<(LogDirScan, Option<Meta
     // First, since the scan takes the clean-shutdown marker away, and this may refuse the directory.
     let meta = log_dir::read_meta_properties(disk, path).await?;
     let scan = log_dir::scan(disk, path).await?;
-    for leftover in &scan.deleted {
-        if let Err(error) = disk.remove_directory(leftover).await {
-            tracing::warn!(directory = %leftover.display(), %error, "a deleted partition is still there");
-        }
-    }
     Ok((scan, meta))
 }
 

@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
+
 use crate::config::{Config, Durability, Endpoint};
 
 /// The lines of the banner; `advertised` with the port really bound, `file_systems` as the kernel names those of the log
 /// directories, in order.
-pub fn text(config: &Config, advertised: &Endpoint, file_systems: &[String]) -> String {
+pub fn text(config: &Config, advertised: &Endpoint, admin: Option<SocketAddr>, file_systems: &[String]) -> String {
     let durability = match config.durability {
         Durability::PageCache => "page cache: acknowledged records survive a crash of ringlog, not of the machine",
         Durability::Fsync => "fsync: acknowledged records are on the disk",
@@ -20,6 +22,7 @@ pub fn text(config: &Config, advertised: &Endpoint, file_systems: &[String]) -> 
         format!("  shards      {}{pinned}", config.shards),
         format!("  durability  {durability}"),
     ]);
+    lines.extend(admin.map(|address| format!("  admin       http://{address}/metrics, /healthz, /readyz")));
     lines.extend(config.warnings.iter().map(|warning| format!("  note        {warning}")));
     lines.join("\n")
 }
@@ -34,7 +37,7 @@ mod tests {
         let set = vec!["log.retention.hours=1".to_owned()];
         let config = Config::load(&ServeOptions { set, shards: Some(2), ..ServeOptions::default() }).unwrap();
         let advertised = Endpoint { port: 4711, ..config.advertised_listener.clone() };
-        let text = text(&config, &advertised, &["ext4".to_owned()]);
+        let text = text(&config, &advertised, Some(([127, 0, 0, 1], 9644).into()), &["ext4".to_owned()]);
         assert_eq!(
             text.lines().skip(1).collect::<Vec<_>>(),
             [
@@ -42,6 +45,7 @@ mod tests {
                 "  mode        one node, broker.id 1, metadata embedded in the data directory",
                 "  shards      2",
                 "  durability  page cache: acknowledged records survive a crash of ringlog, not of the machine",
+                "  admin       http://127.0.0.1:9644/metrics, /healthz, /readyz",
                 "  note        not applied yet: log.retention.hours",
             ]
         );

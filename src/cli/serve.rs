@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::config::load::{
     COLD_BYTES_MAX_DEFAULT, DISK_RESERVE_BYTES_DEFAULT, RING_DEPTH_DEFAULT, read_flag_file as read_lines,
 };
-use crate::config::{ConfigError, Durability, ServeOptions, Validation};
+use crate::config::{AdminListen, ConfigError, Durability, ServeOptions, Validation};
 
 /// Shards of one process at most: more cores than a machine has today.
 const SHARDS_MAX: i64 = 1024;
@@ -104,6 +104,11 @@ pub struct ServeArguments {
     /// How far compressed batches are checked on arrival
     #[arg(long, value_name = "HOW", default_value = "kafka", overrides_with = "validate")]
     pub validate: ValidateFlag,
+
+    /// Where /metrics, /healthz and /readyz are served, over HTTP without authentication: IP:PORT (port 0: a free one,
+    /// which the banner names), or none [default: 127.0.0.1:9644, unless it is in use]
+    #[arg(long, value_name = "ADDRESS", value_parser = admin_listen, overrides_with = "admin_listen")]
+    pub admin_listen: Option<AdminListen>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -134,6 +139,7 @@ impl ServeArguments {
                 ValidateFlag::Kafka => Validation::Kafka,
                 ValidateFlag::Full => Validation::Full,
             }),
+            admin_listen: self.admin_listen.unwrap_or_default(),
         }
     }
 }
@@ -153,6 +159,16 @@ fn durability(text: &str) -> Result<Durability, String> {
         "page-cache" => Ok(Durability::PageCache),
         "fsync" => Ok(Durability::Fsync),
         _ => Err("must be page-cache or fsync".to_owned()),
+    }
+}
+
+fn admin_listen(text: &str) -> Result<AdminListen, String> {
+    match text {
+        "none" => Ok(AdminListen::Off),
+        _ => text.parse().map(AdminListen::At).map_err(|_| {
+            let example = AdminListen::DEFAULT_ADDRESS;
+            format!("write it as IP:PORT, such as {example} or [::1]:{}, or as none", example.port())
+        }),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::base::ids::BrokerId;
 use super::keys::{self, BrokerKey};
 use super::topic::InvalidTopicConfig;
 use super::value::Value;
-use super::{Config, Durability, Endpoint, TopicConfig, Validation, properties};
+use super::{AdminListen, Config, Durability, Endpoint, TopicConfig, Validation, properties};
 
 /// The largest settings file that is read, in bytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -59,6 +59,7 @@ pub struct ServeOptions {
     pub cold_bytes_max: Option<u64>,
     pub no_cachestat: bool,
     pub validation: Option<Validation>,
+    pub admin_listen: AdminListen,
 }
 
 /// What is wrong with the settings, in one sentence that says what to do.
@@ -302,6 +303,7 @@ impl Settings {
             cold_bytes_max: options.cold_bytes_max.unwrap_or(COLD_BYTES_MAX_DEFAULT),
             cachestat: !options.no_cachestat,
             validation: options.validation.unwrap_or(Validation::Kafka),
+            admin_listen: options.admin_listen,
             warnings,
         })
     }

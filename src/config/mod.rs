@@ -10,6 +10,7 @@ pub mod topic;
 pub mod value;
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -68,6 +69,21 @@ pub enum Validation {
     Kafka,
     /// The records inside compressed batches too, always.
     Full,
+}
+
+/// Where the admin port listens (`--admin-listen`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdminListen {
+    /// On [`AdminListen::DEFAULT_ADDRESS`], or nowhere if that is in use.
+    #[default]
+    Default,
+    At(SocketAddr),
+    Off,
+}
+
+impl AdminListen {
+    /// A port that no common service has, on this machine only.
+    pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9644));
 }
 
 /// The settings of one broker process. Kafka's settings keep Kafka's spelling, with `_` for `.`; sizes are bytes, times
@@ -132,6 +148,7 @@ pub struct Config {
     /// Not `--no-cachestat`: `cachestat(2)` says what is resident, where the kernel has it.
     pub cachestat: bool,
     pub validation: Validation,
+    pub admin_listen: AdminListen,
 
     /// What to say at start: unknown names, settings that are not applied yet.
     pub warnings: Vec<String>,

@@ -26,10 +26,10 @@ use super::topic_name;
 /// Gaps between partition numbers that a refusal lists.
 const GAPS_LISTED_MAX: usize = 10;
 
-/// Where the first block of producer ids of an imported tree may begin. Which ids Kafka gave out stood in ZooKeeper only;
-/// a producer that got one of them again would have its first batches taken for duplicates of another's. Kafka counts
-/// from 0, and never got here; a random place keeps a second import apart from the first. Above 2^53 clients that hold
-/// numbers as doubles would lose digits.
+/// Where the first block of producer ids of an imported tree may begin. Which ids Kafka gave out stood in ZooKeeper
+/// only; a producer that got one of them again would have its first batches taken for duplicates of another's. Kafka
+/// counts from 0, and never got here; a random place keeps a second import apart from the first. Above 2^53 clients
+/// that hold numbers as doubles would lose digits.
 const PRODUCER_IDS: std::ops::Range<i64> = 1 << 40..1 << 52;
 
 /// What a partition's directory says of it.
@@ -189,8 +189,8 @@ fn topic_operations(
     ];
     for (index, (number, partition)) in partitions.iter().enumerate() {
         let FoundPartition { topic_partition, latest_epoch, .. } = found[number];
-        // Below the first epoch where there never was one: the election makes it 0, and the partition is still not new, so
-        // that its log is opened as what it is.
+        // Below the first epoch where there never was one: the election makes it 0, and the partition is still not
+        // new, so that its log is opened as what it is.
         let leader_epoch = latest_epoch.unwrap_or(-1).max(-1);
         if leader_epoch == LeaderEpoch::MAX {
             return Err(ImportError::LeaderEpoch { topic_partition: topic_partition.clone(), epoch: leader_epoch });

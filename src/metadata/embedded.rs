@@ -94,8 +94,8 @@ impl EmbeddedTree {
         EmbeddedTree::over(database)
     }
 
-    /// Makes the tree of `path`, which has none, with what `operations` create: whole or not at all. It grows beside its
-    /// place and is renamed, so whatever stops this in between leaves no tree.
+    /// Makes the tree of `path`, which has none, with what `operations` create: whole or not at all. It grows beside
+    /// its place and is renamed, so whatever stops this in between leaves no tree.
     pub fn make(path: &Path, operations: &[Operation]) -> Result<(), OpenError> {
         let failed = |error: String| OpenError::Storage(format!("{}: {error}", path.display()));
         let beside = path.with_extension("redb.tmp");

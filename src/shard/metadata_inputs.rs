@@ -50,7 +50,11 @@ pub struct FoundTwice {
 
 impl LastStops {
     /// From the scan of each directory that could be read, by its index.
-    pub fn new(log_dirs: &LogDirs, scans: &[(usize, LogDirScan)]) -> Result<LastStops, FoundTwice> {
+    pub fn new(
+        log_dirs: &LogDirs,
+        scans: &[(usize, LogDirScan)],
+        progress: Arc<RecoveryProgress>,
+    ) -> Result<LastStops, FoundTwice> {
         let mut found = BTreeMap::new();
         for (log_dir, scan) in scans {
             for topic_partition in &scan.partitions {
@@ -68,7 +72,7 @@ impl LastStops {
                 }
             }
         }
-        Ok(LastStops { found, progress: Arc::default() })
+        Ok(LastStops { found, progress })
     }
 }
 

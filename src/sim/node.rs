@@ -177,7 +177,7 @@ fn scan(world: &World, executor: &Executor, disk: &FakeDisk, log_dirs: &Arc<LogD
         for (index, log_dir) in log_dirs.online() {
             scans.push((index, log_dir::scan(platform.disk(), &log_dir.path).await.expect("a log directory")));
         }
-        *place.borrow_mut() = Some(LastStops::new(&log_dirs, &scans).expect("each partition once"));
+        *place.borrow_mut() = Some(LastStops::new(&log_dirs, &scans, Arc::default()).expect("each partition once"));
     });
     world.run_until(|| found.borrow().is_some());
     Arc::new(found.borrow_mut().take().expect("just seen"))

@@ -4,6 +4,7 @@
 //! conditions with a deadline, never for time to pass.
 
 mod admin;
+mod admin_port;
 mod clients;
 mod cold;
 mod import;

@@ -46,8 +46,12 @@ impl Server {
 
     /// The same with more flags.
     pub fn start_with_flags(directory: &Path, flags: &[&str]) -> Server {
+        Server::run(directory, serve(directory, flags))
+    }
+
+    /// Runs a broker's command line and waits until it serves.
+    pub fn run(directory: &Path, mut command: Command) -> Server {
         let stderr = File::options().create(true).append(true).open(stderr_path(directory)).expect("a file for stderr");
-        let mut command = serve(directory, flags);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("a process");
         let stdout = child.stdout.take().expect("piped");
         let (sender, banner) = mpsc::channel();
@@ -110,13 +114,20 @@ impl Drop for Server {
     }
 }
 
-/// A broker's command line over `directory`.
+/// A broker's command line over `directory`. Without an admin port: all brokers of all tests would want the same.
 pub fn serve(directory: &Path, flags: &[&str]) -> Command {
+    let mut command = serve_by_default(directory);
+    command.args(["--admin-listen", "none"]).args(flags);
+    command
+}
+
+/// The same with the admin port where it is by default.
+pub fn serve_by_default(directory: &Path) -> Command {
     // Another build of the broker can be put to the same tests.
     let program = std::env::var_os("RINGLOG_UNDER_TEST").unwrap_or_else(|| env!("CARGO_BIN_EXE_ringlog").into());
     let mut command = Command::new(program);
     command.arg("serve").args(["--shards", "2", "--set", "listeners=PLAINTEXT://127.0.0.1:0"]);
-    command.arg("--set").arg(format!("log.dirs={}", data_path(directory).display())).args(flags);
+    command.arg("--set").arg(format!("log.dirs={}", data_path(directory).display()));
     command
 }
 

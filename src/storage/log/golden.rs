@@ -68,8 +68,8 @@ fn log_start_offset(partition: &TopicPartition) -> Offset {
     crate::storage::checkpoint::parse_offsets(&file).unwrap().get(partition).copied().unwrap_or(0)
 }
 
-/// A record as `clean.json` lists it, but without contents: offset, timestamp, key null, value null, header count, codec of
-/// its batch, producer id, producer epoch and base sequence of its batch, control.
+/// A record as `clean.json` lists it, but without contents: offset, timestamp, key null, value null, header count,
+/// codec of its batch, producer id, producer epoch and base sequence of its batch, control.
 fn listed(header: &BatchHeader, record: &Record) -> Value {
     json!([
         record.offset,

@@ -27,8 +27,8 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /**
- * Work for a broker whose directory another broker is to take over: appends to every topic, makes new ones, and writes down all
- * that a consumer reads, so that two brokers' accounts of one directory can be compared.
+ * Work for a broker whose directory another broker is to take over: appends to every topic, makes new ones, and writes
+ * down all that a consumer reads, so that two brokers' accounts of one directory can be compared.
  * Usage: Exchange HOST:PORT DUMP [PREFIX [transactions]]
  */
 public class Exchange {

@@ -20,8 +20,8 @@ import org.apache.zookeeper.server.ServerCnxnFactory;
 import org.apache.zookeeper.server.ZooKeeperServer;
 
 /**
- * A ZooKeeper on a free port, with what Kafka 3.9 needs to know of a log directory that ringlog wrote: cluster id, topics with
- * their ids, and who led which partition in which epoch. Says its port and runs until it is killed.
+ * A ZooKeeper on a free port, with what Kafka 3.9 needs to know of a log directory that ringlog wrote: cluster id,
+ * topics with their ids, and who led which partition in which epoch. Says its port and runs until it is killed.
  * Usage: Zoo ZOOKEEPER_DIRECTORY LOG_DIRECTORY
  */
 public class Zoo {
