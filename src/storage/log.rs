@@ -18,6 +18,7 @@ mod read;
 mod reindex;
 mod roll;
 mod transactions;
+mod truncate;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -122,7 +122,7 @@ fn records_from(log: &mut Log<FakeDisk>, mut offset: Offset, bytes_max: u64) -> 
     loop {
         match read(log, offset, bytes_max, end) {
             Read::Range { range, first_batch_bytes, base_offset, .. } => {
-                assert!(range.length <= bytes_max && range.is_allowed());
+                assert!(range.length <= bytes_max && range.enter().is_some());
                 let bytes = range.file.bytes_at(range.position, range.length.max(first_batch_bytes));
                 let whole: Vec<_> = batches(&bytes).map_while(Result::ok).collect();
                 assert_eq!(whole[0].0.base_offset, base_offset);

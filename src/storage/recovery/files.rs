@@ -113,6 +113,12 @@ impl<D: Disk> Directory<D> {
         Ok((files, had_leftovers || !orphans.is_empty()))
     }
 
+    /// What is there now.
+    pub async fn files(&self) -> Result<Files, LogError> {
+        let entries = self.disk.list(&self.path).await.map_err(LogError::io_at(&self.path))?;
+        Ok(sort(&entries).0)
+    }
+
     async fn settle_leftovers(&self, entries: &[DirectoryEntry], leftovers: Leftovers<'_>) -> Result<(), LogError> {
         for name in leftovers.deleted {
             self.remove(&self.path.join(name)).await?;
