@@ -93,7 +93,7 @@ impl<P: Platform> State<P> {
         if let Some(end) = self.counted_end()
             && self.replicas.set_local_log_end(end)
         {
-            self.purgatory.high_watermark_moved(self.replicas.high_watermark());
+            self.high_watermark_moved();
         }
     }
 
