@@ -33,7 +33,7 @@ fn partitions() -> Vec<TopicPartition> {
     let names = fs::read_dir(golden("unclean")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut partitions: Vec<_> = names.filter_map(|name| parse_directory_name(&name.to_string_lossy())).collect();
     partitions.sort();
-    assert_eq!(partitions.len(), 15);
+    assert_eq!(partitions.len(), 29);
     partitions
 }
 
