@@ -7,6 +7,7 @@ mod admin;
 mod admin_port;
 mod clients;
 mod cold;
+mod disk_faults;
 mod import;
 mod kcat;
 mod kill9;
