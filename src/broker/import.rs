@@ -81,8 +81,8 @@ async fn find<D: Disk>(disk: &D, log_dir: &Path, topic_partition: TopicPartition
 fn note(log_dir: &Path, found: &[FoundPartition]) -> String {
     let topics: BTreeSet<_> = found.iter().map(|found| &found.topic_partition.topic).collect();
     format!(
-        "imported {} topics with {} partitions from {}; their settings were in ZooKeeper and are not known here: all but \
-         the internal topics have the broker's defaults now",
+        "imported {} topics with {} partitions from {}; their settings were in ZooKeeper and are not known here: all \
+         but the internal topics have the broker's defaults now",
         topics.len(),
         found.len(),
         log_dir.display()
