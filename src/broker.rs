@@ -97,8 +97,8 @@ pub enum StartError {
     #[error(transparent)]
     FoundTwice(#[from] FoundTwice),
     #[error(
-        "{0} is a Kafka broker's and has no metadata of ringlog ({TREE_FILE}); start once with --import to take its topics \
-         over, or choose an empty directory with --data"
+        "{0} is a Kafka broker's and has no metadata of ringlog ({TREE_FILE}); start once with --import to take its \
+         topics over, or choose an empty directory with --data"
     )]
     NoTree(PathBuf),
     #[error("{0} has metadata of ringlog ({TREE_FILE}), so there is nothing to import; start without --import")]
