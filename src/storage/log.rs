@@ -236,6 +236,8 @@ pub(super) struct Run {
     pending: Pending,
     fenced: bool,
     rolling: bool,
+    /// A sync failed: nothing more of this log is durable, whatever later syncs say.
+    flush_failed: bool,
     /// Something was written since the log was opened, or recovery changed it: close has work to do.
     touched: bool,
     upkeep: upkeep::Upkeep,
@@ -471,13 +473,16 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Cuts the file back to its last whole batch after a failed write. Nothing beyond was ever served, so readers keep
-    /// their ranges.
+    /// Cuts the file back to its last whole batch after a failed write, durably: what failed must not come back behind, or
+    /// in place of, what is appended next. Nothing beyond was ever served, so readers keep their ranges.
     pub fn repair(&self) -> impl Future<Output = Repaired> + use<D> + 'static {
         let (disk, file, size) = (self.disk.clone(), self.active.file.clone(), self.active.size);
         let (base_offset, path) = (self.active.base_offset, self.active_path());
         async move {
-            let cut = disk.set_length(&file, size).await;
+            let cut = match disk.set_length(&file, size).await {
+                Ok(()) => disk.sync(&file).await,
+                failed => failed,
+            };
             Repaired { base_offset, result: cut.map_err(LogError::io_at(&path)) }
         }
     }
@@ -485,6 +490,7 @@ impl<D: Disk> Log<D> {
     /// Lifts the fence, or leaves it if the cut failed.
     pub fn finish_repair(&mut self, repaired: Repaired) -> Result<(), LogError> {
         assert_eq!(repaired.base_offset, self.active.base_offset, "a fenced log does not roll");
+        self.run.flush_failed |= repaired.result.is_err();
         repaired.result?;
         // The cut gave the blocks back that were reserved behind it.
         self.active.preallocated_end = self.active.size;

@@ -108,8 +108,8 @@ struct Recovery<D: Disk> {
     closed: BTreeMap<Offset, ClosedSegment<D::File>>,
     /// Files changed: a stop in order has something to make durable.
     changed: bool,
-    /// A segment was made whose name is not durable yet.
-    has_new_name: bool,
+    /// Names changed that a crash must not change back: a segment was made, or one went whose offsets are given anew.
+    has_new_names: bool,
 }
 
 /// See [`Log::open`].
@@ -145,7 +145,7 @@ async fn open_log<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> {
         epochs,
         closed,
         changed: is_new,
-        has_new_name: false,
+        has_new_names: false,
     };
     if !is_new {
         recovery.remove_useless().await?;
@@ -154,7 +154,6 @@ async fn open_log<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> {
     let active = recovery.load_segments().await?;
     // After the first segment: writing the id makes the names of both durable.
     let topic_id = recovery.settle_topic_id(topic_id, is_new).await?;
-    recovery.sync_names().await?;
     recovery.finish(active, topic_partition, topic_id).await
 }
 
@@ -192,7 +191,7 @@ impl<D: Disk> Recovery<D> {
             if expected != TopicId::ZERO {
                 let text = format!("version: 0\ntopic_id: {expected}");
                 self.disk.replace(&path, text.into_bytes()).await.map_err(LogError::io_at(&path))?;
-                self.has_new_name = false;
+                self.has_new_names = false;
             }
             return Ok(expected);
         };
@@ -224,7 +223,7 @@ impl<D: Disk> Recovery<D> {
             true => bases.iter().rev().find(|base| **base <= recovery_point).copied().unwrap_or(bases[0]),
             false => Offset::MAX,
         };
-        for base_offset in bases {
+        for (at, base_offset) in bases.iter().copied().enumerate() {
             let is_checked = base_offset >= checked_from;
             if base_offset == last && !is_checked {
                 if let Some(active) = self.load_clean(base_offset).await? {
@@ -236,7 +235,10 @@ impl<D: Disk> Recovery<D> {
                 continue;
             }
             let (active, is_torn) = self.check(base_offset).await?;
-            if is_torn || base_offset == last {
+            // A tail lost at the border of two batches leaves nothing torn; only compaction leaves a gap in order.
+            let (end, next) = (end_offset(&active), bases.get(at + 1));
+            let breaks_off = next.is_some_and(|next| *next < end || *next > end && !self.config.compacted);
+            if is_torn || breaks_off || base_offset == last {
                 self.remove_segments_behind(base_offset).await?;
                 return self.unless_behind_log_start(active).await;
             }
@@ -247,7 +249,7 @@ impl<D: Disk> Recovery<D> {
     }
 
     async fn sync_names(&self) -> Result<(), LogError> {
-        match self.has_new_name {
+        match self.has_new_names {
             true => self.disk.sync_directory(&self.directory).await.map_err(LogError::io_at(&self.directory)),
             false => Ok(()),
         }
@@ -255,7 +257,7 @@ impl<D: Disk> Recovery<D> {
 
     async fn new_segment(&mut self, base_offset: Offset) -> Result<ActiveSegment<D::File>, LogError> {
         self.changed = true;
-        self.has_new_name = true;
+        self.has_new_names = true;
         let (file, _) = self.open_log(base_offset).await?;
         Ok(ActiveSegment::new(base_offset, file, &self.config, self.wall))
     }
@@ -359,6 +361,8 @@ impl<D: Disk> Recovery<D> {
         if is_torn {
             tracing::warn!(file = %log_path.display(), from = length, to = active.size, "cut behind the last whole batch");
             self.disk.set_length(&active.file, active.size).await.map_err(LogError::io_at(&log_path))?;
+            // What was cut off must not come back behind what is appended in its place.
+            self.disk.sync(&active.file).await.map_err(LogError::io_at(&log_path))?;
         }
         self.rewrite_indexes(&mut active).await?;
         Ok((active, is_torn))
@@ -420,6 +424,7 @@ impl<D: Disk> Recovery<D> {
         for extension in [OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX, SNAPSHOT, LOG] {
             self.remove(&self.path(base_offset, extension)).await?;
         }
+        self.has_new_names = true;
         self.files.logs.remove(&base_offset);
         self.files.snapshots.remove(&base_offset);
         Ok(())
@@ -437,6 +442,7 @@ impl<D: Disk> Recovery<D> {
         self.epochs.truncate_from_end(log_end_offset);
         self.epochs.truncate_from_start(log_start_offset);
         let (producers, last_snapshot) = self.load_producers(&active, log_end_offset, log_start_offset).await?;
+        self.sync_names().await?;
         let flushed_offset = match self.last_stop.unclean {
             true => self.last_stop.recovery_point.clamp(first_base_offset, log_end_offset),
             false => log_end_offset,
@@ -485,7 +491,10 @@ impl<D: Disk> Recovery<D> {
         let mut newest = None;
         while let Some(offset) = self.files.snapshots.pop_last() {
             let path = self.path(offset, SNAPSHOT);
-            if offset <= log_end_offset {
+            if offset > log_end_offset {
+                // It knows batches that are lost, and must not come back when others have taken their offsets.
+                self.has_new_names = true;
+            } else {
                 let file = self.disk.read_whole(&path, SNAPSHOT_BYTES_MAX).await.map_err(LogError::io_at(&path))?;
                 match ProducerState::decode_snapshot(&file) {
                     Ok(state) => {

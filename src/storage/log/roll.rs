@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -127,10 +128,18 @@ impl<D: Disk> Log<D> {
         let base_offset = self.log_end_offset;
         let (disk, directory) = (self.disk.clone(), self.directory.clone());
         let (indexes, give_back) = (self.index_write(true), self.give_back_blocks());
+        // The last stop may have left the log end as the recovery point: the segment that ends there is not checked after
+        // a crash, once another one begins there.
+        let is_behind_recovery_point = self.active.appended_bytes() == 0;
         let snapshot = (self.last_snapshot != Some(base_offset)).then(|| self.producers.encode_snapshot());
         async move {
             let files = async {
                 let indexes = indexes.run().await?;
+                if is_behind_recovery_point {
+                    for file in [&indexes.offset_index, &indexes.time_index] {
+                        disk.sync(file).await.map_err(LogError::io_at(&directory))?;
+                    }
+                }
                 if let Some(give_back) = give_back {
                     give_back.await?;
                 }
@@ -210,9 +219,12 @@ impl<D: Disk> Log<D> {
     }
 
     /// # Errors
-    /// Final for the data: what could not be synced must not be acknowledged as durable, ever. The flushed offset stays.
+    /// Final for the log: what could not be synced must not be acknowledged as durable, ever, and since its pages count as
+    /// clean now, no later sync tells. The flushed offset stays until recovery has read the files again.
     pub fn finish_flush(&mut self, flushed: Flushed) -> Result<(), LogError> {
+        self.run.flush_failed |= flushed.result.is_err();
         flushed.result?;
+        self.refuse_after_failed_flush()?;
         for base_offset in flushed.closed {
             if let Some(segment) = self.closed.get_mut(&base_offset) {
                 segment.unsynced = Vec::new();
@@ -220,6 +232,13 @@ impl<D: Disk> Log<D> {
         }
         self.flushed_offset = self.flushed_offset.max(flushed.end_offset);
         Ok(())
+    }
+
+    fn refuse_after_failed_flush(&self) -> Result<(), LogError> {
+        match self.run.flush_failed {
+            true => Err(LogError::io_at(&self.directory)(io::Error::other("an earlier sync failed"))),
+            false => Ok(()),
+        }
     }
 
     /// An orderly stop: everything durable, indexes trimmed, producer snapshot at the log end. [`Log::is_quiet`], and no
@@ -231,6 +250,7 @@ impl<D: Disk> Log<D> {
         let end_offset = self.log_end_offset;
         self.active.force_time_entry();
         async move {
+            self.refuse_after_failed_flush()?;
             if !self.run.touched && !self.run.fenced {
                 return Ok(end_offset);
             }
