@@ -15,4 +15,6 @@ pub mod platform;
 pub mod world;
 
 #[cfg(test)]
+mod power_cut;
+#[cfg(test)]
 mod tests;
