@@ -208,24 +208,52 @@ pub trait Random: Clone + 'static {
 
 /// Which bytes of a log's files may still be served. Shared by a log and all ranges of it; a truncation cuts it, and
 /// whoever holds a range beyond the cut closes its connection instead of sending other bytes than it promised.
+///
+/// ```text
+///  sender:     enter (count up) - look at the cut - one system call - leave (count down)
+///  truncation: lower the cut - wait until nobody is inside - cut the file
+/// ```
+/// Both sides write first and look then, in one order that all threads agree on (`SeqCst`): either the sender sees the
+/// cut, or the truncation sees the sender.
 #[derive(Debug)]
 pub struct Fence {
     /// File positions below this may be sent.
     cut: AtomicU64,
+    senders_inside: AtomicU64,
+}
+
+/// A sender between its look at the cut and the end of its system call.
+#[derive(Debug)]
+pub struct Inside<'a>(&'a Fence);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.senders_inside.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl Fence {
     pub fn new() -> Arc<Fence> {
-        Arc::new(Fence { cut: AtomicU64::new(u64::MAX) })
+        Arc::new(Fence { cut: AtomicU64::new(u64::MAX), senders_inside: AtomicU64::new(0) })
     }
 
-    /// Forbids everything at and beyond `position`. Only ever lowers the cut.
+    /// Forbids everything at and beyond `position`. Only ever lowers the cut. The file may be cut once the fence is
+    /// [clear](Fence::is_clear).
     pub fn cut_at(&self, position: u64) {
-        self.cut.fetch_min(position, Ordering::AcqRel);
+        self.cut.fetch_min(position, Ordering::SeqCst);
     }
 
-    pub fn allows(&self, end_position: u64) -> bool {
-        end_position <= self.cut.load(Ordering::Acquire)
+    /// Nobody is in the middle of a send that began before the cut.
+    pub fn is_clear(&self) -> bool {
+        self.senders_inside.load(Ordering::SeqCst) == 0
+    }
+
+    /// For one system call that sends or reads bytes below `end_position`; `None`: they were cut. To be held over nothing
+    /// that waits for a peer.
+    pub fn enter(&self, end_position: u64) -> Option<Inside<'_>> {
+        self.senders_inside.fetch_add(1, Ordering::SeqCst);
+        let inside = Inside(self);
+        (end_position <= self.cut.load(Ordering::SeqCst)).then_some(inside)
     }
 }
 
@@ -249,7 +277,50 @@ impl<F> FileRange<F> {
         self.length -= count;
     }
 
-    pub fn is_allowed(&self) -> bool {
-        self.fence.allows(self.position + self.length)
+    /// See [`Fence::enter`]; of all that is left of the range.
+    pub fn enter(&self) -> Option<Inside<'_>> {
+        self.fence.enter(self.position + self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_cut_only_falls_and_is_clear_when_who_was_inside_has_left() {
+        let fence = Fence::new();
+        let inside = fence.enter(1000).expect("nothing is cut");
+        fence.cut_at(500);
+        fence.cut_at(800);
+        assert!(!fence.is_clear() && fence.enter(501).is_none() && fence.enter(500).is_some());
+        drop(inside);
+        assert!(fence.is_clear());
+    }
+
+    /// The bytes beyond the cut are stood for by one number, which the truncation changes when the fence is clear.
+    #[test]
+    fn no_sender_ever_sees_what_comes_after_the_cut() {
+        for _ in 0..200 {
+            let (fence, bytes) = (Fence::new(), Arc::new(AtomicU64::new(7)));
+            let senders: Vec<_> = (0..3)
+                .map(|_| {
+                    let (fence, bytes) = (Arc::clone(&fence), Arc::clone(&bytes));
+                    thread::spawn(move || {
+                        while let Some(_inside) = fence.enter(10) {
+                            assert_eq!(bytes.load(Ordering::Relaxed), 7);
+                        }
+                    })
+                })
+                .collect();
+            fence.cut_at(5);
+            while !fence.is_clear() {
+                thread::yield_now();
+            }
+            bytes.store(0, Ordering::Relaxed);
+            senders.into_iter().for_each(|sender| sender.join().unwrap());
+        }
     }
 }

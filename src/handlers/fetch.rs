@@ -3,7 +3,8 @@
 //! - v4 brought isolation levels and batches of magic 2; below, records would have to be converted down.
 //! - v5 log start offsets. v7 fetch sessions (KIP-227): none is ever granted (session id 0), which the protocol allows, so
 //!   every fetch is a full one. v9 leader epochs (KIP-320). v10 zstd (KIP-110). v11 rack ids (KIP-392), not acted on.
-//! - Data ends at the high watermark; without transactions that is the last stable offset too.
+//! - Data ends at the high watermark, for read_committed at the last stable offset; then the answer names the aborted
+//!   transactions with records in it.
 //!
 //! A fetch that finds less than `min.bytes` leaves a watch with the partitions' owners and reads again when one of them
 //! has moved, or answers with what there is when `max.wait.ms` has passed (Kafka 3.9 `DelayedFetch`).
@@ -17,16 +18,16 @@ use super::{Owners, errors};
 use crate::base::ids::{LeaderEpoch, Offset, ShardId};
 use crate::executor::{all, either};
 use crate::net::reply::{FileOf, Reply, ReplyPart};
-use crate::partition::partition::{LeadershipError, Offsets};
+use crate::partition::partition::{Isolation, LeadershipError, Offsets};
 use crate::partition::purgatory::Watch;
 use crate::partition::read::{ReadData, ReadFailure, ReadResult};
 use crate::platform::{Clock, Platform};
 use crate::protocol::header::RequestHeader;
-use crate::protocol::message::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData, RecordsSpan};
+use crate::protocol::message::{
+    AbortedTransaction, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData, RecordsSpan,
+};
 use crate::protocol::{ErrorCode, Reader, WireError};
-
-/// `isolation_level` of a consumer that must not see what was aborted.
-const READ_COMMITTED: i8 = 1;
+use crate::storage::transaction_index::EndedTransaction;
 
 /// The longest a fetch may wait, whatever it asks for.
 const WAIT_MAX: Duration = Duration::from_secs(300);
@@ -48,6 +49,7 @@ struct Part {
     offset: Offset,
     bytes_max: u64,
     leader_epoch: LeaderEpoch,
+    isolation: Isolation,
 }
 
 /// What one read found.
@@ -77,6 +79,7 @@ impl Plan {
         let image = context.image();
         let bytes_max = u64::from(context.config.fetch_max_bytes).min(positive(request.max_bytes));
         let bytes_min = positive(request.min_bytes);
+        let isolation = Isolation::from_id(request.isolation_level);
         let mut plan = Plan {
             version,
             correlation_id: header.correlation_id,
@@ -99,6 +102,7 @@ impl Plan {
                     offset: partition.fetch_offset,
                     bytes_max: positive(partition.partition_max_bytes).min(bytes_max),
                     leader_epoch: partition.current_leader_epoch,
+                    isolation,
                 };
                 match plan.work.iter_mut().find(|(shard, _)| *shard == owner) {
                     Some((_, work)) => work.parts.push(part),
@@ -158,6 +162,7 @@ impl Plan {
         let mut nothing_yet = true;
         let mut ranges = Vec::new();
         let mut response = FetchResponse::default();
+        let isolation = Isolation::from_id(self.request.isolation_level);
         let mut place = 0;
         for asked in &self.request.topics {
             let mut partitions = Vec::with_capacity(asked.partitions.len());
@@ -165,7 +170,7 @@ impl Plan {
                 let mut answer = PartitionData {
                     partition_index: partition.partition,
                     high_watermark: -1,
-                    aborted_transactions: (self.request.isolation_level == READ_COMMITTED).then(Vec::new),
+                    aborted_transactions: (isolation == Isolation::ReadCommitted).then(Vec::new),
                     records: Some(RecordsSpan::of_length(0)),
                     ..PartitionData::default()
                 };
@@ -176,6 +181,9 @@ impl Plan {
                             nothing_yet = false;
                             left = left.saturating_sub(data.range.length);
                             answer.records = Some(RecordsSpan::of_length(data.range.length as usize));
+                            if let Some(aborted) = &mut answer.aborted_transactions {
+                                aborted.extend(data.aborted.iter().map(aborted_transaction));
+                            }
                             ranges.push(data);
                         }
                     }
@@ -209,7 +217,7 @@ pub async fn execute<P: Platform>(context: Rc<Context<P>>, work: Work) -> Vec<Do
     let mut done = Vec::with_capacity(work.parts.len());
     for part in &work.parts {
         let result = match context.partition(&part.topic, part.partition) {
-            Some(partition) => partition.read(part.offset, part.bytes_max, part.leader_epoch).await,
+            Some(partition) => partition.read(part.offset, part.bytes_max, part.leader_epoch, part.isolation).await,
             None => Err(LeadershipError::NotLeader.into()),
         };
         done.push(Done { place: part.place, result });
@@ -284,6 +292,11 @@ fn set_offsets(answer: &mut PartitionData, offsets: Offsets) {
     answer.log_start_offset = offsets.log_start;
 }
 
+fn aborted_transaction(transaction: &EndedTransaction) -> AbortedTransaction {
+    let EndedTransaction { producer_id, first_offset, .. } = *transaction;
+    AbortedTransaction { producer_id, first_offset }
+}
+
 fn positive(value: i32) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
@@ -295,7 +308,7 @@ mod tests {
 
     fn data(length: u64, first_batch_bytes: u64) -> ReadData<()> {
         let range = FileRange { file: Arc::new(()), position: 0, length, fence: Fence::new() };
-        ReadData { range, first_batch_bytes, recently_appended: true }
+        ReadData { range, first_batch_bytes, recently_appended: true, aborted: Vec::new() }
     }
 
     fn length_after(length: u64, first: u64, left: u64, nothing_yet: bool) -> Option<u64> {

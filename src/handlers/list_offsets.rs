@@ -1,8 +1,8 @@
 //! ListOffsets (2), versions 1-6.
 //!
 //! - v0's lists by segment are not served. v2 isolation levels; v4 leader epochs (KIP-320).
-//! - Timestamp -1 is the high watermark, -2 the log start; the other questions came after v6 and are refused here as
-//!   Kafka does in old versions. A time is answered with the first record at or after it, below the high watermark.
+//! - Timestamp -1 is the high watermark, for read_committed the last stable offset, -2 the log start; the other questions came after v6 and are refused here as
+//!   Kafka does in old versions. A time is answered with the first record at or after it, below the same bound.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use super::{Owners, errors};
 use crate::base::ids::{LeaderEpoch, Offset, ShardId};
 use crate::executor::all;
 use crate::partition::Partition;
-use crate::partition::partition::LeadershipError;
+use crate::partition::partition::{Isolation, LeadershipError};
 use crate::partition::read::ReadFailure;
 use crate::platform::Platform;
 use crate::protocol::message::{
@@ -37,6 +37,7 @@ struct Part {
     partition: i32,
     timestamp: i64,
     leader_epoch: LeaderEpoch,
+    isolation: Isolation,
 }
 
 #[derive(Debug)]
@@ -108,6 +109,7 @@ fn plan<P: Platform>(
                         partition: index,
                         timestamp: partition.timestamp,
                         leader_epoch: partition.current_leader_epoch,
+                        isolation: Isolation::from_id(request.isolation_level),
                     };
                     match work.iter_mut().find(|(shard, _)| *shard == owner) {
                         Some((_, work)) => work.parts.push(part),
@@ -142,10 +144,10 @@ async fn find<P: Platform>(partition: &Partition<P>, part: &Part) -> Result<Foun
     let offsets = partition.leader_offsets(part.leader_epoch).map_err(errors::of_leadership)?;
     let at = |offset, leader_epoch| Ok(Found { offset, timestamp: -1, leader_epoch });
     match part.timestamp {
-        LATEST => at(offsets.last_stable, partition.leader_epoch()),
+        LATEST => at(part.isolation.ceiling(&offsets), partition.leader_epoch()),
         EARLIEST => at(offsets.log_start, partition.epoch_at(offsets.log_start)),
         ..0 => Err(ErrorCode::UnsupportedVersion),
-        timestamp => match partition.offset_for_timestamp(timestamp, part.leader_epoch).await {
+        timestamp => match partition.offset_for_timestamp(timestamp, part.leader_epoch, part.isolation).await {
             Ok(Some((offset, timestamp))) => Ok(Found { offset, timestamp, leader_epoch: partition.epoch_at(offset) }),
             Ok(None) => at(-1, -1),
             Err(failure) => Err(read_failure(&failure)),

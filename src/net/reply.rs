@@ -82,9 +82,7 @@ impl<'a, P: Platform> ReplySender<'a, P> {
 
     /// Reads a short range behind the held bytes; false if it is not wholly resident.
     fn copy(&mut self, range: &FileRange<FileOf<P>>) -> io::Result<bool> {
-        if !range.is_allowed() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let _inside = range.enter().ok_or(io::ErrorKind::UnexpectedEof)?;
         let start = self.held.len();
         self.held.resize(start + range.length as usize, 0);
         let read = self.platform.disk().read_resident(&range.file, range.position, &mut self.held[start..])?;

@@ -208,11 +208,11 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
 
 fn finish_write<P: Platform>(partition: &Partition<P>, result: std::io::Result<()>, staged: &mut Vec<StagedAnswer>) {
     let mut state = partition.state.borrow_mut();
-    let State { log: Some(log), replicas, purgatory, .. } = &mut *state else { return };
+    let State { log: Some(log), replicas, .. } = &mut *state else { return };
     match log.finish_write(result) {
         Ok(()) => {
             if replicas.set_local_log_end(log.log_end_offset()) {
-                purgatory.high_watermark_moved(replicas.high_watermark());
+                state.high_watermark_moved();
             }
             for StagedAnswer { answer, result } in staged.drain(..) {
                 let _ = answer.send(Ok(result));

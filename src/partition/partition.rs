@@ -49,6 +49,33 @@ pub struct Offsets {
     pub log_end: Offset,
 }
 
+/// How far a consumer may see (`isolation_level`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark.
+    ReadUncommitted,
+    /// Up to the last stable offset, and told which transactions were aborted.
+    ReadCommitted,
+}
+
+impl Isolation {
+    /// As requests name it; Kafka takes anything but 1 for read_uncommitted.
+    pub fn from_id(id: i8) -> Isolation {
+        match id {
+            1 => Isolation::ReadCommitted,
+            _ => Isolation::ReadUncommitted,
+        }
+    }
+
+    /// Offsets below may be seen.
+    pub fn ceiling(self, offsets: &Offsets) -> Offset {
+        match self {
+            Isolation::ReadUncommitted => offsets.high_watermark,
+            Isolation::ReadCommitted => offsets.last_stable,
+        }
+    }
+}
+
 /// What the checkpoint files of the directory say of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogCheckpoint {
@@ -96,14 +123,22 @@ impl<P: Platform> State<P> {
         if self.log.is_none() { Err(LeadershipError::LogOffline) } else { Ok(()) }
     }
 
+    /// Tells who waits for it.
+    pub(super) fn high_watermark_moved(&mut self) {
+        let high_watermark = self.replicas.high_watermark();
+        if let Some(log) = &mut self.log {
+            log.high_watermark_moved(high_watermark);
+        }
+        self.purgatory.high_watermark_moved(high_watermark);
+    }
+
     pub(super) fn offsets(&self) -> Option<Offsets> {
         let log = self.log.as_ref()?;
         let high_watermark = self.replicas.high_watermark();
-        // Without transactions nothing is unstable: the last stable offset is the high watermark.
         Some(Offsets {
             log_start: log.log_start_offset(),
             high_watermark,
-            last_stable: high_watermark,
+            last_stable: log.last_stable_offset(high_watermark),
             log_end: log.log_end_offset(),
         })
     }
@@ -124,7 +159,7 @@ impl<P: Platform> Partition<P> {
         };
         let log_end = log.as_ref().map_or(0, Log::log_end_offset);
         let replicas = ReplicaSet::new(role.local, role.isr.clone(), log_end, 0);
-        let state = State {
+        let mut state = State {
             log,
             unopened,
             role,
@@ -134,6 +169,7 @@ impl<P: Platform> Partition<P> {
             append_running: false,
             upkeep_running: false,
         };
+        state.high_watermark_moved();
         Rc::new(Partition { topic_partition, topic_id, platform, state: RefCell::new(state) })
     }
 
@@ -150,8 +186,7 @@ impl<P: Platform> Partition<P> {
                 state.purgatory.interrupt();
             }
             if moved {
-                let high_watermark = state.replicas.high_watermark();
-                state.purgatory.high_watermark_moved(high_watermark);
+                state.high_watermark_moved();
             }
             state.role = role;
             self.begin_reign(&mut state)

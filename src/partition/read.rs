@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
-use super::partition::{LeadershipError, Offsets, Partition};
+use super::partition::{Isolation, LeadershipError, Offsets, Partition};
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::platform::{Disk, FileRange, Platform};
 use crate::storage::log::Read;
+use crate::storage::transaction_index::EndedTransaction;
 
 /// How often a read may find pages or files missing that it has just asked for: each step of an index lookup is one.
 const READ_TRIES_MAX: u32 = 64;
@@ -35,28 +36,44 @@ pub struct ReadData<F> {
     /// The range may be extended to this if it is shorter: a fetch gets its first batch whole.
     pub first_batch_bytes: u64,
     pub recently_appended: bool,
+    /// Transactions with records in the range that a read_committed consumer must skip.
+    pub aborted: Vec<EndedTransaction>,
 }
 
 impl<P: Platform> Partition<P> {
-    /// Reads up to `bytes_max` bytes from `offset` below the high watermark.
+    /// Reads up to `bytes_max` bytes from `offset`, as far as `isolation` allows.
     pub async fn read(
         self: &Rc<Self>,
         offset: Offset,
         bytes_max: u64,
         current_leader_epoch: LeaderEpoch,
+        isolation: Isolation,
     ) -> Result<ReadResult<<P::Disk as Disk>::File>, ReadFailure> {
         for _ in 0..READ_TRIES_MAX {
-            let (offsets, outcome) = {
+            let (offsets, outcome, aborted) = {
                 let state = self.state.borrow();
                 state.check_leader(current_leader_epoch)?;
                 let (Some(log), Some(offsets)) = (state.log.as_ref(), state.offsets()) else {
                     return Err(LeadershipError::LogOffline.into());
                 };
-                (offsets, log.read(offset, bytes_max, offsets.high_watermark))
+                let ceiling = isolation.ceiling(&offsets);
+                let outcome = log.read(offset, bytes_max, ceiling);
+                let aborted = match (&outcome, isolation) {
+                    (Read::Range { base_offset, .. }, Isolation::ReadCommitted) => {
+                        let end = log.segment_end_offset((*base_offset).max(offset)).min(ceiling);
+                        log.aborted_transactions(offset, end)
+                    }
+                    _ => None,
+                };
+                (offsets, outcome, aborted)
             };
             match outcome {
                 Read::Range { range, first_batch_bytes, recently_appended, .. } => {
-                    let data = Some(ReadData { range, first_batch_bytes, recently_appended });
+                    let aborted = match aborted {
+                        Some(aborted) => aborted.await.map_err(|error| ReadFailure::Storage(error.to_string()))?,
+                        None => Vec::new(),
+                    };
+                    let data = Some(ReadData { range, first_batch_bytes, recently_appended, aborted });
                     return Ok(ReadResult { offsets, data });
                 }
                 Read::Empty => return Ok(ReadResult { offsets, data: None }),
@@ -84,17 +101,20 @@ impl<P: Platform> Partition<P> {
         }
     }
 
-    /// The first offset whose record is at or after `timestamp`, below the high watermark, with its timestamp.
+    /// The first offset whose record is at or after `timestamp`, with its timestamp, as far as `isolation` allows.
     pub async fn offset_for_timestamp(
         &self,
         timestamp: i64,
         current_leader_epoch: LeaderEpoch,
+        isolation: Isolation,
     ) -> Result<Option<(Offset, i64)>, ReadFailure> {
         let lookup = {
             let state = self.state.borrow();
             state.check_leader(current_leader_epoch)?;
-            let log = state.log.as_ref().ok_or(LeadershipError::LogOffline)?;
-            log.lookup_timestamp(timestamp, state.replicas.high_watermark())
+            let (Some(log), Some(offsets)) = (state.log.as_ref(), state.offsets()) else {
+                return Err(LeadershipError::LogOffline.into());
+            };
+            log.lookup_timestamp(timestamp, isolation.ceiling(&offsets))
         };
         lookup.await.map_err(|error| ReadFailure::Storage(error.to_string()))
     }

@@ -109,16 +109,16 @@ impl Socket for SimSocket {
     async fn send_range(&self, range: &mut FileRange<FakeFile>, length_max: u64, _: bool) -> io::Result<()> {
         let mut left = length_max.min(range.length);
         while left > 0 {
-            if !range.is_allowed() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
             let count = 1 + self.world.next_u64() % left;
             let disk = self.disk.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-            assert!(
-                disk.is_resident(&range.file, range.position, count),
-                "a sendfile would meet a page on the disk and hold the shard"
-            );
-            let bytes = range.file.bytes_at(range.position, count);
+            let bytes = {
+                let _inside = range.enter().ok_or(io::ErrorKind::UnexpectedEof)?;
+                assert!(
+                    disk.is_resident(&range.file, range.position, count),
+                    "a sendfile would meet a page on the disk and hold the shard"
+                );
+                range.file.bytes_at(range.position, count)
+            };
             if bytes.len() as u64 != count {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -15,10 +15,13 @@
 
 mod lookup;
 mod read;
+mod reindex;
 mod roll;
+mod transactions;
+mod truncate;
 mod upkeep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -227,6 +230,8 @@ pub struct Log<D: Disk> {
     pub(super) epochs: LeaderEpochs,
     /// Offset of the newest producer snapshot on disk.
     pub(super) last_snapshot: Option<Offset>,
+    /// Base offsets of the segments that have aborted transactions in their `.txnindex`.
+    pub(super) transaction_indexes: BTreeSet<Offset>,
     pub(super) run: Run,
 }
 
@@ -244,6 +249,8 @@ pub(super) struct Run {
     producers_expired_at: WallMs,
     /// Counts reads of closed segments, to know which was read longest ago.
     reads: std::cell::Cell<u64>,
+    /// Segments whose offset index was seen to be damaged.
+    doubted: std::cell::RefCell<BTreeSet<Offset>>,
 }
 
 impl Run {

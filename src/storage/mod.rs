@@ -16,3 +16,4 @@ pub mod recovery;
 pub mod refusal;
 pub mod segment;
 pub mod time_index;
+pub mod transaction_index;

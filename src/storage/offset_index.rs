@@ -37,6 +37,11 @@ impl OffsetEntry {
         out.extend_from_slice(&self.relative_offset.to_be_bytes());
         out.extend_from_slice(&self.position.to_be_bytes());
     }
+
+    /// Whether the batch at the entry's position, which ends with `last_offset`, is the one that it speaks of.
+    pub fn points_at(&self, base_offset: Offset, last_offset: Offset) -> bool {
+        last_offset.checked_sub(base_offset) == Some(i64::from(self.relative_offset))
+    }
 }
 
 /// `offset` relative to `base_offset`, if an index can hold it.
@@ -87,6 +92,13 @@ impl OffsetIndex {
         self.entries.last().copied()
     }
 
+    /// Drops the entries whose batch ends at or past `end_offset`.
+    pub fn truncate(&mut self, end_offset: Offset) {
+        let target = end_offset.saturating_sub(self.base_offset);
+        self.entries.truncate(self.entries.partition_point(|entry| i64::from(entry.relative_offset) < target));
+        self.written = self.written.min(self.entries.len());
+    }
+
     /// Adds an entry; both its values grow.
     pub fn push(&mut self, last_offset: Offset, position: u32) {
         let relative = relative_offset(self.base_offset, last_offset);
@@ -98,11 +110,11 @@ impl OffsetIndex {
         self.entries.push(entry);
     }
 
-    /// Position to walk from when looking for `offset`.
-    pub fn lookup(&self, offset: Offset) -> u32 {
+    /// The entry to walk from when looking for `offset`; `None`: from the segment's start.
+    pub fn lookup(&self, offset: Offset) -> Option<OffsetEntry> {
         let target = offset.saturating_sub(self.base_offset);
         let above = self.entries.partition_point(|entry| i64::from(entry.relative_offset) <= target);
-        above.checked_sub(1).map_or(0, |at| self.entries[at].position)
+        above.checked_sub(1).map(|at| self.entries[at])
     }
 
     /// Bytes of the index.
@@ -130,8 +142,8 @@ impl OffsetIndex {
 /// What a search of a closed segment's index came to.
 #[derive(Debug)]
 pub enum Search {
-    /// Walk from this position.
-    Position(u32),
+    /// Walk from this entry's batch; `None`: from the segment's start.
+    Entry(Option<OffsetEntry>),
     /// These bytes of the index are not in the page cache.
     NeedPages {
         position: u64,
@@ -161,16 +173,16 @@ pub fn search_resident<D: Disk>(disk: &D, file: &D::File, length: u64, base_offs
     let block_bytes = (length - position).min(BLOCK_BYTES as u64) as usize;
     let mut block = [0; BLOCK_BYTES];
     match disk.read_resident(file, position, &mut block[..block_bytes]) {
-        Ok(Some(count)) if count == block_bytes => Search::Position(lookup_in(&block[..count], target)),
+        Ok(Some(count)) if count == block_bytes => Search::Entry(lookup_in(&block[..count], target)),
         Ok(_) => Search::NeedPages { position, length: block_bytes as u64 },
         Err(error) => Search::Io(error),
     }
 }
 
-fn lookup_in(block: &[u8], target: i64) -> u32 {
+fn lookup_in(block: &[u8], target: i64) -> Option<OffsetEntry> {
     let entries = block.as_chunks::<ENTRY_BYTES>().0;
     let above = entries.partition_point(|entry| i64::from(OffsetEntry::decode(entry).relative_offset) <= target);
-    above.checked_sub(1).map_or(0, |at| OffsetEntry::decode(&entries[at]).position)
+    above.checked_sub(1).map(|at| OffsetEntry::decode(&entries[at]))
 }
 
 #[cfg(test)]
@@ -192,7 +204,7 @@ mod tests {
     fn the_greatest_entry_at_or_below_the_offset_is_found() {
         let index = index(3);
         for (offset, position) in [(0, 0), (1000, 0), (1009, 0), (1010, 5000), (1029, 10_000), (9999, 15_000)] {
-            assert_eq!(index.lookup(offset), position, "{offset}");
+            assert_eq!(index.lookup(offset).map_or(0, |entry| entry.position), position, "{offset}");
         }
     }
 
@@ -214,6 +226,17 @@ mod tests {
     }
 
     #[test]
+    fn entries_at_or_past_an_end_are_cut() {
+        let mut index = index(4);
+        index.truncate(1031);
+        assert_eq!(index.last(), Some(OffsetEntry { relative_offset: 30, position: 15_000 }));
+        index.truncate(1030);
+        assert_eq!(index.last(), Some(OffsetEntry { relative_offset: 20, position: 10_000 }));
+        index.truncate(5);
+        assert_eq!(index.last(), None);
+    }
+
+    #[test]
     fn a_closed_file_is_searched_as_the_entries_in_memory_are() {
         let (disk, path) = (FakeDisk::new(), Path::new("/d/i"));
         for count in [0, 1, 511, 512, 513, 3000] {
@@ -222,7 +245,7 @@ mod tests {
             let (file, length) = run(disk.open(path, OpenMode::Read)).unwrap();
             for offset in (990..1000 + i64::from(count) * 10 + 20).step_by(7) {
                 match search_resident(&disk, &file, length, 1000, offset) {
-                    Search::Position(position) => assert_eq!(position, index.lookup(offset), "{count} {offset}"),
+                    Search::Entry(entry) => assert_eq!(entry, index.lookup(offset), "{count} {offset}"),
                     other => panic!("{other:?}"),
                 }
             }

@@ -9,13 +9,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::crc32c::crc32c;
 use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::record::batch::{BatchHeader, NO_SEQUENCE, increment_sequence};
 use crate::storage::refusal::AppendRefusal;
+use crate::storage::transaction_index::EndedTransaction;
 
 /// Producer ids that one log remembers.
 pub const PRODUCERS_MAX: usize = 100_000;
@@ -115,9 +116,26 @@ pub struct Undo {
     before: Option<ProducerEntry>,
 }
 
+/// A transaction marker, as a control batch holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marker {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    pub coordinator_epoch: i32,
+    pub timestamp: i64,
+    pub offset: Offset,
+    /// Else it commits.
+    pub aborts: bool,
+}
+
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ProducerState {
     producers: BTreeMap<i64, ProducerEntry>,
+    /// First offset and producer id of each open transaction.
+    open: BTreeSet<(Offset, i64)>,
+    /// First offset -> marker's offset of transactions that have ended, until the high watermark has passed the marker:
+    /// it could be lost yet. Each is a marker in the log.
+    ended: BTreeMap<Offset, Offset>,
 }
 
 /// Why a snapshot file is not used.
@@ -191,25 +209,50 @@ impl ProducerState {
         entry.last_timestamp = header.max_timestamp;
         if header.is_transactional() && entry.transaction_first_offset.is_none() {
             entry.transaction_first_offset = Some(header.base_offset);
+            self.open.insert((header.base_offset, header.producer_id));
         }
         undo
     }
 
     /// Takes back an `apply`; several are taken back newest first.
     pub fn undo(&mut self, undo: Undo) {
-        match undo.before {
+        let begun = |entry: Option<ProducerEntry>| entry.and_then(|entry| entry.transaction_first_offset);
+        let after = match undo.before {
             Some(entry) => self.producers.insert(undo.producer_id, entry),
             None => self.producers.remove(&undo.producer_id),
         };
+        if let (Some(first_offset), None) = (begun(after), begun(undo.before)) {
+            self.open.remove(&(first_offset, undo.producer_id));
+        }
     }
 
-    /// Notes a transaction marker: the producer's open transaction ends.
-    pub fn apply_marker(&mut self, producer_id: i64, epoch: i16, coordinator_epoch: i32, timestamp: i64) {
+    /// Notes a transaction marker: the producer's open transaction, if it has one here, ends and is given back.
+    pub fn apply_marker(&mut self, marker: &Marker) -> Option<EndedTransaction> {
+        let producer_id = marker.producer_id;
         let entry = self.producers.entry(producer_id).or_insert_with(ProducerEntry::empty);
-        entry.set_epoch(epoch);
-        entry.coordinator_epoch = coordinator_epoch;
-        entry.last_timestamp = timestamp;
-        entry.transaction_first_offset = None;
+        entry.set_epoch(marker.producer_epoch);
+        entry.coordinator_epoch = marker.coordinator_epoch;
+        entry.last_timestamp = marker.timestamp;
+        let first_offset = entry.transaction_first_offset.take()?;
+        self.open.remove(&(first_offset, producer_id));
+        self.ended.insert(first_offset, marker.offset);
+        let last_stable_offset =
+            self.open.first().map_or(marker.offset.saturating_add(1), |(first_offset, _)| *first_offset);
+        Some(EndedTransaction { producer_id, first_offset, last_offset: marker.offset, last_stable_offset })
+    }
+
+    /// The first offset below `high_watermark` whose transaction is undecided, or was decided by a marker that the high
+    /// watermark has not passed; else the high watermark (Kafka 3.9 `ProducerStateManager.firstUnstableOffset`).
+    pub fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
+        let undecided = self.open.first().map(|(first_offset, _)| *first_offset);
+        let unreplicated = self.ended.iter().find(|(_, last_offset)| **last_offset >= high_watermark);
+        let unstable = undecided.into_iter().chain(unreplicated.map(|(first_offset, _)| *first_offset));
+        unstable.min().unwrap_or(high_watermark).min(high_watermark)
+    }
+
+    /// Markers below `high_watermark` are decided for good.
+    pub fn high_watermark_moved(&mut self, high_watermark: Offset) {
+        self.ended.retain(|_, last_offset| *last_offset >= high_watermark);
     }
 
     /// Forgets producers idle since `expiration_ms`, but none with an open transaction.
@@ -266,7 +309,10 @@ impl ProducerState {
         if !rest.is_empty() || usize::try_from(count) != Ok(entries.len()) {
             return Err(SnapshotError::Count { count, bytes: body.len() });
         }
-        Ok(ProducerState { producers: entries.iter().map(decode_entry).collect() })
+        let producers: BTreeMap<_, _> = entries.iter().map(decode_entry).collect();
+        let begun = |(id, entry): (&i64, &ProducerEntry)| Some((entry.transaction_first_offset?, *id));
+        let open = producers.iter().filter_map(begun).collect();
+        Ok(ProducerState { producers, open, ended: BTreeMap::new() })
     }
 }
 

@@ -1,115 +1,75 @@
 //! From a directory to a log (Kafka 3.9 `LogLoader`).
 //!
-//! | last stop | closed segments | last segment |
+//! | last stop | segments below the recovery point | the one that holds it, and those behind |
 //! |---|---|---|
-//! | clean | taken as they are | read from its last index entry on |
-//! | unclean, below the recovery point | taken as they are | - |
-//! | unclean, from the segment with the recovery point on | every batch checked, indexes made anew | the same |
+//! | clean | taken as they are; of the last one, what lies behind its last index entry is walked over | none |
+//! | unclean | taken as they are | every batch checked, indexes and producer state made anew (`check`, `replay`) |
 //!
-//! The first batch that is torn, or out of order, ends the log: it and what lies behind it in its file is cut off, and the
-//! segments behind are removed, since their offsets no longer follow. A closed segment without a sound index is checked
-//! too. A compaction that was interrupted while swapping files in refuses to open: only the cleaner that did it can say
-//! which files count.
+//! Of the segment that holds the recovery point only what lies behind the last index entry before it is looked at. A
+//! segment without a sound index is checked whole.
+//!
+//! What lies below the recovery point, and all of it after a clean stop, is durable. Damage there is nothing that a crash
+//! explains: the log is not opened, and nothing is changed or removed. Damage past it is: the first batch that is torn, or
+//! whose offsets do not follow, ends the log. It and what lies behind it in its file is cut off; the segments behind are
+//! set aside as `.deleted`, since their offsets no longer follow. The same holds for the segments behind one that has lost
+//! its tail, which shows by missing offsets; a compacted log may miss some.
+//!
+//! What a deletion or a compaction left over is settled first (`files`).
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod check;
+mod files;
+mod replay;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::ids::{Offset, TopicId, TopicPartition};
 use crate::base::time::WallMs;
-use crate::platform::{DirectoryEntry, Disk, OpenMode};
-use crate::record::batch::{BatchHeader, decode_records};
+use crate::metrics::RecoveryProgress;
+use crate::platform::Disk;
+use crate::storage::checkpoint::CheckpointError;
 use crate::storage::entry::{Entry, Scanned, Scanner};
 use crate::storage::leader_epoch::LeaderEpochs;
 use crate::storage::log::{
     LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, LogError, OpenLog, PARTITION_METADATA, Run,
 };
-use crate::storage::offset_index::{ENTRY_BYTES, OffsetIndex, relative_offset};
-use crate::storage::producer_state::{ProducerState, SNAPSHOT_BYTES_MAX};
+use crate::storage::log_dir::RECOVERY_POINTS;
+use crate::storage::offset_index::{OffsetEntry, OffsetIndex, relative_offset};
 use crate::storage::segment::{
-    ActiveSegment, BASE_OFFSET_MAX, ClosedSegment, INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX,
-    TRANSACTION_INDEX, WrittenBatch, parse_segment_name, segment_path,
+    ActiveSegment, BASE_OFFSET_MAX, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, WrittenBatch,
 };
 use crate::storage::time_index::TimeIndex;
 
+use check::{Checked, Start};
+pub(super) use files::{Directory, Files};
+pub(super) use replay::Replay;
+
 const SMALL_FILE_BYTES_MAX: usize = 4096;
 const EPOCH_CHECKPOINT_BYTES_MAX: usize = 16 << 20;
-/// What a transaction marker's records may take; they are a few bytes and never compressed.
-const MARKER_BYTES_MAX: usize = 4096;
-
-/// The directory's files, by what they are.
-#[derive(Debug, Default)]
-struct Files {
-    /// Base offset and bytes of each `.log`.
-    logs: BTreeMap<Offset, u64>,
-    /// Bytes of each `.index`.
-    offset_indexes: BTreeMap<Offset, u64>,
-    time_indexes: BTreeMap<Offset, u64>,
-    snapshots: BTreeSet<Offset>,
-    /// Removed at open: `.deleted` ones, and indexes without their log.
-    useless: Vec<String>,
-}
-
-impl Files {
-    fn sort(directory: &Path, entries: Vec<DirectoryEntry>) -> Result<Files, LogError> {
-        let mut files = Files::default();
-        let is_log = |entry: &&DirectoryEntry| !entry.is_directory && parse_segment_name(&entry.name).is_some();
-        for entry in entries.iter().filter(is_log) {
-            let Some((base_offset, extension)) = parse_segment_name(&entry.name) else { continue };
-            match extension {
-                LOG => {
-                    files.logs.insert(base_offset, entry.length);
-                }
-                OFFSET_INDEX => {
-                    files.offset_indexes.insert(base_offset, entry.length);
-                }
-                TIME_INDEX => {
-                    files.time_indexes.insert(base_offset, entry.length);
-                }
-                SNAPSHOT => {
-                    files.snapshots.insert(base_offset);
-                }
-                _ if extension.ends_with(".deleted") => files.useless.push(entry.name.clone()),
-                _ if extension.ends_with(".swap") => {
-                    let reason = "a compaction was interrupted while swapping files in; start Kafka 3.9 on this \
-                                  directory once, and stop it in order";
-                    return Err(LogError::Malformed { path: directory.join(&entry.name), reason: reason.into() });
-                }
-                _ => {}
-            }
-        }
-        for entry in &entries {
-            if let Some((base_offset, OFFSET_INDEX | TIME_INDEX)) = parse_segment_name(&entry.name)
-                && !files.logs.contains_key(&base_offset)
-            {
-                files.useless.push(entry.name.clone());
-            }
-        }
-        Ok(files)
-    }
-
-    fn has_sound_index(&self, base_offset: Offset) -> bool {
-        self.offset_indexes.get(&base_offset).is_some_and(|bytes| bytes.is_multiple_of(ENTRY_BYTES as u64))
-    }
-}
 
 /// A log under construction.
 struct Recovery<D: Disk> {
-    disk: D,
-    directory: PathBuf,
+    directory: Directory<D>,
+    topic_partition: TopicPartition,
     config: LogConfig,
     last_stop: LastStop,
+    /// All below is durable: the recovery point, or everything after a clean stop.
+    durable_end: Offset,
     wall: WallMs,
+    progress: Arc<RecoveryProgress>,
     files: Files,
     epochs: LeaderEpochs,
     closed: BTreeMap<Offset, ClosedSegment<D::File>>,
+    /// Producer snapshots to remove when all is well: damaged, or of what is not there any more.
+    useless_snapshots: Vec<PathBuf>,
     /// Files changed: a stop in order has something to make durable.
     changed: bool,
-    /// Names changed that a crash must not change back: a segment was made, or one went whose offsets are given anew.
-    has_new_names: bool,
+    /// A name was made or removed and is not durable yet.
+    has_new_name: bool,
 }
 
 /// See [`Log::open`].
@@ -121,67 +81,52 @@ pub(super) async fn open<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> 
 }
 
 async fn open_log<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> {
-    let OpenLog { disk, log_dir, topic_partition, topic_id, config, last_stop, wall, .. } = what;
-    let directory = log_dir.join(topic_partition.to_string());
+    let OpenLog { disk, log_dir, topic_partition, topic_id, config, last_stop, wall, progress } = what;
+    let directory = Directory { disk, path: log_dir.join(topic_partition.to_string()) };
     let log_start_offset = last_stop.log_start_offset.clamp(0, BASE_OFFSET_MAX);
     let last_stop = LastStop { log_start_offset, ..last_stop };
-    let (entries, is_new) = match disk.list(&directory).await {
+    let (entries, is_new) = match directory.disk.list(&directory.path).await {
         Ok(entries) => (entries, false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            disk.create_directory(&directory).await.map_err(LogError::io_at(&directory))?;
-            (Vec::new(), true)
-        }
-        Err(error) => return Err(LogError::io_at(&directory)(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), true),
+        Err(error) => return Err(LogError::io_at(&directory.path)(error)),
     };
-    let files = Files::sort(&directory, entries)?;
-    let (epochs, closed) = (LeaderEpochs::default(), BTreeMap::new());
+    let (files, changed) = directory.settle(entries).await?;
     let mut recovery = Recovery {
-        disk,
         directory,
+        topic_partition,
         config,
         last_stop,
+        durable_end: if last_stop.unclean { last_stop.recovery_point } else { Offset::MAX },
         wall,
+        progress,
         files,
-        epochs,
-        closed,
-        changed: is_new,
-        has_new_names: false,
+        epochs: LeaderEpochs::default(),
+        closed: BTreeMap::new(),
+        useless_snapshots: Vec::new(),
+        changed: changed || is_new,
+        has_new_name: changed,
     };
-    if !is_new {
-        recovery.remove_useless().await?;
-        recovery.epochs = recovery.read_epochs().await?;
+    if recovery.files.logs.is_empty() {
+        recovery.must_be_empty()?;
     }
-    let active = recovery.load_segments().await?;
+    if is_new {
+        let path = &recovery.directory.path;
+        recovery.directory.disk.create_directory(path).await.map_err(LogError::io_at(path))?;
+    }
+    let epochs_file = if is_new { None } else { recovery.read_epochs().await? };
+    let (active, replay) = recovery.load_segments().await?;
     // After the first segment: writing the id makes the names of both durable.
     let topic_id = recovery.settle_topic_id(topic_id, is_new).await?;
-    recovery.finish(active, topic_partition, topic_id).await
+    recovery.finish(active, replay, topic_id, epochs_file).await
 }
 
 impl<D: Disk> Recovery<D> {
-    fn path(&self, base_offset: Offset, extension: &str) -> PathBuf {
-        segment_path(&self.directory, base_offset, extension)
-    }
-
-    async fn remove_useless(&mut self) -> Result<(), LogError> {
-        for name in std::mem::take(&mut self.files.useless) {
-            self.remove(&self.directory.join(name)).await?;
-        }
-        Ok(())
-    }
-
-    async fn remove(&self, path: &Path) -> Result<(), LogError> {
-        match self.disk.remove_file(path).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LogError::io_at(path)(error)),
-            _ => Ok(()),
-        }
-    }
-
     /// The topic id of `partition.metadata`, which is written if it is missing. An expected id of zero accepts any.
     async fn settle_topic_id(&mut self, expected: TopicId, is_new: bool) -> Result<TopicId, LogError> {
-        let path = self.directory.join(PARTITION_METADATA);
+        let path = self.directory.path.join(PARTITION_METADATA);
         let file = match is_new {
             true => None,
-            false => match self.disk.read_whole(&path, SMALL_FILE_BYTES_MAX).await {
+            false => match self.directory.disk.read_whole(&path, SMALL_FILE_BYTES_MAX).await {
                 Ok(file) => Some(file),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(LogError::io_at(&path)(error)),
@@ -190,8 +135,8 @@ impl<D: Disk> Recovery<D> {
         let Some(file) = file else {
             if expected != TopicId::ZERO {
                 let text = format!("version: 0\ntopic_id: {expected}");
-                self.disk.replace(&path, text.into_bytes()).await.map_err(LogError::io_at(&path))?;
-                self.has_new_names = false;
+                self.directory.disk.replace(&path, text.into_bytes()).await.map_err(LogError::io_at(&path))?;
+                self.has_new_name = false;
             }
             return Ok(expected);
         };
@@ -203,113 +148,261 @@ impl<D: Disk> Recovery<D> {
         }
     }
 
-    async fn read_epochs(&self) -> Result<LeaderEpochs, LogError> {
-        let path = self.directory.join(LEADER_EPOCH_CHECKPOINT);
-        match self.disk.read_whole(&path, EPOCH_CHECKPOINT_BYTES_MAX).await {
-            Ok(file) => {
-                LeaderEpochs::parse(&file).map_err(|error| LogError::Malformed { path, reason: error.to_string() })
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LeaderEpochs::default()),
-            Err(error) => Err(LogError::io_at(&path)(error)),
-        }
-    }
-
-    /// Loads all segments; the last one, or the one that turned out torn, is the active one.
-    async fn load_segments(&mut self) -> Result<ActiveSegment<D::File>, LogError> {
-        let bases: Vec<_> = self.files.logs.keys().copied().collect();
-        let Some(last) = bases.last().copied() else { return self.new_segment(self.last_stop.log_start_offset).await };
-        let recovery_point = self.last_stop.recovery_point;
-        let checked_from = match self.last_stop.unclean {
-            true => bases.iter().rev().find(|base| **base <= recovery_point).copied().unwrap_or(bases[0]),
-            false => Offset::MAX,
+    /// Gives the file as it is; `None` if there is none.
+    async fn read_epochs(&mut self) -> Result<Option<Vec<u8>>, LogError> {
+        let path = self.directory.path.join(LEADER_EPOCH_CHECKPOINT);
+        let file = match self.directory.disk.read_whole(&path, EPOCH_CHECKPOINT_BYTES_MAX).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(LogError::io_at(&path)(error)),
         };
-        for (at, base_offset) in bases.iter().copied().enumerate() {
-            let is_checked = base_offset >= checked_from;
-            if base_offset == last && !is_checked {
-                if let Some(active) = self.load_clean(base_offset).await? {
-                    return self.unless_behind_log_start(active).await;
-                }
-            } else if !is_checked && self.files.has_sound_index(base_offset) {
-                let size = self.files.logs.get(&base_offset).copied().unwrap_or(0);
-                self.closed.insert(base_offset, ClosedSegment::new(base_offset, size));
-                continue;
-            }
-            let (active, is_torn) = self.check(base_offset).await?;
-            // A tail lost at the border of two batches leaves nothing torn; only compaction leaves a gap in order.
-            let (end, next) = (end_offset(&active), bases.get(at + 1));
-            let breaks_off = next.is_some_and(|next| *next < end || *next > end && !self.config.compacted);
-            if is_torn || breaks_off || base_offset == last {
-                self.remove_segments_behind(base_offset).await?;
-                return self.unless_behind_log_start(active).await;
-            }
-            let closed = self.close_checked(active).await?;
-            self.closed.insert(base_offset, closed);
-        }
-        self.new_segment(self.last_stop.log_start_offset).await
+        let malformed = |error: CheckpointError| LogError::Malformed { path: path.clone(), reason: error.to_string() };
+        self.epochs = LeaderEpochs::parse(&file).map_err(malformed)?;
+        Ok(Some(file))
     }
 
-    async fn sync_names(&self) -> Result<(), LogError> {
-        match self.has_new_names {
-            true => self.disk.sync_directory(&self.directory).await.map_err(LogError::io_at(&self.directory)),
-            false => Ok(()),
+    /// Loads all segments; the last one, or the one that turned out torn, is the active one. After an unclean stop also
+    /// gives the producer state at its end.
+    async fn load_segments(&mut self) -> Result<(ActiveSegment<D::File>, Option<Replay>), LogError> {
+        let bases: Vec<_> = self.files.logs.keys().copied().collect();
+        let Some(last) = bases.last().copied() else {
+            return Ok((self.new_segment(self.last_stop.log_start_offset).await?, None));
+        };
+        let durable_count = match self.last_stop.unclean {
+            true => bases.partition_point(|base| *base <= self.durable_end).saturating_sub(1),
+            false => bases.len() - 1,
+        };
+        for base_offset in &bases[..durable_count] {
+            let closed = self.load_closed(*base_offset).await?;
+            self.closed.insert(*base_offset, closed);
         }
+        let (active, replay) = match self.last_stop.unclean {
+            true => self.check_segments(&bases[durable_count..]).await?,
+            false => (self.load_last(last).await?, None),
+        };
+        // Kafka starts anew at the log start if nothing at or past it is left.
+        match end_offset(&active) >= self.last_stop.log_start_offset {
+            true => Ok((active, replay)),
+            false => Ok((self.start_anew().await?, None)),
+        }
+    }
+
+    /// A segment that is durable and has others behind it.
+    async fn load_closed(&mut self, base_offset: Offset) -> Result<ClosedSegment<D::File>, LogError> {
+        if self.files.has_offset_index(base_offset) && self.has_sound_transaction_index(base_offset).await? {
+            let size = self.files.logs.get(&base_offset).copied().unwrap_or(0);
+            return Ok(ClosedSegment::new(base_offset, size));
+        }
+        let active = self.check_durable(base_offset).await?;
+        self.close_checked(active, true).await
+    }
+
+    /// The last segment, after a clean stop.
+    async fn load_last(&mut self, base_offset: Offset) -> Result<ActiveSegment<D::File>, LogError> {
+        match self.load_clean(base_offset).await? {
+            Some(active) => {
+                self.must_go_on(&active, None)?;
+                Ok(active)
+            }
+            None => self.check_durable(base_offset).await,
+        }
+    }
+
+    async fn has_sound_transaction_index(&self, base_offset: Offset) -> Result<bool, LogError> {
+        match self.files.transaction_indexes.contains_key(&base_offset) {
+            true => Ok(self.directory.transaction_index(base_offset).await?.is_some()),
+            false => Ok(true),
+        }
+    }
+
+    /// Checks the whole of a durable segment, whose indexes are not as they should be.
+    async fn check_durable(&mut self, base_offset: Offset) -> Result<ActiveSegment<D::File>, LogError> {
+        self.progress.bytes_total.add(self.files.logs.get(&base_offset).copied().unwrap_or(0));
+        let next_base = self.files.logs.range(base_offset + 1..).next().map(|(base_offset, _)| *base_offset);
+        let checked = match self.directory.transaction_index(base_offset).await? {
+            Some(transactions) => {
+                let start = Start::of_whole(transactions);
+                self.check(base_offset, next_base, start, None).await?
+            }
+            None => {
+                let mut replay = self.begin_replay(base_offset).await?;
+                replay.run(&self.directory, &self.files.logs, base_offset).await?;
+                self.check(base_offset, next_base, Start::default(), Some(&mut replay)).await?
+            }
+        };
+        Ok(checked.active)
+    }
+
+    /// Checks segments from the one that holds the recovery point on.
+    async fn check_segments(&mut self, bases: &[Offset]) -> Result<(ActiveSegment<D::File>, Option<Replay>), LogError> {
+        let (mut start, mut replay) = self.begin_check(bases[0]).await?;
+        let mut next_bases = bases.iter().skip(1).copied();
+        let mut base_offset = bases[0];
+        loop {
+            let next_base = next_bases.next();
+            let Checked { active, is_torn } =
+                self.check(base_offset, next_base, std::mem::take(&mut start), Some(&mut replay)).await?;
+            let next_base = match next_base {
+                Some(next_base) if !is_torn && self.is_joined(&active, next_base) => next_base,
+                _ => {
+                    self.set_aside_segments_behind(base_offset).await?;
+                    return Ok((active, Some(replay)));
+                }
+            };
+            let mut closed = self.close_checked(active, false).await?;
+            closed.unsynced.push(self.write_snapshot(next_base, &replay).await?);
+            self.closed.insert(base_offset, closed);
+            base_offset = next_base;
+        }
+    }
+
+    /// Announces what there is to check from this segment on, and brings the producer state to where that begins.
+    async fn begin_check(&mut self, base_offset: Offset) -> Result<(Start, Replay), LogError> {
+        let length = self.files.logs.get(&base_offset).copied().unwrap_or(0);
+        let start = self.start_of(base_offset, length).await?;
+        let behind: u64 = self.files.logs.range(base_offset..).map(|(_, length)| *length).sum();
+        self.progress.bytes_total.add(behind.saturating_sub(start.position));
+        // A snapshot behind the start leaves the transactions before it to the index, which must be sound then.
+        let snapshot_max = if start.has_transactions { self.durable_end.max(base_offset) } else { base_offset };
+        let mut replay = self.begin_replay(snapshot_max).await?;
+        replay.run(&self.directory, &self.files.logs, start.offset.unwrap_or(base_offset)).await?;
+        let beyond = self.files.snapshots.split_off(&replay.snapshot.map_or(0, |offset| offset + 1));
+        self.useless_snapshots.extend(beyond.iter().map(|offset| self.directory.path_of(*offset, SNAPSHOT)));
+        Ok((start, replay))
+    }
+
+    async fn begin_replay(&mut self, snapshot_max: Offset) -> Result<Replay, LogError> {
+        let expiry = (self.wall, self.config.producer_id_expiration_ms);
+        let start_offset = self.last_stop.log_start_offset;
+        let (replay, damaged) =
+            Replay::begin(&self.directory, &self.files.snapshots, snapshot_max, start_offset, expiry).await?;
+        for offset in damaged {
+            self.files.snapshots.remove(&offset);
+            self.useless_snapshots.push(self.directory.path_of(offset, SNAPSHOT));
+        }
+        Ok(replay)
+    }
+
+    /// The producer state at the base of a checked segment's successor, as a roll writes it.
+    async fn write_snapshot(&mut self, offset: Offset, replay: &Replay) -> Result<Arc<D::File>, LogError> {
+        let path = self.directory.path_of(offset, SNAPSHOT);
+        self.useless_snapshots.retain(|useless| *useless != path);
+        self.files.snapshots.insert(offset);
+        let (file, _) = self.directory.open(offset, SNAPSHOT).await?;
+        let snapshot = replay.producers.encode_snapshot();
+        self.directory.disk.set_length(&file, 0).await.map_err(LogError::io_at(&path))?;
+        self.directory.disk.write(&file, 0, snapshot).await.map_err(LogError::io_at(&path))?;
+        Ok(file)
+    }
+
+    /// Whether the next segment goes on where this one ends. A compacted log may miss offsets in between.
+    fn is_joined(&self, active: &ActiveSegment<D::File>, next_base: Offset) -> bool {
+        let end = end_offset(active);
+        let is_joined = end == next_base || (end < next_base && self.config.compacted);
+        if !is_joined {
+            let path = self.directory.path_of(active.base_offset, LOG);
+            tracing::warn!(file = %path.display(), end, next_base, "the next segment does not go on where this one ends");
+        }
+        is_joined
+    }
+
+    /// Refuses a segment whose batches are whole, but which misses durable ones at its end.
+    fn must_go_on(&self, active: &ActiveSegment<D::File>, next_base: Option<Offset>) -> Result<(), LogError> {
+        let (end, recovery_point) = (end_offset(active), self.last_stop.recovery_point);
+        let durable_end = match next_base {
+            None => recovery_point,
+            // The segment that holds the recovery point: those before it are believed.
+            Some(next_base) if next_base > recovery_point && !self.config.compacted => recovery_point,
+            Some(_) => return Ok(()),
+        };
+        let path = self.directory.path_of(active.base_offset, LOG);
+        self.refuse_damage(&path, active.size, end, durable_end, "the segment ends")
+    }
+
+    fn must_be_empty(&self) -> Result<(), LogError> {
+        let LastStop { recovery_point, log_start_offset, .. } = self.last_stop;
+        self.refuse_damage(&self.directory.path, 0, log_start_offset, recovery_point, "there is no segment")
+    }
+
+    fn must_be_lost_in_a_crash(&self, path: &Path, position: u64, offset: Offset, found: &str) -> Result<(), LogError> {
+        self.refuse_damage(path, position, offset, self.durable_end, found)
+    }
+
+    /// Refuses to go on if what should be at `offset` was durable, unless all of that is below the log start.
+    fn refuse_damage(
+        &self,
+        path: &Path,
+        position: u64,
+        offset: Offset,
+        durable_end: Offset,
+        found: &str,
+    ) -> Result<(), LogError> {
+        if offset >= durable_end || durable_end <= self.last_stop.log_start_offset {
+            return Ok(());
+        }
+        let durable = match durable_end {
+            Offset::MAX => "the log was closed in order".to_owned(),
+            recovery_point => format!("all below the recovery point {recovery_point} was durable"),
+        };
+        let reason = format!(
+            "at position {position}, offset {offset}: {found}, although {durable}. No crash explains that; nothing was \
+             changed. To go on with what lies before, stop the broker, remove the line of {} from {RECOVERY_POINTS}, and \
+             start it: then the whole log is checked, and cut there",
+            self.topic_partition
+        );
+        Err(LogError::Malformed { path: path.to_owned(), reason })
     }
 
     async fn new_segment(&mut self, base_offset: Offset) -> Result<ActiveSegment<D::File>, LogError> {
         self.changed = true;
-        self.has_new_names = true;
-        let (file, _) = self.open_log(base_offset).await?;
+        self.has_new_name = true;
+        let (file, _) = self.directory.open(base_offset, LOG).await?;
         Ok(ActiveSegment::new(base_offset, file, &self.config, self.wall))
     }
 
-    async fn open_log(&self, base_offset: Offset) -> Result<(Arc<D::File>, u64), LogError> {
-        let path = self.path(base_offset, LOG);
-        self.disk.open(&path, OpenMode::ReadWrite).await.map_err(LogError::io_at(&path))
-    }
-
-    /// Kafka starts anew at the log start if nothing at or past it is left.
-    async fn unless_behind_log_start(
-        &mut self,
-        active: ActiveSegment<D::File>,
-    ) -> Result<ActiveSegment<D::File>, LogError> {
+    async fn start_anew(&mut self) -> Result<ActiveSegment<D::File>, LogError> {
         let log_start_offset = self.last_stop.log_start_offset;
-        if end_offset(&active) >= log_start_offset {
-            return Ok(active);
-        }
-        tracing::warn!(directory = %self.directory.display(), log_start_offset, "log ends before its start; emptied");
-        let bases: Vec<_> = self.files.logs.keys().copied().collect();
-        for base_offset in bases {
-            self.remove_segment(base_offset).await?;
-        }
+        tracing::warn!(directory = %self.directory.path.display(), log_start_offset, "log ends before its start; emptied");
+        self.set_aside_segments_behind(Offset::MIN).await?;
         self.closed.clear();
+        self.epochs = LeaderEpochs::default();
+        let snapshots = std::mem::take(&mut self.files.snapshots);
+        self.useless_snapshots.extend(snapshots.iter().map(|offset| self.directory.path_of(*offset, SNAPSHOT)));
         self.new_segment(log_start_offset).await
     }
 
     /// The last segment after a clean stop: indexes from their files, the batches behind the last entry from the log.
-    /// `None` if that does not fit together; it is checked like after an unclean stop then.
+    /// `None` if that does not fit together; then it is checked whole.
     async fn load_clean(&self, base_offset: Offset) -> Result<Option<ActiveSegment<D::File>>, LogError> {
-        let (file, length) = self.open_log(base_offset).await?;
+        let (file, length) = self.directory.open(base_offset, LOG).await?;
         let mut active = ActiveSegment::new(base_offset, file, &self.config, self.wall);
         if length == 0 {
             return Ok(Some(active));
         }
         let Ok(size) = u32::try_from(length) else { return Ok(None) };
         let index_bytes = self.config.segment_index_bytes;
-        let Some(index) = self.read_index(base_offset, OFFSET_INDEX).await? else { return Ok(None) };
+        if !self.has_sound_transaction_index(base_offset).await? {
+            return Ok(None);
+        }
+        let Some(index) = self.directory.read_index(base_offset, OFFSET_INDEX).await? else { return Ok(None) };
         active.offset_index = OffsetIndex::decode(base_offset, index_bytes, &index, size);
-        let start = active.offset_index.last().map_or(0, |entry| u64::from(entry.position));
+        let indexed = active.offset_index.last();
+        let start = indexed.map_or(0, |entry| u64::from(entry.position));
 
-        let log_path = self.path(base_offset, LOG);
+        let log_path = self.directory.path_of(base_offset, LOG);
         if start > 0 {
-            let mut first = Scanner::new(self.disk.clone(), active.file.clone(), 0, length);
+            let mut first = Scanner::new(self.directory.disk.clone(), active.file.clone(), 0, length);
             match first.next().await.map_err(LogError::io_at(&log_path))? {
                 Scanned::Entry { entry, .. } => active.first_timestamp = Some(entry.max_timestamp),
                 _ => return Ok(None),
             }
         }
-        let mut scanner = Scanner::new(self.disk.clone(), active.file.clone(), start, length);
+        let mut scanner = Scanner::new(self.directory.disk.clone(), active.file.clone(), start, length);
         loop {
             match scanner.next().await.map_err(LogError::io_at(&log_path))? {
+                Scanned::Entry { position, entry } if !is_where(indexed, position, base_offset, &entry) => {
+                    return Ok(None);
+                }
                 Scanned::Entry { entry, .. } if !follows(&active, &entry) => return Ok(None),
                 Scanned::Entry { position, entry } => {
                     active.note_indexed_batch(&WrittenBatch::of_entry(&entry, position));
@@ -319,7 +412,7 @@ impl<D: Disk> Recovery<D> {
             }
         }
         active.forget_appended();
-        if let Some(index) = self.read_index(base_offset, TIME_INDEX).await? {
+        if let Some(index) = self.directory.read_index(base_offset, TIME_INDEX).await? {
             active.time_index = TimeIndex::decode(base_offset, index_bytes, &index, end_offset(&active));
         }
         let indexed = active.time_index.last();
@@ -329,128 +422,57 @@ impl<D: Disk> Recovery<D> {
         Ok(Some(active))
     }
 
-    async fn read_index(&self, base_offset: Offset, extension: &str) -> Result<Option<Vec<u8>>, LogError> {
-        let path = self.path(base_offset, extension);
-        match self.disk.read_whole(&path, INDEX_FILE_BYTES_MAX).await {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(LogError::io_at(&path)(error)),
+    /// The newest first: a crash in between leaves segments that follow one another.
+    async fn set_aside_segments_behind(&mut self, base_offset: Offset) -> Result<(), LogError> {
+        let behind = self.files.logs.split_off(&base_offset.saturating_add(1));
+        for base_offset in behind.into_keys().rev() {
+            tracing::warn!(directory = %self.directory.path.display(), base_offset, "segment behind the log end set aside");
+            self.directory.set_aside(base_offset).await?;
+            self.files.snapshots.remove(&base_offset);
+            self.files.transaction_indexes.remove(&base_offset);
+            (self.changed, self.has_new_name) = (true, true);
         }
-    }
-
-    /// Reads every batch of a segment, makes its indexes anew, and cuts the file behind the last whole batch. Also
-    /// whether anything was cut.
-    async fn check(&mut self, base_offset: Offset) -> Result<(ActiveSegment<D::File>, bool), LogError> {
-        self.changed = true;
-        let (file, length) = self.open_log(base_offset).await?;
-        let mut active = ActiveSegment::new(base_offset, file, &self.config, self.wall);
-        let log_path = self.path(base_offset, LOG);
-        let mut scanner = Scanner::new(self.disk.clone(), active.file.clone(), 0, length);
-        while let Scanned::Entry { position, entry } = scanner.next().await.map_err(LogError::io_at(&log_path))? {
-            let whole = scanner.bytes(position, entry.bytes as usize).await.map_err(LogError::io_at(&log_path))?;
-            if !follows(&active, &entry) || whole.len() as u64 != entry.bytes || !entry.is_valid(whole) {
-                break;
-            }
-            if entry.leader_epoch >= 0 && self.epochs.latest().is_none_or(|latest| entry.leader_epoch > latest) {
-                self.epochs.assign(entry.leader_epoch, entry.base_offset);
-            }
-            active.note_batch(&WrittenBatch::of_entry(&entry, position), self.config.index_interval_bytes);
-        }
-        active.forget_appended();
-        let is_torn = active.size < length;
-        if is_torn {
-            tracing::warn!(file = %log_path.display(), from = length, to = active.size, "cut behind the last whole batch");
-            self.disk.set_length(&active.file, active.size).await.map_err(LogError::io_at(&log_path))?;
-            // What was cut off must not come back behind what is appended in its place.
-            self.disk.sync(&active.file).await.map_err(LogError::io_at(&log_path))?;
-        }
-        self.rewrite_indexes(&mut active).await?;
-        Ok((active, is_torn))
-    }
-
-    /// Files that have no entry and should have none are left alone: most segments of most partitions are small.
-    async fn rewrite_indexes(&self, active: &mut ActiveSegment<D::File>) -> Result<(), LogError> {
-        let base_offset = active.base_offset;
-        let bytes = |files: &BTreeMap<Offset, u64>| files.get(&base_offset).copied().unwrap_or(0);
-        let index_files = [
-            (OFFSET_INDEX, bytes(&self.files.offset_indexes), active.offset_index.unwritten().1),
-            (TIME_INDEX, bytes(&self.files.time_indexes), active.time_index.unwritten().1),
-        ];
-        for (extension, old_bytes, data) in index_files {
-            if old_bytes == 0 && data.is_empty() {
-                continue;
-            }
-            let path = self.path(base_offset, extension);
-            let (file, _) = self.disk.open(&path, OpenMode::ReadWrite).await.map_err(LogError::io_at(&path))?;
-            self.disk.set_length(&file, 0).await.map_err(LogError::io_at(&path))?;
-            if !data.is_empty() {
-                self.disk.write(&file, 0, data).await.map_err(LogError::io_at(&path))?;
-            }
-        }
-        active.offset_index.mark_written(u64::MAX);
-        active.time_index.mark_written(u64::MAX);
-        Ok(())
-    }
-
-    /// A checked segment that has others behind it: complete, but not durable yet.
-    async fn close_checked(&self, mut active: ActiveSegment<D::File>) -> Result<ClosedSegment<D::File>, LogError> {
-        active.force_time_entry();
-        let mut closed = ClosedSegment::new(active.base_offset, active.size);
-        closed.latest_timestamp.set(Some(active.latest.map_or(-1, |latest| latest.timestamp)));
-        closed.unsynced.push(active.file);
-        for (extension, (position, data)) in
-            [(OFFSET_INDEX, active.offset_index.unwritten()), (TIME_INDEX, active.time_index.unwritten())]
-        {
-            let path = self.path(active.base_offset, extension);
-            let (file, _) = self.disk.open(&path, OpenMode::ReadWrite).await.map_err(LogError::io_at(&path))?;
-            if !data.is_empty() {
-                self.disk.write(&file, position, data).await.map_err(LogError::io_at(&path))?;
-            }
-            closed.unsynced.push(file);
-        }
-        Ok(closed)
-    }
-
-    async fn remove_segments_behind(&mut self, base_offset: Offset) -> Result<(), LogError> {
-        let behind: Vec<_> = self.files.logs.range(base_offset + 1..).map(|(base, _)| *base).collect();
-        for base_offset in behind {
-            tracing::warn!(directory = %self.directory.display(), base_offset, "segment behind a torn one removed");
-            self.remove_segment(base_offset).await?;
-        }
-        Ok(())
-    }
-
-    async fn remove_segment(&mut self, base_offset: Offset) -> Result<(), LogError> {
-        for extension in [OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX, SNAPSHOT, LOG] {
-            self.remove(&self.path(base_offset, extension)).await?;
-        }
-        self.has_new_names = true;
-        self.files.logs.remove(&base_offset);
-        self.files.snapshots.remove(&base_offset);
         Ok(())
     }
 
     async fn finish(
         mut self,
         active: ActiveSegment<D::File>,
-        topic_partition: TopicPartition,
+        replay: Option<Replay>,
         topic_id: TopicId,
+        epochs_file: Option<Vec<u8>>,
     ) -> Result<Log<D>, LogError> {
         let log_end_offset = end_offset(&active);
         let first_base_offset = self.closed.keys().next().copied().unwrap_or(active.base_offset);
         let log_start_offset = self.last_stop.log_start_offset.max(first_base_offset);
+        self.epochs.truncate_from_end(log_end_offset + 1);
+        self.epochs.truncate_from_start(self.last_stop.log_start_offset);
+        let epochs = self.epochs.encode();
+        // An epoch that has written nothing yet: whoever leads on begins it again, the file may keep it.
         self.epochs.truncate_from_end(log_end_offset);
-        self.epochs.truncate_from_start(log_start_offset);
-        let (producers, last_snapshot) = self.load_producers(&active, log_end_offset, log_start_offset).await?;
-        self.sync_names().await?;
+        let replay = match replay {
+            Some(replay) => replay,
+            None => self.replay_clean(log_end_offset).await?,
+        };
+        let last_snapshot = self.keep_snapshots(log_end_offset).await?;
+        if epochs_file.as_ref().map_or(self.epochs != LeaderEpochs::default(), |file| *file != epochs) {
+            let path = self.directory.path.join(LEADER_EPOCH_CHECKPOINT);
+            self.directory.disk.replace(&path, epochs).await.map_err(LogError::io_at(&path))?;
+            self.has_new_name = false;
+        }
+        if self.has_new_name {
+            self.directory.sync().await?;
+        }
         let flushed_offset = match self.last_stop.unclean {
             true => self.last_stop.recovery_point.clamp(first_base_offset, log_end_offset),
             false => log_end_offset,
         };
+        let is_kept = |(base_offset, bytes): (Offset, u64)| (bytes > 0).then_some(base_offset);
+        let transaction_indexes = self.files.transaction_indexes.into_iter().filter_map(is_kept).collect();
         Ok(Log {
-            disk: self.disk,
-            directory: self.directory,
-            topic_partition,
+            disk: self.directory.disk,
+            directory: self.directory.path,
+            topic_partition: self.topic_partition,
             topic_id,
             config: self.config,
             closed: self.closed,
@@ -458,91 +480,41 @@ impl<D: Disk> Recovery<D> {
             log_start_offset,
             log_end_offset,
             flushed_offset,
-            producers,
+            producers: replay.producers,
             epochs: self.epochs,
             last_snapshot,
+            transaction_indexes,
             run: Run::new(self.changed, self.wall),
         })
     }
 
-    /// Removes the snapshots of earlier stops: those at a segment's base are kept, and the newest of the others if it is
-    /// past them all (Kafka 3.9 `ProducerStateManager.removeStraySnapshots`).
-    async fn remove_stray_snapshots(&mut self) -> Result<(), LogError> {
-        let bases = &self.files.logs;
-        let newest = self.files.snapshots.last().copied();
-        let strays = self.files.snapshots.iter().copied().filter(|offset| !bases.contains_key(offset));
-        let strays: Vec<_> = strays.filter(|offset| Some(*offset) != newest).collect();
-        for offset in strays {
-            self.files.snapshots.remove(&offset);
-            self.remove(&self.path(offset, SNAPSHOT)).await?;
-        }
-        Ok(())
-    }
-
-    /// The newest sound snapshot and the batches behind it. Also the offset of that snapshot.
-    async fn load_producers(
-        &mut self,
-        active: &ActiveSegment<D::File>,
-        log_end_offset: Offset,
-        log_start_offset: Offset,
-    ) -> Result<(ProducerState, Option<Offset>), LogError> {
+    /// The producer state at the end of a log that was closed in order.
+    async fn replay_clean(&mut self, log_end_offset: Offset) -> Result<Replay, LogError> {
         let had_snapshots = !self.files.snapshots.is_empty();
-        self.remove_stray_snapshots().await?;
-        let mut newest = None;
-        while let Some(offset) = self.files.snapshots.pop_last() {
-            let path = self.path(offset, SNAPSHOT);
-            if offset > log_end_offset {
-                // It knows batches that are lost, and must not come back when others have taken their offsets.
-                self.has_new_names = true;
-            } else {
-                let file = self.disk.read_whole(&path, SNAPSHOT_BYTES_MAX).await.map_err(LogError::io_at(&path))?;
-                match ProducerState::decode_snapshot(&file) {
-                    Ok(state) => {
-                        newest = Some((offset, state));
-                        break;
-                    }
-                    Err(error) => tracing::warn!(file = %path.display(), %error, "producer snapshot removed"),
-                }
-            }
-            self.changed = true;
-            self.remove(&path).await?;
+        let mut replay = self.begin_replay(log_end_offset).await?;
+        // Kafka before 2.2 took none on a clean stop; it does not read the whole log for that either.
+        if had_snapshots || self.last_stop.unclean {
+            replay.run(&self.directory, &self.files.logs, log_end_offset).await?;
         }
-        let last_snapshot = newest.as_ref().map(|(offset, _)| *offset);
-        let (from, mut producers) = match newest {
-            Some(newest) => newest,
-            // Kafka before 2.2 took none on a clean stop; it does not read the whole log for that either.
-            None if !self.last_stop.unclean && !had_snapshots => (log_end_offset, ProducerState::default()),
-            None => (log_start_offset, ProducerState::default()),
-        };
-        // Only what the snapshot holds (Kafka 3.9 `ProducerStateManager.loadFromSnapshot`): a producer whose records are
-        // old by their own timestamps keeps its window until the first periodic look.
-        producers.expire(self.wall, self.config.producer_id_expiration_ms);
-        if from < log_end_offset {
-            self.replay(active, from, &mut producers).await?;
-        }
-        Ok((producers, last_snapshot))
+        Ok(replay)
     }
 
-    /// Shows the producers every batch from `from` on.
-    async fn replay(
-        &self,
-        active: &ActiveSegment<D::File>,
-        from: Offset,
-        producers: &mut ProducerState,
-    ) -> Result<(), LogError> {
-        let first = self.closed.range(..=from).next_back().map_or(0, |(base_offset, _)| *base_offset);
-        if from < active.base_offset {
-            for segment in self.closed.range(first..).map(|(_, segment)| segment) {
-                let path = self.path(segment.base_offset, LOG);
-                let (file, _) = self.disk.open(&path, OpenMode::Read).await.map_err(LogError::io_at(&path))?;
-                let scanner = Scanner::new(self.disk.clone(), file, 0, segment.size);
-                replay_segment(scanner, from, producers).await.map_err(LogError::io_at(&path))?;
-            }
+    /// Removes snapshots that are of no use, those past the log end, and those of earlier stops: the ones at a segment's
+    /// base are kept, and the newest of the others if it is past them all (Kafka 3.9
+    /// `ProducerStateManager.removeStraySnapshots`). Gives the newest that is left.
+    async fn keep_snapshots(&mut self, log_end_offset: Offset) -> Result<Option<Offset>, LogError> {
+        let beyond = self.files.snapshots.split_off(&(log_end_offset + 1));
+        let newest = self.files.snapshots.last().copied();
+        let is_stray = |offset: &Offset| !self.files.logs.contains_key(offset) && Some(*offset) != newest;
+        let strays: Vec<_> = self.files.snapshots.iter().copied().filter(is_stray).collect();
+        for offset in strays.iter().chain(&beyond) {
+            self.useless_snapshots.push(self.directory.path_of(*offset, SNAPSHOT));
         }
-        let position = u64::from(active.offset_index.lookup(from));
-        let scanner = Scanner::new(self.disk.clone(), active.file.clone(), position, active.size);
-        let path = self.path(active.base_offset, LOG);
-        replay_segment(scanner, from, producers).await.map_err(LogError::io_at(&path))
+        for path in std::mem::take(&mut self.useless_snapshots) {
+            self.directory.remove(&path).await?;
+            (self.changed, self.has_new_name) = (true, true);
+        }
+        Ok(newest)
     }
 }
 
@@ -551,54 +523,16 @@ fn follows<F>(active: &ActiveSegment<F>, entry: &Entry) -> bool {
     entry.base_offset >= end_offset(active) && relative_offset(active.base_offset, entry.last_offset).is_some()
 }
 
-fn end_offset<F>(active: &ActiveSegment<F>) -> Offset {
+/// Whether the entry at an index entry's position is the one that the index speaks of.
+fn is_where(indexed: Option<OffsetEntry>, position: u64, base_offset: Offset, entry: &Entry) -> bool {
+    indexed.is_none_or(|indexed| {
+        u64::from(indexed.position) != position || indexed.points_at(base_offset, entry.last_offset)
+    })
+}
+
+/// The offset behind the segment's last batch.
+pub(super) fn end_offset<F>(active: &ActiveSegment<F>) -> Offset {
     active.last_place().map_or(active.base_offset, |place| place.last_offset + 1)
-}
-
-async fn replay_segment<D: Disk>(
-    mut scanner: Scanner<D>,
-    from: Offset,
-    producers: &mut ProducerState,
-) -> io::Result<()> {
-    loop {
-        let (position, entry) = match scanner.next().await? {
-            Scanned::Entry { position, entry } => (position, entry),
-            Scanned::End => return Ok(()),
-            Scanned::Torn { position, error } => {
-                let text = format!("at position {position}: {error}");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
-        };
-        let Some(header) = entry.header.filter(|header| header.has_producer_id() && entry.last_offset >= from) else {
-            continue;
-        };
-        match header.is_control() {
-            false => drop(producers.apply(&header)),
-            true => replay_marker(&mut scanner, position, &entry, &header, producers).await?,
-        }
-    }
-}
-
-/// A transaction marker: key i16 version, i16 type (0 abort, 1 commit); value i16 version, i32 coordinator epoch. An empty
-/// control batch is what compaction leaves of one, and says nothing any more.
-async fn replay_marker<D: Disk>(
-    scanner: &mut Scanner<D>,
-    position: u64,
-    entry: &Entry,
-    header: &BatchHeader,
-    producers: &mut ProducerState,
-) -> io::Result<()> {
-    let batch = scanner.bytes(position, entry.bytes as usize).await?;
-    let records =
-        decode_records(batch, MARKER_BYTES_MAX).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let Some(record) = records.first() else { return Ok(()) };
-    let (Some([0, 0, 0, 0 | 1, ..]), Some([_, _, a, b, c, d, ..])) = (record.key.as_deref(), record.value.as_deref())
-    else {
-        return Ok(());
-    };
-    let coordinator_epoch = i32::from_be_bytes([*a, *b, *c, *d]);
-    producers.apply_marker(header.producer_id, header.producer_epoch, coordinator_epoch, record.timestamp);
-    Ok(())
 }
 
 fn parse_partition_metadata(file: &[u8]) -> Option<TopicId> {

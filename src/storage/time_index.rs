@@ -61,6 +61,12 @@ impl TimeIndex {
         self.entries.last().copied()
     }
 
+    /// Drops the entries of batches that end at or past `end_offset`.
+    pub fn truncate(&mut self, end_offset: Offset) {
+        self.entries.truncate(self.entries.partition_point(|entry| entry.offset < end_offset));
+        self.written = self.written.min(self.entries.len());
+    }
+
     /// Adds the entry if its timestamp is later than the last one's.
     pub fn push_if_later(&mut self, entry: TimeEntry) {
         let last = self.entries.last().map_or(-1, |last| last.timestamp);
@@ -125,5 +131,7 @@ mod tests {
         assert_eq!(TimeIndex::decode(100, 1 << 10, &file, 141).entries, index.entries);
         assert_eq!(TimeIndex::decode(100, 1 << 10, &file, 140).entries.len(), 1);
         assert_eq!(TimeIndex::decode(100, 1 << 10, &[0; 24], 141).entries, []);
+        index.truncate(140);
+        assert_eq!(index.entries, [entry(50, 110)]);
     }
 }

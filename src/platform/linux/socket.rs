@@ -99,8 +99,9 @@ impl LinuxSocket {
         Ok(())
     }
 
-    /// One sendfile, with what it tells about the page cache.
+    /// One sendfile, with what it tells about the page cache. `UnexpectedEof` if the range was cut.
     fn sendfile(&self, range: &FileRange<LinuxFile>, length: u64, recently_appended: bool) -> io::Result<u64> {
+        let _inside = range.enter().ok_or(io::ErrorKind::UnexpectedEof)?;
         let (start, switches) = (Instant::now(), if recently_appended { 0 } else { sys::voluntary_switches() });
         let sent = sys::sendfile(self.descriptor.as_fd(), range.file.as_fd(), range.position, length as usize);
         if start.elapsed() > SENDFILE_BLOCKED {
@@ -203,9 +204,6 @@ impl Socket for LinuxSocket {
         let mut left = length_max.min(range.length);
         let mut turn = 0;
         while left > 0 {
-            if !range.is_allowed() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
             if turn >= SEND_TURN_BYTES_MAX && self.executor.has_ready() {
                 yield_now().await;
                 turn = 0;

@@ -6,6 +6,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::record::batch::{Record, batches, decode_records};
@@ -18,7 +19,8 @@ fn config(topic: &str) -> LogConfig {
     let defaults = LogConfig { segment_bytes: 1 << 20, segment_index_bytes: 4096, ..LogConfig::default() };
     match topic {
         "rolled" => LogConfig { segment_bytes: 16384, index_interval_bytes: 1024, ..defaults },
-        "deleted-records" | "compacted" => LogConfig { segment_bytes: 16384, ..defaults },
+        "deleted-records" => LogConfig { segment_bytes: 16384, ..defaults },
+        "compacted" => LogConfig { segment_bytes: 16384, compacted: true, ..defaults },
         _ => defaults,
     }
 }
@@ -68,15 +70,24 @@ fn log_start_offset(partition: &TopicPartition) -> Offset {
     crate::storage::checkpoint::parse_offsets(&file).unwrap().get(partition).copied().unwrap_or(0)
 }
 
-/// A record as `clean.json` lists it: offset, timestamp, key null, value null, header count, codec of its batch, producer id,
-/// producer epoch and base sequence of its batch, control.
+/// The first 16 hex digits of the SHA-256, as `clean.json` has it; null for null.
+fn digest(bytes: Option<&[u8]>) -> Value {
+    bytes.map_or(Value::Null, |bytes| {
+        Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>().into()
+    })
+}
+
+/// A record as `clean.json` lists it: offset, timestamp, key, value, headers, codec of its batch, producer id, producer
+/// epoch and base sequence of its batch, control.
 fn listed(header: &BatchHeader, record: &Record) -> Value {
+    let headers =
+        record.headers.iter().map(|(key, value)| json!([String::from_utf8_lossy(key), digest(value.as_deref())]));
     json!([
         record.offset,
         record.timestamp,
-        record.key.is_none(),
-        record.value.is_none(),
-        record.headers.len(),
+        digest(record.key.as_deref()),
+        digest(record.value.as_deref()),
+        headers.collect::<Vec<_>>(),
         format!("{:?}", header.codec().unwrap()).to_lowercase(),
         header.producer_id,
         header.producer_epoch,
@@ -85,12 +96,27 @@ fn listed(header: &BatchHeader, record: &Record) -> Value {
     ])
 }
 
-fn seen_by_clients(partition: &TopicPartition) -> Vec<Value> {
+fn seen_by_clients(partition: &TopicPartition) -> Value {
     let json: Value = serde_json::from_slice(&fs::read(golden("clean.json")).unwrap()).unwrap();
-    json[&partition.to_string()]["records"].as_array().unwrap().clone()
+    json[&partition.to_string()].clone()
 }
 
-fn seen_in(log: &mut Log<FakeDisk>) -> Vec<Value> {
+/// The transactions that the records say were aborted: producer id, first offset, marker's offset.
+fn aborted_by_records(log: &mut Log<FakeDisk>) -> Vec<(i64, Offset, Offset)> {
+    let (mut open, mut aborted) = (BTreeMap::new(), Vec::new());
+    for (header, records) in batches_in(log).into_iter().filter(|(header, _)| header.is_transactional()) {
+        match (header.is_control(), records[0].key.as_deref()) {
+            (false, _) => drop(open.entry(header.producer_id).or_insert(header.base_offset)),
+            (true, Some([0, 0, 0, 0])) => {
+                aborted.push((header.producer_id, open.remove(&header.producer_id).unwrap(), header.base_offset));
+            }
+            (true, _) => drop(open.remove(&header.producer_id)),
+        }
+    }
+    aborted
+}
+
+fn batches_in(log: &mut Log<FakeDisk>) -> Vec<(BatchHeader, Vec<Record>)> {
     let mut out = Vec::new();
     let mut offset = log.log_start_offset();
     loop {
@@ -98,8 +124,7 @@ fn seen_in(log: &mut Log<FakeDisk>) -> Vec<Value> {
             Read::Range { range, .. } => {
                 let bytes = range.file.bytes_at(range.position, range.length);
                 for (header, batch) in batches(&bytes).map(Result::unwrap) {
-                    let records = decode_records(batch, 1 << 20).unwrap();
-                    out.extend(records.iter().map(|record| listed(&header, record)));
+                    out.push((header, decode_records(batch, 1 << 20).unwrap()));
                     offset = header.last_offset() + 1;
                 }
             }
@@ -113,19 +138,45 @@ fn seen_in(log: &mut Log<FakeDisk>) -> Vec<Value> {
     }
 }
 
+/// What the log holds is what clients fetched from Kafka: records, ends, last stable offset, aborted transactions.
+fn assert_served(log: &mut Log<FakeDisk>, partition: &TopicPartition) {
+    let seen = seen_by_clients(partition);
+    let all = batches_in(log);
+    let records = all.iter().flat_map(|(header, records)| records.iter().map(move |record| listed(header, record)));
+    assert_eq!(Value::Array(records.collect()), seen["records"], "{partition}");
+    let end = log.log_end_offset();
+    assert_eq!(json!(log.log_start_offset()), seen["log_start_offset"], "{partition}");
+    assert_eq!(json!(end), seen["log_end_offset"], "{partition}");
+    assert_eq!(json!(log.last_stable_offset(end)), seen["last_stable_offset"], "{partition}");
+
+    let aborted_in = |log: &Log<FakeDisk>, from, end| {
+        log.aborted_transactions(from, end).map_or(Vec::new(), |found| run(found).unwrap())
+    };
+    let aborted: Vec<_> = aborted_in(log, 0, end)
+        .iter()
+        .map(|found| (found.producer_id, found.first_offset, found.last_offset))
+        .collect();
+    assert_eq!(aborted, aborted_by_records(log), "{partition}");
+    assert_eq!(aborted.len(), if &*partition.topic == "txn" { 2 } else { 0 });
+    // The fetch that was recorded began at 0 and found the first segment, which holds no aborted transaction.
+    assert!(aborted_in(log, 0, log.segment_end_offset(0).min(end)).is_empty() && seen["aborted"] == json!([]));
+    for (_, first_offset, last_offset) in aborted {
+        let found = |from, end| aborted_in(log, from, end).iter().any(|found| found.first_offset == first_offset);
+        assert!(found(first_offset, first_offset + 1) && found(last_offset, end));
+        assert!(!found(0, first_offset) && !found(last_offset + 1, end));
+    }
+}
+
 #[test]
 fn a_killed_kafkas_directory_is_recovered_and_closed_to_the_bytes_that_kafka_made_of_it() {
     for partition in partitions() {
         let disk = disk_with(&files("unclean", &partition), &partition);
         let log_start_offset = log_start_offset(&partition);
-        let log = open(&disk, &partition, LastStop { unclean: true, recovery_point: 0, log_start_offset });
+        let mut log = open(&disk, &partition, LastStop { unclean: true, recovery_point: 0, log_start_offset });
+        assert_served(&mut log, &partition);
         run(log.close()).unwrap();
         let directory = Path::new("/data").join(partition.to_string());
         for (name, data) in files("clean", &partition) {
-            if name == LEADER_EPOCH_CHECKPOINT {
-                // Kafka rewrites it when the log start moves, we with the next epoch.
-                continue;
-            }
             let ours = disk.contents(&directory.join(&name));
             assert_eq!(ours.unwrap(), data, "{partition} {name}");
         }
@@ -142,7 +193,7 @@ fn a_cleanly_stopped_kafkas_directory_holds_what_its_clients_fetched() {
         let log_start_offset = log_start_offset(&partition);
         let last_stop = LastStop { unclean: false, recovery_point: 0, log_start_offset };
         let mut log = open(&disk, &partition, last_stop);
-        assert_eq!(seen_in(&mut log), seen_by_clients(&partition), "{partition}");
+        assert_served(&mut log, &partition);
         run(log.close()).unwrap();
         let directory = Path::new("/data").join(partition.to_string());
         for (name, data) in all {

@@ -77,7 +77,7 @@ impl<D: Disk> Log<D> {
         let from = active.time_index.lookup(timestamp).max(self.log_start_offset);
         let active = is_late.then(|| ActiveTarget {
             file: active.file.clone(),
-            position: u64::from(active.offset_index.lookup(from)),
+            position: active.offset_index.lookup(from).map_or(0, |indexed| u64::from(indexed.position)),
             size: active.size,
         });
         let active_path = self.active_path();
@@ -111,9 +111,20 @@ impl<D: Disk> Lookup<D> {
         let size = u32::try_from(segment.size).unwrap_or(u32::MAX);
         let offset_index = OffsetIndex::decode(segment.base_offset, u32::MAX, &offset_file, size);
         let from = time_index.lookup(self.timestamp).max(self.start_offset);
-        let position = u64::from(offset_index.lookup(from));
         let log_path = path(LOG);
         let (file, _) = self.disk.open(&log_path, OpenMode::Read).await.map_err(LogError::io_at(&log_path))?;
+        let mut position = 0;
+        if let Some(indexed) = offset_index.lookup(from) {
+            let start = u64::from(indexed.position);
+            let mut scanner = Scanner::new(self.disk.clone(), file.clone(), start, segment.size);
+            match scanner.next().await.map_err(LogError::io_at(&log_path))? {
+                Scanned::Entry { entry, .. } if indexed.points_at(segment.base_offset, entry.last_offset) => {
+                    position = start;
+                }
+                // The index is damaged: the look begins with the segment.
+                _ => {}
+            }
+        }
         let scanner = Scanner::new(self.disk.clone(), file, position, segment.size);
         self.in_batches(scanner).await.map_err(LogError::io_at(&log_path))
     }

@@ -14,7 +14,7 @@ use crate::base::ids::Offset;
 use crate::platform::{Disk, Fence, FileRange, OpenMode};
 use crate::storage::entry::{Entry, HEAD_BYTES_MAX};
 use crate::storage::log::{Log, LogError};
-use crate::storage::offset_index::{Search, search_resident};
+use crate::storage::offset_index::{OffsetEntry, Search, search_resident};
 use crate::storage::segment::{BatchPlace, ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, segment_path};
 
 /// Closed segments of one log whose files are kept open for readers.
@@ -137,7 +137,7 @@ impl<D: Disk> Log<D> {
         below.map_or(self.active.base_offset, |(base_offset, _)| *base_offset)
     }
 
-    fn next_segment(&self, segment: Offset) -> Option<Offset> {
+    pub(super) fn next_segment(&self, segment: Offset) -> Option<Offset> {
         if segment == self.active.base_offset {
             return None;
         }
@@ -158,7 +158,8 @@ impl<D: Disk> Log<D> {
 
     fn closed_files(&self, segment: Offset) -> Result<OpenSegment<'_, D::File>, Read<D::File>> {
         let closed = self.closed.get(&segment);
-        let files = closed.and_then(|closed| Some((closed, closed.files.as_ref()?)));
+        let files = closed.filter(|_| !self.is_index_doubted(segment));
+        let files = files.and_then(|closed| Some((closed, closed.files.as_ref()?)));
         let (closed, files) = files.ok_or(Read::NeedSegment { base_offset: segment })?;
         self.run.reads.set(self.run.reads.get() + 1);
         files.last_used.set(self.run.reads.get());
@@ -172,15 +173,15 @@ impl<D: Disk> Log<D> {
             }
             return match self.active.recent_place(offset) {
                 Some(place) => Ok(Place::At(place)),
-                None => self.walk(&self.active.file, self.active.offset_index.lookup(offset), self.active.size, offset),
+                None => {
+                    let indexed = self.active.offset_index.lookup(offset);
+                    self.walk(&self.active.file, segment, indexed, self.active.size, offset)
+                }
             };
         }
         let (closed, files) = self.closed_files(segment)?;
         match search_resident(&self.disk, &files.offset_index, files.offset_index_bytes, segment, offset) {
-            Search::Position(position) if u64::from(position) >= closed.size => {
-                Err(Read::Io(damaged(u64::from(position), "an index points past its segment")))
-            }
-            Search::Position(position) => self.walk(&files.log, position, closed.size, offset),
+            Search::Entry(indexed) => self.walk(&files.log, segment, indexed, closed.size, offset),
             Search::NeedPages { position, length } => {
                 Err(Read::NeedPages { file: files.offset_index.clone(), position, length })
             }
@@ -188,10 +189,20 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Goes from batch to batch, from `start` (where one begins), to the first that ends at or past `offset`.
-    fn walk(&self, file: &Arc<D::File>, start: u32, end: u64, offset: Offset) -> Result<Place, Read<D::File>> {
+    /// Goes from batch to batch, from that of an index entry on, to the first that ends at or past `offset`.
+    fn walk(
+        &self,
+        file: &Arc<D::File>,
+        segment: Offset,
+        mut indexed: Option<OffsetEntry>,
+        end: u64,
+        offset: Offset,
+    ) -> Result<Place, Read<D::File>> {
         let mut chunk = [0; WALK_CHUNK_BYTES];
-        let mut position = u64::from(start);
+        let mut position = indexed.map_or(0, |indexed| u64::from(indexed.position));
+        if indexed.is_some() && position >= end {
+            return self.walk_without_index(file, segment, end, offset);
+        }
         while position < end {
             let wanted = (end - position).min(WALK_CHUNK_BYTES as u64) as usize;
             let head_bytes = wanted.min(HEAD_BYTES_MAX);
@@ -201,7 +212,13 @@ impl<D: Disk> Log<D> {
             };
             let mut rest = &chunk[..count];
             while rest.len() >= head_bytes {
-                let entry = Entry::parse(rest).map_err(|error| Read::Io(damaged(position, error)))?;
+                let parsed = Entry::parse(rest);
+                if let Some(indexed) = indexed.take()
+                    && !parsed.is_ok_and(|entry| indexed.points_at(segment, entry.last_offset))
+                {
+                    return self.walk_without_index(file, segment, end, offset);
+                }
+                let entry = parsed.map_err(|error| Read::Io(damaged(position, error)))?;
                 if entry.last_offset >= offset {
                     let Entry { base_offset, last_offset, bytes, .. } = entry;
                     return Ok(Place::At(BatchPlace { base_offset, last_offset, position, bytes }));
@@ -213,13 +230,33 @@ impl<D: Disk> Log<D> {
         Ok(Place::PastEnd)
     }
 
-    /// Opens a closed segment's files for reading.
+    /// The index does not point at its batches: a closed segment's is made anew before it is read again, the active one's
+    /// is done without.
+    fn walk_without_index(
+        &self,
+        file: &Arc<D::File>,
+        segment: Offset,
+        end: u64,
+        offset: Offset,
+    ) -> Result<Place, Read<D::File>> {
+        self.doubt_index(segment);
+        match segment == self.active.base_offset {
+            true => self.walk(file, segment, None, end, offset),
+            false => Err(Read::NeedSegment { base_offset: segment }),
+        }
+    }
+
+    /// Opens a closed segment's files for reading. An index in doubt is made anew first.
     pub fn load_segment(&self, base_offset: Offset) -> impl Future<Output = LoadedSegment<D>> + use<D> + 'static {
+        let reindex = self.reindex(base_offset);
         let log_path = segment_path(&self.directory, base_offset, LOG);
         let index_path = segment_path(&self.directory, base_offset, OFFSET_INDEX);
         let disk = self.disk.clone();
         async move {
             let opened = async {
+                if let Some(reindex) = reindex {
+                    reindex.await?;
+                }
                 let log = disk.open(&log_path, OpenMode::Read).await;
                 let (log, _) = log.map_err(LogError::io_at(&log_path))?;
                 let index = disk.open(&index_path, OpenMode::Read).await;
@@ -234,6 +271,9 @@ impl<D: Disk> Log<D> {
     pub fn finish_load_segment(&mut self, loaded: LoadedSegment<D>) -> Result<(), LogError> {
         let files = loaded.result?;
         files.last_used.set(self.run.reads.get() + 1);
+        if self.run.doubted.get_mut().remove(&loaded.base_offset) {
+            self.closed.get_mut(&loaded.base_offset).map(|segment| segment.files.take());
+        }
         if let Some(segment) = self.closed.get_mut(&loaded.base_offset) {
             segment.files.get_or_insert(files);
         }

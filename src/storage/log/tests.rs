@@ -122,7 +122,7 @@ fn records_from(log: &mut Log<FakeDisk>, mut offset: Offset, bytes_max: u64) -> 
     loop {
         match read(log, offset, bytes_max, end) {
             Read::Range { range, first_batch_bytes, base_offset, .. } => {
-                assert!(range.length <= bytes_max && range.is_allowed());
+                assert!(range.length <= bytes_max && range.enter().is_some());
                 let bytes = range.file.bytes_at(range.position, range.length.max(first_batch_bytes));
                 let whole: Vec<_> = batches(&bytes).map_while(Result::ok).collect();
                 assert_eq!(whole[0].0.base_offset, base_offset);
@@ -209,7 +209,7 @@ fn what_is_appended_is_read_across_segments_and_after_a_clean_stop() {
 fn a_killed_process_loses_nothing_that_was_written() {
     let disk = FakeDisk::new();
     filled(&disk, 200);
-    for recovery_point in [0, 77, 199, 200, 5000] {
+    for recovery_point in [0, 77, 199, 200] {
         let mut log = open(&disk.restart(), small(), LastStop { recovery_point, ..KILLED });
         assert_holds(&mut log, 200);
         append(&mut log, batch(200, 3));
@@ -739,3 +739,6 @@ fn a_producer_of_old_records_keeps_its_window_over_a_kill() {
     let mut log = open_today(&disk.restart());
     assert!(matches!(stage_today(&mut log), Staged::Duplicate { base_offset: 0, last_offset: 2, .. }));
 }
+
+mod recovery;
+mod truncation;

@@ -84,7 +84,11 @@ fn an_open_transaction_wants_transactional_batches_until_its_marker() {
     assert_eq!(state.check(&plain), Err(AppendRefusal::InvalidTxnState { producer_id: 7 }));
     state.expire(i64::MAX, 1);
     assert_eq!(state.len(), 1, "an open transaction does not expire");
-    state.apply_marker(7, 0, 2, 9);
+    let marker =
+        Marker { producer_id: 7, producer_epoch: 0, coordinator_epoch: 2, timestamp: 9, offset: 41, aborts: true };
+    let ended = EndedTransaction { producer_id: 7, first_offset: 40, last_offset: 41, last_stable_offset: 42 };
+    assert_eq!(state.apply_marker(&marker), Some(ended));
+    assert_eq!(state.apply_marker(&marker), None, "a marker without records ends nothing");
     assert_eq!(state.check(&plain), Ok(Admission::New));
     state.expire(10, 1);
     assert!(state.is_empty());
@@ -126,4 +130,44 @@ fn more_producers_than_the_bound_push_out_the_longest_idle() {
     }
     assert!(state.len() <= PRODUCERS_MAX);
     assert!(!state.producers.contains_key(&0) && state.producers.contains_key(&(PRODUCERS_MAX as i64)));
+}
+
+fn transactional(producer_id: i64, offset: Offset) -> BatchHeader {
+    let mut builder = BatchBuilder::new(Codec::None).producer(producer_id, 0, 0).transactional().base_offset(offset);
+    builder.push(5, None, None, &[]);
+    BatchHeader::parse(&builder.build()).unwrap()
+}
+
+fn marker(producer_id: i64, offset: Offset) -> Marker {
+    Marker { producer_id, producer_epoch: 0, coordinator_epoch: 0, timestamp: 5, offset, aborts: true }
+}
+
+#[test]
+fn the_last_stable_offset_is_that_of_the_earliest_undecided_or_unreplicated_transaction() {
+    let mut state = ProducerState::default();
+    assert_eq!(state.last_stable_offset(9), 9);
+    state.apply(&transactional(1, 10));
+    state.apply(&transactional(2, 12));
+    assert_eq!([5, 10, 11, 20].map(|high_watermark| state.last_stable_offset(high_watermark)), [5, 10, 10, 10]);
+    let ended = state.apply_marker(&marker(1, 15)).unwrap();
+    assert_eq!(ended.last_stable_offset, 12, "the other one is open still");
+    assert_eq!(state.last_stable_offset(15), 10, "the marker may be lost yet");
+    assert_eq!(state.last_stable_offset(16), 12);
+    state.high_watermark_moved(16);
+    assert_eq!(state.apply_marker(&marker(2, 16)).unwrap().last_stable_offset, 17);
+    assert_eq!(state.last_stable_offset(17), 17);
+    state.high_watermark_moved(17);
+    assert_eq!(state.last_stable_offset(40), 40);
+    assert!(state.ended.is_empty() && state.open.is_empty());
+}
+
+#[test]
+fn an_undone_batch_opens_no_transaction_and_a_snapshot_keeps_the_open_ones() {
+    let mut state = ProducerState::default();
+    let undo = state.apply(&transactional(1, 10));
+    state.undo(undo);
+    assert_eq!(state.last_stable_offset(20), 20);
+    state.apply(&transactional(1, 10));
+    let read = ProducerState::decode_snapshot(&state.encode_snapshot()).unwrap();
+    assert_eq!(read.last_stable_offset(20), 10);
 }

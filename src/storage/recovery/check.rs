@@ -1,0 +1,317 @@
+//! Checking one segment: every batch from a point on, its indexes made anew from there, its file cut behind the last
+//! whole batch.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::replay::Replay;
+use super::{Recovery, end_offset, follows};
+use crate::base::ids::Offset;
+use crate::metrics::Counter;
+use crate::platform::Disk;
+use crate::storage::entry::{Entry, Scanned, Scanner};
+use crate::storage::leader_epoch::LeaderEpochs;
+use crate::storage::log::LogError;
+use crate::storage::offset_index::OffsetIndex;
+use crate::storage::segment::{
+    ActiveSegment, ClosedSegment, LOG, OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX, WrittenBatch,
+};
+use crate::storage::time_index::TimeIndex;
+use crate::storage::transaction_index::TransactionIndex;
+
+/// What is taken from a segment's files without a look at its batches, and where the look begins.
+#[derive(Debug, Default)]
+pub(super) struct Start {
+    /// An index entry's batch, or the segment's first.
+    pub position: u64,
+    /// The segment's first batch's, if the look begins behind it.
+    first_timestamp: Option<i64>,
+    /// Base offset of the batch at `position`, if that is not the segment's first.
+    pub offset: Option<Offset>,
+    indexes: Option<(OffsetIndex, TimeIndex)>,
+    /// All of the file's; those of markers that will be met again are cut.
+    transactions: TransactionIndex,
+    /// The transaction index is sound.
+    pub has_transactions: bool,
+}
+
+impl Start {
+    /// At the segment's first batch, with a sound transaction index.
+    pub fn of_whole(transactions: TransactionIndex) -> Start {
+        Start { transactions, has_transactions: true, ..Start::default() }
+    }
+}
+
+/// A segment that was checked. It ends with its last whole batch.
+pub(super) struct Checked<F> {
+    pub active: ActiveSegment<F>,
+    /// Something was cut off.
+    pub is_torn: bool,
+}
+
+/// Where a pass ended before the segment did, and why.
+struct Stop {
+    position: u64,
+    reason: &'static str,
+}
+
+/// One pass over a segment's batches.
+struct Pass<'a, D: Disk> {
+    scanner: Scanner<D>,
+    active: ActiveSegment<D::File>,
+    transactions: TransactionIndex,
+    replay: Option<&'a mut Replay>,
+    epochs: &'a mut LeaderEpochs,
+    index_interval_bytes: u32,
+    compacted: bool,
+    durable_end: Offset,
+    bytes_done: &'a Counter,
+}
+
+impl<D: Disk> Recovery<D> {
+    /// Where to begin with the segment that holds the recovery point: at the last index entry before it. What the files
+    /// say of the part before is believed if its end fits together; else the look begins with the first batch.
+    pub(super) async fn start_of(&self, base_offset: Offset, length: u64) -> Result<Start, LogError> {
+        let durable_end = self.durable_end;
+        let Some(transactions) = self.directory.transaction_index(base_offset).await? else {
+            return Ok(Start::default());
+        };
+        let beginning = Start::of_whole(transactions);
+        let (Some(index), Ok(size)) =
+            (self.directory.read_index(base_offset, OFFSET_INDEX).await?, u32::try_from(length))
+        else {
+            return Ok(beginning);
+        };
+        let index_bytes = self.config.segment_index_bytes;
+        let mut offset_index = OffsetIndex::decode(base_offset, index_bytes, &index, size);
+        offset_index.truncate(durable_end);
+        let Some(indexed) = offset_index.last() else { return Ok(beginning) };
+
+        let (file, _) = self.directory.open(base_offset, LOG).await?;
+        let position = u64::from(indexed.position);
+        let found = self.directory.entry_at(base_offset, &file, position, length).await?;
+        let Some(entry) = found.filter(|entry| indexed.points_at(base_offset, entry.last_offset)) else {
+            let path = self.directory.path_of(base_offset, OFFSET_INDEX);
+            tracing::warn!(file = %path.display(), position, "an index entry points at no batch; made anew");
+            return Ok(beginning);
+        };
+        let time_index = self.directory.read_index(base_offset, TIME_INDEX).await?.unwrap_or_default();
+        let time_index = TimeIndex::decode(base_offset, index_bytes, &time_index, entry.last_offset + 1);
+        // The entry that was added together with this batch's knows a timestamp at least as late.
+        if time_index.last().map_or(-1, |last| last.timestamp) < entry.max_timestamp {
+            return Ok(beginning);
+        }
+        let Some(first) = self.directory.entry_at(base_offset, &file, 0, length).await? else { return Ok(beginning) };
+        Ok(Start {
+            position,
+            first_timestamp: Some(first.max_timestamp),
+            offset: Some(entry.base_offset),
+            indexes: Some((offset_index, time_index)),
+            ..beginning
+        })
+    }
+
+    /// Reads every batch of a segment from `start` on and makes its indexes anew. `next_base` is the next segment's.
+    /// `replay`, which must not be past the start, is brought to the segment's end; without it the transaction index
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// `Malformed` if what is not whole begins below the durable end: nothing was changed then.
+    pub(super) async fn check(
+        &mut self,
+        base_offset: Offset,
+        next_base: Option<Offset>,
+        start: Start,
+        replay: Option<&mut Replay>,
+    ) -> Result<Checked<D::File>, LogError> {
+        let log_path = self.directory.path_of(base_offset, LOG);
+        let (file, length) = self.directory.open(base_offset, LOG).await?;
+        if i32::try_from(length).is_err() {
+            let reason = format!("a segment has less than 2 GiB, not {length} bytes");
+            return Err(LogError::Malformed { path: log_path, reason });
+        }
+        let mut active = ActiveSegment::new(base_offset, file.clone(), &self.config, self.wall);
+        let mut transactions = start.transactions;
+        if let Some((offset_index, time_index)) = start.indexes {
+            active.latest = time_index.last();
+            (active.offset_index, active.time_index) = (offset_index, time_index);
+            active.first_timestamp = start.first_timestamp;
+        }
+        let old_transactions = replay.as_ref().map(|replay| {
+            let old = transactions.encode();
+            transactions.truncate(replay.offset.max(start.offset.unwrap_or(base_offset)));
+            (old, transactions.encode().len())
+        });
+        let mut pass = Pass {
+            scanner: Scanner::new(self.directory.disk.clone(), file, start.position, length),
+            active,
+            transactions,
+            replay,
+            epochs: &mut self.epochs,
+            index_interval_bytes: self.config.index_interval_bytes,
+            compacted: self.config.compacted,
+            durable_end: self.durable_end,
+            bytes_done: &self.progress.bytes_done,
+        };
+        let stop = pass.run(start.position, next_base).await.map_err(LogError::io_at(&log_path))?;
+        let Pass { mut active, transactions, .. } = pass;
+        if let Some(Stop { position, reason }) = stop {
+            self.must_be_lost_in_a_crash(&log_path, position, end_offset(&active), reason)?;
+            tracing::warn!(file = %log_path.display(), length, position, reason, "cut behind the last whole batch");
+            // Durable at once: what is cut must not come back behind what is appended in its place.
+            self.directory.disk.set_length(&active.file, position).await.map_err(LogError::io_at(&log_path))?;
+            self.directory.disk.sync(&active.file).await.map_err(LogError::io_at(&log_path))?;
+        }
+        if stop.is_none() {
+            self.must_go_on(&active, next_base)?;
+        }
+        self.changed = true;
+        active.forget_appended();
+        self.rewrite_indexes(&mut active).await?;
+        if let Some((old, kept_bytes)) = old_transactions {
+            self.rewrite_transaction_index(base_offset, &old, kept_bytes, &transactions).await?;
+        }
+        Ok(Checked { active, is_torn: stop.is_some() })
+    }
+
+    /// Files that have no entry and should have none are left alone: most segments of most partitions are small.
+    async fn rewrite_indexes(&self, active: &mut ActiveSegment<D::File>) -> Result<(), LogError> {
+        let base_offset = active.base_offset;
+        let bytes = |files: &BTreeMap<Offset, u64>| files.get(&base_offset).copied().unwrap_or(0);
+        let index_files = [
+            (OFFSET_INDEX, bytes(&self.files.offset_indexes), active.offset_index.unwritten()),
+            (TIME_INDEX, bytes(&self.files.time_indexes), active.time_index.unwritten()),
+        ];
+        for (extension, old_bytes, (position, data)) in index_files {
+            if old_bytes != position || !data.is_empty() {
+                self.directory.rewrite_index(base_offset, extension, position, data).await?;
+            }
+        }
+        active.offset_index.mark_written(u64::MAX);
+        active.time_index.mark_written(u64::MAX);
+        Ok(())
+    }
+
+    /// Durable at once, since it is rarely needed.
+    async fn rewrite_transaction_index(
+        &mut self,
+        base_offset: Offset,
+        old: &[u8],
+        kept_bytes: usize,
+        transactions: &TransactionIndex,
+    ) -> Result<(), LogError> {
+        let new = transactions.encode();
+        let old_bytes = self.files.transaction_indexes.get(&base_offset).copied().unwrap_or(0);
+        if new != old || old_bytes != old.len() as u64 {
+            let data = new[kept_bytes..].to_vec();
+            let file = self.directory.rewrite_index(base_offset, TRANSACTION_INDEX, kept_bytes as u64, data).await?;
+            let path = self.directory.path_of(base_offset, TRANSACTION_INDEX);
+            self.directory.disk.sync(&file).await.map_err(LogError::io_at(&path))?;
+            self.has_new_name = true;
+        }
+        self.files.transaction_indexes.insert(base_offset, new.len() as u64);
+        Ok(())
+    }
+
+    /// A checked segment that has others behind it: complete, but not durable yet. What stood below the durable end
+    /// becomes durable now, since the recovery point on the disk has passed it.
+    pub(super) async fn close_checked(
+        &self,
+        mut active: ActiveSegment<D::File>,
+        is_below_durable_end: bool,
+    ) -> Result<ClosedSegment<D::File>, LogError> {
+        active.force_time_entry();
+        let base_offset = active.base_offset;
+        let mut closed = ClosedSegment::new(base_offset, active.size);
+        closed.latest_timestamp.set(Some(active.latest.map_or(-1, |latest| latest.timestamp)));
+        closed.unsynced.push(active.file);
+        for (extension, (position, data)) in
+            [(OFFSET_INDEX, active.offset_index.unwritten()), (TIME_INDEX, active.time_index.unwritten())]
+        {
+            closed.unsynced.push(self.directory.rewrite_index(base_offset, extension, position, data).await?);
+        }
+        if is_below_durable_end {
+            let path = self.directory.path_of(base_offset, LOG);
+            for file in std::mem::take(&mut closed.unsynced) {
+                self.directory.disk.sync(&file).await.map_err(LogError::io_at(&path))?;
+            }
+        }
+        Ok(closed)
+    }
+}
+
+impl<D: Disk> Pass<'_, D> {
+    /// Takes up batches until one is not whole or does not follow. A batch behind missing offsets is held back until the
+    /// next one follows it: no checksum covers its base offset, and that may be what is wrong.
+    async fn run(&mut self, start: u64, next_base: Option<Offset>) -> io::Result<Option<Stop>> {
+        let mut held: Option<(u64, Entry)> = None;
+        loop {
+            let (position, entry) = match self.scanner.next().await? {
+                Scanned::Entry { position, entry } => (position, entry),
+                Scanned::Torn { position, .. } => {
+                    let stop = self.release_last(held, None).await?;
+                    return Ok(Some(stop.unwrap_or(Stop { position, reason: "no whole batch" })));
+                }
+                Scanned::End => return self.release_last(held, next_base).await,
+            };
+            self.bytes_done.add(entry.bytes);
+            let whole = self.scanner.bytes(position, entry.bytes as usize).await?;
+            if whole.len() as u64 != entry.bytes || !entry.is_valid(whole) {
+                let stop = self.release_last(held, None).await?;
+                return Ok(Some(stop.unwrap_or(Stop { position, reason: "a batch whose checksum is wrong" })));
+            }
+            if let Some((held_position, before)) = held.take() {
+                if entry.base_offset <= before.last_offset {
+                    return Ok(Some(Stop { position: held_position, reason: "a batch whose offsets do not follow" }));
+                }
+                self.take_up(held_position, &before).await?;
+            }
+            if !follows(&self.active, &entry) {
+                return Ok(Some(Stop { position, reason: "a batch whose offsets do not follow" }));
+            }
+            let is_indexed_start = position == start && start > 0;
+            match self.is_behind_gap(&entry) && !is_indexed_start {
+                true => held = Some((position, entry)),
+                false => self.take_up(position, &entry).await?,
+            }
+        }
+    }
+
+    /// Of a compressed message of magic 0 or 1 only the last offset is known.
+    fn is_behind_gap(&self, entry: &Entry) -> bool {
+        entry.header.is_some() && entry.base_offset > end_offset(&self.active) && entry.base_offset >= self.durable_end
+    }
+
+    /// Decides over a batch that was held back and has no next one: the next segment must follow it, and the last batch of
+    /// a log that is not compacted has no gap before it.
+    async fn release_last(
+        &mut self,
+        held: Option<(u64, Entry)>,
+        next_base: Option<Offset>,
+    ) -> io::Result<Option<Stop>> {
+        let Some((position, entry)) = held else { return Ok(None) };
+        let is_followed = next_base.map_or(self.compacted, |next_base| next_base > entry.last_offset);
+        if !is_followed {
+            return Ok(Some(Stop { position, reason: "a batch behind missing offsets" }));
+        }
+        self.take_up(position, &entry).await?;
+        Ok(None)
+    }
+
+    async fn take_up(&mut self, position: u64, entry: &Entry) -> io::Result<()> {
+        if entry.leader_epoch >= 0 && self.epochs.latest().is_none_or(|latest| entry.leader_epoch > latest) {
+            self.epochs.assign(entry.leader_epoch, entry.base_offset);
+        }
+        let batch = WrittenBatch::of_entry(entry, position);
+        match self.active.size == 0 && position > 0 {
+            true => self.active.note_indexed_batch(&batch),
+            false => self.active.note_batch(&batch, self.index_interval_bytes),
+        }
+        if let Some(replay) = &mut self.replay
+            && let Some(aborted) = replay.note(&mut self.scanner, position, entry).await?
+        {
+            self.transactions.push(aborted);
+        }
+        Ok(())
+    }
+}
