@@ -73,9 +73,9 @@ impl LogModel {
     }
 
     /// The batch that holds this offset, as it was appended.
-    pub fn batch_at(&self, offset: Offset) -> &[u8] {
+    pub fn batch_at(&self, offset: Offset) -> Option<&[u8]> {
         let at = self.batches.partition_point(|batch| batch.header.last_offset() < offset);
-        &self.batches[at].bytes
+        self.batches.get(at).map(|batch| &batch.bytes[..])
     }
 
     /// Takes up a batch that was given this base offset.

@@ -34,7 +34,7 @@ pub(super) fn interrupted<F: Future>(
 ) -> Option<F::Output> {
     let left = std::rc::Rc::new(std::cell::Cell::new(operations));
     let counter = left.clone();
-    let pause: Pause = std::rc::Rc::new(move || {
+    let pause: Pause = std::rc::Rc::new(move |_| {
         let counter = counter.clone();
         Box::pin(std::future::poll_fn(move |_| match counter.get() {
             0 => std::task::Poll::Pending,
