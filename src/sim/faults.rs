@@ -3,14 +3,21 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
 
 use super::disk::power_cut::{Dice, PowerCut};
-use super::disk::{FakeDisk, Fault, FaultRule, ReplaceStep};
+use super::disk::{Delay, FakeDisk, Fault, FaultRule, ReplaceStep};
+use super::platform::SimPlatform;
 use super::power_cut::directory::{Directory, LOG_DIR, Outcome, partition_directory};
 use super::power_cut::model::{BatchSizes, LogModel};
+use super::world::World;
 use crate::base::ids::{TopicId, TopicPartition};
+use crate::platform::{Disk, Platform};
 use crate::record::batch::{batches, has_valid_crc};
 use crate::storage::log::{LogConfig, Read, Staged};
 use crate::storage::log_dir::{HIGH_WATERMARKS, LOG_START_OFFSETS, RECOVERY_POINTS};
@@ -211,7 +218,7 @@ fn a_log_that_a_sync_failed_on_is_not_closed_in_order() {
 
 #[test]
 fn a_disk_that_fills_up_refuses_appends_serves_reads_and_goes_on_when_there_is_room() {
-    let (mut refused_at, root) = (std::collections::BTreeSet::new(), Path::new(LOG_DIR));
+    let (mut refused_at, root) = (BTreeSet::new(), Path::new(LOG_DIR));
     for room in (0..6000).step_by(97) {
         let mut bench = Bench::filled(room);
         let used: u64 = bench.disk.paths().iter().map(|path| bench.disk.contents(path).unwrap().len() as u64).sum();
@@ -296,6 +303,27 @@ fn a_directory_that_vanishes_is_an_error_everywhere_and_all_is_there_when_it_is_
         bench.holds();
         bench.survives();
     }
+}
+
+#[test]
+fn a_slow_directory_takes_its_share_of_the_simulated_time_and_another_one_does_not_wait_for_it() {
+    let (world, disk) = (World::new(1), FakeDisk::new());
+    let executor = world.executor();
+    let platform = SimPlatform::new(&world, &executor, &disk);
+    let takes = Duration::from_millis(50);
+    disk.delay(Path::new("/slow"), Delay::For(takes));
+    let start = world.now();
+    let ended = Rc::new(RefCell::new(BTreeMap::new()));
+    for path in ["/slow", "/fast"] {
+        let (making, world, ended) =
+            (platform.disk().create_directory(Path::new(path)), world.clone(), Rc::clone(&ended));
+        executor.spawn(async move {
+            making.await.expect("room for a directory");
+            ended.borrow_mut().insert(path, world.now().since(start));
+        });
+    }
+    world.run_until(|| ended.borrow().len() == 2);
+    assert!(ended.borrow()["/slow"] >= takes && ended.borrow()["/fast"] < takes);
 }
 
 /// What a start and all reads make of one flipped bit.

@@ -100,7 +100,7 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Violation { seed, change, operation, way, what } = self;
         let operation = operation.map_or("start", Operation::name);
-        write!(f, "seed {seed}, operation {change} ({operation}), {way:?}: {what}\n")?;
+        writeln!(f, "seed {seed}, operation {change} ({operation}), {way:?}: {what}")?;
         write!(f, "again: RINGLOG_SEED={seed} scripts/power-cuts {SHARES}")
     }
 }

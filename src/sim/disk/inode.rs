@@ -137,7 +137,7 @@ impl Change {
     /// metadata, and not lost with the pages.
     fn not_covered_by(&self, later: &[Change]) -> Vec<Change> {
         let ChangeKind::Write { position, data } = &self.kind else { return Vec::new() };
-        let mut left: Vec<Range<usize>> = vec![*position..position + data.len()];
+        let mut left: Vec<Range<usize>> = std::iter::once(*position..position + data.len()).collect();
         for change in later.iter().filter(|change| !change.sync_failed) {
             let covered = match &change.kind {
                 ChangeKind::Write { position, data } => *position..position + data.len(),
