@@ -29,12 +29,15 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::platform::{DirectoryEntry, Disk, DiskFile, OpenMode};
+use crate::platform::{DirectoryEntry, Disk, DiskFile, OpenMode, Space};
 use fault::Faults;
 pub use fault::{Delay, Fault, FaultRule, Operation, ReplaceStep};
 use inode::Inode;
 use names::{NameChange, Names, Node, SharedInode, parent};
 use power_cut::{Dice, PowerCut, Unsynced};
+
+/// Room in a directory whose capacity nobody set; nothing uses it up.
+const SPACE_BYTES: u64 = 1 << 40;
 
 /// Awaited before every operation that need not complete at once, with the time it takes on top: the simulator orders
 /// completions with it.
@@ -683,6 +686,14 @@ impl Disk for FakeDisk {
             }
             world.change_names(NameChange::Rename { from: renamed, to });
             Ok(())
+        })
+    }
+
+    fn space(&self, path: &Path) -> impl Future<Output = io::Result<Space>> + 'static {
+        let place = path.to_owned();
+        self.operation(Operation::Space, path.to_owned(), move |world, _| {
+            let total_bytes = world.capacities.get(&place).copied().unwrap_or(SPACE_BYTES);
+            Ok(Space { free_bytes: world.room(&place).min(total_bytes), total_bytes })
         })
     }
 

@@ -48,8 +48,8 @@ use check::{Checked, Start};
 pub(super) use files::{Directory, Files};
 pub(super) use replay::Replay;
 
-const SMALL_FILE_BYTES_MAX: usize = 4096;
-const EPOCH_CHECKPOINT_BYTES_MAX: usize = 16 << 20;
+pub(super) const SMALL_FILE_BYTES_MAX: usize = 4096;
+pub(super) const EPOCH_CHECKPOINT_BYTES_MAX: usize = 16 << 20;
 
 /// A log under construction.
 struct Recovery<D: Disk> {
@@ -484,7 +484,7 @@ impl<D: Disk> Recovery<D> {
             epochs: self.epochs,
             last_snapshot,
             transaction_indexes,
-            run: Run::new(self.changed, self.wall),
+            run: Run::new(self.changed || self.last_stop.unclean, self.wall),
         })
     }
 
@@ -535,7 +535,7 @@ pub(super) fn end_offset<F>(active: &ActiveSegment<F>) -> Offset {
     active.last_place().map_or(active.base_offset, |place| place.last_offset + 1)
 }
 
-fn parse_partition_metadata(file: &[u8]) -> Option<TopicId> {
+pub(super) fn parse_partition_metadata(file: &[u8]) -> Option<TopicId> {
     let text = std::str::from_utf8(file).ok()?;
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     (field("version:") == Some("0")).then_some(())?;

@@ -130,6 +130,7 @@ pub enum Operation {
     RemoveFile,
     RemoveDirectory,
     Rename,
+    Space,
     SyncDirectory,
 }
 
@@ -154,6 +155,7 @@ impl Operation {
             Operation::RemoveFile => "remove_file",
             Operation::RemoveDirectory => "remove_directory",
             Operation::Rename => "rename",
+            Operation::Space => "space",
             Operation::SyncDirectory => "sync_directory",
         }
     }

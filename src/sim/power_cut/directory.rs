@@ -201,15 +201,18 @@ impl Directory {
     pub fn checkpoints(&self) -> Vec<LogCheckpoint> {
         let checkpoint = |(tp, log): (&TopicPartition, &Log<FakeDisk>)| LogCheckpoint {
             topic_partition: tp.clone(),
+            log_dir: 0,
             recovery_point: log.recovery_point(),
             log_start_offset: log.log_start_offset(),
+            first_segment_offset: log.first_segment_offset(),
             high_watermark: log.log_end_offset(),
+            flushed_bytes: log.flushed_bytes(),
         };
         self.logs.iter().map(checkpoint).collect()
     }
 
     pub fn write_checkpoints(&self, checkpoints: &[LogCheckpoint]) -> Outcome<()> {
-        run(checkpoints::write(&self.disk, Path::new(LOG_DIR), checkpoints)).map_err(said)
+        run(checkpoints::write_all(&self.disk, Path::new(LOG_DIR), checkpoints)).map_err(said)
     }
 
     /// Closes every log; `closed` hears the log end of each. Gives what the checkpoint files should say.

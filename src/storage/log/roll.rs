@@ -15,6 +15,9 @@ use crate::storage::segment::{
     ActiveSegment, ClosedFiles, ClosedSegment, IndexFiles, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, segment_path,
 };
 
+/// Appended bytes after which a flush leaves a producer snapshot.
+const SNAPSHOT_AFTER_BYTES: u64 = 4 * 1024 * 1024;
+
 /// The longest file name that Linux takes.
 const FILE_NAME_BYTES_MAX: usize = 255;
 
@@ -37,8 +40,38 @@ struct RolledFiles<D: Disk> {
 #[derive(Debug)]
 pub struct Flushed {
     end_offset: Offset,
+    /// Bytes appended since the log was opened.
+    appended_bytes: u64,
     closed: Vec<Offset>,
+    snapshot: Option<Offset>,
+    /// Whether a sync was reached: an error is final from there on.
+    began: bool,
     result: Result<(), LogError>,
+}
+
+/// The producers at the log end, on their way into a file.
+struct SnapshotWrite {
+    offset: Offset,
+    data: Vec<u8>,
+    /// One that is of no use any more.
+    old: Option<Offset>,
+}
+
+impl SnapshotWrite {
+    /// Not synced: it carries a CRC, and recovery takes an older one if it is not whole.
+    async fn run<D: Disk>(self, disk: &D, directory: &Path) -> Result<(Offset, Arc<D::File>), LogError> {
+        let path = segment_path(directory, self.offset, SNAPSHOT);
+        let file = open_empty(disk, &path).await?;
+        disk.write(&file, 0, self.data).await.map_err(LogError::io_at(&path))?;
+        if let Some(old) = self.old {
+            let path = segment_path(directory, old, SNAPSHOT);
+            match disk.remove_file(&path).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(LogError::io_at(&path)(error)),
+                _ => {}
+            }
+        }
+        Ok((self.offset, file))
+    }
 }
 
 /// What brings a segment's index files up to date.
@@ -131,7 +164,7 @@ impl<D: Disk> Log<D> {
         // The last stop may have left the log end as the recovery point: the segment that ends there is not checked after
         // a crash, once another one begins there.
         let is_behind_recovery_point = self.active.appended_bytes() == 0;
-        let snapshot = (self.last_snapshot != Some(base_offset)).then(|| self.producers.encode_snapshot());
+        let snapshot = self.snapshot_write();
         async move {
             let files = async {
                 let indexes = indexes.run().await?;
@@ -144,12 +177,7 @@ impl<D: Disk> Log<D> {
                     give_back.await?;
                 }
                 let snapshot = match snapshot {
-                    Some(data) => {
-                        let path = segment_path(&directory, base_offset, SNAPSHOT);
-                        let file = open_empty(&disk, &path).await?;
-                        disk.write(&file, 0, data).await.map_err(LogError::io_at(&path))?;
-                        Some(file)
-                    }
+                    Some(write) => Some(write.run(&disk, &directory).await?.1),
                     None => None,
                 };
                 let log = open_empty(&disk, &segment_path(&directory, base_offset, LOG)).await?;
@@ -171,6 +199,7 @@ impl<D: Disk> Log<D> {
         if snapshot.is_some() {
             self.last_snapshot = Some(rolled.base_offset);
         }
+        self.run.snapshot_bytes = self.run.appended_bytes;
         let next = ActiveSegment::new(rolled.base_offset, log, &self.config, rolled.now);
         let old = std::mem::replace(&mut self.active, next);
 
@@ -190,6 +219,28 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    /// The producers at the log end, which is where the newest batch of theirs ends: [`Log::is_quiet`]. `None` if that
+    /// snapshot is there.
+    fn snapshot_write(&self) -> Option<SnapshotWrite> {
+        let offset = self.log_end_offset;
+        // A flush leaves one between segment bases; a newer one takes its place.
+        let is_base = |offset: &Offset| self.closed.contains_key(offset) || *offset == self.active.base_offset;
+        let old = self.last_snapshot.filter(|last| !is_base(last));
+        (self.last_snapshot != Some(offset)).then(|| SnapshotWrite {
+            offset,
+            data: self.producers.encode_snapshot(),
+            old,
+        })
+    }
+
+    /// A snapshot beside a flush, so that after an unclean stop few batches are shown to the producers again: not for few
+    /// bytes, and not while the producers know of batches that are not written.
+    fn snapshot_due(&self) -> Option<SnapshotWrite> {
+        let since = self.run.appended_bytes - self.run.snapshot_bytes;
+        let is_due = self.is_quiet() && !self.run.rolling && since >= SNAPSHOT_AFTER_BYTES;
+        is_due.then(|| self.snapshot_write()).flatten()
+    }
+
     /// Makes durable what is written now; then [`Log::flushed_offset`] is at least the log end of now.
     pub fn flush(&mut self) -> impl Future<Output = Flushed> + use<D> + 'static {
         let unsynced = || self.closed.values().filter(|segment| !segment.unsynced.is_empty());
@@ -202,35 +253,48 @@ impl<D: Disk> Log<D> {
             .collect();
         files.push((self.active.file.clone(), self.active_path()));
         let (disk, directory, end_offset) = (self.disk.clone(), self.directory.clone(), self.log_end_offset);
+        let (appended_bytes, snapshot) = (self.run.appended_bytes, self.snapshot_due());
+        // A segment that follows a rolled one has a name that is not durable yet.
+        let has_new_name = !closed.is_empty() || self.run.names_unsynced;
         async move {
+            let (mut written, mut began) = (None, false);
             let synced = async {
+                if let Some(snapshot) = snapshot {
+                    written = Some(snapshot.run(&disk, &directory).await?.0);
+                }
+                began = true;
                 for (file, path) in files {
                     disk.sync(&file).await.map_err(LogError::io_at(&path))?;
                 }
-                // A segment that follows a rolled one has a name that is not durable yet.
-                match closed.is_empty() {
-                    true => Ok(()),
-                    false => disk.sync_directory(&directory).await.map_err(LogError::io_at(&directory)),
+                match has_new_name {
+                    true => disk.sync_directory(&directory).await.map_err(LogError::io_at(&directory)),
+                    false => Ok(()),
                 }
             };
             let result = synced.await;
-            Flushed { end_offset, closed, result }
+            Flushed { end_offset, appended_bytes, closed, snapshot: written, began, result }
         }
     }
 
     /// # Errors
-    /// Final for the log: what could not be synced must not be acknowledged as durable, ever, and since its pages count as
-    /// clean now, no later sync tells. The flushed offset stays until recovery has read the files again.
+    /// Of a sync: final for the log. What could not be synced must not be acknowledged as durable, ever, and since its
+    /// pages count as clean now, no later sync tells. The flushed offset stays until recovery has read the files again.
     pub fn finish_flush(&mut self, flushed: Flushed) -> Result<(), LogError> {
-        self.run.flush_failed |= flushed.result.is_err();
+        self.run.flush_failed |= flushed.began && flushed.result.is_err();
         flushed.result?;
         self.refuse_after_failed_flush()?;
+        self.run.names_unsynced = false;
         for base_offset in flushed.closed {
             if let Some(segment) = self.closed.get_mut(&base_offset) {
                 segment.unsynced = Vec::new();
             }
         }
         self.flushed_offset = self.flushed_offset.max(flushed.end_offset);
+        self.run.flushed_bytes = self.run.flushed_bytes.max(flushed.appended_bytes);
+        if flushed.snapshot > self.last_snapshot {
+            self.last_snapshot = flushed.snapshot;
+            self.run.snapshot_bytes = flushed.appended_bytes;
+        }
         Ok(())
     }
 
@@ -263,10 +327,11 @@ impl<D: Disk> Log<D> {
             for file in [&indexes.offset_index, &indexes.time_index] {
                 self.disk.sync(file).await.map_err(LogError::io_at(&log_path))?;
             }
-            if self.last_snapshot != Some(end_offset) && end_offset > self.log_start_offset {
-                let path = segment_path(&self.directory, end_offset, SNAPSHOT);
-                let snapshot = self.producers.encode_snapshot();
-                self.disk.replace(&path, snapshot).await.map_err(LogError::io_at(&path))?;
+            if end_offset > self.log_start_offset
+                && let Some(snapshot) = self.snapshot_write()
+            {
+                let (_, file) = snapshot.run(&self.disk, &self.directory).await?;
+                self.disk.sync(&file).await.map_err(LogError::io_at(&log_path))?;
             }
             self.flush().await.result?;
             let directory = &self.directory;
