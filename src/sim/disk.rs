@@ -1,9 +1,9 @@
 //! Files in memory that know written from synced, cached from cold, and fail when they are told to.
 //!
-//! Two ways to end a process: [`FakeDisk::restart`] keeps what was written (a kill), [`FakeDisk::power_cut`] keeps what was
-//! synced and, by its seed, any part of the rest: a write may be there, missing, torn, zeroed or there in some of its
-//! sectors; of a directory's changes a prefix, in order, since file systems journal them. Both give a new disk, so that
-//! whatever the old process left running can touch nothing.
+//! Two ways to end a process: [`FakeDisk::restart`] keeps what was written (a kill), [`FakeDisk::power_cut`] keeps what
+//! was synced and, by its seed, any part of the rest: a write may be there, missing, torn, zeroed or there in some of
+//! its sectors; of a directory's changes a prefix, in order, since file systems journal them. Both give a new disk, so
+//! that whatever the old process left running can touch nothing.
 //!
 //! ```text
 //!  operation -> pause, delay of its directory -> fault or full? -> it happens at once -> the watch sees the disk

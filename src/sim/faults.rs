@@ -1,5 +1,5 @@
-//! Disks that fail, fill up, lie and go away, under the real log: what was acknowledged stays, nothing is served twice, and
-//! service comes back once the fault is gone.
+//! Disks that fail, fill up, lie and go away, under the real log: what was acknowledged stays, nothing is served twice,
+//! and service comes back once the fault is gone.
 
 #![forbid(unsafe_code)]
 
@@ -397,8 +397,8 @@ impl Seen {
     }
 }
 
-/// The header's fields that the checksum covers, and those that it does not but that decide what is read. The base offset
-/// has a test of its own, and nothing covers the leader epoch.
+/// The header's fields that the checksum covers, and those that it does not but that decide what is read. The base
+/// offset has a test of its own, and nothing covers the leader epoch.
 const HEADER_FIELDS: [(&str, std::ops::Range<usize>); 13] = [
     ("batch length", 8..12),
     ("magic", 16..17),

@@ -1,7 +1,7 @@
 //! The power goes after every change that a workload makes to its disk, in several ways, and what is left is opened.
 //!
 //! ```text
-//!  seed -> workload: append, flush, roll, checkpoint, epoch, stop, kill, power cut, delete   (directory.rs drives the logs)
+//!  seed -> workload: append, flush, roll, checkpoint, epoch, stop, kill, power cut, delete (directory.rs drives them)
 //!            | every change of the disk
 //!            v
 //!          power cut, a few ways -> start on what is left -> held against what was appended (model.rs)
@@ -9,8 +9,8 @@
 //!                                     v
 //!                                   append more -> stop, kill or power cut -> start -> held against it again
 //! ```
-//! Starts of the workload are watched like anything else, so recovery is cut too. A failure says seed, operation and way;
-//! `scripts/power-cuts` looks at more cut points than the tests do, or again at one seed.
+//! Starts of the workload are watched like anything else, so recovery is cut too. A failure says seed, operation and
+//! way; `scripts/power-cuts` looks at more cut points than the tests do, or again at one seed.
 
 #![forbid(unsafe_code)]
 
@@ -156,8 +156,8 @@ impl Drop for Shared {
     }
 }
 
-/// Starts on what is left of a disk, and holds it against what should be there. `goes_on`: in a share of the cases more is
-/// appended, the process ends, and the next one is looked at.
+/// Starts on what is left of a disk, and holds it against what should be there. `goes_on`: in a share of the cases more
+/// is appended, the process ends, and the next one is looked at.
 fn look(disk: &FakeDisk, config: &LogConfig, model: &Model, dice: &mut Dice, goes_on: bool) -> Outcome<()> {
     let mut directory = Directory::start(disk, config, wanted(model))?;
     let mut left = Model::new();

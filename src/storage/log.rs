@@ -243,7 +243,8 @@ pub(super) struct Run {
     rolling: bool,
     /// A sync failed: nothing more of this log is durable, whatever later syncs say.
     flush_failed: bool,
-    /// The active segment may have a name that is not durable, without a closed one before it whose flush would see to that.
+    /// The active segment may have a name that is not durable, without a closed one before it whose flush would see to
+    /// that.
     names_unsynced: bool,
     /// Something was written since the log was opened, or recovery changed it: close has work to do.
     touched: bool,
@@ -502,8 +503,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Cuts the file back to its last whole batch after a failed write, durably: what failed must not come back behind, or
-    /// in place of, what is appended next. Nothing beyond was ever served, so readers keep their ranges.
+    /// Cuts the file back to its last whole batch after a failed write, durably: what failed must not come back behind,
+    /// or in place of, what is appended next. Nothing beyond was ever served, so readers keep their ranges.
     pub fn repair(&self) -> impl Future<Output = Repaired> + use<D> + 'static {
         let (disk, file, size) = (self.disk.clone(), self.active.file.clone(), self.active.size);
         let (base_offset, path) = (self.active.base_offset, self.active_path());

@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-/// How a power cut treats changes that were not synced. Of a directory's names a prefix of the changes survives, since file
-/// systems journal them: all, none, or as many as the dice say.
+/// How a power cut treats changes that were not synced. Of a directory's names a prefix of the changes survives, since
+/// file systems journal them: all, none, or as many as the dice say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsynced {
     Kept,

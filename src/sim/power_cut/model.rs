@@ -144,8 +144,9 @@ impl LogModel {
         self.batches.retain(|batch| batch.header.base_offset < end_offset);
     }
 
-    /// Holds the log that was opened on what is left against this: a prefix of what was appended is there, with all that
-    /// was flushed. Gives what is there, and the batches behind it that were staged to see whether they are accepted.
+    /// Holds the log that was opened on what is left against this: a prefix of what was appended is there, with all
+    /// that was flushed. Gives what is there, and the batches behind it that were staged to see whether they are
+    /// accepted.
     pub fn check(&self, directory: &mut Directory, tp: &TopicPartition, dice: &mut Dice) -> Outcome<LogModel> {
         let log = directory.log(tp);
         let (start, end) = (log.log_start_offset(), log.log_end_offset());

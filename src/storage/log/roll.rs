@@ -161,8 +161,8 @@ impl<D: Disk> Log<D> {
         let base_offset = self.log_end_offset;
         let (disk, directory) = (self.disk.clone(), self.directory.clone());
         let (indexes, give_back) = (self.index_write(true), self.give_back_blocks());
-        // The last stop may have left the log end as the recovery point: the segment that ends there is not checked after
-        // a crash, once another one begins there.
+        // The last stop may have left the log end as the recovery point: the segment that ends there is not checked
+        // after a crash, once another one begins there.
         let is_behind_recovery_point = self.active.appended_bytes() == 0;
         let snapshot = self.snapshot_write();
         async move {
@@ -305,8 +305,9 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// An orderly stop: everything durable, indexes trimmed, producer snapshot at the log end. [`Log::is_quiet`], and no
-    /// other future of this log may be outstanding. Resolves to the log end offset, which is the recovery point then.
+    /// An orderly stop: everything durable, indexes trimmed, producer snapshot at the log end. [`Log::is_quiet`], and
+    /// no other future of this log may be outstanding. Resolves to the log end offset, which is the recovery point
+    /// then.
     ///
     /// A fenced log may be closed: its file is cut back as a repair does.
     pub fn close(mut self) -> impl Future<Output = Result<Offset, LogError>> + use<D> + 'static {
