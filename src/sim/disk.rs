@@ -1,57 +1,64 @@
 //! Files in memory that know written from synced, cached from cold, and fail when they are told to.
 //!
-//! Two ways to end a process: [`FakeDisk::restart`] keeps what was written (a kill), [`FakeDisk::power_cut`] keeps what was
-//! synced and, by its seed, any part of the rest: a write may be there, missing, torn or zeroed; of a directory's
-//! changes a prefix, in order, since file systems journal them. Both give a new disk, so that whatever the old process
-//! left running can touch nothing.
+//! Two ways to end a process: [`FakeDisk::restart`] keeps what was written (a kill), [`FakeDisk::power_cut`] keeps what
+//! was synced and, by its seed, any part of the rest: a write may be there, missing, torn, zeroed or there in some of
+//! its sectors; of a directory's changes a prefix, in order, since file systems journal them. Both give a new disk, so
+//! that whatever the old process left running can touch nothing.
+//!
+//! ```text
+//!  operation -> pause, delay of its directory -> fault or full? -> it happens at once -> the watch sees the disk
+//! ```
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+pub mod fault;
+mod inode;
+mod names;
+pub mod power_cut;
+
+use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use bytes::BytesMut;
 
 use crate::platform::{DirectoryEntry, Disk, DiskFile, OpenMode, Space};
+use fault::Faults;
+pub use fault::{Delay, Fault, FaultRule, Operation, ReplaceStep};
+use inode::Inode;
+use names::{NameChange, Names, Node, SharedInode, parent};
+use power_cut::{Dice, PowerCut, Unsynced};
 
-const PAGE_BYTES: u64 = 4096;
-/// Room on the disk; nothing uses it up.
+/// Room in a directory whose capacity nobody set; nothing uses it up.
 const SPACE_BYTES: u64 = 1 << 40;
-/// What a device writes whole or not at all.
-const SECTOR_BYTES: usize = 512;
 
-/// Something to go wrong, once, at the next operation of its kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The next append fails with this kind after writing this many bytes (`StorageFull` is ENOSPC).
-    Append { kind: ErrorKind, written: usize },
-    /// The next write of a small file fails; nothing is written.
-    Write(ErrorKind),
-    /// The next sync of a file fails, and what it should have made durable never will be.
-    Sync(ErrorKind),
-    /// The next open fails.
-    Open(ErrorKind),
-}
+/// Awaited before every operation that need not complete at once, with the time it takes on top: the simulator orders
+/// completions with it.
+pub type Pause = Rc<dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()>>>>;
 
-/// Awaited before every operation that need not complete at once: the simulator orders completions with it.
-pub type Pause = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = ()>>>>;
+/// Called after every change of what a power cut could leave, with the operation that made it; a replace makes several.
+pub type Watch = Rc<dyn Fn(&FakeDisk, Operation)>;
 
 /// A disk of one simulated machine. Clones share it.
 #[derive(Clone)]
 pub struct FakeDisk {
     world: Arc<Mutex<World>>,
     pause: Option<Pause>,
+    watch: Option<Watch>,
 }
 
 /// An open file. It stays readable when its name is gone.
 pub struct FakeFile {
     inode: SharedInode,
+    /// Under which it was opened.
+    path: PathBuf,
 }
 
 impl DiskFile for FakeFile {}
@@ -69,15 +76,6 @@ impl FakeFile {
     }
 }
 
-#[derive(Clone)]
-enum Node {
-    Directory,
-    File(SharedInode),
-}
-
-type SharedInode = Arc<Mutex<Inode>>;
-type Names = BTreeMap<PathBuf, Node>;
-
 #[derive(Default)]
 struct World {
     names: Names,
@@ -85,37 +83,14 @@ struct World {
     durable_names: Names,
     /// Changes of names since, oldest first.
     name_changes: Vec<NameChange>,
-    faults: VecDeque<Fault>,
+    /// A power cut could leave something else than before the operation.
+    changed: bool,
+    faults: Faults,
+    /// Bytes that the files in a directory may have together.
+    capacities: BTreeMap<PathBuf, u64>,
+    delays: BTreeMap<PathBuf, Delay>,
+    hanging: Vec<Waker>,
     counts: BTreeMap<&'static str, u64>,
-}
-
-/// A change in one directory.
-#[derive(Clone)]
-enum NameChange {
-    Put { path: PathBuf, node: Node },
-    Remove { path: PathBuf },
-    Rename { from: PathBuf, to: PathBuf },
-}
-
-#[derive(Clone, Default)]
-struct Inode {
-    data: Vec<u8>,
-    durable: Vec<u8>,
-    changes: Vec<Change>,
-    evicted_pages: BTreeSet<u64>,
-}
-
-#[derive(Clone)]
-struct Change {
-    kind: ChangeKind,
-    /// A sync failed over it: no later sync makes it durable.
-    sync_failed: bool,
-}
-
-#[derive(Clone)]
-enum ChangeKind {
-    Write { position: usize, data: Vec<u8> },
-    SetLength(usize),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -126,147 +101,46 @@ fn not_found(path: &Path) -> io::Error {
     io::Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display()))
 }
 
-fn parent(path: &Path) -> PathBuf {
-    path.parent().unwrap_or(Path::new("")).to_owned()
-}
-
-/// Seeded numbers (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound.max(1)
-    }
-}
-
-impl Inode {
-    fn slice(&self, position: u64, length: u64) -> &[u8] {
-        let end = position.saturating_add(length).min(self.data.len() as u64) as usize;
-        &self.data[(position as usize).min(end)..end]
-    }
-
-    fn change(&mut self, kind: ChangeKind) {
-        if let ChangeKind::Write { position, data } = &kind {
-            let pages = *position as u64 / PAGE_BYTES..=(position + data.len()) as u64 / PAGE_BYTES;
-            self.evicted_pages.retain(|page| !pages.contains(page));
-        }
-        kind.apply(&mut self.data);
-        self.changes.push(Change { kind, sync_failed: false });
-    }
-
-    fn sync(&mut self) {
-        for change in std::mem::take(&mut self.changes) {
-            match change.sync_failed {
-                true => self.changes.push(change),
-                false => change.kind.apply(&mut self.durable),
-            }
-        }
-    }
-
-    /// Bytes from `position` that are in the page cache, at most `length`, and not past the end.
-    fn resident_bytes(&self, position: u64, length: u64) -> u64 {
-        let end = position.saturating_add(length).min(self.data.len() as u64);
-        let cold = self.evicted_pages.range(position / PAGE_BYTES..).next();
-        let warm_end = cold.map_or(end, |page| (page * PAGE_BYTES).max(position)).min(end);
-        warm_end.saturating_sub(position)
-    }
-
-    fn evict(&mut self) {
-        self.evicted_pages = (0..=self.data.len() as u64 / PAGE_BYTES).collect();
-    }
-
-    /// What a power cut leaves of the file.
-    fn after_power_cut(&self, dice: &mut Dice) -> Inode {
-        let mut data = self.durable.clone();
-        for change in &self.changes {
-            match (dice.below(4), &change.kind) {
-                (0, _) => {}
-                (1, ChangeKind::Write { position, data: written }) => {
-                    let sectors = dice.below((written.len() / SECTOR_BYTES + 1) as u64) as usize;
-                    write_at(&mut data, *position, &written[..sectors * SECTOR_BYTES]);
-                }
-                (2, ChangeKind::Write { position, data: written }) => {
-                    write_at(&mut data, *position, &vec![0; written.len()]);
-                }
-                (_, kind) => kind.apply(&mut data),
-            }
-        }
-        let mut inode = Inode { durable: data.clone(), data, ..Inode::default() };
-        inode.evict();
-        inode
-    }
-}
-
-impl ChangeKind {
-    fn apply(&self, data: &mut Vec<u8>) {
-        match self {
-            ChangeKind::Write { position, data: written } => write_at(data, *position, written),
-            ChangeKind::SetLength(length) => data.resize(*length, 0),
-        }
-    }
-}
-
-fn write_at(data: &mut Vec<u8>, position: usize, written: &[u8]) {
-    let end = position + written.len();
-    if data.len() < end {
-        data.resize(end, 0);
-    }
-    data[position..end].copy_from_slice(written);
-}
-
-impl NameChange {
-    fn directory(&self) -> PathBuf {
-        match self {
-            NameChange::Put { path, .. } | NameChange::Remove { path } => parent(path),
-            NameChange::Rename { to, .. } => parent(to),
-        }
-    }
-
-    fn apply(&self, names: &mut Names) {
-        match self {
-            NameChange::Put { path, node } => {
-                let has_parent = matches!(names.get(&parent(path)), Some(Node::Directory));
-                if has_parent || path.parent().is_none_or(|parent| parent.parent().is_none()) {
-                    names.insert(path.clone(), node.clone());
-                }
-            }
-            NameChange::Remove { path } => names.retain(|name, _| !name.starts_with(path)),
-            NameChange::Rename { from, to } => {
-                let moved: Vec<_> = names.keys().filter(|name| name.starts_with(from)).cloned().collect();
-                if !moved.is_empty() {
-                    names.retain(|name, _| !name.starts_with(to));
-                }
-                for name in moved {
-                    if let (Some(node), Ok(rest)) = (names.remove(&name), name.strip_prefix(from)) {
-                        let target = if rest.as_os_str().is_empty() { to.clone() } else { to.join(rest) };
-                        names.insert(target, node);
-                    }
-                }
-            }
-        }
-    }
+/// Where [`Disk::replace`] writes first.
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(".tmp");
+    PathBuf::from(name)
 }
 
 impl World {
-    fn count(&mut self, operation: &'static str) {
-        *self.counts.entry(operation).or_default() += 1;
+    /// Counts an operation, and says what goes wrong with it. What fails any operation is an error here already.
+    fn begin(&mut self, operation: Operation, path: &Path) -> io::Result<Option<Fault>> {
+        *self.counts.entry(operation.name()).or_default() += 1;
+        match self.faults.strike(operation, path) {
+            Some(
+                Fault::Any(kind)
+                | Fault::Write(kind)
+                | Fault::Open(kind)
+                | Fault::Read(kind)
+                | Fault::SetLength(kind)
+                | Fault::SyncDirectory(kind),
+            ) => Err(kind.into()),
+            fault => Ok(fault),
+        }
     }
 
     fn change_names(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.name_changes.push(change);
+        self.changed = true;
     }
 
     fn sync_directory(&mut self, path: &Path) {
         for change in std::mem::take(&mut self.name_changes) {
-            match change.directory() == path {
-                true => change.apply(&mut self.durable_names),
-                false => self.name_changes.push(change),
+            if change.directory() != path {
+                self.name_changes.push(change);
+                continue;
             }
+            change.apply(&mut self.durable_names);
+            // What was changed in a directory before goes where the directory goes.
+            self.name_changes.retain_mut(|earlier| earlier.follow(&change));
+            self.changed = true;
         }
     }
 
@@ -282,23 +156,77 @@ impl World {
         if !matches!(self.names.get(&parent(path)), Some(Node::Directory)) {
             return Err(not_found(&parent(path)));
         }
-        let inode = Arc::new(Mutex::new(Inode::default()));
+        self.needs_room(path)?;
+        let inode = SharedInode::default();
         self.change_names(NameChange::Put { path: path.to_owned(), node: Node::File(inode.clone()) });
         Ok(inode)
     }
 
-    fn create_directories(&mut self, path: &Path) {
+    fn create_directories(&mut self, path: &Path) -> io::Result<()> {
         let missing: Vec<_> = path.ancestors().filter(|ancestor| !self.names.contains_key(*ancestor)).collect();
+        if !missing.is_empty() {
+            self.needs_room(path)?;
+        }
         for ancestor in missing.into_iter().rev() {
             self.change_names(NameChange::Put { path: ancestor.to_owned(), node: Node::Directory });
             self.sync_directory(&parent(ancestor));
         }
+        Ok(())
     }
 
-    /// The fault that `matches` wants, taken out of the queue.
-    fn take_fault(&mut self, matches: impl Fn(&Fault) -> bool) -> Option<Fault> {
-        let at = self.faults.iter().position(matches)?;
-        self.faults.remove(at)
+    /// Bytes that files in the directories of `path` may still grow by. Files without a name do not count.
+    fn room(&self, path: &Path) -> u64 {
+        let directories = self.capacities.iter().filter(|(directory, _)| path.starts_with(directory));
+        let free = directories.map(|(directory, capacity)| {
+            let files = self.names.range(directory.clone()..).take_while(|(name, _)| name.starts_with(directory));
+            let used = files.map(|(_, node)| match node {
+                Node::Directory => 0,
+                Node::File(inode) => lock(inode).data.len() as u64,
+            });
+            capacity.saturating_sub(used.sum())
+        });
+        free.min().unwrap_or(u64::MAX)
+    }
+
+    /// A new name takes a little too.
+    fn needs_room(&self, path: &Path) -> io::Result<()> {
+        match self.room(path) {
+            0 => Err(ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what there is room for; an error if that is not all.
+    fn write(&mut self, inode: &SharedInode, path: &Path, position: u64, mut data: Vec<u8>) -> io::Result<()> {
+        let (end, length) = (position + data.len() as u64, lock(inode).data.len() as u64);
+        let missing = end.saturating_sub(length.max(position)).saturating_sub(self.room(path));
+        data.truncate(data.len() - missing as usize);
+        lock(inode).write(position as usize, data);
+        self.changed = true;
+        match missing {
+            0 => Ok(()),
+            _ => Err(ErrorKind::StorageFull.into()),
+        }
+    }
+
+    fn set_length(&mut self, inode: &SharedInode, path: &Path, length: u64) -> io::Result<()> {
+        let growth = length.saturating_sub(lock(inode).data.len() as u64);
+        if growth > self.room(path) {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        lock(inode).set_length(length as usize);
+        self.changed = true;
+        Ok(())
+    }
+
+    fn sync(&mut self, inode: &SharedInode) {
+        let mut inode = lock(inode);
+        self.changed |= inode.is_dirty();
+        inode.sync();
+    }
+
+    fn delay(&self, path: &Path) -> Option<Delay> {
+        self.delays.iter().find(|(directory, _)| path.starts_with(directory)).map(|(_, delay)| *delay)
     }
 }
 
@@ -310,17 +238,55 @@ impl Default for FakeDisk {
 
 impl FakeDisk {
     pub fn new() -> FakeDisk {
-        FakeDisk { world: Arc::default(), pause: None }
+        FakeDisk { world: Arc::default(), pause: None, watch: None }
     }
 
     /// The same disk for a shard whose operations wait for `pause` first.
     pub fn with_pause(&self, pause: Pause) -> FakeDisk {
-        FakeDisk { world: self.world.clone(), pause: Some(pause) }
+        FakeDisk { pause: Some(pause), ..self.clone() }
     }
 
-    /// Queues a fault; each is reported once.
-    pub fn inject(&self, fault: Fault) {
-        lock(&self.world).faults.push_back(fault);
+    /// The same disk for somebody whose changes are watched.
+    pub fn with_watch(&self, watch: Watch) -> FakeDisk {
+        FakeDisk { watch: Some(watch), ..self.clone() }
+    }
+
+    /// Queues a fault. Of several that an operation falls under, the oldest strikes.
+    pub fn inject(&self, fault: impl Into<FaultRule>) {
+        lock(&self.world).faults.add(fault.into());
+    }
+
+    /// Takes back every fault that did not strike yet, and those that last.
+    pub fn heal(&self) {
+        lock(&self.world).faults.clear();
+    }
+
+    /// Bytes that the files in this directory may have together from now on; `None`: any number.
+    pub fn set_capacity(&self, directory: &Path, capacity: Option<u64>) {
+        let mut world = lock(&self.world);
+        match capacity {
+            Some(capacity) => world.capacities.insert(directory.to_owned(), capacity),
+            None => world.capacities.remove(directory),
+        };
+    }
+
+    /// Makes every operation in this directory but look-ups in the page cache take as long.
+    pub fn delay(&self, directory: &Path, delay: Delay) {
+        lock(&self.world).delays.insert(directory.to_owned(), delay);
+    }
+
+    /// Ends the directory's delay, and lets go of what hangs in it.
+    pub fn release(&self, directory: &Path) {
+        let mut world = lock(&self.world);
+        world.delays.remove(directory);
+        std::mem::take(&mut world.hanging).into_iter().for_each(Waker::wake);
+    }
+
+    /// Turns over one bit of a file at rest: in the cache and on the device.
+    pub fn flip(&self, path: &Path, position: usize, bit: u8) -> io::Result<()> {
+        let inode = lock(&self.world).file(path)?;
+        lock(&inode).flip(position, bit);
+        Ok(())
     }
 
     /// How often each operation was asked for.
@@ -346,9 +312,12 @@ impl FakeDisk {
     pub fn put(&self, path: &Path, data: &[u8]) {
         let mut world = lock(&self.world);
         let directory = parent(path);
-        world.create_directories(&directory);
-        let inode = Inode { data: data.to_vec(), durable: data.to_vec(), ..Inode::default() };
-        world.change_names(NameChange::Put { path: path.to_owned(), node: Node::File(Arc::new(Mutex::new(inode))) });
+        // What a test puts there is there, whatever the capacity.
+        let capacities = std::mem::take(&mut world.capacities);
+        let _ = world.create_directories(&directory);
+        world.capacities = capacities;
+        let inode = Arc::new(Mutex::new(Inode::durable(data.to_vec())));
+        world.change_names(NameChange::Put { path: path.to_owned(), node: Node::File(inode) });
         world.sync_directory(&directory);
     }
 
@@ -360,82 +329,149 @@ impl FakeDisk {
 
     /// The machine as the next process finds it after this one was killed.
     pub fn restart(&self) -> FakeDisk {
-        self.reborn(|_, inode| inode.clone(), |world| (world.names.clone(), world.name_changes.clone()))
+        self.reborn(Inode::clone, |world| (world.names.clone(), world.name_changes.clone()))
     }
 
-    /// The machine as it comes up after the power went: see the module's head.
+    /// The machine as it comes up after the power went, by dice all the way: see the module's head.
     pub fn power_cut(&self, seed: u64) -> FakeDisk {
-        let mut dice = Dice(seed);
-        let mut survived = Dice(seed ^ 0x5bd1_e995);
+        self.power_cut_by(PowerCut { data: Unsynced::Reordered, names: Unsynced::Reordered, seed })
+    }
+
+    /// The machine as it comes up after the power went in this way.
+    pub fn power_cut_by(&self, cut: PowerCut) -> FakeDisk {
+        let mut data = Dice(cut.seed);
+        let mut survived = Dice(cut.seed ^ 0x5bd1_e995);
         self.reborn(
-            move |_, inode| inode.after_power_cut(&mut dice),
+            move |inode| inode.after_power_cut(cut.data, &mut data),
             move |world| {
-                let mut names = world.durable_names.clone();
-                let mut lost = BTreeSet::new();
-                for change in &world.name_changes {
-                    if survived.below(2) == 0 {
-                        lost.insert(change.directory());
-                    }
-                    if !lost.contains(&change.directory()) {
-                        change.apply(&mut names);
-                    }
-                }
-                (names, Vec::new())
+                let (durable, changes) = (&world.durable_names, &world.name_changes);
+                (names::after_power_cut(durable, changes, cut.names, &mut survived), Vec::new())
             },
         )
     }
 
-    /// A new world with copies of this one's files.
+    /// A new world with copies of this one's files. Faults stay behind; a full disk is full still.
     fn reborn(
         &self,
-        mut copy: impl FnMut(&Path, &Inode) -> Inode,
+        mut copy: impl FnMut(&Inode) -> Inode,
         names: impl FnOnce(&World) -> (Names, Vec<NameChange>),
     ) -> FakeDisk {
         let old = lock(&self.world);
         let (names, name_changes) = names(&old);
-        let mut copies: Vec<(SharedInode, SharedInode)> = Vec::new();
-        let mut renew = |path: &Path, node: &Node| match node {
+        let mut copies: BTreeMap<*const Mutex<Inode>, SharedInode> = BTreeMap::new();
+        let mut renew = |node: &Node| match node {
             Node::Directory => Node::Directory,
-            Node::File(inode) => match copies.iter().find(|(from, _)| Arc::ptr_eq(from, inode)) {
-                Some((_, to)) => Node::File(to.clone()),
-                None => {
-                    let to = Arc::new(Mutex::new(copy(path, &lock(inode))));
-                    copies.push((inode.clone(), to.clone()));
-                    Node::File(to)
-                }
-            },
+            Node::File(inode) => {
+                let copied = copies.entry(Arc::as_ptr(inode));
+                Node::File(copied.or_insert_with(|| Arc::new(Mutex::new(copy(&lock(inode))))).clone())
+            }
         };
-        let new_names: Names = names.iter().map(|(path, node)| (path.clone(), renew(path, node))).collect();
+        let new_names: Names = names.iter().map(|(path, node)| (path.clone(), renew(node))).collect();
         let durable_names = match name_changes.is_empty() {
             true => new_names.clone(),
-            false => old.durable_names.iter().map(|(path, node)| (path.clone(), renew(path, node))).collect(),
+            false => old.durable_names.iter().map(|(path, node)| (path.clone(), renew(node))).collect(),
         };
         let name_changes = name_changes
             .into_iter()
             .map(|change| match change {
-                NameChange::Put { path, node } => NameChange::Put { node: renew(&path, &node), path },
+                NameChange::Put { path, node } => NameChange::Put { node: renew(&node), path },
                 other => other,
             })
             .collect();
-        let world = World { names: new_names, durable_names, name_changes, ..World::default() };
-        FakeDisk { world: Arc::new(Mutex::new(world)), pause: None }
+        let capacities = old.capacities.clone();
+        let world = World { names: new_names, durable_names, name_changes, capacities, ..World::default() };
+        FakeDisk { world: Arc::new(Mutex::new(world)), pause: None, watch: None }
     }
 
-    /// An operation that waits for the pause, is counted, and then happens at once.
+    /// Waits as long as an operation in this place takes.
+    async fn wait(&self, path: &Path) {
+        let delay = lock(&self.world).delay(path);
+        if let Some(pause) = &self.pause {
+            let takes = match delay {
+                Some(Delay::For(takes)) => takes,
+                Some(Delay::Hang) | None => Duration::ZERO,
+            };
+            pause(takes).await;
+        }
+        poll_fn(|context| {
+            let mut world = lock(&self.world);
+            match world.delay(path) {
+                Some(Delay::Hang) => {
+                    world.hanging.push(context.waker().clone());
+                    Poll::Pending
+                }
+                _ => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+
+    /// An operation that waits for its turn, is counted, and then happens at once, unless it fails.
     fn operation<T: 'static>(
         &self,
-        name: &'static str,
-        act: impl FnOnce(&mut World) -> io::Result<T> + 'static,
+        operation: Operation,
+        path: PathBuf,
+        act: impl FnOnce(&mut World, Option<Fault>) -> io::Result<T> + 'static,
     ) -> impl Future<Output = io::Result<T>> + 'static {
-        let (world, pause) = (self.world.clone(), self.pause.clone());
+        let this = self.clone();
         async move {
-            if let Some(pause) = pause {
-                pause().await;
-            }
-            let mut world = lock(&world);
-            world.count(name);
-            act(&mut world)
+            this.wait(&path).await;
+            let fault = lock(&this.world).begin(operation, &path)?;
+            this.step(operation, |world| act(world, fault))
         }
+    }
+
+    /// Something that happens at once, and is shown to the watch.
+    fn step<T>(&self, operation: Operation, act: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
+        let mut world = lock(&self.world);
+        let result = act(&mut world);
+        let changed = std::mem::take(&mut world.changed);
+        drop(world);
+        if let Some(watch) = self.watch.as_ref().filter(|_| changed) {
+            watch(self, operation);
+        }
+        result
+    }
+
+    /// The steps of a replace, as the real disk does them.
+    fn replace_now(&self, path: &Path, data: Vec<u8>, fault: Option<Fault>) -> io::Result<()> {
+        let fails = |at: ReplaceStep| match fault {
+            Some(Fault::Replace { kind, step }) if step == at => Err(io::Error::from(kind)),
+            _ => Ok(()),
+        };
+        let temporary = temporary(path);
+        let inode = self.step(Operation::Replace, |world| {
+            fails(ReplaceStep::Create)?;
+            match world.file(&temporary) {
+                Ok(inode) => world.set_length(&inode, &temporary, 0).map(|()| inode),
+                Err(_) => world.create_file(&temporary),
+            }
+        })?;
+        self.step(Operation::Replace, |world| {
+            let failed = fails(ReplaceStep::Write);
+            let written = if failed.is_err() { data[..data.len() / 2].to_vec() } else { data };
+            world.write(&inode, &temporary, 0, written).and(failed)
+        })?;
+        self.step(Operation::Replace, |world| match fails(ReplaceStep::Sync) {
+            Ok(()) => {
+                world.sync(&inode);
+                Ok(())
+            }
+            Err(error) => {
+                lock(&inode).fail_sync();
+                Err(error)
+            }
+        })?;
+        self.step(Operation::Replace, |world| {
+            fails(ReplaceStep::Rename)?;
+            world.change_names(NameChange::Rename { from: temporary.clone(), to: path.to_owned() });
+            Ok(())
+        })?;
+        self.step(Operation::Replace, |world| {
+            fails(ReplaceStep::SyncDirectory)?;
+            world.sync_directory(&parent(path));
+            Ok(())
+        })
     }
 }
 
@@ -443,7 +479,7 @@ impl Disk for FakeDisk {
     type File = FakeFile;
 
     fn read_resident(&self, file: &FakeFile, position: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        lock(&self.world).count("read_resident");
+        lock(&self.world).begin(Operation::ReadResident, &file.path)?;
         let inode = lock(&file.inode);
         let at_end = position >= inode.data.len() as u64;
         let count = inode.resident_bytes(position, buffer.len() as u64);
@@ -456,7 +492,9 @@ impl Disk for FakeDisk {
     }
 
     fn is_resident(&self, file: &FakeFile, position: u64, length: u64) -> bool {
-        lock(&self.world).count("is_resident");
+        if lock(&self.world).begin(Operation::IsResident, &file.path).is_err() {
+            return false;
+        }
         let inode = lock(&file.inode);
         inode.resident_bytes(position, length) == inode.slice(position, length).len() as u64
     }
@@ -468,17 +506,14 @@ impl Disk for FakeDisk {
         data: Vec<BytesMut>,
     ) -> impl Future<Output = io::Result<()>> + 'static {
         let file = file.clone();
-        self.operation("append", move |world| {
-            let fault = world.take_fault(|fault| matches!(fault, Fault::Append { .. }));
+        self.operation(Operation::Append, file.path.clone(), move |world, fault| {
             let mut data = data.concat();
-            if let Some(Fault::Append { written, .. }) = fault {
+            let mut failed = Ok(());
+            if let Some(Fault::Append { kind, written }) = fault {
                 data.truncate(written);
+                failed = Err(kind.into());
             }
-            lock(&file.inode).change(ChangeKind::Write { position: position as usize, data });
-            match fault {
-                Some(Fault::Append { kind, .. }) => Err(kind.into()),
-                _ => Ok(()),
-            }
+            world.write(&file.inode, &file.path, position, data).and(failed)
         })
     }
 
@@ -489,9 +524,8 @@ impl Disk for FakeDisk {
         length: u64,
     ) -> impl Future<Output = io::Result<()>> + 'static {
         let file = file.clone();
-        self.operation("make_resident", move |_| {
-            let pages = position / PAGE_BYTES..=position.saturating_add(length) / PAGE_BYTES;
-            lock(&file.inode).evicted_pages.retain(|page| !pages.contains(page));
+        self.operation(Operation::MakeResident, file.path.clone(), move |_, _| {
+            lock(&file.inode).make_resident(position, length);
             Ok(())
         })
     }
@@ -503,15 +537,15 @@ impl Disk for FakeDisk {
         length: usize,
     ) -> impl Future<Output = io::Result<BytesMut>> + 'static {
         let file = file.clone();
-        self.operation("read", move |_| Ok(BytesMut::from(lock(&file.inode).slice(position, length as u64))))
+        self.operation(Operation::Read, file.path.clone(), move |_, _| {
+            Ok(BytesMut::from(lock(&file.inode).slice(position, length as u64)))
+        })
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = io::Result<(Arc<FakeFile>, u64)>> + 'static {
-        let path = path.to_owned();
-        self.operation("open", move |world| {
-            if let Some(Fault::Open(kind)) = world.take_fault(|fault| matches!(fault, Fault::Open(_))) {
-                return Err(kind.into());
-            }
+        let opened = path.to_owned();
+        self.operation(Operation::Open, path.to_owned(), move |world, _| {
+            let path = opened;
             let inode = match (world.file(&path), mode) {
                 (Ok(_), OpenMode::CreateNew) => return Err(ErrorKind::AlreadyExists.into()),
                 (Err(error), OpenMode::Read) => return Err(error),
@@ -520,7 +554,7 @@ impl Disk for FakeDisk {
                 (Ok(inode), _) => inode,
             };
             let length = lock(&inode).data.len() as u64;
-            Ok((Arc::new(FakeFile { inode }), length))
+            Ok((Arc::new(FakeFile { inode, path }), length))
         })
     }
 
@@ -528,66 +562,66 @@ impl Disk for FakeDisk {
         &self,
         file: &Arc<FakeFile>,
         position: u64,
-        data: Vec<u8>,
+        mut data: Vec<u8>,
     ) -> impl Future<Output = io::Result<()>> + 'static {
         let file = file.clone();
-        self.operation("write", move |world| {
-            if let Some(Fault::Write(kind)) = world.take_fault(|fault| matches!(fault, Fault::Write(_))) {
-                return Err(kind.into());
+        self.operation(Operation::Write, file.path.clone(), move |world, fault| {
+            let mut failed = Ok(());
+            if let Some(Fault::ShortWrite { kind, written }) = fault {
+                data.truncate(written);
+                failed = Err(kind.into());
             }
-            lock(&file.inode).change(ChangeKind::Write { position: position as usize, data });
-            Ok(())
+            world.write(&file.inode, &file.path, position, data).and(failed)
         })
     }
 
     fn set_length(&self, file: &Arc<FakeFile>, length: u64) -> impl Future<Output = io::Result<()>> + 'static {
         let file = file.clone();
-        self.operation("set_length", move |_| {
-            lock(&file.inode).change(ChangeKind::SetLength(length as usize));
-            Ok(())
+        self.operation(Operation::SetLength, file.path.clone(), move |world, _| {
+            world.set_length(&file.inode, &file.path, length)
         })
     }
 
     fn preallocate(
         &self,
-        _file: &Arc<FakeFile>,
+        file: &Arc<FakeFile>,
         _position: u64,
-        _length: u64,
+        length: u64,
     ) -> impl Future<Output = io::Result<()>> + 'static {
-        self.operation("preallocate", |_| Ok(()))
+        let file = file.clone();
+        self.operation(Operation::Preallocate, file.path.clone(), move |world, _| match world.room(&file.path) {
+            room if room < length => Err(ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        })
     }
 
     fn sync(&self, file: &Arc<FakeFile>) -> impl Future<Output = io::Result<()>> + 'static {
         let file = file.clone();
-        self.operation("sync", move |world| {
-            let mut inode = lock(&file.inode);
-            if let Some(Fault::Sync(kind)) = world.take_fault(|fault| matches!(fault, Fault::Sync(_))) {
-                inode.changes.iter_mut().for_each(|change| change.sync_failed = true);
-                return Err(kind.into());
+        self.operation(Operation::Sync, file.path.clone(), move |world, fault| match fault {
+            Some(Fault::Sync(kind)) => {
+                lock(&file.inode).fail_sync();
+                Err(kind.into())
             }
-            inode.sync();
-            Ok(())
+            _ => {
+                world.sync(&file.inode);
+                Ok(())
+            }
         })
     }
 
     fn replace(&self, path: &Path, data: Vec<u8>) -> impl Future<Output = io::Result<()>> + 'static {
-        let path = path.to_owned();
-        self.operation("replace", move |world| {
-            let directory = parent(&path);
-            if !matches!(world.names.get(&directory), Some(Node::Directory)) {
-                return Err(not_found(&directory));
-            }
-            let inode = Inode { data: data.clone(), durable: data, ..Inode::default() };
-            world.change_names(NameChange::Put { path, node: Node::File(Arc::new(Mutex::new(inode))) });
-            world.sync_directory(&directory);
-            Ok(())
-        })
+        let (this, path) = (self.clone(), path.to_owned());
+        async move {
+            this.wait(&path).await;
+            let fault = lock(&this.world).begin(Operation::Replace, &path)?;
+            this.replace_now(&path, data, fault)
+        }
     }
 
     fn read_whole(&self, path: &Path, length_max: usize) -> impl Future<Output = io::Result<Vec<u8>>> + 'static {
-        let path = path.to_owned();
-        self.operation("read_whole", move |world| {
-            let inode = world.file(&path)?;
+        let read = path.to_owned();
+        self.operation(Operation::ReadWhole, path.to_owned(), move |world, _| {
+            let inode = world.file(&read)?;
             let inode = lock(&inode);
             match inode.data.len() > length_max {
                 true => Err(io::Error::new(ErrorKind::InvalidData, format!("longer than {length_max} bytes"))),
@@ -597,12 +631,12 @@ impl Disk for FakeDisk {
     }
 
     fn list(&self, path: &Path) -> impl Future<Output = io::Result<Vec<DirectoryEntry>>> + 'static {
-        let path = path.to_owned();
-        self.operation("list", move |world| {
-            if !matches!(world.names.get(&path), Some(Node::Directory)) {
-                return Err(not_found(&path));
+        let listed = path.to_owned();
+        self.operation(Operation::List, path.to_owned(), move |world, _| {
+            if !matches!(world.names.get(&listed), Some(Node::Directory)) {
+                return Err(not_found(&listed));
             }
-            let inside = world.names.iter().filter(|(name, _)| name.parent() == Some(&path));
+            let inside = world.names.iter().filter(|(name, _)| name.parent() == Some(&listed));
             let mut entries: Vec<_> = inside
                 .filter_map(|(name, node)| {
                     let name = name.file_name()?.to_string_lossy().into_owned();
@@ -620,168 +654,57 @@ impl Disk for FakeDisk {
     }
 
     fn create_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
-        let path = path.to_owned();
-        self.operation("create_directory", move |world| {
-            world.create_directories(&path);
-            Ok(())
-        })
+        let created = path.to_owned();
+        self.operation(Operation::CreateDirectory, path.to_owned(), move |world, _| world.create_directories(&created))
     }
 
     fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
-        let path = path.to_owned();
-        self.operation("remove_file", move |world| {
-            world.file(&path)?;
-            world.change_names(NameChange::Remove { path });
+        let removed = path.to_owned();
+        self.operation(Operation::RemoveFile, path.to_owned(), move |world, _| {
+            world.file(&removed)?;
+            world.change_names(NameChange::Remove { path: removed });
             Ok(())
         })
     }
 
     fn remove_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
-        let path = path.to_owned();
-        self.operation("remove_directory", move |world| {
-            if !matches!(world.names.get(&path), Some(Node::Directory)) {
-                return Err(not_found(&path));
+        let removed = path.to_owned();
+        self.operation(Operation::RemoveDirectory, path.to_owned(), move |world, _| {
+            if !matches!(world.names.get(&removed), Some(Node::Directory)) {
+                return Err(not_found(&removed));
             }
-            world.change_names(NameChange::Remove { path });
+            world.change_names(NameChange::Remove { path: removed });
             Ok(())
         })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + 'static {
-        let (from, to) = (from.to_owned(), to.to_owned());
-        self.operation("rename", move |world| {
-            if !world.names.contains_key(&from) {
-                return Err(not_found(&from));
+        let (renamed, to) = (from.to_owned(), to.to_owned());
+        self.operation(Operation::Rename, from.to_owned(), move |world, _| {
+            if !world.names.contains_key(&renamed) {
+                return Err(not_found(&renamed));
             }
-            world.change_names(NameChange::Rename { from, to });
+            world.change_names(NameChange::Rename { from: renamed, to });
             Ok(())
         })
     }
 
-    fn space(&self, _path: &Path) -> impl Future<Output = io::Result<Space>> + 'static {
-        self.operation("space", |_| Ok(Space { free_bytes: SPACE_BYTES, total_bytes: SPACE_BYTES }))
+    fn space(&self, path: &Path) -> impl Future<Output = io::Result<Space>> + 'static {
+        let place = path.to_owned();
+        self.operation(Operation::Space, path.to_owned(), move |world, _| {
+            let total_bytes = world.capacities.get(&place).copied().unwrap_or(SPACE_BYTES);
+            Ok(Space { free_bytes: world.room(&place).min(total_bytes), total_bytes })
+        })
     }
 
     fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
-        let path = path.to_owned();
-        self.operation("sync_directory", move |world| {
-            world.sync_directory(&path);
+        let synced = path.to_owned();
+        self.operation(Operation::SyncDirectory, path.to_owned(), move |world, _| {
+            world.sync_directory(&synced);
             Ok(())
         })
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::task::{Context, Poll, Waker};
-
-    use super::*;
-
-    /// Runs a future that nothing outside wakes.
-    pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
-        let mut future = Box::pin(future);
-        loop {
-            if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                return value;
-            }
-        }
-    }
-
-    fn disk_with_file(data: &[u8]) -> (FakeDisk, Arc<FakeFile>, PathBuf) {
-        let disk = FakeDisk::new();
-        let path = PathBuf::from("/d/file");
-        disk.put(&path, data);
-        let (file, length) = run(disk.open(&path, OpenMode::ReadWrite)).unwrap();
-        assert_eq!(length, data.len() as u64);
-        (disk, file, path)
-    }
-
-    #[test]
-    fn a_power_cut_keeps_what_was_synced_and_a_restart_what_was_written() {
-        let (disk, file, path) = disk_with_file(b"old");
-        run(disk.append(&file, 3, vec![BytesMut::from("synced")])).unwrap();
-        run(disk.sync(&file)).unwrap();
-        run(disk.append(&file, 9, vec![BytesMut::from("not")])).unwrap();
-        assert_eq!(disk.restart().contents(&path).unwrap(), b"oldsyncednot");
-        let mut seen = BTreeSet::new();
-        for seed in 0..64 {
-            let contents = disk.power_cut(seed).contents(&path).unwrap();
-            assert!(contents.starts_with(b"oldsynced"));
-            seen.insert(contents);
-        }
-        assert!(seen.len() >= 3, "kept, lost and zeroed were all seen");
-    }
-
-    #[test]
-    fn an_unsynced_name_may_vanish_and_a_synced_one_may_not() {
-        let (disk, _, _) = disk_with_file(b"");
-        let path = PathBuf::from("/d/new");
-        run(disk.open(&path, OpenMode::CreateNew)).unwrap();
-        let there = |disk: &FakeDisk| (0..32).filter(|seed| disk.power_cut(*seed).contents(&path).is_ok()).count();
-        assert!((1..32).contains(&there(&disk)));
-        run(disk.sync_directory(Path::new("/d"))).unwrap();
-        assert_eq!(there(&disk), 32);
-    }
-
-    #[test]
-    fn data_that_a_sync_failed_over_never_becomes_durable() {
-        let (disk, file, path) = disk_with_file(b"");
-        run(disk.append(&file, 0, vec![BytesMut::from("lost")])).unwrap();
-        disk.inject(Fault::Sync(ErrorKind::Other));
-        assert!(run(disk.sync(&file)).is_err());
-        run(disk.sync(&file)).unwrap();
-        assert!((0..32).any(|seed| disk.power_cut(seed).contents(&path).unwrap().is_empty()));
-    }
-
-    #[test]
-    fn an_evicted_page_is_not_read_until_it_is_made_resident() {
-        let (disk, file, path) = disk_with_file(&[7; 10_000]);
-        let mut buffer = [0; 100];
-        assert_eq!(disk.read_resident(&file, 9_950, &mut buffer).unwrap(), Some(50));
-        disk.evict(&path).unwrap();
-        assert_eq!(disk.read_resident(&file, 4_090, &mut buffer).unwrap(), None);
-        run(disk.make_resident(&file, 0, 4096 - 1)).unwrap();
-        assert_eq!(disk.read_resident(&file, 4_090, &mut buffer).unwrap(), Some(6));
-        assert!(!disk.is_resident(&file, 4_090, 7) && disk.is_resident(&file, 4_090, 6));
-    }
-
-    #[test]
-    fn an_operation_waits_for_the_pause_and_a_read_of_the_cache_does_not() {
-        let (disk, file, path) = disk_with_file(b"");
-        let gate = Rc::new(std::cell::Cell::new(false));
-        let seen = gate.clone();
-        let pause: Pause = Rc::new(move || {
-            let gate = seen.clone();
-            Box::pin(std::future::poll_fn(move |_| if gate.get() { Poll::Ready(()) } else { Poll::Pending }))
-        });
-        let paused = disk.with_pause(pause);
-        let mut append = Box::pin(paused.append(&file, 0, vec![BytesMut::from("x")]));
-        assert!(append.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        assert_eq!(paused.read_resident(&file, 0, &mut [0; 4]).unwrap(), Some(0));
-        gate.set(true);
-        run(append).unwrap();
-        assert_eq!(disk.contents(&path).unwrap(), b"x");
-    }
-
-    #[test]
-    fn a_fault_is_reported_once() {
-        let (disk, file, path) = disk_with_file(b"");
-        disk.inject(Fault::Append { kind: ErrorKind::StorageFull, written: 2 });
-        let error = run(disk.append(&file, 0, vec![BytesMut::from("abcd")])).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::StorageFull);
-        assert_eq!(disk.contents(&path).unwrap(), b"ab");
-        run(disk.append(&file, 0, vec![BytesMut::from("abcd")])).unwrap();
-        assert_eq!(disk.contents(&path).unwrap(), b"abcd");
-    }
-
-    #[test]
-    fn a_directory_is_listed_renamed_and_removed_with_all_in_it() {
-        let (disk, file, _) = disk_with_file(b"x");
-        run(disk.rename(Path::new("/d"), Path::new("/e"))).unwrap();
-        let entries = run(disk.list(Path::new("/e"))).unwrap();
-        assert_eq!(entries, [DirectoryEntry { name: "file".into(), is_directory: false, length: 1 }]);
-        run(disk.remove_directory(Path::new("/e"))).unwrap();
-        assert!(run(disk.list(Path::new("/e"))).is_err());
-        assert_eq!(file.bytes_at(0, 10), b"x", "an open file stays readable");
-    }
-}
+pub(crate) mod tests;

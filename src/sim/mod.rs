@@ -15,4 +15,8 @@ pub mod platform;
 pub mod world;
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod power_cut;
+#[cfg(test)]
 mod tests;

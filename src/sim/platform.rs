@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::connection::SimSocket;
 use super::disk::FakeDisk;
@@ -20,9 +21,14 @@ pub struct SimPlatform {
 impl SimPlatform {
     pub fn new(world: &World, executor: &Executor, disk: &FakeDisk) -> SimPlatform {
         let pausing = world.clone();
-        let pause = Rc::new(move || {
+        let pause = Rc::new(move |takes: Duration| {
             let world = pausing.clone();
-            Box::pin(async move { world.pause().await }) as std::pin::Pin<Box<dyn Future<Output = ()>>>
+            Box::pin(async move {
+                world.pause().await;
+                if !takes.is_zero() {
+                    world.timers().sleep_until(world.now() + takes).await;
+                }
+            }) as std::pin::Pin<Box<dyn Future<Output = ()>>>
         });
         SimPlatform {
             disk: disk.with_pause(pause),

@@ -250,6 +250,11 @@ pub(super) struct Run {
     pending: Pending,
     fenced: bool,
     rolling: bool,
+    /// A sync failed: nothing more of this log is durable, whatever later syncs say.
+    flush_failed: bool,
+    /// The active segment may have a name that is not durable, without a closed one before it whose flush would see to
+    /// that.
+    names_unsynced: bool,
     /// Something was written since the log was opened, or recovery changed it: close has work to do.
     touched: bool,
     upkeep: upkeep::Upkeep,
@@ -263,9 +268,9 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// At rest at `wall`. `touched`: opening the log changed files already.
+    /// At rest at `wall`. `touched`: opening the log changed files already, or the last process left some unsynced.
     pub(super) fn new(touched: bool, wall: WallMs) -> Run {
-        Run { touched, producers_expired_at: wall, ..Run::default() }
+        Run { touched, names_unsynced: touched, producers_expired_at: wall, ..Run::default() }
     }
 }
 
@@ -513,13 +518,17 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Cuts the file back to its last whole batch after a failed write. Nothing beyond was ever served, so readers keep
-    /// their ranges.
+    /// Cuts the file back to its last whole batch after a failed write, durably: what failed must not come back behind,
+    /// or in place of, what is appended next. Nothing beyond was ever served, so readers keep their ranges.
     pub fn repair(&self) -> impl Future<Output = Repaired> + use<D> + 'static {
         let (disk, file, size) = (self.disk.clone(), self.active_file(), self.active.size);
         let (base_offset, path) = (self.active.base_offset, self.active_path());
         async move {
-            let cut = async { disk.set_length(&file.open().await?, size).await.map_err(LogError::io_at(&path)) };
+            let cut = async {
+                let file = file.open().await?;
+                disk.set_length(&file, size).await.map_err(LogError::io_at(&path))?;
+                disk.sync(&file).await.map_err(LogError::io_at(&path))
+            };
             Repaired { base_offset, result: cut.await }
         }
     }
@@ -527,6 +536,7 @@ impl<D: Disk> Log<D> {
     /// Lifts the fence, or leaves it if the cut failed.
     pub fn finish_repair(&mut self, repaired: Repaired) -> Result<(), LogError> {
         assert_eq!(repaired.base_offset, self.active.base_offset, "a fenced log does not roll");
+        self.run.flush_failed |= repaired.result.is_err();
         repaired.result?;
         // The cut gave the blocks back that were reserved behind it.
         self.active.preallocated_end = self.active.size;

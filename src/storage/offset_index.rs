@@ -106,6 +106,10 @@ impl OffsetIndex {
         self.forgotten == 0 || self.entries.front().is_some_and(|first| i64::from(first.relative_offset) <= target)
     }
 
+    pub fn has_forgotten(&self) -> bool {
+        self.forgotten > 0
+    }
+
     /// Drops the oldest entries that the file holds; the newest `kept` of all stay, at least one.
     pub fn forget_written(&mut self, kept: usize) {
         let count = self.entries.len().saturating_sub(kept.max(1)).min(self.written - self.forgotten);

@@ -204,12 +204,13 @@ impl<D: Disk> Recovery<D> {
 
     /// The last segment, after a clean stop.
     async fn load_last(&mut self, base_offset: Offset) -> Result<ActiveSegment<D::File>, LogError> {
-        let active = match self.load_clean(base_offset).await? {
-            Some(active) => active,
-            None => self.check_durable(base_offset).await?,
-        };
-        self.must_reach_recovery_point(&active)?;
-        Ok(active)
+        match self.load_clean(base_offset).await? {
+            Some(active) => {
+                self.must_go_on(&active, None)?;
+                Ok(active)
+            }
+            None => self.check_durable(base_offset).await,
+        }
     }
 
     async fn has_sound_transaction_index(&self, base_offset: Offset) -> Result<bool, LogError> {
@@ -247,10 +248,9 @@ impl<D: Disk> Recovery<D> {
             let Checked { active, is_torn } =
                 self.check(base_offset, next_base, std::mem::take(&mut start), Some(&mut replay)).await?;
             let next_base = match next_base {
-                Some(next_base) if !is_torn && self.is_joined(&active, next_base)? => next_base,
+                Some(next_base) if !is_torn && self.is_joined(&active, next_base) => next_base,
                 _ => {
                     self.set_aside_segments_behind(base_offset).await?;
-                    self.must_reach_recovery_point(&active)?;
                     return Ok((active, Some(replay)));
                 }
             };
@@ -301,22 +301,27 @@ impl<D: Disk> Recovery<D> {
     }
 
     /// Whether the next segment goes on where this one ends. A compacted log may miss offsets in between.
-    fn is_joined(&self, active: &ActiveSegment<D::File>, next_base: Offset) -> Result<bool, LogError> {
+    fn is_joined(&self, active: &ActiveSegment<D::File>, next_base: Offset) -> bool {
         let end = end_offset(active);
-        if end == next_base || (end < next_base && self.config.compacted) {
-            return Ok(true);
+        let is_joined = end == next_base || (end < next_base && self.config.compacted);
+        if !is_joined {
+            let path = self.directory.path_of(active.base_offset, LOG);
+            tracing::warn!(file = %path.display(), end, next_base, "the next segment does not go on where this one ends");
         }
-        let path = self.directory.path_of(active.base_offset, LOG);
-        let reason = "the next segment does not go on where this one ends";
-        self.must_be_lost_in_a_crash(&path, active.size, end, reason)?;
-        tracing::warn!(file = %path.display(), end, next_base, reason);
-        Ok(false)
+        is_joined
     }
 
-    fn must_reach_recovery_point(&self, active: &ActiveSegment<D::File>) -> Result<(), LogError> {
-        let path = self.directory.path_of(active.base_offset, LOG);
+    /// Refuses a segment whose batches are whole, but which misses durable ones at its end.
+    fn must_go_on(&self, active: &ActiveSegment<D::File>, next_base: Option<Offset>) -> Result<(), LogError> {
         let (end, recovery_point) = (end_offset(active), self.last_stop.recovery_point);
-        self.refuse_damage(&path, active.size, end, recovery_point, "the log ends")
+        let durable_end = match next_base {
+            None => recovery_point,
+            // The segment that holds the recovery point: those before it are believed.
+            Some(next_base) if next_base > recovery_point && !self.config.compacted => recovery_point,
+            Some(_) => return Ok(()),
+        };
+        let path = self.directory.path_of(active.base_offset, LOG);
+        self.refuse_damage(&path, active.size, end, durable_end, "the segment ends")
     }
 
     fn must_be_empty(&self) -> Result<(), LogError> {
@@ -486,7 +491,7 @@ impl<D: Disk> Recovery<D> {
             epochs: self.epochs,
             last_snapshot,
             transaction_indexes,
-            run: Run::new(self.changed, self.wall),
+            run: Run::new(self.changed || self.last_stop.unclean, self.wall),
         })
     }
 

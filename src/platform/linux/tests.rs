@@ -211,6 +211,85 @@ fn a_cut_fence_closes_the_sender_before_it_sends_other_bytes_than_it_promised() 
     });
 }
 
+/// A log of one large segment is cut while its bytes are on their way to a peer that does not read: what arrives are the
+/// bytes that were promised, as far as they were sent before the cut, and then the end of the connection.
+#[test]
+fn a_log_truncated_under_a_sender_ends_the_connection_and_no_byte_that_arrived_was_another() {
+    use crate::base::ids::{TopicId, TopicPartition};
+    use crate::record::batch::{BatchBuilder, BatchHeader};
+    use crate::record::compression::Codec;
+    use crate::storage::log::{LastStop, Log, LogConfig, OpenLog, Read as Found, Staged};
+    use crate::storage::open_files::OpenFiles;
+
+    const BATCHES: i64 = 64;
+    let directory = tempfile::tempdir().expect("directory");
+    let log_dir = directory.path().to_owned();
+    on_a_shard(directory.path(), |platform| async move {
+        let opened = Log::open(OpenLog {
+            disk: platform.disk().clone(),
+            log_dir: log_dir.clone(),
+            topic_partition: TopicPartition { topic: "t".into(), partition: 0 },
+            topic_id: TopicId([1; 16]),
+            config: LogConfig::default(),
+            last_stop: LastStop::default(),
+            wall: 0,
+            open_files: OpenFiles::new(4),
+            progress: Arc::default(),
+        });
+        let mut log = opened.await.expect("opened");
+        for at in 0..BATCHES {
+            let mut builder = BatchBuilder::new(Codec::None);
+            builder.push(at, None, Some(&pattern(256 << 10)), &[]);
+            let batch = builder.build();
+            let header = BatchHeader::parse(&batch).expect("header");
+            assert!(matches!(log.stage(batch, &header, 0, 0), Staged::Written { .. }));
+            let write = log.take_write().expect("staged");
+            let written = platform.disk().append(&write.file, write.position, write.data).await;
+            log.finish_write(written).expect("written");
+        }
+        let bytes = std::fs::read(log_dir.join("t-0/00000000000000000000.log")).expect("read");
+        let Found::Range { mut range, .. } = log.read(0, u64::MAX, BATCHES) else { panic!("no range") };
+        let (socket, mut peer) = connect(&platform);
+        let failed = Rc::new(Cell::new(false));
+        let (seen, first_sent) = (Rc::clone(&failed), Rc::new(Cell::new(0)));
+        let sent = Rc::clone(&first_sent);
+        platform.tasks().spawn(async move {
+            let whole = range.length;
+            loop {
+                match socket.send_range(&mut range, 64 << 10, true).await {
+                    Ok(()) => sent.set(whole - range.length),
+                    Err(error) => {
+                        assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+                        seen.set(true);
+                        return;
+                    }
+                }
+            }
+        });
+        // As much as the sockets take; then the sender waits for the peer.
+        let mut before = u64::MAX;
+        while first_sent.get() != before {
+            before = first_sent.get();
+            for _ in 0..1000 {
+                crate::executor::yield_now().await;
+            }
+        }
+        assert!(before < bytes.len() as u64, "the peer does not read yet");
+        let log = log.truncate_to(BATCHES - 1, 0).await.expect("truncated");
+        assert_eq!(log.log_end_offset(), BATCHES - 1);
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all)
+        });
+        while !failed.get() {
+            crate::executor::yield_now().await;
+        }
+        let all = reader.join().expect("joined").expect("read");
+        assert!(all.len() < bytes.len() && all[..] == bytes[..all.len()]);
+        log.close().await.expect("closed");
+    });
+}
+
 #[test]
 fn a_dropped_receive_leaves_the_ring_usable_and_its_end_in_order() {
     let directory = tempfile::tempdir().expect("directory");

@@ -49,9 +49,13 @@ pub enum Read<F> {
 #[derive(Debug)]
 pub struct LoadedSegment<D: Disk> {
     base_offset: Offset,
-    /// Opened for appends too.
-    is_active: bool,
-    result: Result<ClosedFiles<D::File>, LogError>,
+    result: Result<LoadedFiles<D::File>, LogError>,
+}
+
+#[derive(Debug)]
+enum LoadedFiles<F> {
+    Active(ActiveFiles<F>),
+    Closed(ClosedFiles<F>),
 }
 
 /// Where in one segment an offset is.
@@ -276,6 +280,7 @@ impl<D: Disk> Log<D> {
         let index_path = segment_path(&self.directory, base_offset, OFFSET_INDEX);
         let disk = self.disk.clone();
         let is_active = base_offset == self.active.base_offset;
+        let needs_index = !is_active || self.active.offset_index.has_forgotten();
         async move {
             let mode = if is_active { OpenMode::ReadWrite } else { OpenMode::Read };
             let opened = async {
@@ -284,11 +289,17 @@ impl<D: Disk> Log<D> {
                 }
                 let log = disk.open(&log_path, mode).await;
                 let (log, _) = log.map_err(LogError::io_at(&log_path))?;
-                let index = disk.open(&index_path, mode).await;
+                if !needs_index {
+                    return Ok(LoadedFiles::Active(ActiveFiles { log, offset_index: None }));
+                }
+                let index = disk.open(&index_path, OpenMode::Read).await;
                 let (offset_index, offset_index_bytes) = index.map_err(LogError::io_at(&index_path))?;
-                Ok(ClosedFiles { log, offset_index, offset_index_bytes })
+                Ok(match is_active {
+                    true => LoadedFiles::Active(ActiveFiles { log, offset_index: Some(offset_index) }),
+                    false => LoadedFiles::Closed(ClosedFiles { log, offset_index, offset_index_bytes }),
+                })
             };
-            LoadedSegment { base_offset, is_active, result: opened.await }
+            LoadedSegment { base_offset, result: opened.await }
         }
     }
 
@@ -299,17 +310,22 @@ impl<D: Disk> Log<D> {
 
     /// Keeps the files open for a while.
     pub fn finish_load_segment(&mut self, loaded: LoadedSegment<D>) -> Result<(), LogError> {
-        let LoadedSegment { base_offset, is_active, result } = loaded;
-        let files = result?;
-        if is_active && base_offset == self.active.base_offset {
-            // Another reader may have been faster, and bytes appended through its handle are to be flushed.
-            let log = self.active.file().unwrap_or(files.log);
-            self.active.files.put(ActiveFiles { log, offset_index: Some(files.offset_index) });
-            return Ok(());
-        }
-        if let Some(segment) = self.closed.get_mut(&base_offset) {
-            self.run.doubted.get_mut().remove(&base_offset);
-            segment.files.get_or_insert_with(|| self.open_files.slot()).put(files);
+        let LoadedSegment { base_offset, result } = loaded;
+        match result? {
+            LoadedFiles::Active(ActiveFiles { log, offset_index }) if base_offset == self.active.base_offset => {
+                // Another reader may have been faster, and bytes appended through its handle are to be flushed.
+                let open = self.active.files.get();
+                let offset_index = offset_index.or_else(|| open.as_ref()?.offset_index.clone());
+                self.active.files.put(ActiveFiles { log: open.map_or(log, |open| open.log), offset_index });
+            }
+            // A roll came between.
+            LoadedFiles::Active(_) => {}
+            LoadedFiles::Closed(files) => {
+                if let Some(segment) = self.closed.get_mut(&base_offset) {
+                    self.run.doubted.get_mut().remove(&base_offset);
+                    segment.files.get_or_insert_with(|| self.open_files.slot()).put(files);
+                }
+            }
         }
         Ok(())
     }

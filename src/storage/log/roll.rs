@@ -31,7 +31,8 @@ pub struct Rolled<D: Disk> {
 
 #[derive(Debug)]
 struct RolledFiles<D: Disk> {
-    /// The old segment's: offset index and time index.
+    /// The old segment's: log, offset index and time index.
+    old_log: Arc<D::File>,
     indexes: [Arc<D::File>; 2],
     snapshot: Option<Arc<D::File>>,
     log: Arc<D::File>,
@@ -45,6 +46,8 @@ pub struct Flushed {
     appended_bytes: u64,
     closed: Vec<Offset>,
     snapshot: Option<Offset>,
+    /// Whether a sync was reached: an error is final from there on.
+    began: bool,
     result: Result<(), LogError>,
 }
 
@@ -172,8 +175,9 @@ impl<D: Disk> Log<D> {
         let base_offset = self.log_end_offset;
         let (disk, directory) = (self.disk.clone(), self.directory.clone());
         let (indexes, give_back) = (self.index_write(true), self.give_back_blocks());
-        let snapshot = self.snapshot_write();
-        // The recovery point may stand here already, and recovery looks at nothing before it.
+        let (old_log, snapshot) = (self.active_file(), self.snapshot_write());
+        // The recovery point may stand here already: the segment that ends there is not checked after a crash, once another
+        // one begins there.
         let is_passed = self.flushed_offset == base_offset;
         async move {
             let files = async {
@@ -190,8 +194,9 @@ impl<D: Disk> Log<D> {
                     Some(write) => Some(write.run(&disk, &directory).await?.1),
                     None => None,
                 };
+                let old_log = old_log.open().await?;
                 let log = open_empty(&disk, &segment_path(&directory, base_offset, LOG)).await?;
-                Ok(RolledFiles { indexes, snapshot, log })
+                Ok(RolledFiles { old_log, indexes, snapshot, log })
             };
             Rolled { base_offset, now, result: files.await }
         }
@@ -205,7 +210,7 @@ impl<D: Disk> Log<D> {
         assert!(self.run.rolling && rolled.base_offset == self.log_end_offset, "nothing was appended meanwhile");
         self.run.rolling = false;
         self.run.touched = true;
-        let RolledFiles { indexes, snapshot, log } = rolled.result?;
+        let RolledFiles { old_log, indexes, snapshot, log } = rolled.result?;
         if snapshot.is_some() {
             self.last_snapshot = Some(rolled.base_offset);
         }
@@ -216,13 +221,10 @@ impl<D: Disk> Log<D> {
         let mut closed = ClosedSegment::new(old.base_offset, old.size);
         closed.fence = old.fence.clone();
         closed.latest_timestamp.set(Some(old.latest.map_or(-1, |latest| latest.timestamp)));
-        let [offset_index, _] = &indexes;
-        if let Some(log) = old.file() {
-            let (offset_index, offset_index_bytes) = (offset_index.clone(), old.offset_index.bytes());
-            closed.unsynced.push(log.clone());
-            closed.files = Some(self.open_files.filled(ClosedFiles { log, offset_index, offset_index_bytes }));
-        }
-        closed.unsynced.extend(indexes);
+        let [offset_index, time_index] = indexes;
+        closed.unsynced = vec![old_log.clone(), offset_index.clone(), time_index];
+        let offset_index_bytes = old.offset_index.bytes();
+        closed.files = Some(self.open_files.filled(ClosedFiles { log: old_log, offset_index, offset_index_bytes }));
         closed.unsynced.extend(snapshot);
         self.closed.insert(old.base_offset, closed);
         Ok(())
@@ -263,8 +265,10 @@ impl<D: Disk> Log<D> {
         let active = (self.flushed_offset < self.log_end_offset).then(|| self.active_file());
         let (disk, directory, end_offset) = (self.disk.clone(), self.directory.clone(), self.log_end_offset);
         let (appended_bytes, snapshot) = (self.run.appended_bytes, self.snapshot_due());
+        // A segment that follows a rolled one has a name that is not durable yet.
+        let has_new_name = !closed.is_empty() || self.run.names_unsynced;
         async move {
-            let mut written = None;
+            let (mut written, mut began) = (None, false);
             let synced = async {
                 if let Some(snapshot) = snapshot {
                     written = Some(snapshot.run(&disk, &directory).await?.0);
@@ -273,24 +277,28 @@ impl<D: Disk> Log<D> {
                     let path = active.path.clone();
                     files.push((active.open().await?, path));
                 }
+                began = true;
                 for (file, path) in files {
                     disk.sync(&file).await.map_err(LogError::io_at(&path))?;
                 }
-                // A segment that follows a rolled one has a name that is not durable yet.
-                match closed.is_empty() {
-                    true => Ok(()),
-                    false => disk.sync_directory(&directory).await.map_err(LogError::io_at(&directory)),
+                match has_new_name {
+                    true => disk.sync_directory(&directory).await.map_err(LogError::io_at(&directory)),
+                    false => Ok(()),
                 }
             };
             let result = synced.await;
-            Flushed { end_offset, appended_bytes, closed, snapshot: written, result }
+            Flushed { end_offset, appended_bytes, closed, snapshot: written, began, result }
         }
     }
 
     /// # Errors
-    /// Final for the data: what could not be synced must not be acknowledged as durable, ever. The flushed offset stays.
+    /// Of a sync: final for the log. What could not be synced must not be acknowledged as durable, ever, and since its
+    /// pages count as clean now, no later sync tells. The flushed offset stays until recovery has read the files again.
     pub fn finish_flush(&mut self, flushed: Flushed) -> Result<(), LogError> {
+        self.run.flush_failed |= flushed.began && flushed.result.is_err();
         flushed.result?;
+        self.refuse_after_failed_flush()?;
+        self.run.names_unsynced = false;
         for base_offset in flushed.closed {
             if let Some(segment) = self.closed.get_mut(&base_offset) {
                 segment.unsynced = Vec::new();
@@ -306,8 +314,16 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// An orderly stop: everything durable, indexes trimmed, producer snapshot at the log end. [`Log::is_quiet`], and no
-    /// other future of this log may be outstanding. Resolves to the log end offset, which is the recovery point then.
+    fn refuse_after_failed_flush(&self) -> Result<(), LogError> {
+        match self.run.flush_failed {
+            true => Err(LogError::io_at(&self.directory)(io::Error::other("an earlier sync failed"))),
+            false => Ok(()),
+        }
+    }
+
+    /// An orderly stop: everything durable, indexes trimmed, producer snapshot at the log end. [`Log::is_quiet`], and
+    /// no other future of this log may be outstanding. Resolves to the log end offset, which is the recovery point
+    /// then.
     ///
     /// A fenced log may be closed: its file is cut back as a repair does.
     pub fn close(mut self) -> impl Future<Output = Result<Offset, LogError>> + use<D> + 'static {
@@ -315,6 +331,7 @@ impl<D: Disk> Log<D> {
         let end_offset = self.log_end_offset;
         self.active.force_time_entry();
         async move {
+            self.refuse_after_failed_flush()?;
             if !self.run.touched && !self.run.fenced {
                 return Ok(end_offset);
             }

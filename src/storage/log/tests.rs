@@ -741,3 +741,6 @@ fn a_producer_of_old_records_keeps_its_window_over_a_kill() {
     let mut log = open_today(&disk.restart());
     assert!(matches!(stage_today(&mut log), Staged::Duplicate { base_offset: 0, last_offset: 2, .. }));
 }
+
+mod recovery;
+mod truncation;

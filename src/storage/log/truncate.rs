@@ -51,11 +51,17 @@ struct Cut {
 }
 
 impl<D: Disk> Log<D> {
+    /// What the recovery point on the disk must not be above when the log is truncated to `offset`: the base offset of the
+    /// segment that is cut, since the batch where it is cut is not known yet.
+    pub fn recovery_point_before_truncation(&self, offset: Offset) -> Offset {
+        self.segment_of(offset).min(offset.max(0)).min(self.recovery_point())
+    }
+
     /// Takes back every batch that ends at or past `offset`: a batch that holds it goes as a whole, and the log ends
     /// before it. Nothing happens if the log ends at or before `offset`.
     ///
-    /// The recovery point on the disk is at or below `offset` (and, if `offset` is below the log start, at or below the
-    /// log start of now). Nothing is staged or in flight, and no other future of this log is outstanding.
+    /// The recovery point on the disk is at or below [`Log::recovery_point_before_truncation`]. Nothing is staged or in
+    /// flight, and no other future of this log is outstanding.
     ///
     /// # Errors
     /// The log is gone: open it anew.
@@ -103,7 +109,7 @@ impl<D: Disk> Log<D> {
 
     /// Takes back everything: the log starts and ends at `offset`.
     ///
-    /// The recovery point on the disk is at or below the log start of now. Nothing is staged or in flight, and no other
+    /// The recovery point on the disk is at or below the log start of now and `offset`. Nothing is staged or in flight, and no other
     /// future of this log is outstanding.
     ///
     /// # Errors

@@ -162,6 +162,9 @@ impl<D: Disk> Recovery<D> {
             self.directory.disk.set_length(&file, position).await.map_err(LogError::io_at(&log_path))?;
             self.directory.disk.sync(&file).await.map_err(LogError::io_at(&log_path))?;
         }
+        if stop.is_none() {
+            self.must_go_on(&active, next_base)?;
+        }
         self.changed = true;
         active.forget_appended();
         self.rewrite_indexes(&mut active).await?;

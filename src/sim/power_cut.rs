@@ -1,0 +1,468 @@
+//! The power goes after every change that a workload makes to its disk, in several ways, and what is left is opened.
+//!
+//! ```text
+//!  seed -> workload: append, flush, roll, checkpoint, epoch, stop, kill, power cut, delete (directory.rs drives them)
+//!            | every change of the disk
+//!            v
+//!          power cut, a few ways -> start on what is left -> held against what was appended (model.rs)
+//!                                     | in a share of the cases
+//!                                     v
+//!                                   append more -> stop, kill or power cut -> start -> held against it again
+//! ```
+//! Starts of the workload are watched like anything else, so recovery is cut too. A failure says seed, operation and
+//! way; `scripts/power-cuts` looks at more cut points than the tests do, or again at one seed.
+
+#![forbid(unsafe_code)]
+
+pub mod directory;
+pub mod model;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+
+use self::directory::{Directory, Outcome};
+use self::model::{BatchSizes, LogModel, Model, wanted};
+use super::disk::power_cut::{Dice, PowerCut};
+use super::disk::tests::run;
+use super::disk::{FakeDisk, Operation, Watch};
+use crate::base::ids::{Offset, TopicId, TopicPartition};
+use crate::storage::log::LogConfig;
+
+const LOGS: [(&str, i32); 3] = [("a", 0), ("a", 1), ("b", 0)];
+/// Steps of one seed's workload.
+const STEPS: usize = 80;
+/// Ways in which the power goes after one change.
+const WAYS_PER_CHANGE: usize = 2;
+/// What the tests look at, all together, unless `RINGLOG_POWER_CUTS` says otherwise.
+const CUT_POINTS: u64 = 20_000;
+/// The tests that share them.
+const SHARES: u64 = 4;
+/// Cut points within which a planted bug must show.
+const CUT_POINTS_TO_CATCH_MAX: u64 = 10_000;
+
+/// A bug to be caught: the driver does, or reports, one thing too early or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plant {
+    /// The recovery point is written down, and what it covers is flushed then.
+    CheckpointBeforeFlush,
+    /// The clean-shutdown marker is written, and the logs are closed then.
+    MarkerBeforeClose,
+    /// What a flush will make durable is reported as durable when it begins.
+    AcknowledgedBeforeSync,
+    /// The checkpoint goes on saying the recovery point of a log that was deleted, and one of its name is made anew.
+    RecoveryPointOutlivesItsLog,
+}
+
+/// What all batches and segments of a seed are like.
+struct Shape {
+    config: LogConfig,
+    sizes: BatchSizes,
+    /// Of one write.
+    batches_max: u64,
+    /// A log with more is deleted, so that checks stay short.
+    log_batches_max: usize,
+}
+
+impl Shape {
+    fn of(seed: u64) -> Shape {
+        let config = |segment_bytes, index_interval_bytes| LogConfig {
+            segment_bytes,
+            index_interval_bytes,
+            segment_index_bytes: 64 << 10,
+            ..LogConfig::default()
+        };
+        let sizes = |records_max, value_bytes_max| BatchSizes { records_max, value_bytes_max };
+        match seed % 32 {
+            // So many index entries that they are written in blocks between rolls.
+            31 => Shape { config: config(1 << 16, 0), sizes: sizes(1, 0), batches_max: 300, log_batches_max: 700 },
+            0 | 4 => {
+                Shape { config: config(16 << 10, 1024), sizes: sizes(4, 1000), batches_max: 5, log_batches_max: 60 }
+            }
+            _ => Shape { config: config(4096, 200), sizes: sizes(5, 150), batches_max: 5, log_batches_max: 60 },
+        }
+    }
+}
+
+/// A cut after which something was wrong.
+#[derive(Debug)]
+struct Violation {
+    seed: u64,
+    /// Counts the changes of the seed's workload, from 1.
+    change: u64,
+    operation: Option<Operation>,
+    /// `None`: the workload itself could not go on.
+    way: Option<PowerCut>,
+    what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Violation { seed, change, operation, way, what } = self;
+        let operation = operation.map_or("start", Operation::name);
+        writeln!(f, "seed {seed}, operation {change} ({operation}), {way:?}: {what}")?;
+        write!(f, "again: RINGLOG_SEED={seed} scripts/power-cuts {SHARES}")
+    }
+}
+
+/// What the workload tells the watch, and the watch the workload.
+struct Shared {
+    seed: u64,
+    config: LogConfig,
+    model: RefCell<Model>,
+    changes: Cell<u64>,
+    cut_points: Cell<u64>,
+    /// The first one.
+    violation: RefCell<Option<Violation>>,
+    /// For somebody who finds a panic.
+    looking_at: Cell<Option<(Operation, PowerCut)>>,
+}
+
+impl Shared {
+    /// Cuts the power after a change, and looks at what is left.
+    fn changed(&self, disk: &FakeDisk, operation: Operation) {
+        self.changes.set(self.changes.get() + 1);
+        let mut dice = Dice(self.seed.wrapping_mul(0x9e37_79b9).wrapping_add(self.changes.get()));
+        for _ in 0..WAYS_PER_CHANGE {
+            if self.violation.borrow().is_some() {
+                return;
+            }
+            let ways = PowerCut::ways(dice.next_u64());
+            let way = ways[dice.below(ways.len() as u64) as usize];
+            self.looking_at.set(Some((operation, way)));
+            let model = self.model.borrow().clone();
+            let left = disk.power_cut_by(way);
+            if let Err(what) = look(&left, &self.config, &model, &mut dice, true) {
+                self.found(what);
+            }
+            self.cut_points.set(self.cut_points.get() + 1);
+            self.looking_at.set(None);
+        }
+    }
+
+    fn found(&self, what: String) {
+        let (operation, way) = self.looking_at.get().unzip();
+        let (seed, change) = (self.seed, self.changes.get());
+        self.violation.borrow_mut().get_or_insert(Violation { seed, change, operation, way, what });
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (seed, change, looking_at) = (self.seed, self.changes.get(), self.looking_at.get());
+            eprintln!("panicked with seed {seed}, operation {change}, {looking_at:?}");
+        }
+    }
+}
+
+/// Starts on what is left of a disk, and holds it against what should be there. `goes_on`: in a share of the cases more
+/// is appended, the process ends, and the next one is looked at.
+fn look(disk: &FakeDisk, config: &LogConfig, model: &Model, dice: &mut Dice, goes_on: bool) -> Outcome<()> {
+    let mut directory = Directory::start(disk, config, wanted(model))?;
+    let mut left = Model::new();
+    for (tp, log) in model {
+        directory.assign_epoch(tp, log.leader_epoch)?;
+        let found = log.check(&mut directory, tp, dice).map_err(|wrong| format!("{tp}: {wrong}"))?;
+        left.insert(tp.clone(), found);
+    }
+    if !goes_on || dice.below(4) > 0 {
+        return Ok(());
+    }
+    let sizes = BatchSizes { records_max: 3, value_bytes_max: 700 };
+    for (tp, log) in &mut left {
+        directory.write(tp)?;
+        let (batches, epoch) = (log.new_batches(dice.below(4), sizes, dice), log.leader_epoch);
+        directory.append(tp, batches, epoch, |batch, base_offset| log.staged(batch, base_offset))?;
+        if dice.below(2) == 0 {
+            log.flushed(directory.flush(tp)?);
+        }
+    }
+    if dice.below(2) == 0 {
+        directory.write_checkpoints(&directory.checkpoints())?;
+    }
+    let end = dice.below(3);
+    let disk = match end {
+        0 => {
+            directory.stop()?;
+            disk.restart()
+        }
+        1 => disk.restart(),
+        _ => disk.power_cut(dice.next_u64()),
+    };
+    if end < 2 {
+        left.values_mut().for_each(|log| log.flushed(log.end_offset()));
+    }
+    look(&disk, config, &left, dice, false).map_err(|wrong| format!("after it went on and ended (way {end}): {wrong}"))
+}
+
+/// One seed's process, ended and started again and again.
+struct Workload {
+    shared: Rc<Shared>,
+    shape: Shape,
+    plant: Option<Plant>,
+    dice: Dice,
+    directory: Directory,
+    topics_made: u8,
+}
+
+/// Runs a seed to its end, or to the first violation.
+fn run_seed(seed: u64, plant: Option<Plant>) -> Rc<Shared> {
+    let shape = Shape::of(seed);
+    let shared = Rc::new(Shared {
+        seed,
+        config: shape.config.clone(),
+        model: RefCell::default(),
+        changes: Cell::new(0),
+        cut_points: Cell::new(0),
+        violation: RefCell::default(),
+        looking_at: Cell::default(),
+    });
+    let disk = FakeDisk::new().with_watch(watch(&shared));
+    let directory = Directory::start(&disk, &shape.config, []).expect("an empty disk");
+    let mut workload =
+        Workload { shared: Rc::clone(&shared), shape, plant, dice: Dice(seed), directory, topics_made: 0 };
+    for _ in 0..STEPS {
+        if let Err(what) = workload.step() {
+            shared.found(what);
+        }
+        if shared.violation.borrow().is_some() {
+            break;
+        }
+    }
+    shared
+}
+
+fn watch(shared: &Rc<Shared>) -> Watch {
+    let shared = Rc::clone(shared);
+    Rc::new(move |disk, operation| shared.changed(disk, operation))
+}
+
+impl Workload {
+    fn step(&mut self) -> Outcome<()> {
+        let (topic, partition) = LOGS[self.dice.below(LOGS.len() as u64) as usize];
+        let tp = TopicPartition { topic: topic.into(), partition };
+        let Some(batch_count) = self.shared.model.borrow().get(&tp).map(LogModel::batch_count) else {
+            return self.create(&tp);
+        };
+        if batch_count > self.shape.log_batches_max {
+            return self.delete(&tp);
+        }
+        match self.dice.below(100) {
+            0..=54 => self.append(&tp),
+            55..=69 => self.flush(&tp),
+            70..=75 => self.roll(&tp),
+            76..=83 => self.checkpoint(&tp),
+            84..=87 => self.new_reign(&tp),
+            88..=90 => self.stop(),
+            91..=93 => self.end_and_start(self.directory.disk().restart(), true),
+            94..=97 => {
+                let cut = self.directory.disk().power_cut(self.dice.next_u64());
+                self.end_and_start(cut, false)
+            }
+            _ => self.delete(&tp),
+        }
+    }
+
+    fn create(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        self.topics_made += 1;
+        let topic_id = TopicId([self.topics_made; 16]);
+        self.shared.model.borrow_mut().insert(tp.clone(), LogModel::new(topic_id));
+        self.directory.create(tp, topic_id)?;
+        self.directory.assign_epoch(tp, 0)
+    }
+
+    /// Tells the model of a log.
+    fn tell<T>(&self, tp: &TopicPartition, what: impl FnOnce(&mut LogModel) -> T) -> T {
+        what(self.shared.model.borrow_mut().get_mut(tp).expect("a log that is there"))
+    }
+
+    fn append(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        let (count, sizes) = (1 + self.dice.below(self.shape.batches_max), self.shape.sizes);
+        let log = self.shared.model.borrow()[tp].clone();
+        let batches = log.new_batches(count, sizes, &mut self.dice);
+        let shared = Rc::clone(&self.shared);
+        self.directory.append(tp, batches, log.leader_epoch, |batch, base_offset| {
+            shared.model.borrow_mut().get_mut(tp).expect("a log that is there").staged(batch, base_offset);
+        })
+    }
+
+    /// What may come between the halves of something longer.
+    fn meanwhile(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        match self.dice.below(4) {
+            0 => self.append(tp),
+            1 => self.roll(tp),
+            _ => Ok(()),
+        }
+    }
+
+    fn flush(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        let flush = self.directory.begin_flush(tp);
+        if self.plant == Some(Plant::AcknowledgedBeforeSync) {
+            self.tell(tp, |log| log.flushed(log.end_offset()));
+        }
+        self.meanwhile(tp)?;
+        let flushed = run(flush);
+        self.meanwhile(tp)?;
+        let flushed_offset = self.directory.finish_flush(tp, flushed)?;
+        self.tell(tp, |log| log.flushed(flushed_offset));
+        Ok(())
+    }
+
+    fn roll(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        // Only a segment that holds something is rolled; without a batch since the last roll there is none.
+        match self.directory.can_roll(tp) {
+            true => self.directory.roll(tp),
+            false => Ok(()),
+        }
+    }
+
+    fn checkpoint(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        let mut checkpoints = self.directory.checkpoints();
+        if self.plant == Some(Plant::CheckpointBeforeFlush) {
+            checkpoints.iter_mut().for_each(|checkpoint| checkpoint.recovery_point = checkpoint.high_watermark);
+        }
+        self.meanwhile(tp)?;
+        self.directory.write_checkpoints(&checkpoints)?;
+        if self.plant == Some(Plant::CheckpointBeforeFlush) {
+            let all: Vec<_> = self.shared.model.borrow().keys().cloned().collect();
+            all.iter().try_for_each(|tp| self.flush(tp))?;
+        }
+        Ok(())
+    }
+
+    fn new_reign(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        let epoch = self.tell(tp, |log| {
+            log.leader_epoch += 1;
+            log.leader_epoch
+        });
+        self.directory.assign_epoch(tp, epoch)
+    }
+
+    fn stop(&mut self) -> Outcome<()> {
+        let early = self.plant == Some(Plant::MarkerBeforeClose);
+        if early {
+            self.directory.write_clean_shutdown()?;
+        }
+        let shared = Rc::clone(&self.shared);
+        let checkpoints = self.directory.close_logs(|tp, end_offset: Offset| {
+            shared.model.borrow_mut().get_mut(tp).expect("a log that is there").flushed(end_offset);
+        })?;
+        self.directory.write_checkpoints(&checkpoints)?;
+        if !early {
+            self.directory.write_clean_shutdown()?;
+        }
+        self.end_and_start(self.directory.disk().restart(), true)
+    }
+
+    /// Starts on what the last process left; `keeps_all`: nothing that was written may be missing.
+    fn end_and_start(&mut self, disk: FakeDisk, keeps_all: bool) -> Outcome<()> {
+        let disk = disk.with_watch(watch(&self.shared));
+        let expected = self.shared.model.borrow().clone();
+        self.directory = Directory::start(&disk, &self.shape.config, wanted(&expected))?;
+        for (tp, log) in &expected {
+            let found = self.directory.log(tp);
+            let (end_offset, flushed_offset) = (found.log_end_offset(), found.flushed_offset());
+            if keeps_all && end_offset != log.end_offset() {
+                return Err(format!("{tp} ends at {end_offset}, written was {}", log.end_offset()));
+            }
+            let reigns = self.dice.below(2) as i32;
+            self.tell(tp, |log| {
+                log.cut_to(end_offset);
+                log.flushed(flushed_offset);
+                log.leader_epoch += reigns;
+            });
+        }
+        for tp in expected.keys() {
+            let epoch = self.tell(tp, |log| log.leader_epoch);
+            self.directory.assign_epoch(tp, epoch)?;
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        self.shared.model.borrow_mut().remove(tp);
+        self.directory.delete(tp)?;
+        match self.plant {
+            Some(Plant::RecoveryPointOutlivesItsLog) => Ok(()),
+            _ => self.directory.write_checkpoints(&self.directory.checkpoints()),
+        }
+    }
+}
+
+fn number_from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// Looks at this share of the cut points: every fourth seed.
+fn every_cut_of_share(share: u64) {
+    let wanted = number_from_environment("RINGLOG_POWER_CUTS").unwrap_or(CUT_POINTS).div_ceil(SHARES);
+    let first = number_from_environment("RINGLOG_SEED").unwrap_or(0) + share;
+    let (mut cut_points, mut changes, mut seeds) = (0, 0, 0);
+    while cut_points < wanted {
+        let shared = run_seed(first + seeds * SHARES, None);
+        if let Some(violation) = shared.violation.take() {
+            panic!("{violation}");
+        }
+        cut_points += shared.cut_points.get();
+        changes += shared.changes.get();
+        seeds += 1;
+    }
+    println!("{cut_points} cut points after {changes} changes of {seeds} workloads, from seed {first}");
+}
+
+#[test]
+fn whatever_a_power_cut_leaves_is_a_prefix_with_all_that_was_flushed_first_share() {
+    every_cut_of_share(0);
+}
+
+#[test]
+fn whatever_a_power_cut_leaves_is_a_prefix_with_all_that_was_flushed_second_share() {
+    every_cut_of_share(1);
+}
+
+#[test]
+fn whatever_a_power_cut_leaves_is_a_prefix_with_all_that_was_flushed_third_share() {
+    every_cut_of_share(2);
+}
+
+#[test]
+fn whatever_a_power_cut_leaves_is_a_prefix_with_all_that_was_flushed_fourth_share() {
+    every_cut_of_share(3);
+}
+
+#[track_caller]
+fn assert_caught(plant: Plant) {
+    let mut cut_points = 0;
+    for seed in 0.. {
+        let shared = run_seed(seed, Some(plant));
+        cut_points += shared.cut_points.get();
+        if let Some(violation) = shared.violation.take() {
+            assert!(violation.way.is_some(), "{plant:?} was not seen after a power cut: {violation}");
+            println!("{plant:?} after {cut_points} cut points: {violation}");
+            return;
+        }
+        assert!(cut_points < CUT_POINTS_TO_CATCH_MAX, "{plant:?} was not caught by {cut_points} cut points");
+    }
+}
+
+#[test]
+fn a_recovery_point_written_before_its_flush_is_caught() {
+    assert_caught(Plant::CheckpointBeforeFlush);
+}
+
+#[test]
+fn a_clean_shutdown_marker_written_before_the_logs_are_closed_is_caught() {
+    assert_caught(Plant::MarkerBeforeClose);
+}
+
+#[test]
+fn an_offset_acknowledged_before_its_sync_is_caught() {
+    assert_caught(Plant::AcknowledgedBeforeSync);
+}
+
+#[test]
+fn a_recovery_point_that_outlives_its_log_is_caught() {
+    assert_caught(Plant::RecoveryPointOutlivesItsLog);
+}

@@ -1,0 +1,294 @@
+//! A log directory driven as a broker drives it, without shards: the only place here that knows how a [`Log`] is used.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use crate::base::ids::{LeaderEpoch, Offset, TopicId, TopicPartition};
+use crate::base::time::WallMs;
+use crate::partition::partition::LogCheckpoint;
+use crate::platform::Disk;
+use crate::record::batch::BatchHeader;
+use crate::shard::checkpoints;
+use crate::sim::disk::tests::run;
+use crate::sim::disk::{FakeDisk, FakeFile};
+use crate::storage::log::{Flushed, LastStop, Log, LogConfig, LogWrite, OpenLog, Read, Staged};
+use crate::storage::log_dir::{self, LogDirScan};
+use crate::storage::open_files::OpenFiles;
+use crate::storage::segment::{LOG, parse_segment_name};
+
+pub const LOG_DIR: &str = "/data";
+/// Of all appends; records have timestamps near it.
+pub const NOW: WallMs = 1_700_000_000_000;
+const NO_BROKER_EPOCH: i64 = -1;
+/// Fewer than there are, so that files are closed and opened again.
+const SEGMENTS_OPEN_MAX: usize = 2;
+
+/// What went wrong, in words: an operation's error, or what a check saw.
+pub type Outcome<T> = Result<T, String>;
+
+fn said(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// The logs of one process in one directory.
+pub struct Directory {
+    disk: FakeDisk,
+    config: LogConfig,
+    open_files: Rc<OpenFiles>,
+    scan: LogDirScan,
+    logs: BTreeMap<TopicPartition, Log<FakeDisk>>,
+}
+
+impl Directory {
+    /// A process starts: the directory is scanned, what a deletion left is removed, and these logs are opened.
+    pub fn start(
+        disk: &FakeDisk,
+        config: &LogConfig,
+        logs: impl IntoIterator<Item = (TopicPartition, TopicId)>,
+    ) -> Outcome<Directory> {
+        let scan = run(log_dir::scan(disk, Path::new(LOG_DIR))).map_err(said)?;
+        for leftover in &scan.deleted {
+            run(disk.remove_directory(leftover)).map_err(said)?;
+        }
+        let mut directory = Directory {
+            disk: disk.clone(),
+            config: config.clone(),
+            open_files: OpenFiles::new(SEGMENTS_OPEN_MAX),
+            scan,
+            logs: BTreeMap::new(),
+        };
+        for (tp, topic_id) in logs {
+            let offset_of = |offsets: &BTreeMap<TopicPartition, Offset>| offsets.get(&tp).copied().unwrap_or(0);
+            let last_stop = LastStop {
+                unclean: !directory.scan.clean,
+                recovery_point: offset_of(&directory.scan.recovery_points),
+                log_start_offset: offset_of(&directory.scan.log_start_offsets),
+                ..LastStop::default()
+            };
+            directory.open(&tp, topic_id, last_stop).map_err(|error| format!("{tp} does not open: {error}"))?;
+        }
+        // A deletion that had not begun on disk when the process ended is begun again.
+        let stale: Vec<_> = directory.scan.partitions.drain(..).collect();
+        for tp in stale.iter().filter(|tp| !directory.logs.contains_key(tp)) {
+            run(disk.remove_directory(&partition_directory(tp))).map_err(said)?;
+            run(disk.sync_directory(Path::new(LOG_DIR))).map_err(said)?;
+        }
+        Ok(directory)
+    }
+
+    /// A partition of a new topic.
+    pub fn create(&mut self, tp: &TopicPartition, topic_id: TopicId) -> Outcome<()> {
+        self.open(tp, topic_id, LastStop::default())
+    }
+
+    fn open(&mut self, tp: &TopicPartition, topic_id: TopicId, last_stop: LastStop) -> Outcome<()> {
+        let opened = run(Log::open(OpenLog {
+            disk: self.disk.clone(),
+            log_dir: PathBuf::from(LOG_DIR),
+            topic_partition: tp.clone(),
+            topic_id,
+            config: self.config.clone(),
+            last_stop,
+            wall: NOW,
+            open_files: Rc::clone(&self.open_files),
+            progress: Arc::default(),
+        }));
+        self.logs.insert(tp.clone(), opened.map_err(said)?);
+        Ok(())
+    }
+
+    pub fn disk(&self) -> &FakeDisk {
+        &self.disk
+    }
+
+    pub fn log(&self, tp: &TopicPartition) -> &Log<FakeDisk> {
+        &self.logs[tp]
+    }
+
+    fn log_mut(&mut self, tp: &TopicPartition) -> &mut Log<FakeDisk> {
+        self.logs.get_mut(tp).expect("an open log")
+    }
+
+    /// What a batch is to the log; it waits to be written if it is accepted.
+    pub fn offer(&mut self, tp: &TopicPartition, batch: BytesMut, epoch: LeaderEpoch) -> Outcome<Staged> {
+        let header = BatchHeader::parse(&batch).expect("a batch");
+        Ok(match self.log_mut(tp).stage(batch, &header, epoch, NOW) {
+            Staged::NeedFile(batch) => {
+                let loaded = run(self.log(tp).load_active());
+                self.log_mut(tp).finish_load_segment(loaded).map_err(said)?;
+                self.log_mut(tp).stage(batch, &header, epoch, NOW)
+            }
+            staged => staged,
+        })
+    }
+
+    /// Appends batches as one write, unless a roll comes between; `staged` hears the base offset of each, before it is
+    /// written.
+    pub fn append(
+        &mut self,
+        tp: &TopicPartition,
+        batches: Vec<BytesMut>,
+        epoch: LeaderEpoch,
+        mut staged: impl FnMut(&[u8], Offset),
+    ) -> Outcome<()> {
+        for mut batch in batches {
+            let kept = batch.clone();
+            loop {
+                match self.offer(tp, batch, epoch)? {
+                    Staged::Written { base_offset, .. } => break staged(&kept, base_offset),
+                    Staged::WriteFull(again) => {
+                        self.write(tp)?;
+                        batch = again;
+                    }
+                    Staged::RollFirst(again) => {
+                        self.write(tp)?;
+                        self.roll(tp)?;
+                        batch = again;
+                    }
+                    other => return Err(format!("{tp}: a new batch came to {other:?}")),
+                }
+            }
+        }
+        self.write(tp)?;
+        self.upkeep(tp)
+    }
+
+    /// Writes what is staged.
+    pub fn write(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        let disk = self.disk.clone();
+        while let Some(LogWrite { file, position, data }) = self.log_mut(tp).take_write() {
+            let written = run(disk.append(&file, position, data));
+            self.log_mut(tp).finish_write(written).map_err(said)?;
+        }
+        Ok(())
+    }
+
+    /// After a failed write.
+    pub fn repair(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        let repaired = run(self.log(tp).repair());
+        self.log_mut(tp).finish_repair(repaired).map_err(said)
+    }
+
+    /// Whether the active segment holds something.
+    pub fn can_roll(&self, tp: &TopicPartition) -> bool {
+        let entries = run(self.disk.list(&partition_directory(tp))).unwrap_or_default();
+        let logs = entries.iter().filter_map(|entry| parse_segment_name(&entry.name)).filter(|(_, kind)| *kind == LOG);
+        logs.map(|(base_offset, _)| base_offset).max() < Some(self.log(tp).log_end_offset())
+    }
+
+    /// Ends the active segment, which holds something.
+    pub fn roll(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        let rolled = run(self.log_mut(tp).begin_roll(NOW));
+        self.log_mut(tp).finish_roll(rolled).map_err(said)
+    }
+
+    fn upkeep(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        match self.log_mut(tp).upkeep(NOW, true).map(run) {
+            Some(done) => self.log_mut(tp).finish_upkeep(done).map_err(said),
+            None => Ok(()),
+        }
+    }
+
+    /// A new leader's reign begins.
+    pub fn assign_epoch(&mut self, tp: &TopicPartition, epoch: LeaderEpoch) -> Outcome<()> {
+        self.log_mut(tp).assign_epoch(epoch).map_or(Ok(()), run).map_err(said)
+    }
+
+    /// Half a flush: its end offset is that of now, and its work is done when the future runs.
+    pub fn begin_flush(&mut self, tp: &TopicPartition) -> impl Future<Output = Flushed> + use<> {
+        self.log_mut(tp).flush()
+    }
+
+    /// The flushed offset then.
+    pub fn finish_flush(&mut self, tp: &TopicPartition, flushed: Flushed) -> Outcome<Offset> {
+        let log = self.log_mut(tp);
+        log.finish_flush(flushed).map_err(said)?;
+        Ok(log.flushed_offset())
+    }
+
+    pub fn flush(&mut self, tp: &TopicPartition) -> Outcome<Offset> {
+        let flushed = run(self.begin_flush(tp));
+        self.finish_flush(tp, flushed)
+    }
+
+    /// What the checkpoint files should say now.
+    pub fn checkpoints(&self) -> Vec<LogCheckpoint> {
+        let checkpoint = |(tp, log): (&TopicPartition, &Log<FakeDisk>)| LogCheckpoint {
+            topic_partition: tp.clone(),
+            log_dir: 0,
+            recovery_point: log.recovery_point(),
+            log_start_offset: log.log_start_offset(),
+            first_segment_offset: log.first_segment_offset(),
+            high_watermark: log.log_end_offset(),
+            flushed_bytes: log.flushed_bytes(),
+        };
+        self.logs.iter().map(checkpoint).collect()
+    }
+
+    pub fn write_checkpoints(&self, checkpoints: &[LogCheckpoint]) -> Outcome<()> {
+        run(checkpoints::write_all(&self.disk, Path::new(LOG_DIR), checkpoints)).map_err(said)
+    }
+
+    /// Closes every log; `closed` hears the log end of each. Gives what the checkpoint files should say.
+    pub fn close_logs(&mut self, mut closed: impl FnMut(&TopicPartition, Offset)) -> Outcome<Vec<LogCheckpoint>> {
+        let mut checkpoints = self.checkpoints();
+        for checkpoint in &mut checkpoints {
+            let tp = &checkpoint.topic_partition;
+            let log = self.logs.remove(tp).expect("an open log");
+            checkpoint.recovery_point = run(log.close()).map_err(said)?;
+            closed(tp, checkpoint.recovery_point);
+        }
+        Ok(checkpoints)
+    }
+
+    pub fn write_clean_shutdown(&self) -> Outcome<()> {
+        run(log_dir::write_clean_shutdown(&self.disk, Path::new(LOG_DIR), NO_BROKER_EPOCH)).map_err(said)
+    }
+
+    /// An orderly stop, whole.
+    pub fn stop(mut self) -> Outcome<()> {
+        let checkpoints = self.close_logs(|_, _| ())?;
+        self.write_checkpoints(&checkpoints)?;
+        self.write_clean_shutdown()
+    }
+
+    pub fn delete(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        let log = self.logs.remove(tp).expect("an open log");
+        run(log.delete()).map_err(said)
+    }
+
+    /// Reads as a fetch does: brings in what is missing, then reads again.
+    pub fn read(&mut self, tp: &TopicPartition, offset: Offset, bytes_max: u64) -> Outcome<Read<FakeFile>> {
+        let disk = self.disk.clone();
+        loop {
+            let log = self.log_mut(tp);
+            match log.read(offset, bytes_max, log.log_end_offset()) {
+                Read::NeedPages { file, position, length } => {
+                    run(disk.make_resident(&file, position, length)).map_err(said)?;
+                }
+                Read::NeedSegment { base_offset } => {
+                    let loaded = run(log.load_segment(base_offset));
+                    log.finish_load_segment(loaded).map_err(said)?;
+                }
+                done => return Ok(done),
+            }
+        }
+    }
+
+    /// Offset of the first record at or past this timestamp.
+    pub fn offset_of(&self, tp: &TopicPartition, timestamp: i64) -> Outcome<Option<Offset>> {
+        let log = self.log(tp);
+        let found = run(log.lookup_timestamp(timestamp, log.log_end_offset())).map_err(said)?;
+        Ok(found.map(|(offset, _)| offset))
+    }
+}
+
+pub fn partition_directory(tp: &TopicPartition) -> PathBuf {
+    Path::new(LOG_DIR).join(tp.to_string())
+}

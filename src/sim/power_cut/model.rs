@@ -1,0 +1,264 @@
+//! What a directory should hold: every batch in the order of appending, and what of it was reported as flushed.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::directory::{Directory, NOW, Outcome};
+use crate::base::ids::{LeaderEpoch, Offset, TopicId, TopicPartition};
+use crate::platform::FileRange;
+use crate::record::batch::{BatchBuilder, BatchHeader, stamp};
+use crate::record::compression::Codec;
+use crate::sim::disk::FakeFile;
+use crate::sim::disk::power_cut::Dice;
+use crate::storage::log::{Read, Staged};
+
+/// Idempotent producers of each log.
+const PRODUCERS: u64 = 3;
+/// Bytes that a reader asks for at once, besides one batch.
+const FETCH_BYTES: u64 = 3000;
+
+/// A batch as it stands in the log.
+pub struct Appended {
+    header: BatchHeader,
+    bytes: Vec<u8>,
+}
+
+/// How large batches are.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchSizes {
+    pub records_max: u64,
+    pub value_bytes_max: u64,
+}
+
+/// What one log should hold. Cloning is cheap.
+#[derive(Clone)]
+pub struct LogModel {
+    pub topic_id: TopicId,
+    pub leader_epoch: LeaderEpoch,
+    batches: Vec<Rc<Appended>>,
+    /// Everything below was reported as durable.
+    flushed_offset: Offset,
+}
+
+/// The logs that should be there.
+pub type Model = BTreeMap<TopicPartition, LogModel>;
+
+/// What [`Directory::start`] opens.
+pub fn wanted(model: &Model) -> impl Iterator<Item = (TopicPartition, TopicId)> + '_ {
+    model.iter().map(|(tp, log)| (tp.clone(), log.topic_id))
+}
+
+/// A batch of one producer, at this sequence.
+struct Sequenced {
+    producer_id: i64,
+    epoch: i16,
+    base_sequence: i32,
+}
+
+impl LogModel {
+    pub fn new(topic_id: TopicId) -> LogModel {
+        LogModel { topic_id, leader_epoch: 0, batches: Vec::new(), flushed_offset: 0 }
+    }
+
+    pub fn end_offset(&self) -> Offset {
+        self.batches.last().map_or(0, |batch| batch.header.last_offset() + 1)
+    }
+
+    pub fn batch_count(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// The batch that holds this offset, as it was appended.
+    pub fn batch_at(&self, offset: Offset) -> Option<&[u8]> {
+        let at = self.batches.partition_point(|batch| batch.header.last_offset() < offset);
+        self.batches.get(at).map(|batch| &batch.bytes[..])
+    }
+
+    /// Takes up a batch that was given this base offset.
+    pub fn staged(&mut self, batch: &[u8], base_offset: Offset) {
+        let mut bytes = batch.to_vec();
+        stamp(&mut bytes, base_offset, self.leader_epoch);
+        let header = BatchHeader::parse(&bytes).expect("a batch");
+        self.batches.push(Rc::new(Appended { header, bytes }));
+    }
+
+    /// Takes up that everything below was reported as durable.
+    pub fn flushed(&mut self, flushed_offset: Offset) {
+        self.flushed_offset = self.flushed_offset.max(flushed_offset);
+    }
+
+    /// So many batches at the log's next offsets, of producers with and without an id.
+    pub fn new_batches(&self, count: u64, sizes: BatchSizes, dice: &mut Dice) -> Vec<BytesMut> {
+        let mut ahead = self.clone();
+        (0..count)
+            .map(|_| {
+                let batch = ahead.new_batch(sizes, dice);
+                ahead.staged(&batch, ahead.end_offset());
+                batch
+            })
+            .collect()
+    }
+
+    fn new_batch(&self, sizes: BatchSizes, dice: &mut Dice) -> BytesMut {
+        let producer_id = dice.below(2 * PRODUCERS) as i64;
+        let mut builder = BatchBuilder::new(Codec::None);
+        if producer_id < PRODUCERS as i64 {
+            let next = self.next_of(producer_id);
+            // Now and then it was restarted, and has a new epoch.
+            builder = match dice.below(12) {
+                0 if next.base_sequence > 0 => builder.producer(producer_id, next.epoch + 1, 0),
+                _ => builder.producer(producer_id, next.epoch, next.base_sequence),
+            };
+        }
+        self.fill(builder, 1 + dice.below(sizes.records_max), sizes.value_bytes_max, dice)
+    }
+
+    /// Each record's timestamp tells its offset.
+    fn fill(&self, mut builder: BatchBuilder, count: u64, value_bytes_max: u64, dice: &mut Dice) -> BytesMut {
+        for at in 0..count {
+            let value = vec![dice.next_u64() as u8; dice.below(value_bytes_max + 1) as usize];
+            builder.push(NOW + self.end_offset() + at as i64, None, Some(&value), &[]);
+        }
+        builder.build()
+    }
+
+    fn last_of(&self, producer_id: i64) -> Option<&Appended> {
+        self.batches.iter().rev().find(|batch| batch.header.producer_id == producer_id).map(Rc::as_ref)
+    }
+
+    fn next_of(&self, producer_id: i64) -> Sequenced {
+        match self.last_of(producer_id).map(|last| last.header) {
+            Some(last) => {
+                Sequenced { producer_id, epoch: last.producer_epoch, base_sequence: last.last_sequence() + 1 }
+            }
+            None => Sequenced { producer_id, epoch: 0, base_sequence: 0 },
+        }
+    }
+
+    /// Forgets what a power cut took, once [`LogModel::check`] has found nothing wrong with `end_offset`.
+    pub fn cut_to(&mut self, end_offset: Offset) {
+        self.batches.retain(|batch| batch.header.base_offset < end_offset);
+    }
+
+    /// Holds the log that was opened on what is left against this: a prefix of what was appended is there, with all
+    /// that was flushed. Gives what is there, and the batches behind it that were staged to see whether they are
+    /// accepted.
+    pub fn check(&self, directory: &mut Directory, tp: &TopicPartition, dice: &mut Dice) -> Outcome<LogModel> {
+        let log = directory.log(tp);
+        let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        let (flushed, recovery_point) = (log.flushed_offset(), log.recovery_point());
+        if start != 0 || end > self.end_offset() {
+            return Err(format!("it goes from {start} to {end}, appended was 0 to {}", self.end_offset()));
+        }
+        if end < self.flushed_offset {
+            return Err(format!("it ends at {end}, flushed was {}", self.flushed_offset));
+        }
+        if recovery_point > flushed || flushed > end {
+            return Err(format!("recovery point {recovery_point}, flushed offset {flushed}, log end {end}"));
+        }
+        let mut left = self.clone();
+        left.cut_to(end);
+        if left.end_offset() != end {
+            return Err(format!("it ends at {end}, within a batch"));
+        }
+        for (at, batch) in left.batches.iter().enumerate() {
+            check_batch(directory, tp, &left.batches[at..]).map_err(|wrong| {
+                format!("batch {}..={}: {wrong}", batch.header.base_offset, batch.header.last_offset())
+            })?;
+            let (expected, found) = (batch.header.leader_epoch, directory.log(tp).epoch_at(batch.header.base_offset));
+            if found != Some(expected) {
+                return Err(format!(
+                    "offset {} is of leader epoch {expected}, not {found:?}",
+                    batch.header.base_offset
+                ));
+            }
+        }
+        if end > 0 {
+            let offset = dice.below(end as u64) as Offset;
+            let found = directory.offset_of(tp, NOW + offset)?;
+            if found != Some(offset) {
+                return Err(format!("the record of offset {offset} is found by its timestamp at {found:?}"));
+            }
+        }
+        left.check_producers(directory, tp)?;
+        Ok(left)
+    }
+
+    /// The next sequence of every producer is accepted, its last batch is a duplicate, and a gap is refused.
+    fn check_producers(&mut self, directory: &mut Directory, tp: &TopicPartition) -> Outcome<()> {
+        for producer_id in 0..PRODUCERS as i64 {
+            if let Some(Appended { header, bytes }) = self.last_of(producer_id) {
+                match directory.offer(tp, BytesMut::from(&bytes[..]), self.leader_epoch)? {
+                    Staged::Duplicate { base_offset, last_offset, .. }
+                        if (base_offset, last_offset) == (header.base_offset, header.last_offset()) => {}
+                    other => return Err(format!("the last batch of producer {producer_id} came to {other:?}")),
+                }
+                let mut gap = self.next_of(producer_id);
+                gap.base_sequence += 1;
+                match directory.offer(tp, self.small(&gap), self.leader_epoch)? {
+                    Staged::Refused(_) => {}
+                    other => return Err(format!("a gap of producer {producer_id} came to {other:?}")),
+                }
+            }
+        }
+        // Last, since these are staged; nobody takes the write.
+        for producer_id in 0..PRODUCERS as i64 {
+            let batch = self.small(&self.next_of(producer_id));
+            match directory.offer(tp, batch.clone(), self.leader_epoch)? {
+                Staged::Written { base_offset, .. } => self.staged(&batch, base_offset),
+                Staged::RollFirst(_) => {}
+                other => return Err(format!("the next batch of producer {producer_id} came to {other:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn small(&self, at: &Sequenced) -> BytesMut {
+        let builder = BatchBuilder::new(Codec::None).producer(at.producer_id, at.epoch, at.base_sequence);
+        self.fill(builder, 1, 0, &mut Dice(0))
+    }
+}
+
+/// Every offset of the first batch is found, and a longer read from it gives what was appended, byte for byte.
+fn check_batch(directory: &mut Directory, tp: &TopicPartition, batches: &[Rc<Appended>]) -> Outcome<()> {
+    let Appended { header, bytes } = &*batches[0];
+    for offset in header.base_offset..=header.last_offset() {
+        let (range, base_offset, first_batch_bytes) = range_at(directory, tp, offset, 1)?;
+        if base_offset != header.base_offset || first_batch_bytes != bytes.len() as u64 {
+            return Err(format!("offset {offset} leads to {first_batch_bytes} bytes at {base_offset}"));
+        }
+        if range.file.bytes_at(range.position, first_batch_bytes) != *bytes {
+            return Err(format!("other bytes are served from offset {offset}"));
+        }
+    }
+    let (range, ..) = range_at(directory, tp, header.base_offset, FETCH_BYTES)?;
+    let served = range.file.bytes_at(range.position, range.length);
+    let mut rest = &served[..];
+    for batch in batches {
+        let same = rest.len().min(batch.bytes.len());
+        if rest[..same] != batch.bytes[..same] {
+            return Err(format!("a read across batches differs in the one at {}", batch.header.base_offset));
+        }
+        rest = &rest[same..];
+    }
+    match rest.is_empty() {
+        true => Ok(()),
+        false => Err("a read goes on past the log end".into()),
+    }
+}
+
+fn range_at(
+    directory: &mut Directory,
+    tp: &TopicPartition,
+    offset: Offset,
+    bytes_max: u64,
+) -> Outcome<(FileRange<FakeFile>, Offset, u64)> {
+    match directory.read(tp, offset, bytes_max)? {
+        Read::Range { range, base_offset, first_batch_bytes, .. } => Ok((range, base_offset, first_batch_bytes)),
+        other => Err(format!("offset {offset} is not there: {other:?}")),
+    }
+}
