@@ -1,17 +1,21 @@
 //! Start order and stop order of the whole process.
 //!
-//! Start: probe the kernel; lock and scan the data directory; bind the listener; start the shards; start the metadata
-//! thread, which makes every shard open its logs; and only when all of them show the first image, accept connections.
+//! Start: probe the kernel; lock the log directories; open the admin port; bind the listener; scan the directories; start
+//! the shards; start the metadata thread, which makes every shard open its logs; and only when all of them show the
+//! first image, accept connections.
 //! Stop: shards refuse requests and close their logs; the metadata thread ends; checkpoints are written, and last the
 //! clean-shutdown marker, so that whatever stops in between is an unclean stop.
 
 #![forbid(unsafe_code)]
 
-use std::fs::File;
+mod directories;
+mod import;
+mod status;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,9 +29,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::admin::{Admin, Source};
 use crate::base::ids::ShardId;
 use crate::cli::banner;
-use crate::config::{Config, Endpoint};
+use crate::config::{AdminListen, Config, Endpoint};
+use crate::controller::import::ImportError;
 use crate::controller::node::{MetadataNode, NodeSettings, StartError as NodeError};
 use crate::executor::Executor;
 use crate::metadata::embedded::{EmbeddedTree, FILE_NAME as TREE_FILE, OpenError};
@@ -35,23 +41,23 @@ use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread::{self as metadata_thread, Inbox, MetadataHandle};
 use crate::metrics::{RecoveryProgress, ShardCounters};
 use crate::net::listener::Listener;
-use crate::platform::linux::{DiskLimits, LinuxPlatform, LinuxSocket};
-use crate::platform::{Clock, Disk, Platform, Random, Tasks};
-use crate::shard::checkpoints;
+use crate::platform::linux::{Directory, DiskLimits, KERNEL_WORKERS_PER_DIRECTORY, LinuxPlatform, LinuxSocket};
+use crate::platform::{Clock, Platform, Random, Tasks};
 use crate::shard::mailbox::{CREDITS_DEFAULT, Mailboxes};
 use crate::shard::message::Message;
-use crate::shard::metadata_inputs::LastStops;
+use crate::shard::metadata_inputs::{FoundTwice, LastStops};
 use crate::shard::run;
 use crate::shard::shard::{ClosedShard, Shard, ShardLimits, ShardParts};
-
-use crate::storage::log_dir::{self, LogDirError, LogDirScan, MetaProperties};
+use crate::storage::log::LogError;
+use crate::storage::log_dir::LogDirError;
 use crate::sys;
 use crate::uring::doorbell::EventDoorbell;
 use crate::uring::probe::{self, Refused};
 use crate::uring::{self};
-use crate::worker::{Helper, WorkPool};
+use crate::worker::WorkPool;
 
-const LOCK_FILE: &str = ".lock";
+use directories::{Directories, file_system};
+use status::Status;
 
 /// Threads for CPU-heavy jobs.
 const WORK_THREADS: usize = 2;
@@ -66,9 +72,6 @@ const SHARD_INPUTS_MAX: usize = 1024;
 /// Submission entries of the ring that the start and the stop use for themselves.
 const START_RING_DEPTH: u32 = 64;
 
-/// What the clean-shutdown marker says where no ZooKeeper gives brokers epochs.
-const NO_BROKER_EPOCH: i64 = -1;
-
 /// How often the start says how far the recovery of the logs is; one that takes less says nothing.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -80,24 +83,37 @@ const EXIT_FORCED: i32 = 130;
 pub enum StartError {
     #[error(transparent)]
     Kernel(#[from] Refused),
-    #[error("the data directory {path} can't be used: {source}; choose another one with --data")]
+    #[error("the log directory {path} can't be used: {source}; mend it, or choose another one with --data or log.dirs")]
     Directory { path: PathBuf, source: io::Error },
     #[error(
-        "{0} is in use by another process (it holds .lock there); stop that one or choose another directory with --data"
+        "{0} is in use by another process (it holds .lock there); stop that one or choose another directory with --data or log.dirs"
     )]
     Locked(PathBuf),
     #[error(transparent)]
     LogDir(#[from] LogDirError),
+    #[error(transparent)]
+    FoundTwice(#[from] FoundTwice),
     #[error(
-        "{0} holds topics but no metadata of ringlog ({TREE_FILE}); importing a Kafka directory is not supported yet: choose an empty directory with --data"
+        "{0} is a Kafka broker's and has no metadata of ringlog ({TREE_FILE}); start once with --import to take its topics \
+         over, or choose an empty directory with --data"
     )]
     NoTree(PathBuf),
+    #[error("{0} has metadata of ringlog ({TREE_FILE}), so there is nothing to import; start without --import")]
+    TreeExists(PathBuf),
+    #[error("{0} holds nothing that a Kafka broker left; name Kafka's log.dirs with --data, or start without --import")]
+    NothingToImport(PathBuf),
+    #[error("{path} can't be imported: {error}")]
+    Import { path: PathBuf, error: ImportError },
+    #[error("the directory can't be imported: {0}")]
+    Unreadable(LogError),
     #[error(
         "meta.properties in {path} says {name}={found}, but this broker has {expected}; it belongs to another broker or cluster"
     )]
     WrongBroker { path: PathBuf, name: &'static str, found: String, expected: String },
     #[error("{0}; choose another address with --set listeners=PLAINTEXT://HOST:PORT")]
     Listen(io::Error),
+    #[error("the admin port can't listen on {address}: {source}; choose another one with --admin-listen")]
+    AdminListen { address: SocketAddr, source: io::Error },
     #[error("the metadata tree can't be opened: {0}")]
     Tree(#[from] OpenError),
     #[error("the metadata can't be taken over: {0}")]
@@ -124,7 +140,10 @@ pub fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    println!("{}", banner::text(&broker.config, &broker.advertised, &file_system(&broker.config.log_dir)));
+    println!("{}", broker.banner());
+    for log_dir in broker.directories.log_dirs.all().iter().filter(|log_dir| log_dir.is_offline()) {
+        println!("  OFFLINE     {}: standard error says why", log_dir.path.display());
+    }
     let offline: u64 = broker.counters.iter().map(|shard| shard.partitions_offline_now.get()).sum();
     if offline > 0 {
         println!("  OFFLINE     {offline} partitions, whose logs can't be opened: standard error says why");
@@ -171,10 +190,10 @@ pub struct Broker {
     shards: Vec<ShardHandle>,
     metadata: MetadataHandle,
     metadata_thread: JoinHandle<()>,
-    helper: Helper,
+    directories: Arc<Directories>,
     work: WorkPool,
-    /// Held for the broker's life.
-    _lock: File,
+    status: Arc<Status>,
+    admin: Option<Admin>,
 }
 
 struct ShardHandle {
@@ -185,10 +204,13 @@ struct ShardHandle {
 
 impl Broker {
     /// Starts, recovers, and returns when connections are accepted.
-    pub fn start(config: Config) -> Result<Broker, StartError> {
+    pub fn start(mut config: Config) -> Result<Broker, StartError> {
         probe::check()?;
         raise_file_limit();
-        let lock = lock_directory(&config.log_dir)?;
+        let directories = Arc::new(Directories::lock(&config)?);
+        let progress = Arc::new(RecoveryProgress::default());
+        let status = Status::new(Arc::clone(&directories.log_dirs), Arc::clone(&progress));
+        let admin = start_admin(&mut config, &status)?;
         let listener = Listener::bind(&config.listener.host, config.listener.port, config.socket_listen_backlog_size)
             .map_err(StartError::Listen)?;
         let address = listener.address;
@@ -196,48 +218,33 @@ impl Broker {
         if advertised.port == 0 {
             advertised.port = address.port();
         }
-        let (helper, _) = Helper::start("disk-0").map_err(StartError::Thread)?;
         let work = WorkPool::start(WORK_THREADS).map_err(StartError::Thread)?;
 
-        let log_dir = config.log_dir.clone();
-        let (scan, meta) = on_own_ring(&config.log_dir, &helper, &work, |platform| async move {
-            let scan = log_dir::scan(platform.disk(), &log_dir).await?;
-            let meta = log_dir::read_meta_properties(platform.disk(), &log_dir).await?;
-            for leftover in &scan.deleted {
-                if let Err(error) = platform.disk().remove_directory(leftover).await {
-                    tracing::warn!(directory = %leftover.display(), %error, "a deleted partition is still there");
-                }
-            }
-            Ok::<_, LogDirError>((scan, meta))
-        })??;
-        check_tree_exists(&config, &scan)?;
-        check_meta(&config.log_dir, meta.as_ref(), "broker.id", &config.broker_id.0.to_string(), |meta| {
-            meta.broker_id.map(|id| id.to_string())
-        })?;
+        let found = directories.scan(&progress, &work)?;
+        config.warnings.extend(import::settle_tree(&config, &directories, &found, &work)?);
+        directories.remove_deleted(&found, &work)?;
 
         let config = Arc::new(config);
-        let progress = Arc::new(RecoveryProgress::default());
         let (metadata, inbox) = metadata_thread::channel(config.shards);
         let starting = Starting {
             config: Arc::clone(&config),
-            helper: helper.clone(),
+            directories: Arc::clone(&directories),
             work: work.clone(),
             metadata: metadata.clone(),
             mailboxes: Mailboxes::new(config.shards, CREDITS_DEFAULT),
-            last_stops: Arc::new(LastStops {
-                unclean: !scan.clean,
-                recovery_points: scan.recovery_points,
-                log_start_offsets: scan.log_start_offsets,
-                progress: Arc::clone(&progress),
-            }),
+            last_stops: Arc::new(found.last_stops.clone()),
         };
         let (shards, shard_inputs, connections, counters) = start_shards(&starting)?;
-        let (metadata_thread, cluster_id) = start_metadata(&config, &advertised, inbox, shard_inputs, &progress)?;
-        check_meta(&config.log_dir, meta.as_ref(), "cluster.id", &cluster_id, |meta| meta.cluster_id.clone())?;
-        write_meta(&starting, meta, cluster_id)?;
+        status.set_shards(counters.clone());
+        let tree_path = directories.tree_path();
+        let (metadata_thread, cluster_id) =
+            start_metadata(&config, &advertised, tree_path, inbox, shard_inputs, &progress)?;
+        directories.check_meta(&found, "cluster.id", &cluster_id, |meta| meta.cluster_id.clone())?;
+        directories.write_meta(&found, &config, &cluster_id, &work)?;
 
         let targets = counters.iter().cloned().zip(connections.queues).collect();
         connections.listener.send((listener, targets)).map_err(|_| StartError::ShardEnded)?;
+        status.set_serving();
         Ok(Broker {
             config,
             advertised,
@@ -246,15 +253,26 @@ impl Broker {
             shards,
             metadata,
             metadata_thread,
-            helper,
+            directories,
             work,
-            _lock: lock,
+            status,
+            admin,
         })
     }
 
     /// Where it listens, with the port really bound.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the admin port listens, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    fn banner(&self) -> String {
+        let file_systems: Vec<_> = self.config.log_dirs.iter().map(|path| file_system(path)).collect();
+        banner::text(&self.config, &self.advertised, self.admin_address(), &file_systems)
     }
 
     /// By shard.
@@ -264,6 +282,7 @@ impl Broker {
 
     /// Stops in order. After an error the next start recovers.
     pub fn stop(self) -> Result<(), StartError> {
+        self.status.set_stopping();
         for shard in &self.shards {
             // Fails only when the shard has ended.
             let _ = shard.stop.send_blocking(());
@@ -275,79 +294,37 @@ impl Broker {
         }
         self.metadata.stop();
         self.metadata_thread.join().map_err(|_| StartError::ShardEnded)?;
-        let log_dir = self.config.log_dir.clone();
-        on_own_ring(&self.config.log_dir, &self.helper, &self.work, |platform| async move {
-            checkpoints::write(platform.disk(), &log_dir, &closed.checkpoints).await?;
-            if closed.unclean_count == 0 {
-                log_dir::write_clean_shutdown(platform.disk(), &log_dir, NO_BROKER_EPOCH).await?;
-            } else {
-                tracing::warn!(
-                    logs = closed.unclean_count,
-                    "the next start recovers: not all logs were closed in order"
-                );
-            }
-            Ok::<_, LogDirError>(())
-        })??;
-        Ok(())
-    }
-}
-
-/// Creates the directory if it is missing and takes its lock, as Kafka does (`LogManager.lockLogDirs`).
-fn lock_directory(log_dir: &Path) -> Result<File, StartError> {
-    let failed = |source| StartError::Directory { path: log_dir.to_owned(), source };
-    if log_dir.exists() && !log_dir.is_dir() {
-        return Err(failed(io::ErrorKind::NotADirectory.into()));
-    }
-    std::fs::create_dir_all(log_dir).map_err(failed)?;
-    let lock = File::options().create(true).append(true).open(log_dir.join(LOCK_FILE)).map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked(log_dir.to_owned())),
-        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-fn check_tree_exists(config: &Config, scan: &LogDirScan) -> Result<(), StartError> {
-    let there = config.log_dir.join(TREE_FILE).exists();
-    if there || scan.partitions.is_empty() { Ok(()) } else { Err(StartError::NoTree(config.log_dir.clone())) }
-}
-
-/// What `meta.properties` says must be what this broker is.
-fn check_meta(
-    log_dir: &Path,
-    meta: Option<&MetaProperties>,
-    name: &'static str,
-    expected: &str,
-    of: impl Fn(&MetaProperties) -> Option<String>,
-) -> Result<(), StartError> {
-    match meta.and_then(of) {
-        Some(found) if found != expected => {
-            Err(StartError::WrongBroker { path: log_dir.to_owned(), name, found, expected: expected.to_owned() })
+        let is_clean = closed.unclean_count == 0;
+        if !is_clean {
+            tracing::warn!(logs = closed.unclean_count, "the next start recovers: not all logs were closed in order");
         }
-        _ => Ok(()),
+        self.directories.mark_stopped(&closed.checkpoints, is_clean, &self.work)
     }
 }
 
-fn write_meta(starting: &Starting, meta: Option<MetaProperties>, cluster_id: String) -> Result<(), StartError> {
-    let wanted = MetaProperties {
-        broker_id: Some(starting.config.broker_id.0),
-        cluster_id: Some(cluster_id),
-        others: meta.as_ref().map(|meta| meta.others.clone()).unwrap_or_default(),
+/// Opens the admin port. One that nobody asked for does without its address if another process has it.
+fn start_admin(config: &mut Config, status: &Arc<Status>) -> Result<Option<Admin>, StartError> {
+    let (address, is_default) = match config.admin_listen {
+        AdminListen::Off => return Ok(None),
+        AdminListen::Default => (AdminListen::DEFAULT_ADDRESS, true),
+        AdminListen::At(address) => (address, false),
     };
-    if meta.as_ref() == Some(&wanted) {
-        return Ok(());
+    match Admin::start(address, Arc::clone(status) as Arc<dyn Source>) {
+        Ok(admin) => Ok(Some(admin)),
+        Err(error) if is_default => {
+            let note = format!(
+                "no admin port: {address} can't be listened on ({error}); name another one with --admin-listen, or none"
+            );
+            config.warnings.push(note);
+            Ok(None)
+        }
+        Err(source) => Err(StartError::AdminListen { address, source }),
     }
-    let log_dir = starting.config.log_dir.clone();
-    on_own_ring(&starting.config.log_dir, &starting.helper, &starting.work, |platform| async move {
-        log_dir::write_meta_properties(platform.disk(), &log_dir, &wanted).await
-    })??;
-    Ok(())
 }
 
 /// Runs one piece of asynchronous work on the calling thread, over a ring of its own.
 fn on_own_ring<T: 'static, F: Future<Output = T> + 'static>(
-    log_dir: &Path,
-    helper: &Helper,
+    directories: &[Arc<Directory>],
     work: &WorkPool,
     job: impl FnOnce(LinuxPlatform) -> F,
 ) -> Result<T, StartError> {
@@ -355,8 +332,8 @@ fn on_own_ring<T: 'static, F: Future<Output = T> + 'static>(
     let executor = Executor::new(doorbell.clone());
     let ring = uring::Ring::new(START_RING_DEPTH).map_err(probe::explain)?;
     let counters = Arc::new(ShardCounters::default());
-    let limits = DiskLimits::of(log_dir, 0, true);
-    let platform = LinuxPlatform::new(ring, executor.clone(), helper.clone(), work.clone(), limits, counters);
+    let limits = DiskLimits { cold_bytes_max: 0, cachestat: true };
+    let platform = LinuxPlatform::new(ring, executor.clone(), directories, work.clone(), limits, counters);
     let result = Rc::new(std::cell::RefCell::new(None));
     let (place, future) = (Rc::clone(&result), job(platform.clone()));
     executor.spawn(async move {
@@ -371,7 +348,7 @@ fn on_own_ring<T: 'static, F: Future<Output = T> + 'static>(
 /// What every shard is started with.
 struct Starting {
     config: Arc<Config>,
-    helper: Helper,
+    directories: Arc<Directories>,
     work: WorkPool,
     metadata: MetadataHandle,
     mailboxes: Mailboxes<Message<LinuxPlatform>>,
@@ -403,7 +380,7 @@ fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
             id: ShardId(index),
             core: cores.get(usize::from(index) % cores.len().max(1)).copied(),
             config: Arc::clone(&starting.config),
-            helper: starting.helper.clone(),
+            directories: Arc::clone(&starting.directories),
             work: starting.work.clone(),
             metadata: starting.metadata.clone(),
             mailboxes: starting.mailboxes.clone(),
@@ -430,7 +407,7 @@ struct ShardThread {
     id: ShardId,
     core: Option<usize>,
     config: Arc<Config>,
-    helper: Helper,
+    directories: Arc<Directories>,
     work: WorkPool,
     metadata: MetadataHandle,
     mailboxes: Mailboxes<Message<LinuxPlatform>>,
@@ -460,14 +437,17 @@ impl ShardThread {
         let doorbell = EventDoorbell::new()?;
         let executor = Executor::new(doorbell.clone());
         let ring = uring::Ring::new(self.config.ring_depth)?;
-        let limits = DiskLimits::of(&self.config.log_dir, self.config.cold_bytes_max, self.config.cachestat);
+        let disks = &self.directories.disks;
+        let workers = KERNEL_WORKERS_PER_DIRECTORY * u32::try_from(disks.len()).unwrap_or(u32::MAX);
+        ring.bound_workers(workers)?;
+        let limits = DiskLimits { cold_bytes_max: self.config.cold_bytes_max, cachestat: self.config.cachestat };
         let counters = Arc::clone(&self.counters);
-        let platform =
-            LinuxPlatform::new(ring, executor, self.helper.clone(), self.work.clone(), limits, Arc::clone(&counters));
+        let platform = LinuxPlatform::new(ring, executor, disks, self.work.clone(), limits, Arc::clone(&counters));
         let shard = Rc::new(Shard::start(ShardParts {
             id: self.id,
             platform: platform.clone(),
             config: Arc::clone(&self.config),
+            log_dirs: Arc::clone(&self.directories.log_dirs),
             metadata: self.metadata.clone(),
             counters,
             mailboxes: self.mailboxes.clone(),
@@ -538,13 +518,13 @@ impl ShardSink for InputQueues {
 fn start_metadata(
     config: &Arc<Config>,
     advertised: &Endpoint,
+    tree_path: PathBuf,
     inbox: Inbox,
     inputs: Vec<Sender<ShardInput>>,
     progress: &RecoveryProgress,
 ) -> Result<(JoinHandle<()>, String), StartError> {
     let (sender, started) = std::sync::mpsc::channel();
     let settings = NodeSettings::new(config, advertised.clone());
-    let tree_path = config.log_dir.join(TREE_FILE);
     let thread = metadata_thread::spawn(move || async move {
         let random = Box::new(|| crate::platform::linux::LinuxRandom.next_u64());
         let wall = crate::platform::linux::LinuxClock::start().wall();
@@ -591,17 +571,4 @@ fn raise_file_limit() {
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-}
-
-/// The file system's name, as `/proc/self/mountinfo` has it for the mount that holds the directory.
-fn file_system(directory: &Path) -> String {
-    let unknown = || "an unknown file system".to_owned();
-    let Ok(directory) = directory.canonicalize() else { return unknown() };
-    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return unknown() };
-    let holding = mounts.lines().filter_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mount_point = mount.split(' ').nth(4)?;
-        directory.starts_with(mount_point).then(|| (mount_point.len(), file_system.split(' ').next()))
-    });
-    holding.max_by_key(|(length, _)| *length).and_then(|(_, name)| name).map_or_else(unknown, str::to_owned)
 }

@@ -7,6 +7,7 @@
 //!  shard-0..N one thread, one ring, one executor each: connections, partitions   (shard/run.rs is the only place that waits)
 //!  metadata   owns the metadata tree and the controller; publishes images, takes proposals
 //!  disk-0     helper of the data directory: open, close, delete, fsync, preallocate, checkpoints
+//!  admin      HTTP: /metrics, /healthz, /readyz
 //!  work-0..M  CPU-heavy jobs at the lowest priority
 //! ```
 //! Threads meet in bounded queues. A task that waits for another thread is woken through its executor's ready queue and
@@ -21,7 +22,7 @@
 //!  main > broker, cli > shard > handlers > partition > storage > record
 //!  storage, net, partition, handlers, shard, worker > platform      platform::linux, broker, net::listener > uring, worker > sys
 //!  shard > net > protocol::frame         shard, handlers > protocol, metadata::{image, node, proposal, thread}
-//!  broker > controller > metadata        sim stands below platform, and in tests above everything
+//!  broker > admin      broker > controller > metadata        sim stands below platform, and in tests above everything
 //! ```
 //!
 //! # Two walks
@@ -43,6 +44,7 @@
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+pub mod admin;
 pub mod base;
 /// Start order and stop order of the whole process.
 pub mod broker;

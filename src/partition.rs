@@ -3,9 +3,12 @@
 #![forbid(unsafe_code)]
 
 pub mod append;
+mod flush;
+pub mod home;
 pub mod partition;
 pub mod purgatory;
 pub mod read;
 pub mod replica_set;
 
+pub use home::Home;
 pub use partition::{Partition, Role};

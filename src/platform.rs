@@ -56,10 +56,19 @@ pub struct DirectoryEntry {
     pub length: u64,
 }
 
+/// Room on a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What an ordinary process may still use.
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+}
+
 /// Files as a shard may use them.
 ///
 /// Only the first four operations may run on the shard's own thread, and none of them waits for a device; the rest run
-/// on the directory's helper thread, in the order in which they were asked for, and resolve when they have happened.
+/// on threads of their log directory, in the order in which they were asked for, and resolve when they have happened.
+/// A directory that is slow or hangs holds up its own operations, and no other's.
 /// Unless an operation says so, nothing it did is durable when it resolves.
 pub trait Disk: Clone + 'static {
     type File: DiskFile;
@@ -121,7 +130,8 @@ pub trait Disk: Clone + 'static {
         length: u64,
     ) -> impl Future<Output = io::Result<()>> + 'static;
 
-    /// fdatasync: on `Ok` what was written before the call is durable. An error is final for that data.
+    /// fdatasync: on `Ok` what was written before the call is durable. Not in order with the operations above; what must
+    /// come before has resolved. An error is final for the directory: every later append and sync fails too.
     fn sync(&self, file: &Arc<Self::File>) -> impl Future<Output = io::Result<()>> + 'static;
 
     /// Replaces a small file whole: write `<path>.tmp`, fsync, rename, fsync of the directory. Durable on `Ok`; after an
@@ -144,6 +154,10 @@ pub trait Disk: Clone + 'static {
 
     /// Replaces `to` if it exists. Not durable until [`Disk::sync_directory`].
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// How much room the file system of a log directory has. Also an error if an earlier write to its device failed, of
+    /// which nobody was told yet.
+    fn space(&self, path: &Path) -> impl Future<Output = io::Result<Space>> + 'static;
 
     /// Makes the directory's entries durable: files created, renamed and removed in it before the call.
     fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static;

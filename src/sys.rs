@@ -63,6 +63,18 @@ pub fn preallocate(file: BorrowedFd<'_>, position: u64, length: u64) -> io::Resu
     .map(drop)
 }
 
+/// Writes the dirty pages of a range to the device and waits for them (`sync_file_range`). Not durable: the device's cache
+/// and the file's metadata are not flushed. The first error of a page is told once.
+pub fn write_back(file: BorrowedFd<'_>, position: u64, length: u64) -> io::Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: no memory is passed.
+    retry(|| unsafe {
+        libc::sync_file_range(file.as_raw_fd(), position as libc::off64_t, length as libc::off64_t, flags)
+            as libc::ssize_t
+    })
+    .map(drop)
+}
+
 /// Drops a file's clean pages in a range from the page cache (POSIX_FADV_DONTNEED).
 pub fn evict(file: BorrowedFd<'_>, position: u64, length: u64) -> io::Result<()> {
     // SAFETY: no memory is passed.

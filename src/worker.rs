@@ -1,14 +1,13 @@
 //! Helper and work threads: bounded queues of jobs, results by oneshot to whichever shard asked.
 //!
-//! A helper runs the file operations of one data directory, one after the other, so that operations on one file keep
-//! their order. Work threads run CPU-heavy jobs at the lowest priority. Neither knows what a job means.
+//! A helper runs file operations of one log directory: those on names one after the other, so that operations on one file
+//! keep their order, syncs beside one another. Work threads run CPU-heavy jobs at the lowest priority. Neither knows what a job means.
 
 #![forbid(unsafe_code)]
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use async_channel::{Receiver, Sender};
 use crossbeam_queue::SegQueue;
@@ -24,11 +23,13 @@ const HELPER_JOBS_MAX: usize = 4096;
 /// Jobs the work threads let wait; beyond it a job is refused.
 const WORK_JOBS_MAX: usize = 1024;
 
-/// The thread that does one directory's file operations. Clones share it; it ends when the last handle is gone.
+/// A thread that does one directory's file operations in order, or several that do them in none. Clones share them; they
+/// end when the last handle is gone.
 #[derive(Clone, Debug)]
 pub struct Helper {
     jobs: Sender<Job>,
-    /// What is to be dropped there and found no room among the jobs. Bounded by the number of open files.
+    /// What nobody waits for and found no room among the jobs. Bounded by the number of open files: each has at most one
+    /// close or one write-back there.
     overflow: Arc<Overflow>,
 }
 
@@ -42,27 +43,29 @@ impl std::fmt::Debug for Overflow {
 }
 
 impl Helper {
-    /// Starts the thread.
-    pub fn start(name: &str) -> io::Result<(Helper, JoinHandle<()>)> {
+    /// Starts so many threads.
+    pub fn start(name: &str, thread_count: usize) -> io::Result<Helper> {
         let (jobs, receiver) = async_channel::bounded::<Job>(HELPER_JOBS_MAX);
         let overflow = Arc::new(Overflow::default());
-        let spill = Arc::clone(&overflow);
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            while let Ok(job) = receiver.recv_blocking() {
-                job();
-                while let Some(job) = spill.0.pop() {
+        for _ in 0..thread_count {
+            let (receiver, spill) = (receiver.clone(), Arc::clone(&overflow));
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+                while let Ok(job) = receiver.recv_blocking() {
                     job();
+                    while let Some(job) = spill.0.pop() {
+                        job();
+                    }
                 }
-            }
-        })?;
-        Ok((Helper { jobs, overflow }, thread))
+            })?;
+        }
+        Ok(Helper { jobs, overflow })
     }
 
     /// Runs `job` on the thread, after all that was asked for before, and resolves to what it returned.
-    pub fn run<T: Send + 'static>(
+    pub fn run<T: Send + 'static, F: FnOnce() -> io::Result<T> + Send + 'static>(
         &self,
-        job: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> impl Future<Output = io::Result<T>> + 'static {
+        job: F,
+    ) -> impl Future<Output = io::Result<T>> + use<T, F> + 'static {
         let jobs = self.jobs.clone();
         async move {
             let (sender, receiver) = oneshot::channel();
@@ -78,7 +81,12 @@ impl Helper {
 
     /// Has the thread drop `value`, from any thread and without waiting: how descriptors are closed.
     pub fn drop_there<T: Send + 'static>(&self, value: T) {
-        let job: Job = Box::new(move || drop(value));
+        self.start_job(move || drop(value));
+    }
+
+    /// Has the thread do `job`, which tells nobody how it went, without waiting.
+    pub fn start_job(&self, job: impl FnOnce() + Send + 'static) {
+        let job: Job = Box::new(job);
         if let Err(refused) = self.jobs.try_send(job) {
             // Full: the thread is busy and looks here after its job. Closed: dropped with the queue.
             self.overflow.0.push(refused.into_inner());

@@ -14,7 +14,7 @@ use syn::visit::Visit;
 const TABLE: &[(&str, &[&str])] = &[
     ("main", &["broker", "cli"]),
     ("cli", &[]),
-    ("broker", &["shard", "controller", "worker", "platform::linux", "uring", "cli::banner"]),
+    ("broker", &["shard", "controller", "admin", "worker", "platform::linux", "uring", "cli::banner"]),
     ("shard", &["handlers", "net", "worker"]),
     ("shard::run", &["platform::linux", "uring"]),
     ("handlers", &["partition", "protocol", "net::reply"]),
@@ -24,6 +24,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("net", &["platform", "protocol::frame"]),
     ("net::listener", &["platform::linux", "uring"]),
     ("controller", &["metadata"]),
+    ("admin", &[]),
     ("metadata", &[]),
     ("platform", &[]),
     ("platform::linux", &["uring", "worker"]),

@@ -2,22 +2,27 @@
 
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
+
 use crate::config::{Config, Durability, Endpoint};
 
-/// The lines of the banner; `advertised` with the port really bound, `file_system` as the kernel names the data
-/// directory's.
-pub fn text(config: &Config, advertised: &Endpoint, file_system: &str) -> String {
+/// The lines of the banner; `advertised` with the port really bound, `file_systems` as the kernel names those of the log
+/// directories, in order.
+pub fn text(config: &Config, advertised: &Endpoint, admin: Option<SocketAddr>, file_systems: &[String]) -> String {
     let durability = match config.durability {
         Durability::PageCache => "page cache: acknowledged records survive a crash of ringlog, not of the machine",
+        Durability::Fsync => "fsync: acknowledged records are on the disk",
     };
     let pinned = if config.pin { ", each on its core" } else { "" };
-    let mut lines = vec![
-        format!("ringlog {} serves {advertised}", env!("CARGO_PKG_VERSION")),
-        format!("  data        {} on {file_system}", config.log_dir.display()),
+    let mut lines = vec![format!("ringlog {} serves {advertised}", env!("CARGO_PKG_VERSION"))];
+    let directories = config.log_dirs.iter().zip(file_systems);
+    lines.extend(directories.map(|(path, file_system)| format!("  data        {} on {file_system}", path.display())));
+    lines.extend([
         format!("  mode        one node, broker.id {}, metadata embedded in the data directory", config.broker_id.0),
         format!("  shards      {}{pinned}", config.shards),
         format!("  durability  {durability}"),
-    ];
+    ]);
+    lines.extend(admin.map(|address| format!("  admin       http://{address}/metrics, /healthz, /readyz")));
     lines.extend(config.warnings.iter().map(|warning| format!("  note        {warning}")));
     lines.join("\n")
 }
@@ -32,7 +37,7 @@ mod tests {
         let set = vec!["log.retention.hours=1".to_owned()];
         let config = Config::load(&ServeOptions { set, shards: Some(2), ..ServeOptions::default() }).unwrap();
         let advertised = Endpoint { port: 4711, ..config.advertised_listener.clone() };
-        let text = text(&config, &advertised, "ext4");
+        let text = text(&config, &advertised, Some(([127, 0, 0, 1], 9644).into()), &["ext4".to_owned()]);
         assert_eq!(
             text.lines().skip(1).collect::<Vec<_>>(),
             [
@@ -40,6 +45,7 @@ mod tests {
                 "  mode        one node, broker.id 1, metadata embedded in the data directory",
                 "  shards      2",
                 "  durability  page cache: acknowledged records survive a crash of ringlog, not of the machine",
+                "  admin       http://127.0.0.1:9644/metrics, /healthz, /readyz",
                 "  note        not applied yet: log.retention.hours",
             ]
         );

@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use crate::config::load::{COLD_BYTES_MAX_DEFAULT, RING_DEPTH_DEFAULT, read_flag_file as read_lines};
-use crate::config::{ConfigError, Durability, ServeOptions, Validation};
+use crate::config::load::{
+    COLD_BYTES_MAX_DEFAULT, DISK_RESERVE_BYTES_DEFAULT, RING_DEPTH_DEFAULT, read_flag_file as read_lines,
+};
+use crate::config::{AdminListen, ConfigError, Durability, ServeOptions, Validation};
 
 /// Shards of one process at most: more cores than a machine has today.
 const SHARDS_MAX: i64 = 1024;
+
+/// Fewer open files would make busy shards open and close them all the time.
+const OPEN_FILES_MIN: i64 = 16;
 
 /// What the kernel allows a ring to have.
 const RING_DEPTH_MAX: u32 = 32_768;
@@ -21,6 +26,8 @@ Examples:
       One node for yourself: 127.0.0.1:9092, data in ./ringlog-data.
   ringlog serve --set listeners=PLAINTEXT://0.0.0.0:9092 --set advertised.listeners=PLAINTEXT://kafka.lan:9092
       The same, for other machines.
+  ringlog serve --import --data /var/lib/kafka
+      The topics of a Kafka 3.9 that ran on this directory, once; later starts without --import.
   ringlog serve --config server.properties --flagfile ringlog.flags
       Kafka's settings from Kafka's file, ringlog's own from a file of flags.
 
@@ -43,9 +50,13 @@ pub struct ServeArguments {
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
 
-    /// The data directory; the same as --set log.dirs=DIR
+    /// The data directory; the same as --set log.dirs=DIR, which also takes several, with commas
     #[arg(long, value_name = "DIR", overrides_with = "data")]
     pub data: Option<PathBuf>,
+
+    /// Take over a data directory that Kafka 3.9 left, once: makes ringlog's metadata from what is in it
+    #[arg(long, overrides_with = "import")]
+    pub import: bool,
 
     /// Threads that serve, each with connections, partitions and an io_uring of its own [default: the cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX), overrides_with = "shards")]
@@ -59,7 +70,7 @@ pub struct ServeArguments {
     #[arg(long, value_name = "N", value_parser = ring_depth, default_value_t = RING_DEPTH_DEFAULT, overrides_with = "ring_depth")]
     pub ring_depth: u32,
 
-    /// What an acknowledgement promises. page-cache: safe from a crash of ringlog, not of the machine
+    /// What an acknowledgement promises. page-cache: safe from a crash of ringlog, not of the machine; fsync: on the disk
     #[arg(
         long,
         value_name = "MODE",
@@ -68,6 +79,19 @@ pub struct ServeArguments {
         overrides_with = "durability"
     )]
     pub durability: Durability,
+
+    /// Bytes that a file system must have free for produce to be taken, unless a twentieth of it is less
+    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value_t = DISK_RESERVE_BYTES_DEFAULT, overrides_with = "disk_reserve")]
+    pub disk_reserve: u64,
+
+    /// Appended bytes that may wait in memory for the disks, all directories together [default: half of what the kernel
+    /// lets gather before it writes back by itself]
+    #[arg(long, value_name = "BYTES", value_parser = bytes, overrides_with = "dirty_bytes_max")]
+    pub dirty_bytes_max: Option<u64>,
+
+    /// Log files that are kept open, all shards together [default: half of the limit of open files]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(OPEN_FILES_MIN..), overrides_with = "open_files_max")]
+    pub open_files_max: Option<u32>,
 
     /// Bytes per shard that cold readers may have on their way from the disk
     #[arg(long, value_name = "BYTES", value_parser = bytes, default_value_t = COLD_BYTES_MAX_DEFAULT, overrides_with = "cold_bytes_max")]
@@ -80,6 +104,11 @@ pub struct ServeArguments {
     /// How far compressed batches are checked on arrival
     #[arg(long, value_name = "HOW", default_value = "kafka", overrides_with = "validate")]
     pub validate: ValidateFlag,
+
+    /// Where /metrics, /healthz and /readyz are served, over HTTP without authentication: IP:PORT (port 0: a free one,
+    /// which the banner names), or none [default: 127.0.0.1:9644, unless it is in use]
+    #[arg(long, value_name = "ADDRESS", value_parser = admin_listen, overrides_with = "admin_listen")]
+    pub admin_listen: Option<AdminListen>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -96,16 +125,21 @@ impl ServeArguments {
             config: self.config,
             set: self.set,
             data: self.data,
+            import: self.import,
             shards: self.shards,
             pin: self.pin,
             ring_depth: Some(self.ring_depth),
             durability: Some(self.durability),
+            disk_reserve_bytes: Some(self.disk_reserve),
+            dirty_bytes_max: self.dirty_bytes_max,
+            open_files_max: self.open_files_max,
             cold_bytes_max: Some(self.cold_bytes_max),
             no_cachestat: self.no_cachestat,
             validation: Some(match self.validate {
                 ValidateFlag::Kafka => Validation::Kafka,
                 ValidateFlag::Full => Validation::Full,
             }),
+            admin_listen: self.admin_listen.unwrap_or_default(),
         }
     }
 }
@@ -123,8 +157,18 @@ pub fn read_flag_file(path: &Path) -> Result<Vec<String>, ConfigError> {
 fn durability(text: &str) -> Result<Durability, String> {
     match text {
         "page-cache" => Ok(Durability::PageCache),
-        "fsync" => Err("not supported yet; leave it out, or use page-cache".to_owned()),
-        _ => Err("must be page-cache".to_owned()),
+        "fsync" => Ok(Durability::Fsync),
+        _ => Err("must be page-cache or fsync".to_owned()),
+    }
+}
+
+fn admin_listen(text: &str) -> Result<AdminListen, String> {
+    match text {
+        "none" => Ok(AdminListen::Off),
+        _ => text.parse().map(AdminListen::At).map_err(|_| {
+            let example = AdminListen::DEFAULT_ADDRESS;
+            format!("write it as IP:PORT, such as {example} or [::1]:{}, or as none", example.port())
+        }),
     }
 }
 

@@ -1,7 +1,7 @@
 use std::io::Write as _;
 
 use super::*;
-use crate::config::Validation;
+use crate::config::{AdminListen, Validation};
 
 fn serve(arguments: &[&str]) -> Result<Config, Stop> {
     let all = ["ringlog", "serve"].iter().chain(arguments).map(OsString::from);
@@ -21,6 +21,11 @@ fn flags_become_settings() {
         serve(&["--shards", "3", "--pin", "--ring-depth=64", "--cold-bytes-max=2m", "--validate=full"]).unwrap();
     assert_eq!((config.shards, config.pin, config.ring_depth), (3, true, 64));
     assert_eq!((config.cold_bytes_max, config.validation), (2 << 20, Validation::Full));
+    assert_eq!((config.import, config.admin_listen), (false, AdminListen::Default));
+    let config = serve(&["--import", "--admin-listen", "[::1]:0"]).unwrap();
+    assert_eq!((config.import, config.admin_listen), (true, AdminListen::At("[::1]:0".parse().unwrap())));
+    let config = serve(&["--admin-listen=127.0.0.1:1", "--admin-listen", "none"]).unwrap();
+    assert_eq!(config.admin_listen, AdminListen::Off);
 }
 
 #[test]
@@ -39,8 +44,9 @@ fn wrong_flags_and_settings_are_usage_errors() {
         &["--shard", "2"][..],
         &["--shards", "0"],
         &["--ring-depth", "100"],
-        &["--durability=fsync"],
+        &["--durability=disk"],
         &["--cold-bytes-max=0"],
+        &["--admin-listen=9644"],
         &["--set", "num.partition=2"],
         &["--set", "num.partitions=0"],
         &["extra"],

@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::base::ids::BrokerId;
 use super::keys::{self, BrokerKey};
 use super::topic::InvalidTopicConfig;
 use super::value::Value;
-use super::{Config, Durability, Endpoint, TopicConfig, Validation, properties};
+use super::{AdminListen, Config, Durability, Endpoint, TopicConfig, Validation, properties};
 
 /// The largest settings file that is read, in bytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -27,10 +27,17 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
 pub const RING_DEPTH_DEFAULT: u32 = 512;
 
 /// Kafka takes 0 and would write the checkpoints without a pause.
-const CHECKPOINT_INTERVAL_MS_MIN: u32 = 100;
+const CHECKPOINT_INTERVAL_MS_MIN: i64 = 100;
 
 /// Bytes per shard on their way from the device for cold readers.
 pub const COLD_BYTES_MAX_DEFAULT: u64 = 16 * 1024 * 1024;
+
+/// Directories of one broker; each has threads of its own.
+const LOG_DIRS_MAX: usize = 64;
+
+/// What every file system keeps free, unless a twentieth of it is less: enough for the checkpoints, indexes and snapshots
+/// of a stop and a start.
+pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
 
 /// What `ringlog serve` was called with.
 #[derive(Clone, Debug, Default)]
@@ -41,13 +48,18 @@ pub struct ServeOptions {
     pub set: Vec<String>,
     /// `--data`: stands for `log.dirs` and wins over it.
     pub data: Option<PathBuf>,
+    pub import: bool,
     pub shards: Option<u16>,
     pub pin: bool,
     pub ring_depth: Option<u32>,
     pub durability: Option<Durability>,
+    pub disk_reserve_bytes: Option<u64>,
+    pub dirty_bytes_max: Option<u64>,
+    pub open_files_max: Option<u32>,
     pub cold_bytes_max: Option<u64>,
     pub no_cachestat: bool,
     pub validation: Option<Validation>,
+    pub admin_listen: AdminListen,
 }
 
 /// What is wrong with the settings, in one sentence that says what to do.
@@ -202,6 +214,10 @@ impl Settings {
         u32::try_from(self.int(name)).expect("the table bounds it")
     }
 
+    fn checkpoint_ms(&self, name: &str) -> u64 {
+        u64::try_from(self.value(name).number().max(CHECKPOINT_INTERVAL_MS_MIN)).expect("above 0")
+    }
+
     fn bool(&self, name: &str) -> bool {
         self.value(name).bool()
     }
@@ -243,14 +259,14 @@ impl Settings {
         let broker_id = self.broker_id()?;
         let listener = self.listener()?;
         let advertised_listener = self.advertised_listener(&listener)?;
-        let log_dir = self.log_dir()?;
+        let log_dirs = self.log_dirs()?;
         let topic_defaults = Arc::new(TopicConfig::of_broker(&self.named)?);
         Ok(Config {
             broker_id,
             broker_rack: self.text("broker.rack").map(Arc::from),
             listener,
             advertised_listener,
-            log_dir,
+            log_dirs,
             num_partitions: self.int("num.partitions"),
             default_replication_factor: self.short("default.replication.factor"),
             auto_create_topics_enable: self.bool("auto.create.topics.enable"),
@@ -264,10 +280,11 @@ impl Settings {
             transaction_state_log_segment_bytes: self.int("transaction.state.log.segment.bytes"),
             socket_request_max_bytes: self.unsigned("socket.request.max.bytes"),
             fetch_max_bytes: self.unsigned("fetch.max.bytes"),
-            log_flush_offset_checkpoint_interval_ms: self
-                .unsigned("log.flush.offset.checkpoint.interval.ms")
-                .max(CHECKPOINT_INTERVAL_MS_MIN)
-                .into(),
+            log_flush_offset_checkpoint_interval_ms: self.checkpoint_ms("log.flush.offset.checkpoint.interval.ms"),
+            log_flush_start_offset_checkpoint_interval_ms: self
+                .checkpoint_ms("log.flush.start.offset.checkpoint.interval.ms"),
+            replica_high_watermark_checkpoint_interval_ms: self
+                .checkpoint_ms("replica.high.watermark.checkpoint.interval.ms"),
             queued_max_requests: self.unsigned("queued.max.requests"),
             socket_listen_backlog_size: self.unsigned("socket.listen.backlog.size"),
             socket_send_buffer_bytes: self.buffer("socket.send.buffer.bytes"),
@@ -275,13 +292,18 @@ impl Settings {
             max_connections: self.unsigned("max.connections"),
             connections_max_idle_ms: u64::try_from(self.value("connections.max.idle.ms").number()).unwrap_or(u64::MAX),
             topic_defaults,
+            import: options.import,
             shards: options.shards.unwrap_or_else(cores),
             pin: options.pin,
             ring_depth: options.ring_depth.unwrap_or(RING_DEPTH_DEFAULT),
             durability: options.durability.unwrap_or(Durability::PageCache),
+            disk_reserve_bytes: options.disk_reserve_bytes.unwrap_or(DISK_RESERVE_BYTES_DEFAULT),
+            dirty_bytes_max: options.dirty_bytes_max,
+            open_files_max: options.open_files_max,
             cold_bytes_max: options.cold_bytes_max.unwrap_or(COLD_BYTES_MAX_DEFAULT),
             cachestat: !options.no_cachestat,
             validation: options.validation.unwrap_or(Validation::Kafka),
+            admin_listen: options.admin_listen,
             warnings,
         })
     }
@@ -381,13 +403,20 @@ impl Settings {
         Ok(advertised)
     }
 
-    fn log_dir(&self) -> Result<PathBuf, ConfigError> {
+    fn log_dirs(&self) -> Result<Vec<PathBuf>, ConfigError> {
         let text = self.text("log.dirs").or_else(|| self.text("log.dir")).unwrap_or_default();
-        let directories: BTreeSet<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+        let mut directories: Vec<PathBuf> = Vec::new();
+        for path in text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(PathBuf::from) {
+            if let Some(other) = directories.iter().find(|other| path.starts_with(other) || other.starts_with(&path)) {
+                let reason = format!("{} and {} are one inside the other", other.display(), path.display());
+                return Err(invalid("log.dirs", text, reason));
+            }
+            directories.push(path);
+        }
         match directories.len() {
-            1 => Ok(directories.into_iter().map(PathBuf::from).collect()),
             0 => Err(invalid("log.dirs", text, "name a directory".to_owned())),
-            _ => Err(invalid("log.dirs", text, "one directory is supported so far; keep one of them".to_owned())),
+            1..=LOG_DIRS_MAX => Ok(directories),
+            _ => Err(invalid("log.dirs", text, format!("at most {LOG_DIRS_MAX} directories"))),
         }
     }
 }

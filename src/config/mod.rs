@@ -10,6 +10,7 @@ pub mod topic;
 pub mod value;
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -57,6 +58,8 @@ impl fmt::Display for Endpoint {
 pub enum Durability {
     /// The bytes are in the page cache: they survive the process, not the machine's power.
     PageCache,
+    /// The bytes are on the disk.
+    Fsync,
 }
 
 /// How far a batch is checked on arrival (`--validate`).
@@ -66,6 +69,21 @@ pub enum Validation {
     Kafka,
     /// The records inside compressed batches too, always.
     Full,
+}
+
+/// Where the admin port listens (`--admin-listen`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdminListen {
+    /// On [`AdminListen::DEFAULT_ADDRESS`], or nowhere if that is in use.
+    #[default]
+    Default,
+    At(SocketAddr),
+    Off,
+}
+
+impl AdminListen {
+    /// A port that no common service has, on this machine only.
+    pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9644));
 }
 
 /// The settings of one broker process. Kafka's settings keep Kafka's spelling, with `_` for `.`; sizes are bytes, times
@@ -78,8 +96,8 @@ pub struct Config {
     pub listener: Endpoint,
     /// `advertised.listeners`: what clients are told. Its port is 0 only if `listener`'s is: use the bound one then.
     pub advertised_listener: Endpoint,
-    /// `log.dirs`: one directory.
-    pub log_dir: PathBuf,
+    /// `log.dirs`, at least one. The first also holds the metadata tree.
+    pub log_dirs: Vec<PathBuf>,
 
     pub num_partitions: i32,
     pub default_replication_factor: i16,
@@ -96,6 +114,8 @@ pub struct Config {
     pub socket_request_max_bytes: u32,
     pub fetch_max_bytes: u32,
     pub log_flush_offset_checkpoint_interval_ms: u64,
+    pub log_flush_start_offset_checkpoint_interval_ms: u64,
+    pub replica_high_watermark_checkpoint_interval_ms: u64,
     pub queued_max_requests: u32,
     pub socket_listen_backlog_size: u32,
     /// `None`: the kernel tunes it, unless `server.properties` names it.
@@ -107,6 +127,8 @@ pub struct Config {
     /// The broker's `log.*` values: what a topic without overrides lives by.
     pub topic_defaults: Arc<TopicConfig>,
 
+    /// `--import`: make the metadata tree from the directory that Kafka left.
+    pub import: bool,
     /// `--shards`.
     pub shards: u16,
     /// `--pin`: each shard on a core of its own.
@@ -114,11 +136,19 @@ pub struct Config {
     /// `--ring-depth`: submission entries of a shard's ring.
     pub ring_depth: u32,
     pub durability: Durability,
+    /// `--disk-reserve`: bytes that a file system must have free for produce to be taken.
+    pub disk_reserve_bytes: u64,
+    /// `--dirty-bytes-max`: bytes that all log directories together may have in memory, not yet written to the device;
+    /// `None`: what the kernel's thresholds allow.
+    pub dirty_bytes_max: Option<u64>,
+    /// `--open-files-max`: log files that all shards together keep open.
+    pub open_files_max: Option<u32>,
     /// `--cold-bytes-max`: bytes per shard that may be on their way from the device for cold readers.
     pub cold_bytes_max: u64,
     /// Not `--no-cachestat`: `cachestat(2)` says what is resident, where the kernel has it.
     pub cachestat: bool,
     pub validation: Validation,
+    pub admin_listen: AdminListen,
 
     /// What to say at start: unknown names, settings that are not applied yet.
     pub warnings: Vec<String>,

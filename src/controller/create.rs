@@ -254,7 +254,7 @@ fn check_topic(
     *room -= assignment.len();
     let partition = |(number, replicas)| (number, Partition { replicas, state: None, has_node: false });
     Ok(Topic {
-        id: new_id(cluster, random),
+        id: new_id(|id| cluster.ids.contains_key(id), random),
         partitions: assignment.into_iter().map(partition).collect(),
         config,
         has_config_node: true,
@@ -374,7 +374,7 @@ fn check_assignment(assignment: &BTreeMap<i32, Vec<BrokerId>>) -> Result<(), Top
 }
 
 /// A random topic id that no topic has: a version 4 UUID as Kafka makes them, so none of its reserved ones.
-fn new_id(cluster: &Cluster, random: &mut dyn FnMut() -> u64) -> TopicId {
+pub(super) fn new_id(is_taken: impl Fn(&TopicId) -> bool, random: &mut dyn FnMut() -> u64) -> TopicId {
     loop {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&random().to_be_bytes());
@@ -383,7 +383,7 @@ fn new_id(cluster: &Cluster, random: &mut dyn FnMut() -> u64) -> TopicId {
         bytes[8] = bytes[8] & 0x3f | 0x80;
         let id = TopicId(bytes);
         // Kafka avoids ids whose text starts with a dash: tools would take it for a flag.
-        if !id.to_string().starts_with('-') && !cluster.ids.contains_key(&id) {
+        if !id.to_string().starts_with('-') && !is_taken(&id) {
             return id;
         }
     }

@@ -26,6 +26,7 @@ mod cluster;
 mod create;
 mod delete;
 mod election;
+pub mod import;
 pub mod load;
 pub mod node;
 pub mod partition;

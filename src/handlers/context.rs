@@ -13,17 +13,21 @@ use crate::metadata::image::{ClusterImage, NO_LEADER, PartitionImage, TopicImage
 use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal, ProposalError};
 use crate::metadata::thread::MetadataHandle;
 use crate::metrics::ShardCounters;
-use crate::partition::Partition;
+use crate::partition::{Home, Partition};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
+use crate::storage::log_dirs::LogDirs;
 
 /// One per shard, shared by its tasks.
 pub struct Context<P: Platform> {
     pub shard: ShardId,
     pub platform: P,
     pub config: Arc<Config>,
+    pub log_dirs: Arc<LogDirs>,
     pub metadata: MetadataHandle,
     pub counters: Arc<ShardCounters>,
+    /// This shard's view of each log directory.
+    pub homes: Vec<Rc<Home>>,
     /// The newest image this shard has applied.
     image: RefCell<Arc<ClusterImage>>,
     partitions: RefCell<BTreeMap<Arc<str>, BTreeMap<i32, Rc<Partition<P>>>>>,
@@ -37,15 +41,20 @@ impl<P: Platform> Context<P> {
         shard: ShardId,
         platform: P,
         config: Arc<Config>,
+        log_dirs: Arc<LogDirs>,
         metadata: MetadataHandle,
         counters: Arc<ShardCounters>,
+        request_bytes_max: u64,
     ) -> Rc<Context<P>> {
+        let homes = Home::all(&log_dirs, request_bytes_max);
         Rc::new(Context {
             shard,
             platform,
             config,
+            log_dirs,
             metadata,
             counters,
+            homes,
             image: RefCell::new(Arc::new(ClusterImage::empty("".into()))),
             partitions: RefCell::default(),
             stopping: Cell::new(false),

@@ -90,11 +90,24 @@ impl EmbeddedTree {
             other => OpenError::Storage(format!("{}: {other}", path.display())),
         })?;
         // redb syncs the file; its name in the directory is ours to keep.
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|error| OpenError::Storage(format!("{}: {error}", directory.display())))?;
+        sync_parent(path)?;
         EmbeddedTree::over(database)
+    }
+
+    /// Makes the tree of `path`, which has none, with what `operations` create: whole or not at all. It grows beside
+    /// its place and is renamed, so whatever stops this in between leaves no tree.
+    pub fn make(path: &Path, operations: &[Operation]) -> Result<(), OpenError> {
+        let failed = |error: String| OpenError::Storage(format!("{}: {error}", path.display()));
+        let beside = path.with_extension("redb.tmp");
+        match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error.to_string())),
+            _ => {}
+        }
+        let tree = EmbeddedTree::open(&beside)?;
+        tree.apply(operations).map_err(|error| failed(error.to_string()))?;
+        drop(tree);
+        std::fs::rename(&beside, path).map_err(|error| failed(error.to_string()))?;
+        sync_parent(path)
     }
 
     /// A tree that is gone with the value: for tests and simulation.
@@ -367,6 +380,14 @@ impl<'t> Tables<'t> {
         self.nodes.insert(key_of(path)?, encode(head, data).as_slice()).map_err(storage)?;
         Ok(())
     }
+}
+
+/// Makes the file's name in its directory durable.
+fn sync_parent(path: &Path) -> Result<(), OpenError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| OpenError::Storage(format!("{}: {error}", directory.display())))
 }
 
 fn write(database: &Database) -> Result<WriteTransaction, String> {

@@ -9,13 +9,15 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use futures_channel::oneshot;
 
+use super::flush::Flushes;
+use super::home::Waiting;
 use super::partition::{LeadershipError, Partition, State};
 use super::purgatory::Interrupted;
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::time::WallMs;
 use crate::platform::{Clock, Disk, Platform, Tasks};
 use crate::record::batch::BatchHeader;
-use crate::storage::log::{AppendRefusal, LogWrite, Repaired, Rolled, Staged};
+use crate::storage::log::{AppendError, AppendRefusal, LogError, LogWrite, Repaired, Rolled, Staged};
 
 /// Batches that one partition lets wait for its write; beyond it a produce is refused, to be tried again.
 const PENDING_BATCHES_MAX: usize = 16 * 1024;
@@ -33,6 +35,8 @@ pub enum AppendFailure {
     Busy,
     #[error("the log could not be written: {0}")]
     Storage(String),
+    #[error("the file system of the partition's log directory is nearly full")]
+    DiskFull,
     /// Appended, but the leader's reign ended before all replicas had it.
     #[error("the leader changed before the batch was on all replicas")]
     Interrupted,
@@ -53,12 +57,21 @@ pub(super) struct Pending {
     batch: BytesMut,
     header: BatchHeader,
     answer: oneshot::Sender<Result<Appended, AppendFailure>>,
+    waiting: Waiting,
 }
 
 /// A batch of the write in flight, and what its producer will be told.
-struct StagedAnswer {
-    answer: oneshot::Sender<Result<Appended, AppendFailure>>,
-    result: Appended,
+pub(super) struct StagedAnswer {
+    pub answer: oneshot::Sender<Result<Appended, AppendFailure>>,
+    pub result: Appended,
+    /// Until it is written.
+    waiting: Option<Waiting>,
+}
+
+impl StagedAnswer {
+    pub fn send(self) {
+        let _ = self.answer.send(Ok(self.result));
+    }
 }
 
 /// What the append task does next. Rolls and repairs are rare: their futures may be boxed.
@@ -95,8 +108,14 @@ impl<P: Platform> Partition<P> {
         if state.pending.len() >= PENDING_BATCHES_MAX {
             return Err(AppendFailure::Busy);
         }
+        let bytes = batch.len() as u64;
+        let waiting = self.home.wait(bytes).ok_or(AppendFailure::Busy)?;
+        if !self.home.log_dir().take_room(bytes) {
+            return Err(AppendFailure::DiskFull);
+        }
+        state.flushing.wanted |= all_replicas && state.role.flushes() == Flushes::Counted;
         let (answer, receiver) = oneshot::channel();
-        state.pending.push_back(Pending { batch, header, answer });
+        state.pending.push_back(Pending { batch, header, answer, waiting });
         if !std::mem::replace(&mut state.append_running, true) {
             self.platform.tasks().spawn(run(Rc::clone(self)));
         }
@@ -130,28 +149,29 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
                 acknowledge_before_write(&partition, &mut staged).await;
                 let result = partition.platform.disk().append(&write.file, write.position, write.data).await;
                 finish_write(&partition, result, &mut staged);
+                partition.flush_in_time();
                 start_upkeep(&partition);
             }
             Step::Roll(roll) => {
                 let rolled = roll.await;
-                let mut state = partition.state.borrow_mut();
-                let Some(log) = state.log.as_mut() else { continue };
-                if let Err(error) = log.finish_roll(rolled) {
-                    let error = error.to_string();
-                    tracing::error!(partition = %partition.topic_partition, %error, "the log can't roll");
-                    fail_pending(&mut state, &AppendFailure::Storage(error));
-                } else {
-                    partition.platform.tasks().spawn(flush_closed_segment(Rc::clone(&partition)));
+                let outcome = partition.state.borrow_mut().log.as_mut().map(|log| log.finish_roll(rolled));
+                match outcome {
+                    Some(Ok(())) => partition.flush_rolled(),
+                    Some(Err(error)) => {
+                        tracing::error!(partition = %partition.topic_partition, %error, "the log can't roll");
+                        partition.state.borrow_mut().fail_pending(&AppendFailure::Storage(error.to_string()));
+                        partition.storage_failed(&error);
+                    }
+                    None => {}
                 }
             }
             Step::Repair(repair) => {
                 let repaired = repair.await;
-                let mut state = partition.state.borrow_mut();
-                let Some(log) = state.log.as_mut() else { continue };
-                if let Err(error) = log.finish_repair(repaired) {
-                    let error = error.to_string();
+                let outcome = partition.state.borrow_mut().log.as_mut().map(|log| log.finish_repair(repaired));
+                if let Some(Err(error)) = outcome {
                     tracing::error!(partition = %partition.topic_partition, %error, "the log stays fenced");
-                    fail_pending(&mut state, &AppendFailure::Storage(error));
+                    partition.state.borrow_mut().fail_pending(&AppendFailure::Storage(error.to_string()));
+                    partition.storage_failed(&error);
                 }
             }
             Step::Idle => return,
@@ -163,18 +183,18 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
 fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswer>) -> Step<P::Disk> {
     let mut state = partition.state.borrow_mut();
     let now = partition.platform.clock().wall();
-    let State { log: Some(log), pending, role, append_running, .. } = &mut *state else {
-        fail_pending(&mut state, &LeadershipError::LogOffline.into());
+    let State { log: Some(log), pending, role, offline: false, .. } = &mut *state else {
+        state.fail_pending(&LeadershipError::LogOffline.into());
         state.append_running = false;
         return Step::Idle;
     };
-    while let Some(Pending { batch, header, answer }) = pending.pop_front() {
+    while let Some(Pending { batch, header, answer, waiting }) = pending.pop_front() {
         let log_start_offset = log.log_start_offset();
         let (batch, before) = match log.stage(batch, &header, role.leader_epoch, now) {
             Staged::Written { base_offset, last_offset, log_append_time }
             | Staged::Duplicate { base_offset, last_offset, log_append_time } => {
                 let result = Appended { base_offset, last_offset, log_append_time, log_start_offset };
-                staged.push(StagedAnswer { answer, result });
+                staged.push(StagedAnswer { answer, result, waiting: Some(waiting) });
                 continue;
             }
             Staged::Refused(refusal) => {
@@ -185,7 +205,7 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
             Staged::RollFirst(batch) => (batch, Before::Roll),
             Staged::Fenced(batch) => (batch, Before::Repair),
         };
-        pending.push_front(Pending { batch, header, answer });
+        pending.push_front(Pending { batch, header, answer, waiting });
         if let Some(write) = log.take_write() {
             return Step::Write(write);
         }
@@ -199,38 +219,38 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
         return Step::Write(write);
     }
     // Only duplicates: what they repeat is written already.
-    for StagedAnswer { answer, result } in staged.drain(..) {
-        let _ = answer.send(Ok(result));
-    }
-    *append_running = false;
+    state.acknowledge(staged);
+    state.append_running = false;
     Step::Idle
 }
 
 fn finish_write<P: Platform>(partition: &Partition<P>, result: std::io::Result<()>, staged: &mut Vec<StagedAnswer>) {
     let mut state = partition.state.borrow_mut();
-    let State { log: Some(log), replicas, .. } = &mut *state else { return };
+    let Some(log) = &mut state.log else { return };
     match log.finish_write(result) {
         Ok(()) => {
-            if replicas.set_local_log_end(log.log_end_offset()) {
-                state.high_watermark_moved();
-            }
-            for StagedAnswer { answer, result } in staged.drain(..) {
-                let _ = answer.send(Ok(result));
-            }
+            state.move_high_watermark();
+            staged.iter_mut().for_each(|staged| staged.waiting = None);
+            state.acknowledge(staged);
         }
-        Err(error) => {
-            let error = error.to_string();
+        Err(AppendError(source)) => {
+            drop(state);
+            let error = LogError::Io { path: partition.home.log_dir().path.clone(), source };
             tracing::error!(partition = %partition.topic_partition, %error, "the log is fenced until it is cut back");
+            let failure = AppendFailure::Storage(error.to_string());
             for StagedAnswer { answer, .. } in staged.drain(..) {
-                let _ = answer.send(Err(AppendFailure::Storage(error.clone())));
+                let _ = answer.send(Err(failure.clone()));
             }
+            partition.storage_failed(&error);
         }
     }
 }
 
-fn fail_pending<P: Platform>(state: &mut State<P>, failure: &AppendFailure) {
-    for Pending { answer, .. } in state.pending.drain(..) {
-        let _ = answer.send(Err(failure.clone()));
+impl<P: Platform> State<P> {
+    pub(super) fn fail_pending(&mut self, failure: &AppendFailure) {
+        for Pending { answer, .. } in self.pending.drain(..) {
+            let _ = answer.send(Err(failure.clone()));
+        }
     }
 }
 
@@ -249,30 +269,19 @@ fn start_upkeep<P: Platform>(partition: &Rc<Partition<P>>) {
         let done = upkeep.await;
         let mut state = this.state.borrow_mut();
         state.upkeep_running = false;
-        if let Some(Err(error)) = state.log.as_mut().map(|log| log.finish_upkeep(done)) {
+        let outcome = state.log.as_mut().map(|log| log.finish_upkeep(done));
+        drop(state);
+        if let Some(Err(error)) = outcome {
             tracing::warn!(partition = %this.topic_partition, %error, "index or preallocation");
+            this.storage_failed(&error);
         }
     });
-}
-
-/// fsync of what was closed, on the helper; the recovery point follows (Kafka 3.9 `UnifiedLog.roll`).
-async fn flush_closed_segment<P: Platform>(partition: Rc<Partition<P>>) {
-    let flush = match partition.state.borrow_mut().log.as_mut() {
-        Some(log) => log.flush(),
-        None => return,
-    };
-    let flushed = flush.await;
-    if let Some(Err(error)) = partition.state.borrow_mut().log.as_mut().map(|log| log.finish_flush(flushed)) {
-        tracing::error!(partition = %partition.topic_partition, %error, "a closed segment could not be flushed");
-    }
 }
 
 /// The planted bug that the kill -9 check must catch: producers are answered, and the bytes follow a little later.
 #[cfg(feature = "planted-ack-before-write")]
 async fn acknowledge_before_write<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswer>) {
-    for StagedAnswer { answer, result } in staged.drain(..) {
-        let _ = answer.send(Ok(result));
-    }
+    staged.drain(..).for_each(StagedAnswer::send);
     let clock = partition.platform.clock();
     clock.sleep_until(clock.now() + std::time::Duration::from_millis(50)).await;
 }

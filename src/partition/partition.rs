@@ -9,13 +9,16 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::append::Pending;
+use super::append::{AppendFailure, Pending};
+use super::flush::Flushing;
+use super::home::Home;
 use super::purgatory::{Purgatory, Watch};
 use super::replica_set::ReplicaSet;
 use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
-use crate::config::TopicConfig;
+use crate::config::{Durability, TopicConfig};
 use crate::platform::Platform;
 use crate::storage::log::{LastStop, Log, LogError};
+use crate::storage::log_dirs::is_fatal;
 
 /// What LeaderAndIsr says of a replica.
 #[derive(Clone, Debug)]
@@ -24,6 +27,7 @@ pub struct Role {
     pub leader: BrokerId,
     pub leader_epoch: LeaderEpoch,
     pub isr: Vec<BrokerId>,
+    pub durability: Durability,
     pub config: Arc<TopicConfig>,
 }
 
@@ -36,7 +40,7 @@ pub enum LeadershipError {
     FencedLeaderEpoch,
     #[error("the request's leader epoch is newer than the leader's")]
     UnknownLeaderEpoch,
-    #[error("the partition's log could not be opened or has failed")]
+    #[error("the partition's log could not be opened, or its directory has failed")]
     LogOffline,
 }
 
@@ -80,16 +84,23 @@ impl Isolation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogCheckpoint {
     pub topic_partition: TopicPartition,
+    /// Which of `log.dirs` it lies in.
+    pub log_dir: usize,
     /// All below is durable.
     pub recovery_point: Offset,
     pub log_start_offset: Offset,
+    /// Where the oldest segment begins.
+    pub first_segment_offset: Offset,
     pub high_watermark: Offset,
+    /// Bytes made durable since the log was opened.
+    pub flushed_bytes: u64,
 }
 
 pub struct Partition<P: Platform> {
     pub topic_partition: TopicPartition,
     pub topic_id: TopicId,
     pub(super) platform: P,
+    pub(super) home: Rc<Home>,
     pub(super) state: RefCell<State<P>>,
 }
 
@@ -105,6 +116,9 @@ pub(super) struct State<P: Platform> {
     pub(super) pending: VecDeque<Pending>,
     pub(super) append_running: bool,
     pub(super) upkeep_running: bool,
+    pub(super) flushing: Flushing,
+    /// The directory has failed.
+    pub(super) offline: bool,
 }
 
 impl<P: Platform> State<P> {
@@ -120,7 +134,7 @@ impl<P: Platform> State<P> {
         if role.leader != role.local {
             return Err(LeadershipError::NotLeader);
         }
-        if self.log.is_none() { Err(LeadershipError::LogOffline) } else { Ok(()) }
+        if self.log.is_none() || self.offline { Err(LeadershipError::LogOffline) } else { Ok(()) }
     }
 
     /// Tells who waits for it.
@@ -148,6 +162,7 @@ impl<P: Platform> Partition<P> {
     /// A replica over an open log, or one whose log could not be opened, which every request is told.
     pub fn new(
         platform: P,
+        home: Rc<Home>,
         topic_partition: TopicPartition,
         topic_id: TopicId,
         role: Role,
@@ -157,8 +172,7 @@ impl<P: Platform> Partition<P> {
             Ok(log) => (Some(log), None),
             Err(last_stop) => (None, Some(last_stop)),
         };
-        let log_end = log.as_ref().map_or(0, Log::log_end_offset);
-        let replicas = ReplicaSet::new(role.local, role.isr.clone(), log_end, 0);
+        let replicas = ReplicaSet::new(role.local, role.isr.clone(), 0, 0);
         let mut state = State {
             log,
             unopened,
@@ -168,9 +182,12 @@ impl<P: Platform> Partition<P> {
             pending: VecDeque::new(),
             append_running: false,
             upkeep_running: false,
+            flushing: Flushing::default(),
+            offline: home.log_dir().is_offline(),
         };
+        state.move_high_watermark();
         state.high_watermark_moved();
-        Rc::new(Partition { topic_partition, topic_id, platform, state: RefCell::new(state) })
+        Rc::new(Partition { topic_partition, topic_id, platform, home, state: RefCell::new(state) })
     }
 
     /// Takes on a new role (Kafka 3.9 `Partition.makeLeader`). A role of an older leader epoch is ignored.
@@ -189,6 +206,7 @@ impl<P: Platform> Partition<P> {
                 state.high_watermark_moved();
             }
             state.role = role;
+            state.move_high_watermark();
             self.begin_reign(&mut state)
         };
         match write_epoch {
@@ -237,19 +255,25 @@ impl<P: Platform> Partition<P> {
     /// What to write into the checkpoints; `None` once the log is closed.
     pub fn checkpoint(&self) -> Option<LogCheckpoint> {
         let state = self.state.borrow();
-        let topic_partition = self.topic_partition.clone();
+        let (topic_partition, log_dir) = (self.topic_partition.clone(), self.home.index);
         match (&state.log, state.unopened) {
             (Some(log), _) => Some(LogCheckpoint {
                 topic_partition,
+                log_dir,
                 recovery_point: log.recovery_point(),
                 log_start_offset: log.log_start_offset(),
+                first_segment_offset: log.first_segment_offset(),
                 high_watermark: state.replicas.high_watermark(),
+                flushed_bytes: log.flushed_bytes(),
             }),
             (None, Some(LastStop { recovery_point, log_start_offset, .. })) => Some(LogCheckpoint {
                 topic_partition,
+                log_dir,
                 recovery_point,
                 log_start_offset,
+                first_segment_offset: 0,
                 high_watermark: recovery_point,
+                flushed_bytes: 0,
             }),
             (None, None) => None,
         }
@@ -258,6 +282,30 @@ impl<P: Platform> Partition<P> {
     /// Has `watch` fired when an offset of this partition moves.
     pub fn watch(&self, watch: &Arc<Watch>) {
         self.state.borrow_mut().purgatory.watch(watch);
+    }
+
+    /// Which of `log.dirs` it lies in.
+    pub fn log_dir_index(&self) -> usize {
+        self.home.index
+    }
+
+    /// The directory has failed: what waits is told, and later requests find the log offline.
+    pub fn go_offline(&self) {
+        let mut state = self.state.borrow_mut();
+        state.offline = true;
+        let failure = AppendFailure::Leadership(LeadershipError::LogOffline);
+        state.fail_pending(&failure);
+        state.flushing.fail(&failure);
+        state.purgatory.interrupt();
+    }
+
+    /// Judges an error of the log: one that says the device can't be trusted takes the directory offline.
+    pub(super) fn storage_failed(&self, error: &LogError) {
+        if let LogError::Io { source, .. } = error
+            && is_fatal(source)
+        {
+            self.home.fail(error);
+        }
     }
 
     /// Gives the log up: what waits is told, later requests find it offline. Waits for the append in flight.
@@ -275,6 +323,6 @@ impl<P: Platform> Partition<P> {
 
     fn is_busy(&self) -> bool {
         let state = self.state.borrow();
-        state.append_running || state.upkeep_running
+        state.append_running || state.upkeep_running || state.flushing.running
     }
 }

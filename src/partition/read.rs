@@ -1,11 +1,12 @@
 //! The read path of a partition: from an offset to a range of a file, without holding the shard.
 
+use std::io;
 use std::rc::Rc;
 
 use super::partition::{Isolation, LeadershipError, Offsets, Partition};
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::platform::{Disk, FileRange, Platform};
-use crate::storage::log::Read;
+use crate::storage::log::{LogError, Read};
 use crate::storage::transaction_index::EndedTransaction;
 
 /// How often a read may find pages or files missing that it has just asked for: each step of an index lookup is one.
@@ -78,15 +79,29 @@ impl<P: Platform> Partition<P> {
                 }
                 Read::Empty => return Ok(ReadResult { offsets, data: None }),
                 Read::OutOfRange => return Err(ReadFailure::OffsetOutOfRange(offsets)),
-                Read::Io(error) => return Err(ReadFailure::Storage(error.to_string())),
+                Read::Io(error) => return Err(self.read_failed(error)),
                 Read::NeedPages { file, position, length } => {
                     let brought = self.platform.disk().make_resident(&file, position, length).await;
-                    brought.map_err(|error| ReadFailure::Storage(error.to_string()))?;
+                    brought.map_err(|error| self.read_failed(error))?;
                 }
                 Read::NeedSegment { base_offset } => self.load_segment(base_offset).await?,
             }
         }
         Err(ReadFailure::Storage("pages are evicted faster than they can be read".to_owned()))
+    }
+
+    fn read_failed(&self, source: io::Error) -> ReadFailure {
+        let path = self.home.log_dir().path.join(self.topic_partition.to_string());
+        self.log_failed(LogError::Io { path, source })
+    }
+
+    fn log_failed(&self, error: LogError) -> ReadFailure {
+        // A file that is missing concerns its partition; whether the directory is there, writes tell.
+        let is_missing = matches!(&error, LogError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+        if !is_missing {
+            self.storage_failed(&error);
+        }
+        ReadFailure::Storage(error.to_string())
     }
 
     async fn load_segment(&self, base_offset: Offset) -> Result<(), ReadFailure> {
@@ -95,10 +110,8 @@ impl<P: Platform> Partition<P> {
             None => return Err(LeadershipError::LogOffline.into()),
         };
         let loaded = load.await;
-        match self.state.borrow_mut().log.as_mut() {
-            Some(log) => log.finish_load_segment(loaded).map_err(|error| ReadFailure::Storage(error.to_string())),
-            None => Err(LeadershipError::LogOffline.into()),
-        }
+        let outcome = self.state.borrow_mut().log.as_mut().map(|log| log.finish_load_segment(loaded));
+        outcome.ok_or(LeadershipError::LogOffline)?.map_err(|error| self.log_failed(error))
     }
 
     /// The first offset whose record is at or after `timestamp`, with its timestamp, as far as `isolation` allows.
@@ -116,7 +129,7 @@ impl<P: Platform> Partition<P> {
             };
             log.lookup_timestamp(timestamp, isolation.ceiling(&offsets))
         };
-        lookup.await.map_err(|error| ReadFailure::Storage(error.to_string()))
+        lookup.await.map_err(|error| self.log_failed(error))
     }
 
     /// The leader epoch that wrote the record at `offset`, -1 if it is not known.

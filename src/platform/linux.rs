@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod directory;
 mod disk;
 mod socket;
 
@@ -10,7 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-pub use disk::{DiskLimits, LinuxDisk, LinuxFile};
+pub use directory::{Directory, LinuxFile, dirty_bytes_max};
+pub use disk::{DiskLimits, KERNEL_WORKERS_PER_DIRECTORY, LinuxDisk};
 pub use socket::LinuxSocket;
 
 use super::{Clock, Platform, Random, Tasks};
@@ -19,7 +21,7 @@ use crate::base::timers::Timers;
 use crate::executor::Executor;
 use crate::metrics::ShardCounters;
 use crate::uring::Ring;
-use crate::worker::{Helper, WorkPool};
+use crate::worker::WorkPool;
 
 /// What one shard has of the machine.
 #[derive(Clone)]
@@ -38,12 +40,12 @@ impl LinuxPlatform {
     pub fn new(
         ring: Ring,
         executor: Executor,
-        helper: Helper,
+        directories: &[Arc<Directory>],
         work: WorkPool,
         limits: DiskLimits,
         counters: Arc<ShardCounters>,
     ) -> LinuxPlatform {
-        let disk = LinuxDisk::new(ring.clone(), helper, limits, Arc::clone(&counters));
+        let disk = LinuxDisk::new(ring.clone(), directories, limits, Arc::clone(&counters));
         let clock = LinuxClock::start();
         LinuxPlatform(Rc::new(Inner { ring, disk, clock, tasks: LinuxTasks { executor, work }, counters }))
     }

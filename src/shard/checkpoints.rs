@@ -1,5 +1,7 @@
-//! The checkpoint files of the data directory, written now and then from what all shards know, so that an unclean stop
-//! need not read everything again (Kafka 3.9 `LogManager.checkpointLogRecoveryOffsets`).
+//! The checkpoint files of the log directories, written now and then from what all shards know, so that an unclean stop
+//! need not read everything again (Kafka 3.9 `LogManager.checkpointLogRecoveryOffsets`, `ReplicaManager.checkpointHighWatermarks`).
+//!
+//! Each directory has a task of its own: one that hangs keeps no other's checkpoints from being written.
 
 #![forbid(unsafe_code)]
 
@@ -10,29 +12,141 @@ use std::time::Duration;
 
 use super::router::Router;
 use crate::base::ids::{Offset, TopicPartition};
+use crate::base::time::Monotonic;
 use crate::handlers::Context;
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Clock, Disk, Platform};
 use crate::storage::log_dir::{self, LogDirError};
+use crate::storage::log_dirs;
 
-/// A task for the life of the shard that does it for all.
-pub async fn write_every<P: Platform>(interval: Duration, context: Rc<Context<P>>, router: Router<P>) {
+/// Bytes that became durable since the recovery points were written last, after which they are written before their time:
+/// what an unclean stop reads again is about this much.
+const FLUSHED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How often a directory is asked for its free space.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+
+type Offsets = BTreeMap<TopicPartition, Offset>;
+
+/// What was written last, by file: what has not changed is not written again.
+#[derive(Debug, Default)]
+struct Written {
+    recovery_points: Option<Offsets>,
+    log_start_offsets: Option<Offsets>,
+    high_watermarks: Option<Offsets>,
+}
+
+/// A task for the life of the shard that does it for all: keeps the checkpoints of one directory, until that is offline.
+pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>, router: Router<P>) {
     let clock = context.platform.clock();
+    let millis = |ms: u64| Duration::from_millis(ms);
+    let config = &context.config;
+    let recovery_interval = millis(config.log_flush_offset_checkpoint_interval_ms);
+    let start_interval = millis(config.log_flush_start_offset_checkpoint_interval_ms);
+    let interval = millis(config.replica_high_watermark_checkpoint_interval_ms).min(recovery_interval);
+    let (mut recovery_due, mut start_due) = (clock.now() + recovery_interval, clock.now() + start_interval);
+    let mut written = Written::default();
+    let mut flushed_bytes = 0;
     loop {
         clock.sleep_until(clock.now() + interval).await;
+        let directory = &context.log_dirs.all()[log_dir];
         let Some(checkpoints) = router.all_checkpoints().await else { return };
-        if let Err(error) = write(context.platform.disk(), &context.config.log_dir, &checkpoints).await {
+        if directory.is_offline() {
+            return;
+        }
+        let checkpoints: Vec<_> = checkpoints.into_iter().filter(|log| log.log_dir == log_dir).collect();
+        let flushed_now: u64 = checkpoints.iter().map(|log| log.flushed_bytes).sum();
+        let is_due = |due: &mut Monotonic, interval: Duration| {
+            let now = clock.now();
+            let passed = now >= *due;
+            if passed {
+                *due = now + interval;
+            }
+            passed
+        };
+        let write_recovery =
+            is_due(&mut recovery_due, recovery_interval) | (flushed_now >= flushed_bytes + FLUSHED_BYTES_MAX);
+        let write_start = is_due(&mut start_due, start_interval);
+        let which = Which { recovery_points: write_recovery, log_start_offsets: write_start, high_watermarks: true };
+        if write_recovery {
+            flushed_bytes = flushed_now;
+        }
+        if let Err(error) = write(context.platform.disk(), &directory.path, &checkpoints, which, &mut written).await {
             tracing::error!(%error, "the checkpoints could not be written; a crash will read more of the logs again");
+            if let LogDirError::Io { source, .. } = &error
+                && log_dirs::is_fatal(source)
+            {
+                context.log_dirs.fail(log_dir, &error);
+                return;
+            }
         }
     }
 }
 
-/// Replaces recovery points, log starts and high watermarks; durable on `Ok`.
-pub async fn write<D: Disk>(disk: &D, log_dir: &Path, checkpoints: &[LogCheckpoint]) -> Result<(), LogDirError> {
-    let offsets = |of: fn(&LogCheckpoint) -> Offset| -> BTreeMap<TopicPartition, Offset> {
-        checkpoints.iter().map(|log| (log.topic_partition.clone(), of(log))).collect()
+/// A task for the life of the shard that does it for all: knows how much room a directory has.
+pub async fn watch_space<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
+    let clock = context.platform.clock();
+    let directory = &context.log_dirs.all()[log_dir];
+    while !directory.is_offline() {
+        match context.platform.disk().space(&directory.path).await {
+            Ok(space) => context.log_dirs.set_space(log_dir, space),
+            Err(error) if log_dirs::is_fatal(&error) => context.log_dirs.fail(log_dir, &error),
+            Err(error) => tracing::warn!(directory = %directory.path.display(), %error, "free space is not known"),
+        }
+        clock.sleep_until(clock.now() + SPACE_INTERVAL).await;
+    }
+}
+
+/// Which files to write.
+#[derive(Clone, Copy)]
+struct Which {
+    recovery_points: bool,
+    log_start_offsets: bool,
+    high_watermarks: bool,
+}
+
+/// Replaces all three files of a directory from the checkpoints of its logs; durable on `Ok`.
+pub async fn write_all<D: Disk>(disk: &D, log_dir: &Path, checkpoints: &[LogCheckpoint]) -> Result<(), LogDirError> {
+    let which = Which { recovery_points: true, log_start_offsets: true, high_watermarks: true };
+    write(disk, log_dir, checkpoints, which, &mut Written::default()).await
+}
+
+async fn write<D: Disk>(
+    disk: &D,
+    log_dir: &Path,
+    checkpoints: &[LogCheckpoint],
+    which: Which,
+    written: &mut Written,
+) -> Result<(), LogDirError> {
+    let offsets = |of: fn(&LogCheckpoint) -> Option<Offset>| -> Offsets {
+        checkpoints.iter().filter_map(|log| Some((log.topic_partition.clone(), of(log)?))).collect()
     };
-    log_dir::write_offsets(disk, log_dir, log_dir::RECOVERY_POINTS, &offsets(|log| log.recovery_point)).await?;
-    log_dir::write_offsets(disk, log_dir, log_dir::LOG_START_OFFSETS, &offsets(|log| log.log_start_offset)).await?;
-    log_dir::write_offsets(disk, log_dir, log_dir::HIGH_WATERMARKS, &offsets(|log| log.high_watermark)).await
+    if which.recovery_points {
+        let offsets = offsets(|log| Some(log.recovery_point));
+        replace(disk, log_dir, log_dir::RECOVERY_POINTS, offsets, &mut written.recovery_points).await?;
+    }
+    if which.log_start_offsets {
+        // Kafka 3.9 `LogManager.checkpointLogStartOffsetsInDir`: only where the files do not say it.
+        let offsets = offsets(|log| Some(log.log_start_offset).filter(|start| *start > log.first_segment_offset));
+        replace(disk, log_dir, log_dir::LOG_START_OFFSETS, offsets, &mut written.log_start_offsets).await?;
+    }
+    if which.high_watermarks {
+        let offsets = offsets(|log| Some(log.high_watermark));
+        replace(disk, log_dir, log_dir::HIGH_WATERMARKS, offsets, &mut written.high_watermarks).await?;
+    }
+    Ok(())
+}
+
+async fn replace<D: Disk>(
+    disk: &D,
+    log_dir: &Path,
+    name: &str,
+    offsets: Offsets,
+    written: &mut Option<Offsets>,
+) -> Result<(), LogDirError> {
+    if written.as_ref() != Some(&offsets) {
+        log_dir::write_offsets(disk, log_dir, name, &offsets).await?;
+        *written = Some(offsets);
+    }
+    Ok(())
 }

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use async_channel::Receiver;
 
-use crate::base::ids::{BrokerId, TopicPartition};
-use crate::config::TopicConfig;
+use crate::base::ids::TopicPartition;
 use crate::config::topic::TimestampType as ConfiguredTimestamp;
+use crate::config::{Config, TopicConfig};
 use crate::executor::all;
 use crate::handlers::Context;
 use crate::metadata::node::{LocalPartition, ShardInput};
@@ -21,28 +21,58 @@ use crate::partition::{Partition, Role};
 use crate::platform::{Clock, Disk, Platform};
 use crate::record::batch::TimestampType;
 use crate::storage::log::{LastStop, Log, LogConfig, LogError, OpenLog};
+use crate::storage::log_dir::LogDirScan;
+use crate::storage::log_dirs::{LogDirs, is_fatal};
 
 /// Logs that one shard opens beside one another: enough to keep a disk busy, few enough to bound open files.
 const LOGS_OPENED_AT_ONCE_MAX: usize = 32;
 
-/// What the start-up scan of the data directory found, as far as logs need it.
+/// What the start-up scan of the log directories found, as far as logs need it: where each partition lies, and how it was
+/// left.
 #[derive(Clone, Debug, Default)]
 pub struct LastStops {
-    pub unclean: bool,
-    /// From the checkpoints, by partition.
-    pub recovery_points: BTreeMap<TopicPartition, i64>,
-    pub log_start_offsets: BTreeMap<TopicPartition, i64>,
+    found: BTreeMap<TopicPartition, (usize, LastStop)>,
     /// How far the opening of all logs is.
     pub progress: Arc<RecoveryProgress>,
 }
 
+/// One partition was found in two log directories.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "partition {topic_partition} lies in two log directories, {first} and {second}: move the one that is older out of \
+     its log directory"
+)]
+pub struct FoundTwice {
+    topic_partition: TopicPartition,
+    first: String,
+    second: String,
+}
+
 impl LastStops {
-    fn of(&self, topic_partition: &TopicPartition) -> LastStop {
-        LastStop {
-            unclean: self.unclean,
-            recovery_point: self.recovery_points.get(topic_partition).copied().unwrap_or(0),
-            log_start_offset: self.log_start_offsets.get(topic_partition).copied().unwrap_or(0),
+    /// From the scan of each directory that could be read, by its index.
+    pub fn new(
+        log_dirs: &LogDirs,
+        scans: &[(usize, LogDirScan)],
+        progress: Arc<RecoveryProgress>,
+    ) -> Result<LastStops, FoundTwice> {
+        let mut found = BTreeMap::new();
+        for (log_dir, scan) in scans {
+            for topic_partition in &scan.partitions {
+                let offset =
+                    |checkpoint: &BTreeMap<TopicPartition, i64>| checkpoint.get(topic_partition).copied().unwrap_or(0);
+                let last_stop = LastStop {
+                    unclean: !scan.clean,
+                    recovery_point: offset(&scan.recovery_points),
+                    log_start_offset: offset(&scan.log_start_offsets),
+                };
+                let path = |log_dir: usize| log_dirs.all()[log_dir].path.display().to_string();
+                if let Some((other, _)) = found.insert(topic_partition.clone(), (*log_dir, last_stop)) {
+                    let topic_partition = topic_partition.clone();
+                    return Err(FoundTwice { topic_partition, first: path(other), second: path(*log_dir) });
+                }
+            }
         }
+        Ok(LastStops { found, progress })
     }
 }
 
@@ -87,13 +117,16 @@ async fn take_partitions<P: Platform>(
 
 async fn take_partition<P: Platform>(context: &Context<P>, local: LocalPartition, last_stops: &LastStops) {
     let topic_partition = TopicPartition { topic: Arc::clone(&local.topic), partition: local.partition };
-    let role = role_of(context.config.broker_id, &local);
+    let role = role_of(&context.config, &local);
     let found = context.partition(&local.topic, local.partition);
     let outcome = match found {
         Some(partition) => partition.take_role(role).await,
         None => {
-            let log = open_log(context, &local, last_stops).await;
-            let partition = Partition::new(context.platform.clone(), topic_partition.clone(), local.id, role, log);
+            let (home, log) = open_log(context, &local, last_stops).await;
+            let home = Rc::clone(&context.homes[home]);
+            let partition =
+                Partition::new(context.platform.clone(), home, topic_partition.clone(), local.id, role, log);
+            partition.flush_recovered().await;
             context.add_partition(Rc::clone(&partition));
             partition.start_reign().await
         }
@@ -103,18 +136,49 @@ async fn take_partition<P: Platform>(context: &Context<P>, local: LocalPartition
     }
 }
 
-/// Opens a replica's log. If it can't be, the reason is in the log, and what the checkpoints said of it is kept.
+/// Opens a replica's log; also its log directory. If it can't be, the reason is in the log, and what the checkpoints said
+/// of it is kept.
 async fn open_log<P: Platform>(
     context: &Context<P>,
     local: &LocalPartition,
     last_stops: &LastStops,
-) -> Result<Log<P::Disk>, LastStop> {
+) -> (usize, Result<Log<P::Disk>, LastStop>) {
     let topic_partition = TopicPartition { topic: Arc::clone(&local.topic), partition: local.partition };
+    let log_dirs = &context.log_dirs;
+    let offline = |reason: &dyn std::fmt::Display| {
+        tracing::error!(partition = %topic_partition, "the log can't be opened; the partition is offline: {reason}");
+        context.counters.partitions_offline_now.add(1);
+    };
     // A topic made anew under an old name has nothing to do with what the old one left.
-    let last_stop = if local.is_new { LastStop::default() } else { last_stops.of(&topic_partition) };
+    let found = last_stops.found.get(&topic_partition).filter(|_| !local.is_new).copied();
+    let any_offline = log_dirs.online().count() < log_dirs.all().len();
+    let (log_dir, last_stop) = match found {
+        Some((log_dir, last_stop)) => {
+            log_dirs.all()[log_dir].add_partition();
+            (log_dir, last_stop)
+        }
+        // Kafka 3.9 `LogManager.getOrCreateLog`: it may well lie where nobody can look.
+        None if any_offline && !local.is_new => {
+            offline(&"it is in none of the log directories that can be read, and others are offline");
+            return (0, Err(LastStop::default()));
+        }
+        None => match log_dirs.place() {
+            Some(log_dir) => {
+                if !local.is_new {
+                    tracing::error!(partition = %topic_partition, directory = %log_dirs.all()[log_dir].path.display(),
+                        "the partition's directory is gone: it starts empty");
+                }
+                (log_dir, LastStop::default())
+            }
+            None => {
+                offline(&"no log directory is left");
+                return (0, Err(LastStop::default()));
+            }
+        },
+    };
     let opened = Log::open(OpenLog {
         disk: context.platform.disk().clone(),
-        log_dir: context.config.log_dir.clone(),
+        log_dir: log_dirs.all()[log_dir].path.clone(),
         topic_partition: topic_partition.clone(),
         topic_id: local.id,
         config: log_config(&local.config),
@@ -122,29 +186,36 @@ async fn open_log<P: Platform>(
         wall: context.platform.clock().wall(),
         progress: Arc::clone(&last_stops.progress),
     });
-    opened.await.map_err(|error| {
-        tracing::error!(partition = %topic_partition, %error, "the log can't be opened; the partition is offline");
-        context.counters.partitions_offline_now.add(1);
+    let opened = opened.await.map_err(|error| {
+        offline(&error);
+        if let LogError::Io { source, .. } = &error
+            && is_fatal(source)
+        {
+            log_dirs.fail(log_dir, &error);
+        }
         last_stop
-    })
+    });
+    (log_dir, opened)
 }
 
 async fn stop_replica<P: Platform>(context: &Rc<Context<P>>, topic_partition: TopicPartition, delete: bool) {
-    let log = match context.remove_partition(&topic_partition) {
-        Some(partition) => {
-            if partition.is_unopened() {
-                context.counters.partitions_offline_now.subtract(1);
-            }
-            partition.take_log().await
+    let Some(partition) = context.remove_partition(&topic_partition) else {
+        if delete {
+            remove_leftover(context, &topic_partition).await;
         }
-        None => None,
+        return;
     };
-    let outcome = match (log, delete) {
+    if partition.is_unopened() {
+        context.counters.partitions_offline_now.subtract(1);
+    }
+    let log_dir = &context.log_dirs.all()[partition.log_dir_index()];
+    log_dir.remove_partition();
+    let outcome = match (partition.take_log().await, delete) {
         (Some(log), true) => log.delete().await,
         (Some(log), false) => log.close().await.map(drop),
-        // It could not be opened, or was never here.
+        // It could not be opened.
         (None, true) => {
-            let directory = context.config.log_dir.join(topic_partition.to_string());
+            let directory = log_dir.path.join(topic_partition.to_string());
             match context.platform.disk().remove_directory(&directory).await {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     Err(LogError::Io { path: directory, source })
@@ -159,12 +230,26 @@ async fn stop_replica<P: Platform>(context: &Rc<Context<P>>, topic_partition: To
     }
 }
 
-fn role_of(local: BrokerId, partition: &LocalPartition) -> Role {
+/// A replica that was never taken on: its deletion was asked for before a restart, say.
+async fn remove_leftover<P: Platform>(context: &Context<P>, topic_partition: &TopicPartition) {
+    for (_, log_dir) in context.log_dirs.online() {
+        let directory = log_dir.path.join(topic_partition.to_string());
+        match context.platform.disk().remove_directory(&directory).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::error!(directory = %directory.display(), %error, "a deleted replica could not be removed");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn role_of(config: &Config, partition: &LocalPartition) -> Role {
     Role {
-        local,
+        local: config.broker_id,
         leader: partition.leader,
         leader_epoch: partition.leader_epoch,
         isr: partition.isr.clone(),
+        durability: config.durability,
         config: Arc::clone(&partition.config),
     }
 }

@@ -5,7 +5,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_channel::Receiver;
 
@@ -27,6 +26,7 @@ use crate::net::connection::{self, ConnectionLimits};
 use crate::partition::Partition;
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Platform, Tasks};
+use crate::storage::log_dirs::LogDirs;
 
 /// Logs that one shard closes beside one another at an orderly stop.
 const LOGS_CLOSED_AT_ONCE_MAX: usize = 32;
@@ -54,6 +54,7 @@ pub struct ShardParts<P: Platform> {
     pub id: ShardId,
     pub platform: P,
     pub config: Arc<Config>,
+    pub log_dirs: Arc<LogDirs>,
     pub metadata: MetadataHandle,
     pub counters: Arc<ShardCounters>,
     pub mailboxes: Mailboxes<Message<P>>,
@@ -72,18 +73,23 @@ pub struct Shard<P: Platform> {
 impl<P: Platform> Shard<P> {
     /// Starts the standing tasks: the mailbox, what the metadata thread says, and on one shard the checkpoints.
     pub fn start(parts: ShardParts<P>) -> Shard<P> {
-        let ShardParts { id, platform, config, metadata, counters, mailboxes, inputs, last_stops, limits } = parts;
+        let ShardParts { id, platform, config, log_dirs, metadata, counters, mailboxes, inputs, last_stops, limits } =
+            parts;
         let connection_limits = ConnectionLimits {
             frame_bytes_max: config.socket_request_max_bytes as usize,
             requests_in_flight_max: limits.requests_in_flight_max,
         };
-        let context = Context::new(id, platform.clone(), config, metadata, counters);
+        let context =
+            Context::new(id, platform.clone(), config, log_dirs, metadata, counters, limits.request_bytes_max);
         let router = Router::new(Rc::clone(&context), mailboxes);
         platform.tasks().spawn(router.clone().serve_mailbox());
+        platform.tasks().spawn(give_up_offline(Rc::clone(&context)));
         platform.tasks().spawn(metadata_inputs::serve(Rc::clone(&context), inputs, last_stops));
         if id == CHECKPOINT_SHARD {
-            let interval = Duration::from_millis(context.config.log_flush_offset_checkpoint_interval_ms);
-            platform.tasks().spawn(checkpoints::write_every(interval, Rc::clone(&context), router.clone()));
+            for (log_dir, _) in context.log_dirs.online() {
+                platform.tasks().spawn(checkpoints::keep(log_dir, Rc::clone(&context), router.clone()));
+                platform.tasks().spawn(checkpoints::watch_space(log_dir, Rc::clone(&context)));
+            }
         }
         let dispatcher = Dispatcher::new(Rc::clone(&context), router);
         Shard { context, dispatcher, connection_limits, request_bytes: Budget::new(limits.request_bytes_max) }
@@ -140,6 +146,18 @@ impl ClosedShard {
     pub fn add(&mut self, other: ClosedShard) {
         self.checkpoints.extend(other.checkpoints);
         self.unclean_count += other.unclean_count;
+    }
+}
+
+/// A task for the shard's life: what waits on a directory that goes offline is told.
+async fn give_up_offline<P: Platform>(context: Rc<Context<P>>) {
+    let failures = context.log_dirs.subscribe();
+    while let Ok(log_dir) = failures.recv().await {
+        for partition in context.all_partitions() {
+            if partition.log_dir_index() == log_dir {
+                partition.go_offline();
+            }
+        }
     }
 }
 

@@ -18,9 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 
-use crate::platform::{DirectoryEntry, Disk, DiskFile, OpenMode};
+use crate::platform::{DirectoryEntry, Disk, DiskFile, OpenMode, Space};
 
 const PAGE_BYTES: u64 = 4096;
+/// Room on the disk; nothing uses it up.
+const SPACE_BYTES: u64 = 1 << 40;
 /// What a device writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
@@ -654,6 +656,10 @@ impl Disk for FakeDisk {
             world.change_names(NameChange::Rename { from, to });
             Ok(())
         })
+    }
+
+    fn space(&self, _path: &Path) -> impl Future<Output = io::Result<Space>> + 'static {
+        self.operation("space", |_| Ok(Space { free_bytes: SPACE_BYTES, total_bytes: SPACE_BYTES }))
     }
 
     fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {

@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -26,6 +25,7 @@ use crate::shard::mailbox::Mailboxes;
 use crate::shard::metadata_inputs::LastStops;
 use crate::shard::shard::{Shard, ShardLimits, ShardParts};
 use crate::storage::log_dir;
+use crate::storage::log_dirs::LogDirs;
 
 const DATA: &str = "/data";
 
@@ -96,7 +96,8 @@ impl Node {
         let config = Arc::new(Config::load(&options).expect("a sound configuration"));
         let Remains { disk, tree } = remains;
         let mut executors = vec![world.executor()];
-        let last_stops = scan(world, &executors[0], &disk);
+        let log_dirs = LogDirs::new(&config.log_dirs, 0, || {});
+        let last_stops = scan(world, &executors[0], &disk, &log_dirs);
 
         let (metadata, mut inbox) = thread::channel(capacities.shards);
         let mailboxes = Mailboxes::new(capacities.shards, capacities.credits);
@@ -110,6 +111,7 @@ impl Node {
                 id: ShardId(index),
                 platform: SimPlatform::new(world, &executor, &disk),
                 config: Arc::clone(&config),
+                log_dirs: Arc::clone(&log_dirs),
                 metadata: metadata.clone(),
                 counters: Arc::new(ShardCounters::default()),
                 mailboxes: mailboxes.clone(),
@@ -165,18 +167,17 @@ impl Node {
 }
 
 /// What the start of a real broker scans.
-fn scan(world: &World, executor: &Executor, disk: &FakeDisk) -> Arc<LastStops> {
+fn scan(world: &World, executor: &Executor, disk: &FakeDisk, log_dirs: &Arc<LogDirs>) -> Arc<LastStops> {
     let platform = SimPlatform::new(world, executor, disk);
     let found = Rc::new(RefCell::new(None));
     let place = Rc::clone(&found);
+    let log_dirs = Arc::clone(log_dirs);
     executor.spawn(async move {
-        let scan = log_dir::scan(platform.disk(), Path::new(DATA)).await.expect("a data directory");
-        *place.borrow_mut() = Some(LastStops {
-            unclean: !scan.clean,
-            recovery_points: scan.recovery_points,
-            log_start_offsets: scan.log_start_offsets,
-            progress: Arc::default(),
-        });
+        let mut scans = Vec::new();
+        for (index, log_dir) in log_dirs.online() {
+            scans.push((index, log_dir::scan(platform.disk(), &log_dir.path).await.expect("a log directory")));
+        }
+        *place.borrow_mut() = Some(LastStops::new(&log_dirs, &scans, Arc::default()).expect("each partition once"));
     });
     world.run_until(|| found.borrow().is_some());
     Arc::new(found.borrow_mut().take().expect("just seen"))

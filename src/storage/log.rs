@@ -244,6 +244,10 @@ pub(super) struct Run {
     /// Something was written since the log was opened, or recovery changed it: close has work to do.
     touched: bool,
     upkeep: upkeep::Upkeep,
+    /// Bytes appended since the log was opened, those of them that are durable, and those before the newest snapshot.
+    appended_bytes: u64,
+    flushed_bytes: u64,
+    snapshot_bytes: u64,
     producers_expired_at: WallMs,
     /// Counts reads of closed segments, to know which was read longest ago.
     reads: std::cell::Cell<u64>,
@@ -296,6 +300,21 @@ impl<D: Disk> Log<D> {
     /// Records below are durable.
     pub fn flushed_offset(&self) -> Offset {
         self.flushed_offset
+    }
+
+    /// Bytes that the next flush makes durable, as far as they were appended since the log was opened.
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.run.appended_bytes - self.run.flushed_bytes
+    }
+
+    /// Bytes that flushes have made durable since the log was opened.
+    pub fn flushed_bytes(&self) -> u64 {
+        self.run.flushed_bytes
+    }
+
+    /// Where the oldest segment begins.
+    pub fn first_segment_offset(&self) -> Offset {
+        self.closed.keys().next().copied().unwrap_or(self.active.base_offset)
     }
 
     /// From the segment that holds this offset on, an unclean stop makes recovery read. It trails the flushed offset as
@@ -464,6 +483,7 @@ impl<D: Disk> Log<D> {
         }
         self.run.touched = true;
         for PendingBatch { batch, .. } in std::mem::take(&mut self.run.pending.in_flight) {
+            self.run.appended_bytes += batch.place.bytes;
             self.active.note_batch(&batch, self.config.index_interval_bytes);
             self.log_end_offset = batch.place.last_offset + 1;
         }

@@ -7,10 +7,13 @@
 
 pub mod checkpoint;
 pub mod entry;
+pub mod identity;
 pub mod leader_epoch;
 pub mod log;
 pub mod log_dir;
+pub mod log_dirs;
 pub mod offset_index;
+pub mod open_files;
 pub mod producer_state;
 pub mod recovery;
 pub mod refusal;

@@ -49,8 +49,8 @@ use check::{Checked, Start};
 pub(super) use files::{Directory, Files};
 pub(super) use replay::Replay;
 
-const SMALL_FILE_BYTES_MAX: usize = 4096;
-const EPOCH_CHECKPOINT_BYTES_MAX: usize = 16 << 20;
+pub(super) const SMALL_FILE_BYTES_MAX: usize = 4096;
+pub(super) const EPOCH_CHECKPOINT_BYTES_MAX: usize = 16 << 20;
 
 /// A log under construction.
 struct Recovery<D: Disk> {
@@ -566,7 +566,7 @@ async fn read_topic_id<D: Disk>(directory: &Directory<D>, expected: TopicId) -> 
     }
 }
 
-fn parse_partition_metadata(file: &[u8]) -> Option<TopicId> {
+pub(super) fn parse_partition_metadata(file: &[u8]) -> Option<TopicId> {
     let text = std::str::from_utf8(file).ok()?;
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     (field("version:") == Some("0")).then_some(())?;

@@ -70,6 +70,13 @@ impl Ring {
         }))))
     }
 
+    /// Bounds the kernel workers that wait for files in this ring's stead. Least kernel: 5.15.
+    pub fn bound_workers(&self, count: u32) -> io::Result<()> {
+        let inner = self.0.borrow();
+        // 0: what is not about files stays as the kernel has it.
+        inner.uring.as_ref().map_or(Ok(()), |uring| uring.submitter().register_iowq_max_workers(&mut [count, 0]))
+    }
+
     /// Queues an entry for the next submission; its completions go to the slot of the returned key.
     ///
     /// # Safety

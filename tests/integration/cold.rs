@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use ringlog::broker::Broker;
-use ringlog::config::{Config, ServeOptions};
+use ringlog::config::{AdminListen, Config, ServeOptions};
 use ringlog::record::batch::{BatchBuilder, batches, decode_records, has_valid_crc};
 use ringlog::record::compression::Codec;
 use ringlog::sys;
@@ -25,7 +25,8 @@ const FETCH_BYTES: i32 = 1 << 20;
 fn start(directory: &Path, no_cachestat: bool) -> Broker {
     let set = vec!["listeners=PLAINTEXT://127.0.0.1:0".to_owned()];
     let data = Some(data_path(directory));
-    let options = ServeOptions { set, data, shards: Some(1), no_cachestat, ..ServeOptions::default() };
+    let admin_listen = AdminListen::Off;
+    let options = ServeOptions { set, data, admin_listen, shards: Some(1), no_cachestat, ..ServeOptions::default() };
     Broker::start(Config::load(&options).expect("settings")).expect("a broker")
 }
 

@@ -4,8 +4,11 @@
 //! conditions with a deadline, never for time to pass.
 
 mod admin;
+mod admin_port;
 mod clients;
 mod cold;
+mod disk_faults;
+mod import;
 mod kcat;
 mod kill9;
 mod message_sets;

@@ -28,6 +28,8 @@ pub struct Server {
     child: Child,
     pub address: SocketAddr,
     directory: PathBuf,
+    /// Lines of standard output, in order.
+    banner: mpsc::Receiver<String>,
 }
 
 impl Server {
@@ -38,31 +40,42 @@ impl Server {
 
     /// The same with more settings, as `name=value`.
     pub fn start_with(directory: &Path, settings: &[&str]) -> Server {
+        let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        Server::start_with_flags(directory, &settings)
+    }
+
+    /// The same with more flags.
+    pub fn start_with_flags(directory: &Path, flags: &[&str]) -> Server {
+        Server::run(directory, serve(directory, flags))
+    }
+
+    /// Runs a broker's command line and waits until it serves.
+    pub fn run(directory: &Path, mut command: Command) -> Server {
         let stderr = File::options().create(true).append(true).open(stderr_path(directory)).expect("a file for stderr");
-        // Another build of the broker can be put to the same tests.
-        let program = std::env::var_os("RINGLOG_UNDER_TEST").unwrap_or_else(|| env!("CARGO_BIN_EXE_ringlog").into());
-        let mut command = Command::new(program);
-        command.arg("serve").args(["--shards", "2", "--set", "listeners=PLAINTEXT://127.0.0.1:0"]);
-        command.arg("--set").arg(format!("log.dirs={}", data_path(directory).display()));
-        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("a process");
         let stdout = child.stdout.take().expect("piped");
-        let (sender, receiver) = mpsc::channel();
+        let (sender, banner) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some((_, address)) = line.split_once("serves PLAINTEXT://") {
-                    // Fails once the test has gone on.
-                    let _ = sender.send(address.parse());
-                }
+                // Fails once the test has gone on.
+                let _ = sender.send(line);
             }
         });
-        let mut server =
-            Server { child, address: SocketAddr::from(([0, 0, 0, 0], 0)), directory: directory.to_owned() };
-        match receiver.recv_timeout(DEADLINE) {
-            Ok(address) => server.address = address.expect("the banner's address"),
-            Err(error) => panic!("the broker did not say that it serves: {error}"),
-        }
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut server = Server { child, address, directory: directory.to_owned(), banner };
+        server.address = server.banner("serves PLAINTEXT://").parse().expect("the banner's address");
         server
+    }
+
+    /// The rest of the banner's next line that has `mark`, behind the mark.
+    pub fn banner(&self, mark: &str) -> String {
+        loop {
+            let line = self.banner.recv_timeout(DEADLINE);
+            let line = line.unwrap_or_else(|error| panic!("the broker's banner has no {mark:?}: {error}"));
+            if let Some((_, rest)) = line.split_once(mark) {
+                return rest.trim().to_owned();
+            }
+        }
     }
 
     pub fn process(&self) -> Pid {
@@ -99,6 +112,23 @@ impl Drop for Server {
             eprintln!("{}", fs::read_to_string(stderr_path(&self.directory)).unwrap_or_default());
         }
     }
+}
+
+/// A broker's command line over `directory`. Without an admin port: all brokers of all tests would want the same.
+pub fn serve(directory: &Path, flags: &[&str]) -> Command {
+    let mut command = serve_by_default(directory);
+    command.args(["--admin-listen", "none"]).args(flags);
+    command
+}
+
+/// The same with the admin port where it is by default.
+pub fn serve_by_default(directory: &Path) -> Command {
+    // Another build of the broker can be put to the same tests.
+    let program = std::env::var_os("RINGLOG_UNDER_TEST").unwrap_or_else(|| env!("CARGO_BIN_EXE_ringlog").into());
+    let mut command = Command::new(program);
+    command.arg("serve").args(["--shards", "2", "--set", "listeners=PLAINTEXT://127.0.0.1:0"]);
+    command.arg("--set").arg(format!("log.dirs={}", data_path(directory).display()));
+    command
 }
 
 fn stderr_path(directory: &Path) -> PathBuf {

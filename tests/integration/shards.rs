@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use ringlog::broker::Broker;
-use ringlog::config::{Config, ServeOptions};
+use ringlog::config::{AdminListen, Config, ServeOptions};
 use ringlog::record::batch::{BatchBuilder, decode_records};
 use ringlog::record::compression::Codec;
 
@@ -18,7 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 fn start(directory: &std::path::Path) -> Broker {
     let set = vec!["listeners=PLAINTEXT://127.0.0.1:0".to_owned()];
     let data = Some(data_path(directory));
-    let options = ServeOptions { set, data, shards: Some(2), ..ServeOptions::default() };
+    let admin_listen = AdminListen::Off;
+    let options = ServeOptions { set, data, admin_listen, shards: Some(2), ..ServeOptions::default() };
     Broker::start(Config::load(&options).expect("settings")).expect("a broker")
 }
 

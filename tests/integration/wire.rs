@@ -186,15 +186,15 @@ impl Wire {
         loop {
             let (data, bytes) = self.fetch(topic, partition, next, FETCH_BYTES);
             assert_eq!(data.error_code, 0, "Fetch of {topic}-{partition} from {next}");
-            if next >= data.high_watermark {
-                return records;
-            }
             let before = next;
             for (header, batch) in batches(&bytes).map_while(Result::ok) {
                 assert!(has_valid_crc(batch), "the CRC of {topic}-{partition} at {}", header.base_offset);
                 let decoded = decode_records(batch, DECOMPRESSED_BYTES_MAX).expect("records");
                 records.extend(decoded.into_iter().filter(|record| record.offset >= next));
                 next = header.last_offset() + 1;
+            }
+            if next >= data.high_watermark {
+                return records;
             }
             assert!(next > before, "{topic}-{partition} gives nothing at {before}");
         }

@@ -19,7 +19,7 @@ fn without_arguments_it_is_one_node_for_oneself() {
     let config = with_set(&[]).unwrap();
     assert_eq!(config.listener.to_string(), "PLAINTEXT://127.0.0.1:9092");
     assert_eq!(config.advertised_listener, config.listener);
-    assert_eq!((config.broker_id, config.log_dir), (BrokerId(1), PathBuf::from("./ringlog-data")));
+    assert_eq!((config.broker_id, config.log_dirs), (BrokerId(1), vec![PathBuf::from("./ringlog-data")]));
     assert_eq!((config.offsets_topic_replication_factor, config.transaction_state_log_min_isr), (1, 1));
     assert!(config.warnings.is_empty());
     assert_eq!((config.socket_send_buffer_bytes, config.socket_receive_buffer_bytes), (None, None));
@@ -30,7 +30,7 @@ fn with_a_file_the_defaults_are_kafkas() {
     let config = with_file("", &[]).unwrap();
     assert_eq!((&*config.listener.host, config.listener.port), ("", 9092));
     assert!(!config.advertised_listener.host.is_empty());
-    assert_eq!((config.broker_id, config.log_dir), (BrokerId(1001), PathBuf::from("/tmp/kafka-logs")));
+    assert_eq!((config.broker_id, config.log_dirs), (BrokerId(1001), vec![PathBuf::from("/tmp/kafka-logs")]));
     assert_eq!((config.offsets_topic_replication_factor, config.transaction_state_log_min_isr), (3, 2));
 }
 
@@ -74,7 +74,7 @@ fn bad_values_are_refused_with_their_name() {
         "listeners=PLAINTEXT://a:1,PLAINTEXT://b:2",
         "listeners=SSL://a:1",
         "listeners=a:1",
-        "log.dirs=/a,/b",
+        "log.dirs=/a,/a/b",
         "listeners=PLAINTEXT://a:99999",
         "listeners=CLIENT://a:1",
         "advertised.listeners=OTHER://a:1",
@@ -134,5 +134,5 @@ fn a_flag_file_holds_one_flag_a_line() {
 #[test]
 fn the_data_flag_stands_for_log_dirs() {
     let options = ServeOptions { data: Some("/d".into()), set: vec!["log.dirs=/a".into()], ..ServeOptions::default() };
-    assert_eq!(Config::load(&options).unwrap().log_dir, PathBuf::from("/d"));
+    assert_eq!(Config::load(&options).unwrap().log_dirs, [PathBuf::from("/d")]);
 }

@@ -1,25 +1,25 @@
-//! Files of one data directory: what may run on the shard runs here and now, all else on the directory's helper.
+//! Files of the log directories: what may run on the shard runs here and now, all else on the directory's threads.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::directory::{Directory, LinuxFile};
+use crate::base::budget::Budget;
 use crate::metrics::ShardCounters;
-use crate::platform::{DirectoryEntry, Disk, DiskFile, OpenMode};
+use crate::platform::{DirectoryEntry, Disk, OpenMode, Space};
 use crate::sys;
 use crate::uring::Ring;
-use crate::uring::ops::read::{self, RingFile};
+use crate::uring::ops::read;
 use crate::uring::ops::write;
 use crate::worker::Helper;
 
@@ -27,106 +27,101 @@ use crate::worker::Helper;
 const INLINE_WRITE_SLOW: Duration = Duration::from_millis(5);
 const SLOW_FOR: Duration = Duration::from_millis(500);
 
-/// The read-ahead limit assumed where sysfs does not tell: Linux's default.
-const READ_AHEAD_BYTES_DEFAULT: u64 = 128 * 1024;
-
 /// How much the fallback for cachestat reads at a time to see whether pages are resident.
 const PROBE_BYTES: usize = 64 * 1024;
 
-/// Bounds of a shard's use of its directory.
+/// Appends of one directory that a shard has with kernel workers at once: the others keep workers of their own.
+const DEFERRED_APPENDS_MAX: u64 = 4;
+
+/// Cold steps of one directory that a shard has with kernel workers at once.
+const COLD_STEPS_MAX: u64 = 16;
+
+/// Kernel workers that a shard's ring may use for each directory: what the two bounds above allow, and as many again for
+/// scans and look-ups.
+pub const KERNEL_WORKERS_PER_DIRECTORY: u32 = 2 * (DEFERRED_APPENDS_MAX + COLD_STEPS_MAX) as u32;
+
+/// How a shard uses its directories.
 #[derive(Clone, Copy, Debug)]
 pub struct DiskLimits {
-    /// Cold bytes in flight, all readers of the shard together.
+    /// Cold bytes in flight, all readers of the shard and of one directory together.
     pub cold_bytes_max: u64,
-    /// The device's read-ahead limit: what one WILLNEED really reads.
-    pub read_ahead_bytes: u64,
     /// Ask `cachestat(2)` what is resident (Linux 6.5). Otherwise, and on older kernels, ranges are read to find out.
     pub cachestat: bool,
 }
 
-impl DiskLimits {
-    /// The limits for a directory, with the read-ahead limit of its device.
-    pub fn of(directory: &Path, cold_bytes_max: u64, cachestat: bool) -> DiskLimits {
-        let read_ahead_bytes = read_ahead_bytes(directory).unwrap_or(READ_AHEAD_BYTES_DEFAULT);
-        DiskLimits { cold_bytes_max, read_ahead_bytes, cachestat }
-    }
-}
-
-fn read_ahead_bytes(directory: &Path) -> Option<u64> {
-    let device = std::fs::metadata(directory).ok()?.dev();
-    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
-    let block = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
-    // A partition has its queue in the directory above, the disk's.
-    let setting = std::fs::read_to_string(block.join("queue/read_ahead_kb"))
-        .or_else(|_| std::fs::read_to_string(block.join("../queue/read_ahead_kb")))
-        .ok()?;
-    let bytes = setting.trim().parse::<u64>().ok()?.checked_mul(1024)?;
-    (bytes >= sys::page_bytes()).then_some(bytes)
-}
-
-/// An open file; its last drop closes it on the helper.
-#[derive(Debug)]
-pub struct LinuxFile {
-    /// `None` only inside `drop`.
-    file: Option<File>,
-    helper: Helper,
-}
-
-impl LinuxFile {
-    fn file(&self) -> &File {
-        self.file.as_ref().expect("taken only by drop")
-    }
-}
-
-impl Drop for LinuxFile {
-    fn drop(&mut self) {
-        self.helper.drop_there(self.file.take());
-    }
-}
-
-impl DiskFile for LinuxFile {}
-
-impl AsFd for LinuxFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file().as_fd()
-    }
-}
-
-impl RingFile for LinuxFile {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-}
-
+/// The log directories, for one shard.
 #[derive(Clone)]
 pub struct LinuxDisk(Rc<Inner>);
 
 struct Inner {
     ring: Ring,
-    helper: Helper,
-    limits: DiskLimits,
+    directories: Vec<Share>,
+    cachestat: bool,
     counters: Arc<ShardCounters>,
+}
+
+/// What one shard has of one directory.
+struct Share {
+    directory: Arc<Directory>,
+    /// Appends go to kernel workers until then, and until the directory has caught up.
     slow_until: Cell<Option<Instant>>,
-    cold: Rc<ColdBudget>,
+    deferred_appends: Rc<Budget>,
+    cold_bytes: Rc<Budget>,
+    cold_steps: Rc<Budget>,
 }
 
 impl LinuxDisk {
-    pub fn new(ring: Ring, helper: Helper, limits: DiskLimits, counters: Arc<ShardCounters>) -> LinuxDisk {
-        let cold = Rc::new(ColdBudget::new(limits.cold_bytes_max.max(limits.read_ahead_bytes)));
-        LinuxDisk(Rc::new(Inner { ring, helper, limits, counters, slow_until: Cell::new(None), cold }))
+    pub fn new(
+        ring: Ring,
+        directories: &[Arc<Directory>],
+        limits: DiskLimits,
+        counters: Arc<ShardCounters>,
+    ) -> LinuxDisk {
+        let share = |directory: &Arc<Directory>| Share {
+            directory: Arc::clone(directory),
+            slow_until: Cell::new(None),
+            deferred_appends: Budget::new(DEFERRED_APPENDS_MAX),
+            cold_bytes: Budget::new(limits.cold_bytes_max),
+            cold_steps: Budget::new(COLD_STEPS_MAX),
+        };
+        let directories = directories.iter().map(share).collect();
+        LinuxDisk(Rc::new(Inner { ring, directories, cachestat: limits.cachestat, counters }))
+    }
+
+    /// The directory that holds `path`. Paths of a broker are always below one of its log directories.
+    fn directory_of(&self, path: &Path) -> &Arc<Directory> {
+        let share = self.0.directories.iter().find(|share| path.starts_with(&share.directory.path));
+        &share.unwrap_or(&self.0.directories[0]).directory
+    }
+
+    fn names(&self, path: &Path) -> &Helper {
+        self.directory_of(path).names(path)
+    }
+
+    fn share_of(&self, file: &LinuxFile) -> &Share {
+        let share = self.0.directories.iter().find(|share| Arc::ptr_eq(&share.directory, &file.directory));
+        share.unwrap_or(&self.0.directories[0])
     }
 
     /// Writes everything on this thread, unless the directory has been slow of late.
     fn append_inline(&self, file: &LinuxFile, position: u64, data: &[BytesMut]) -> Option<io::Result<()>> {
+        let share = self.share_of(file);
         let start = Instant::now();
-        if self.0.slow_until.get().is_some_and(|until| start < until) {
+        if let Some(until) = share.slow_until.get() {
+            if start < until || !share.directory.has_caught_up() {
+                return None;
+            }
+            share.slow_until.set(None);
+        }
+        if share.directory.is_over_budget() {
+            share.slow_until.set(Some(start));
             return None;
         }
         let switches = sys::voluntary_switches();
         let result = pwrite_all(file.as_fd(), position, data);
         // A thread that only lost its core to another has not waited for the disk.
         if start.elapsed() > INLINE_WRITE_SLOW && sys::voluntary_switches() != switches {
-            self.0.slow_until.set(Some(Instant::now() + SLOW_FOR));
+            share.slow_until.set(Some(Instant::now() + SLOW_FOR));
         }
         Some(result)
     }
@@ -136,8 +131,8 @@ impl LinuxDisk {
         file: &Arc<LinuxFile>,
         job: impl FnOnce(&File) -> io::Result<T> + Send + 'static,
     ) -> impl Future<Output = io::Result<T>> + 'static {
-        let file = Arc::clone(file);
-        self.0.helper.run(move || job(file.file()))
+        let shared = Arc::clone(file);
+        file.names.run(move || job(shared.file()))
     }
 
     /// The fallback for kernels without cachestat: read the range with RWF_NOWAIT and see whether all of it comes.
@@ -194,7 +189,7 @@ impl Disk for LinuxDisk {
         }
         let end = position + length;
         let pages = end.div_ceil(sys::page_bytes()) - position / sys::page_bytes();
-        if !self.0.limits.cachestat {
+        if !self.0.cachestat {
             return self.reads_resident(file, position, length);
         }
         match sys::pages_cached(file.as_fd(), position, length) {
@@ -211,18 +206,26 @@ impl Disk for LinuxDisk {
         data: Vec<BytesMut>,
     ) -> impl Future<Output = io::Result<()>> + 'static {
         let counters = &self.0.counters;
+        let length = data.iter().map(|bytes| bytes.len() as u64).sum();
         counters.appends_total.add(1);
-        counters.append_bytes_total.add(data.iter().map(|bytes| bytes.len() as u64).sum());
-        let inline = self.append_inline(file, position, &data);
+        counters.append_bytes_total.add(length);
+        let inline = match file.directory.check() {
+            Ok(()) => self.append_inline(file, position, &data),
+            Err(error) => Some(Err(error)),
+        };
+        let inline = inline.map(|result| file.finish_append(position, length, result));
         if inline.is_none() {
             counters.appends_deferred_total.add(1);
         }
         let (ring, file) = (self.0.ring.clone(), Arc::clone(file));
+        let deferred_appends = Rc::clone(&self.share_of(&file).deferred_appends);
         async move {
-            match inline {
-                Some(result) => result,
-                None => write::write_all(&ring, &file, position, data).await,
+            if let Some(result) = inline {
+                return result;
             }
+            let _permit = deferred_appends.acquire(1).await;
+            let result = write::write_all(&ring, &file, position, data).await;
+            file.finish_append(position, length, result)
         }
     }
 
@@ -233,14 +236,16 @@ impl Disk for LinuxDisk {
         length: u64,
     ) -> impl Future<Output = io::Result<()>> + 'static {
         let (this, file) = (self.clone(), Arc::clone(file));
+        let share = self.share_of(&file);
+        let (bytes, steps) = (Rc::clone(&share.cold_bytes), Rc::clone(&share.cold_steps));
         async move {
             let end = position + length;
             let mut next = position;
             while next < end {
-                let step = (end - next).min(this.0.limits.read_ahead_bytes);
-                let permit = ColdBudget::acquire(&this.0.cold, step).await;
+                let step = (end - next).min(file.directory.read_ahead_bytes);
+                let permits = (bytes.acquire(step).await, steps.acquire(1).await);
                 read::will_need(&this.0.ring, &file, next, step).await?;
-                drop(permit);
+                drop(permits);
                 this.0.counters.cold_bytes_total.add(step);
                 next += step;
             }
@@ -259,14 +264,14 @@ impl Disk for LinuxDisk {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = io::Result<(Arc<LinuxFile>, u64)>> + 'static {
-        let (path, helper) = (path.to_owned(), self.0.helper.clone());
-        self.0.helper.run(move || {
+        let (path, directory) = (path.to_owned(), Arc::clone(self.directory_of(path)));
+        self.names(&path).run(move || {
             let mut options = File::options();
             options.read(true).write(mode != OpenMode::Read);
             options.create(mode == OpenMode::ReadWrite).create_new(mode == OpenMode::CreateNew);
             let file = options.open(&path)?;
             let length = file.metadata()?.len();
-            Ok((Arc::new(LinuxFile { file: Some(file), helper }), length))
+            Ok((Arc::new(LinuxFile::new(file, &path, directory)), length))
         })
     }
 
@@ -293,12 +298,13 @@ impl Disk for LinuxDisk {
     }
 
     fn sync(&self, file: &Arc<LinuxFile>) -> impl Future<Output = io::Result<()>> + 'static {
-        self.on_helper(file, File::sync_data)
+        let shared = Arc::clone(file);
+        file.directory.syncs.run(move || shared.sync())
     }
 
     fn replace(&self, path: &Path, data: Vec<u8>) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
-        self.0.helper.run(move || {
+        self.names(&path).run(move || {
             let mut name = path.clone().into_os_string();
             name.push(".tmp");
             let temporary = PathBuf::from(name);
@@ -312,7 +318,7 @@ impl Disk for LinuxDisk {
 
     fn read_whole(&self, path: &Path, length_max: usize) -> impl Future<Output = io::Result<Vec<u8>>> + 'static {
         let path = path.to_owned();
-        self.0.helper.run(move || {
+        self.names(&path).run(move || {
             let mut data = Vec::new();
             File::open(&path)?.take(length_max as u64 + 1).read_to_end(&mut data)?;
             if data.len() > length_max {
@@ -325,7 +331,7 @@ impl Disk for LinuxDisk {
 
     fn list(&self, path: &Path) -> impl Future<Output = io::Result<Vec<DirectoryEntry>>> + 'static {
         let path = path.to_owned();
-        self.0.helper.run(move || {
+        self.names(&path).run(move || {
             let mut entries = Vec::new();
             for entry in std::fs::read_dir(&path)? {
                 let entry = entry?;
@@ -344,30 +350,40 @@ impl Disk for LinuxDisk {
 
     fn create_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
-        self.0.helper.run(move || {
+        self.names(&path).run(move || {
             std::fs::create_dir_all(&path)?;
             sync_parent(&path)
         })
     }
 
+    fn space(&self, path: &Path) -> impl Future<Output = io::Result<Space>> + 'static {
+        let (directory, path) = (Arc::clone(self.directory_of(path)), path.to_owned());
+        self.names(&path).run(move || {
+            directory.check()?;
+            let stat = nix::sys::statvfs::statvfs(&path)?;
+            let unit = stat.fragment_size();
+            Ok(Space { free_bytes: stat.blocks_available() * unit, total_bytes: stat.blocks() * unit })
+        })
+    }
+
     fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
-        self.0.helper.run(move || File::open(&path)?.sync_all())
+        self.names(&path).run(move || File::open(&path)?.sync_all())
     }
 
     fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
-        self.0.helper.run(move || std::fs::remove_file(&path))
+        self.names(&path).run(move || std::fs::remove_file(&path))
     }
 
     fn remove_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
-        self.0.helper.run(move || std::fs::remove_dir_all(&path))
+        self.names(&path).run(move || std::fs::remove_dir_all(&path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.0.helper.run(move || std::fs::rename(&from, &to))
+        self.names(&from).run(move || std::fs::rename(&from, &to))
     }
 }
 
@@ -375,46 +391,5 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => File::open(".")?.sync_all(),
-    }
-}
-
-/// Cold bytes that may be in flight at once; who comes first is served first.
-struct ColdBudget {
-    free: Cell<u64>,
-    waiting: RefCell<VecDeque<Waker>>,
-}
-
-struct ColdPermit {
-    budget: Rc<ColdBudget>,
-    bytes: u64,
-}
-
-impl ColdBudget {
-    fn new(bytes: u64) -> ColdBudget {
-        ColdBudget { free: Cell::new(bytes), waiting: RefCell::default() }
-    }
-
-    /// Waits for room; `bytes` is at most the whole budget.
-    async fn acquire(budget: &Rc<ColdBudget>, bytes: u64) -> ColdPermit {
-        std::future::poll_fn(|context| {
-            if budget.free.get() >= bytes {
-                budget.free.set(budget.free.get() - bytes);
-                return Poll::Ready(());
-            }
-            budget.waiting.borrow_mut().push_back(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-        ColdPermit { budget: Rc::clone(budget), bytes }
-    }
-}
-
-impl Drop for ColdPermit {
-    fn drop(&mut self) {
-        self.budget.free.set(self.budget.free.get() + self.bytes);
-        // All of them look again, in order: a later one may fit where the first does not yet.
-        for waker in self.budget.waiting.borrow_mut().drain(..) {
-            waker.wake();
-        }
     }
 }

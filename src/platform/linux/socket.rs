@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::disk::LinuxFile;
+use super::directory::LinuxFile;
 use crate::executor::{Executor, yield_now};
 use crate::metrics::ShardCounters;
 use crate::platform::{FileRange, Socket};

@@ -15,17 +15,22 @@ use crate::{shard, sys};
 
 /// Runs `test` as a task of a real shard loop, to its end.
 fn on_a_shard<F: Future<Output = ()> + 'static>(directory: &Path, test: impl FnOnce(LinuxPlatform) -> F) {
-    on_a_shard_with(DiskLimits::of(directory, 1 << 20, true), test);
+    on_a_shard_with(directory, true, test);
 }
 
-fn on_a_shard_with<F: Future<Output = ()> + 'static>(limits: DiskLimits, test: impl FnOnce(LinuxPlatform) -> F) {
+fn on_a_shard_with<F: Future<Output = ()> + 'static>(
+    directory: &Path,
+    cachestat: bool,
+    test: impl FnOnce(LinuxPlatform) -> F,
+) {
+    let limits = DiskLimits { cold_bytes_max: 1 << 20, cachestat };
     let doorbell = EventDoorbell::new().expect("eventfd");
     let executor = Executor::new(doorbell.clone());
-    let (helper, _thread) = Helper::start("test-helper").expect("helper");
+    let directories = [Directory::start(directory, 0, 1 << 30).expect("directory")];
     let work = WorkPool::start(1).expect("work");
     let counters = Arc::new(ShardCounters::default());
     let ring = Ring::new(64).expect("ring");
-    let platform = LinuxPlatform::new(ring, executor.clone(), helper, work, limits, counters);
+    let platform = LinuxPlatform::new(ring, executor.clone(), &directories, work, limits, counters);
     let done = Rc::new(Cell::new(false));
     let (finished, future) = (Rc::clone(&done), test(platform.clone()));
     executor.spawn(async move {
@@ -146,7 +151,7 @@ fn evicted_pages_are_seen_missing_and_come_back_by_the_cold_path() {
         let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
         let path = directory.path().join("data");
         std::fs::write(&path, pattern(2 << 20)).expect("written");
-        on_a_shard_with(DiskLimits::of(directory.path(), 1 << 20, cachestat), |platform| async move {
+        on_a_shard_with(directory.path(), cachestat, |platform| async move {
             let disk = platform.disk().clone();
             let (file, length) = disk.open(&path, OpenMode::Read).await.expect("open");
             disk.sync(&file).await.expect("sync");

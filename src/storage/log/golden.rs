@@ -33,7 +33,7 @@ fn partitions() -> Vec<TopicPartition> {
     let names = fs::read_dir(golden("unclean")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut partitions: Vec<_> = names.filter_map(|name| parse_directory_name(&name.to_string_lossy())).collect();
     partitions.sort();
-    assert_eq!(partitions.len(), 15);
+    assert_eq!(partitions.len(), 29);
     partitions
 }
 
@@ -145,6 +145,10 @@ fn batches_in(log: &mut Log<FakeDisk>) -> Vec<(BatchHeader, Vec<Record>)> {
 fn assert_served(log: &mut Log<FakeDisk>, partition: &TopicPartition) {
     let seen = seen_by_clients(partition);
     let all = batches_in(log);
+    if seen.is_null() {
+        // An internal topic, which no client was asked to read.
+        return;
+    }
     let records = all.iter().flat_map(|(header, records)| records.iter().map(move |record| listed(header, record)));
     assert_eq!(Value::Array(records.collect()), seen["records"], "{partition}");
     let end = log.log_end_offset();
@@ -191,7 +195,8 @@ fn a_killed_kafkas_directory_holds_what_its_clients_fetched_from_whatever_recove
     for partition in partitions() {
         let log_start_offset = log_start_offset(&partition);
         let files = files("unclean", &partition);
-        let end = seen_by_clients(&partition)["log_end_offset"].as_i64().unwrap();
+        let whole = LastStop { unclean: true, recovery_point: 0, log_start_offset };
+        let end = open(&disk_with(&files, &partition), &partition, whole).log_end_offset();
         for recovery_point in [1, end / 3, end / 2, end - 1, end] {
             let disk = disk_with(&files, &partition);
             let recovery_point = recovery_point.clamp(0, end);

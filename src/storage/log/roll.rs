@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +14,9 @@ use crate::storage::log::{Log, LogError};
 use crate::storage::segment::{
     ActiveSegment, ClosedFiles, ClosedSegment, IndexFiles, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, segment_path,
 };
+
+/// Appended bytes after which a flush leaves a producer snapshot.
+const SNAPSHOT_AFTER_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The longest file name that Linux takes.
 const FILE_NAME_BYTES_MAX: usize = 255;
@@ -36,8 +40,36 @@ struct RolledFiles<D: Disk> {
 #[derive(Debug)]
 pub struct Flushed {
     end_offset: Offset,
+    /// Bytes appended since the log was opened.
+    appended_bytes: u64,
     closed: Vec<Offset>,
+    snapshot: Option<Offset>,
     result: Result<(), LogError>,
+}
+
+/// The producers at the log end, on their way into a file.
+struct SnapshotWrite {
+    offset: Offset,
+    data: Vec<u8>,
+    /// One that is of no use any more.
+    old: Option<Offset>,
+}
+
+impl SnapshotWrite {
+    /// Not synced: it carries a CRC, and recovery takes an older one if it is not whole.
+    async fn run<D: Disk>(self, disk: &D, directory: &Path) -> Result<(Offset, Arc<D::File>), LogError> {
+        let path = segment_path(directory, self.offset, SNAPSHOT);
+        let file = open_empty(disk, &path).await?;
+        disk.write(&file, 0, self.data).await.map_err(LogError::io_at(&path))?;
+        if let Some(old) = self.old {
+            let path = segment_path(directory, old, SNAPSHOT);
+            match disk.remove_file(&path).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(LogError::io_at(&path)(error)),
+                _ => {}
+            }
+        }
+        Ok((self.offset, file))
+    }
 }
 
 /// What brings a segment's index files up to date.
@@ -127,7 +159,7 @@ impl<D: Disk> Log<D> {
         let base_offset = self.log_end_offset;
         let (disk, directory) = (self.disk.clone(), self.directory.clone());
         let (indexes, give_back) = (self.index_write(true), self.give_back_blocks());
-        let snapshot = (self.last_snapshot != Some(base_offset)).then(|| self.producers.encode_snapshot());
+        let snapshot = self.snapshot_write();
         async move {
             let files = async {
                 let indexes = indexes.run().await?;
@@ -135,12 +167,7 @@ impl<D: Disk> Log<D> {
                     give_back.await?;
                 }
                 let snapshot = match snapshot {
-                    Some(data) => {
-                        let path = segment_path(&directory, base_offset, SNAPSHOT);
-                        let file = open_empty(&disk, &path).await?;
-                        disk.write(&file, 0, data).await.map_err(LogError::io_at(&path))?;
-                        Some(file)
-                    }
+                    Some(write) => Some(write.run(&disk, &directory).await?.1),
                     None => None,
                 };
                 let log = open_empty(&disk, &segment_path(&directory, base_offset, LOG)).await?;
@@ -162,6 +189,7 @@ impl<D: Disk> Log<D> {
         if snapshot.is_some() {
             self.last_snapshot = Some(rolled.base_offset);
         }
+        self.run.snapshot_bytes = self.run.appended_bytes;
         let next = ActiveSegment::new(rolled.base_offset, log, &self.config, rolled.now);
         let old = std::mem::replace(&mut self.active, next);
 
@@ -181,6 +209,28 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    /// The producers at the log end, which is where the newest batch of theirs ends: [`Log::is_quiet`]. `None` if that
+    /// snapshot is there.
+    fn snapshot_write(&self) -> Option<SnapshotWrite> {
+        let offset = self.log_end_offset;
+        // A flush leaves one between segment bases; a newer one takes its place.
+        let is_base = |offset: &Offset| self.closed.contains_key(offset) || *offset == self.active.base_offset;
+        let old = self.last_snapshot.filter(|last| !is_base(last));
+        (self.last_snapshot != Some(offset)).then(|| SnapshotWrite {
+            offset,
+            data: self.producers.encode_snapshot(),
+            old,
+        })
+    }
+
+    /// A snapshot beside a flush, so that after an unclean stop few batches are shown to the producers again: not for few
+    /// bytes, and not while the producers know of batches that are not written.
+    fn snapshot_due(&self) -> Option<SnapshotWrite> {
+        let since = self.run.appended_bytes - self.run.snapshot_bytes;
+        let is_due = self.is_quiet() && !self.run.rolling && since >= SNAPSHOT_AFTER_BYTES;
+        is_due.then(|| self.snapshot_write()).flatten()
+    }
+
     /// Makes durable what is written now; then [`Log::flushed_offset`] is at least the log end of now.
     pub fn flush(&mut self) -> impl Future<Output = Flushed> + use<D> + 'static {
         let unsynced = || self.closed.values().filter(|segment| !segment.unsynced.is_empty());
@@ -193,8 +243,13 @@ impl<D: Disk> Log<D> {
             .collect();
         files.push((self.active.file.clone(), self.active_path()));
         let (disk, directory, end_offset) = (self.disk.clone(), self.directory.clone(), self.log_end_offset);
+        let (appended_bytes, snapshot) = (self.run.appended_bytes, self.snapshot_due());
         async move {
+            let mut written = None;
             let synced = async {
+                if let Some(snapshot) = snapshot {
+                    written = Some(snapshot.run(&disk, &directory).await?.0);
+                }
                 for (file, path) in files {
                     disk.sync(&file).await.map_err(LogError::io_at(&path))?;
                 }
@@ -205,7 +260,7 @@ impl<D: Disk> Log<D> {
                 }
             };
             let result = synced.await;
-            Flushed { end_offset, closed, result }
+            Flushed { end_offset, appended_bytes, closed, snapshot: written, result }
         }
     }
 
@@ -219,6 +274,11 @@ impl<D: Disk> Log<D> {
             }
         }
         self.flushed_offset = self.flushed_offset.max(flushed.end_offset);
+        self.run.flushed_bytes = self.run.flushed_bytes.max(flushed.appended_bytes);
+        if flushed.snapshot > self.last_snapshot {
+            self.last_snapshot = flushed.snapshot;
+            self.run.snapshot_bytes = flushed.appended_bytes;
+        }
         Ok(())
     }
 
@@ -243,10 +303,11 @@ impl<D: Disk> Log<D> {
             for file in [&indexes.offset_index, &indexes.time_index] {
                 self.disk.sync(file).await.map_err(LogError::io_at(&log_path))?;
             }
-            if self.last_snapshot != Some(end_offset) && end_offset > self.log_start_offset {
-                let path = segment_path(&self.directory, end_offset, SNAPSHOT);
-                let snapshot = self.producers.encode_snapshot();
-                self.disk.replace(&path, snapshot).await.map_err(LogError::io_at(&path))?;
+            if end_offset > self.log_start_offset
+                && let Some(snapshot) = self.snapshot_write()
+            {
+                let (_, file) = snapshot.run(&self.disk, &self.directory).await?;
+                self.disk.sync(&file).await.map_err(LogError::io_at(&log_path))?;
             }
             self.flush().await.result?;
             let directory = &self.directory;

@@ -1,0 +1,152 @@
+//! `/metrics`: every counter in Prometheus' text format, version 0.0.4.
+//!
+//! Names are the counters' own with `ringlog_` before them; `_total` ends what only grows, and what does not is a gauge.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+
+use crate::metrics::{Counter, ShardCounters};
+
+use super::{Source, State};
+
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// One metric of a shard.
+struct Row<'c> {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    counter: &'c Counter,
+}
+
+/// A counter that is not named here does not compile.
+fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
+    use Kind::{Counter as Total, Gauge};
+    let ShardCounters {
+        connections_now,
+        connections_accepted_total,
+        connections_refused_total,
+        partitions_offline_now,
+        requests_total,
+        produce_bytes_total,
+        sendfile_bytes_total,
+        sendfile_blocked_total,
+        sendfile_slept_total,
+        cold_reads_total,
+        cold_bytes_total,
+        appends_total,
+        append_bytes_total,
+        appends_deferred_total,
+    } = counters;
+    let row = |name, kind, help, counter| Row { name, kind, help, counter };
+    vec![
+        row("connections", Gauge, "Open client connections.", connections_now),
+        row("connections_accepted_total", Total, "Client connections accepted.", connections_accepted_total),
+        row(
+            "connections_refused_total",
+            Total,
+            "Connections closed because of what the peer sent.",
+            connections_refused_total,
+        ),
+        row("partitions_offline", Gauge, "Partitions whose logs could not be opened.", partitions_offline_now),
+        row("requests_total", Total, "Requests received.", requests_total),
+        row("produce_bytes_total", Total, "Bytes of records received (Kafka's BytesInPerSec).", produce_bytes_total),
+        row(
+            "sendfile_bytes_total",
+            Total,
+            "Bytes of records sent from the page cache without a copy (most of Kafka's BytesOutPerSec).",
+            sendfile_bytes_total,
+        ),
+        row(
+            "sendfile_blocked_total",
+            Total,
+            "sendfile calls that held the shard for more than a millisecond.",
+            sendfile_blocked_total,
+        ),
+        row(
+            "sendfile_slept_total",
+            Total,
+            "sendfile calls of ranges not appended recently during which the thread slept.",
+            sendfile_slept_total,
+        ),
+        row("cold_reads_total", Total, "Ranges that had to be brought into the page cache first.", cold_reads_total),
+        row("cold_bytes_total", Total, "Bytes that had to be brought into the page cache first.", cold_bytes_total),
+        row("appends_total", Total, "Writes to logs.", appends_total),
+        row("append_bytes_total", Total, "Bytes written to logs.", append_bytes_total),
+        row(
+            "appends_deferred_total",
+            Total,
+            "Writes that went to a kernel worker because the directory was slow.",
+            appends_deferred_total,
+        ),
+    ]
+}
+
+/// All metrics, one line each behind its help and type.
+pub fn text(source: &dyn Source) -> String {
+    let mut out = Text(String::with_capacity(8 * 1024));
+    out.head("build_info", Kind::Gauge, "Version of ringlog; always 1.");
+    out.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    out.head("state", Kind::Gauge, "1 for what the process is doing.");
+    for state in State::ALL {
+        out.sample("state", &[("state", state.name())], u64::from(state == source.state()));
+    }
+    let recovery = source.recovery();
+    for (name, help, value) in [
+        ("recovery_logs", "Logs that this start has to open.", recovery.logs_total),
+        ("recovery_logs_done", "Logs opened by this start.", recovery.logs_done),
+        ("recovery_bytes", "Bytes that this start has to check, as far as it is known.", recovery.bytes_total),
+        ("recovery_bytes_done", "Bytes checked by this start.", recovery.bytes_done),
+    ] {
+        out.head(name, Kind::Gauge, help);
+        out.sample(name, &[], value);
+    }
+    out.head(
+        "log_dir_online",
+        Kind::Gauge,
+        "1 for a data directory whose partitions are served, 0 for one that failed.",
+    );
+    for log_dir in source.log_dirs() {
+        out.sample("log_dir_online", &[("path", &log_dir.path.to_string_lossy())], u64::from(log_dir.online));
+    }
+    let shards = source.shards();
+    let tables: Vec<Vec<Row<'_>>> = shards.iter().map(|counters| rows(counters)).collect();
+    for (index, row) in tables.first().into_iter().flatten().enumerate() {
+        out.head(row.name, row.kind, row.help);
+        for (shard, table) in tables.iter().enumerate() {
+            out.sample(row.name, &[("shard", &shard.to_string())], table[index].counter.get());
+        }
+    }
+    out.0
+}
+
+/// Writing into a String can't fail.
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: Kind, help: &str) {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let _ = write!(self.0, "# HELP ringlog_{name} {help}\n# TYPE ringlog_{name} {kind}\n");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let _ = write!(self.0, "ringlog_{name}");
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let opening = if index == 0 { '{' } else { ',' };
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.0, "{opening}{label}=\"{text}\"");
+        }
+        let closing = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.0, "{closing} {value}");
+    }
+}

@@ -1,0 +1,273 @@
+//! The log directories at the start and at the stop: locked, scanned, compared with one another, marked.
+//!
+//! One that can't be used is offline from the start, as long as others are left and it does not hold the metadata tree
+//! (Kafka 3.9 `LogManager.createAndValidateLogDirs`). One that another process uses, that belongs to another broker, or
+//! that holds what is no partition refuses the start.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{StartError, on_own_ring};
+use crate::base::ids::TopicPartition;
+use crate::config::Config;
+use crate::metadata::embedded::FILE_NAME as TREE_FILE;
+use crate::metrics::RecoveryProgress;
+use crate::partition::partition::LogCheckpoint;
+use crate::platform::linux::{Directory, dirty_bytes_max};
+use crate::platform::{Disk, Platform};
+use crate::shard::checkpoints;
+use crate::shard::metadata_inputs::LastStops;
+use crate::storage::log_dir::{self, LogDirError, LogDirScan, MetaProperties};
+use crate::storage::log_dirs::{LogDirs, is_fatal};
+use crate::worker::WorkPool;
+
+const LOCK_FILE: &str = ".lock";
+
+/// Exit code when the last log directory has failed, as Kafka's.
+const EXIT_NO_DIRECTORY: i32 = 1;
+
+/// What the clean-shutdown marker says where no ZooKeeper gives brokers epochs.
+const NO_BROKER_EPOCH: i64 = -1;
+
+/// The directories of `log.dirs`, held by this process.
+pub struct Directories {
+    pub disks: Vec<Arc<Directory>>,
+    pub log_dirs: Arc<LogDirs>,
+    /// Held for the broker's life.
+    _locks: Vec<File>,
+}
+
+/// What the scans found.
+pub struct Found {
+    pub last_stops: LastStops,
+    /// By the index of their directory.
+    pub scans: Vec<(usize, LogDirScan)>,
+    /// By directory; `None` for one without `meta.properties`, or offline.
+    metas: Vec<Option<MetaProperties>>,
+}
+
+impl Found {
+    /// The partitions and the directory of each.
+    pub fn partitions(&self) -> impl Iterator<Item = (usize, &TopicPartition)> {
+        self.scans.iter().flat_map(|(index, scan)| scan.partitions.iter().map(|partition| (*index, partition)))
+    }
+
+    /// The cluster that the directories say they belong to.
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.metas.iter().flatten().find_map(|meta| meta.cluster_id.as_deref())
+    }
+}
+
+impl Directories {
+    /// Creates what is missing and takes the locks (Kafka 3.9 `LogManager.lockLogDirs`).
+    pub fn lock(config: &Config) -> Result<Directories, StartError> {
+        let paths = &config.log_dirs;
+        let log_dirs = LogDirs::new(paths, config.disk_reserve_bytes, || {
+            tracing::error!("no log directory is left: the broker ends");
+            std::process::exit(EXIT_NO_DIRECTORY);
+        });
+        let (mut locks, mut failures) = (Vec::new(), Vec::new());
+        for (index, path) in paths.iter().enumerate() {
+            match lock(path) {
+                Ok(lock) => locks.push(lock),
+                Err(StartError::Directory { source, .. }) if may_be_offline(index, paths) => {
+                    failures.push((index, source))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let share = dirty_bytes_max(config.dirty_bytes_max) / paths.len() as u64;
+        let start = |(index, path): (usize, &PathBuf)| Directory::start(path, index, share).map_err(StartError::Thread);
+        let disks = paths.iter().enumerate().map(start).collect::<Result<_, _>>()?;
+        for (index, source) in failures {
+            log_dirs.fail(index, &source);
+        }
+        Ok(Directories { disks, log_dirs, _locks: locks })
+    }
+
+    /// Reads what is in them; the markers of a clean stop are gone then. A refusal leaves them.
+    pub fn scan(&self, progress: &Arc<RecoveryProgress>, work: &WorkPool) -> Result<Found, StartError> {
+        let mut scans = Vec::new();
+        let scanned = self.scan_each(&mut scans, work).and_then(|metas| {
+            let last_stops = LastStops::new(&self.log_dirs, &scans, Arc::clone(progress))?;
+            Ok((last_stops, metas))
+        });
+        match scanned {
+            Ok((last_stops, metas)) => Ok(Found { last_stops, scans, metas }),
+            Err(error) => {
+                self.restore_markers(&scans, work)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn scan_each(
+        &self,
+        scans: &mut Vec<(usize, LogDirScan)>,
+        work: &WorkPool,
+    ) -> Result<Vec<Option<MetaProperties>>, StartError> {
+        let mut metas = Vec::new();
+        for (index, log_dir) in self.log_dirs.all().iter().enumerate() {
+            metas.push(None);
+            if log_dir.is_offline() {
+                continue;
+            }
+            let path = log_dir.path.clone();
+            let scanned = on_own_ring(&self.disks, work, |platform| async move { scan(platform.disk(), &path).await })?;
+            match scanned {
+                Ok((scan, meta)) => {
+                    scans.push((index, scan));
+                    metas[index] = meta;
+                }
+                Err(LogDirError::Io { source, path })
+                    if is_fatal(&source) && may_be_offline(index, self.log_dirs.all()) =>
+                {
+                    self.log_dirs.fail(index, &LogDirError::Io { path, source });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(metas)
+    }
+
+    /// Puts back the markers of a clean stop that the scans took away: nothing has been touched since, so whoever serves
+    /// the directories next has nothing to recover.
+    pub fn restore_markers(&self, scans: &[(usize, LogDirScan)], work: &WorkPool) -> Result<(), StartError> {
+        for (index, _) in scans.iter().filter(|(_, scan)| scan.clean) {
+            let path = self.log_dirs.all()[*index].path.clone();
+            on_own_ring(&self.disks, work, |platform| async move {
+                log_dir::write_clean_shutdown(platform.disk(), &path, NO_BROKER_EPOCH).await
+            })??;
+        }
+        Ok(())
+    }
+
+    /// Removes what a broker before had begun to delete.
+    pub fn remove_deleted(&self, found: &Found, work: &WorkPool) -> Result<(), StartError> {
+        let deleted: Vec<_> = found.scans.iter().flat_map(|(_, scan)| scan.deleted.clone()).collect();
+        if deleted.is_empty() {
+            return Ok(());
+        }
+        on_own_ring(&self.disks, work, |platform| async move {
+            for leftover in deleted {
+                if let Err(error) = platform.disk().remove_directory(&leftover).await {
+                    tracing::warn!(directory = %leftover.display(), %error, "a deleted partition is still there");
+                }
+            }
+        })
+    }
+
+    /// The metadata tree's file, in the first directory.
+    pub fn tree_path(&self) -> PathBuf {
+        self.log_dirs.all()[0].path.join(TREE_FILE)
+    }
+
+    /// What every `meta.properties` says must be what this broker is.
+    pub fn check_meta(
+        &self,
+        found: &Found,
+        name: &'static str,
+        expected: &str,
+        of: impl Fn(&MetaProperties) -> Option<String>,
+    ) -> Result<(), StartError> {
+        for (log_dir, meta) in self.log_dirs.all().iter().zip(&found.metas) {
+            match meta.as_ref().and_then(&of) {
+                Some(found) if found != expected => {
+                    let (path, expected) = (log_dir.path.clone(), expected.to_owned());
+                    return Err(StartError::WrongBroker { path, name, found, expected });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings every `meta.properties` up to date.
+    pub fn write_meta(
+        &self,
+        found: &Found,
+        config: &Config,
+        cluster_id: &str,
+        work: &WorkPool,
+    ) -> Result<(), StartError> {
+        for (index, log_dir) in self.log_dirs.online() {
+            let meta = found.metas[index].as_ref();
+            let wanted = MetaProperties {
+                broker_id: Some(config.broker_id.0),
+                cluster_id: Some(cluster_id.to_owned()),
+                others: meta.map(|meta| meta.others.clone()).unwrap_or_default(),
+            };
+            if meta == Some(&wanted) {
+                continue;
+            }
+            let path = log_dir.path.clone();
+            on_own_ring(&self.disks, work, |platform| async move {
+                log_dir::write_meta_properties(platform.disk(), &path, &wanted).await
+            })??;
+        }
+        Ok(())
+    }
+
+    /// The end of an orderly stop: checkpoints, then the marker where every log was closed.
+    pub fn mark_stopped(
+        &self,
+        checkpoints: &[LogCheckpoint],
+        is_clean: bool,
+        work: &WorkPool,
+    ) -> Result<(), StartError> {
+        for (index, log_dir) in self.log_dirs.online() {
+            let path = log_dir.path.clone();
+            let checkpoints: Vec<_> = checkpoints.iter().filter(|log| log.log_dir == index).cloned().collect();
+            on_own_ring(&self.disks, work, |platform| async move {
+                checkpoints::write_all(platform.disk(), &path, &checkpoints).await?;
+                if is_clean {
+                    log_dir::write_clean_shutdown(platform.disk(), &path, NO_BROKER_EPOCH).await?;
+                }
+                Ok::<_, LogDirError>(())
+            })??;
+        }
+        Ok(())
+    }
+}
+
+/// The metadata tree lies in the first directory: without that one nothing works.
+fn may_be_offline<T>(index: usize, all: &[T]) -> bool {
+    index > 0 && all.len() > 1
+}
+
+async fn scan<D: Disk>(disk: &D, path: &Path) -> Result<(LogDirScan, Option<MetaProperties>), LogDirError> {
+    // First, since the scan takes the clean-shutdown marker away, and this may refuse the directory.
+    let meta = log_dir::read_meta_properties(disk, path).await?;
+    let scan = log_dir::scan(disk, path).await?;
+    Ok((scan, meta))
+}
+
+/// Creates the directory if it is missing and takes its lock.
+fn lock(log_dir: &Path) -> Result<File, StartError> {
+    let failed = |source| StartError::Directory { path: log_dir.to_owned(), source };
+    if log_dir.exists() && !log_dir.is_dir() {
+        return Err(failed(io::ErrorKind::NotADirectory.into()));
+    }
+    std::fs::create_dir_all(log_dir).map_err(failed)?;
+    let lock = File::options().create(true).append(true).open(log_dir.join(LOCK_FILE)).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked(log_dir.to_owned())),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// The file system's name, as `/proc/self/mountinfo` has it for the mount that holds the directory.
+pub fn file_system(directory: &Path) -> String {
+    let unknown = || "an unknown file system".to_owned();
+    let Ok(directory) = directory.canonicalize() else { return unknown() };
+    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return unknown() };
+    let holding = mounts.lines().filter_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mount_point = mount.split(' ').nth(4)?;
+        directory.starts_with(mount_point).then(|| (mount_point.len(), file_system.split(' ').next()))
+    });
+    holding.max_by_key(|(length, _)| *length).and_then(|(_, name)| name).map_or_else(unknown, str::to_owned)
+}

@@ -1,0 +1,116 @@
+use super::*;
+use crate::config::ServeOptions;
+use crate::controller::load::{Snapshot, load};
+use crate::metadata::embedded::EmbeddedTree;
+use crate::metadata::thread::block_on;
+use crate::metadata::tree::{MetadataTree, Watch};
+
+fn config() -> Config {
+    let set = vec!["broker.id=7".to_owned(), "offsets.topic.segment.bytes=2048".to_owned()];
+    Config::load(&ServeOptions { set, ..ServeOptions::default() }).unwrap()
+}
+
+fn id(text: &str) -> TopicId {
+    TopicId::parse(text).unwrap()
+}
+
+const A: &str = "f1E3-KkETBuUkT4m46-H6w";
+const B: &str = "k25NJqBDQbufsLI_nIlAKA";
+
+fn found(topic: &str, partition: i32, topic_id: Option<&str>, latest_epoch: Option<LeaderEpoch>) -> FoundPartition {
+    let topic_partition = TopicPartition { topic: topic.into(), partition };
+    FoundPartition { topic_partition, topic_id: topic_id.map(id), latest_epoch }
+}
+
+/// Counts up, so that ids differ.
+fn random() -> impl FnMut() -> u64 {
+    let mut last = 0x0123_4567_89ab_cdef_u64;
+    move || {
+        last = last.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        last
+    }
+}
+
+fn imported(found: &[FoundPartition], cluster_id: Option<&str>) -> (EmbeddedTree, Snapshot) {
+    let tree = EmbeddedTree::in_memory().unwrap();
+    let operations = operations(found, cluster_id, &config(), &mut random()).unwrap();
+    block_on(tree.multi(operations)).unwrap();
+    let snapshot = block_on(load(&tree)).unwrap();
+    (tree, snapshot)
+}
+
+fn refused(found: &[FoundPartition]) -> String {
+    operations(found, None, &config(), &mut random()).unwrap_err().to_string()
+}
+
+#[test]
+fn topics_partitions_ids_and_epochs_come_from_the_directories() {
+    let directories = [found("a", 1, Some(A), Some(4)), found("a", 0, None, Some(2)), found("b.c-d", 0, None, None)];
+    let (tree, snapshot) = imported(&directories, Some("a-cluster"));
+    let (data, _) = block_on(tree.get(znodes::CLUSTER_ID, Watch::None)).unwrap();
+    assert_eq!(znodes::decode_cluster_id(&data).unwrap(), "a-cluster");
+    let [a, b] = &snapshot.topics[..] else { panic!("{:?}", snapshot.topics) };
+    assert_eq!((&*a.name, a.id, a.partitions.len()), ("a", id(A), 2));
+    assert_eq!((&*b.name, b.partitions.len(), b.id != TopicId::ZERO && b.id != a.id), ("b.c-d", 1, true));
+    let states = a.partitions.values().chain(b.partitions.values()).map(|partition| {
+        assert_eq!(partition.replicas, [BrokerId(7)]);
+        let state = partition.state.as_ref().expect("led before, so its log is not a new one");
+        assert_eq!((state.leader, &state.isr[..]), (BrokerId(7), &[BrokerId(7)][..]));
+        state.leader_epoch
+    });
+    assert_eq!(states.collect::<Vec<_>>(), [2, 4, -1]);
+    assert!([a, b].iter().all(|topic| topic.config == Some(ConfigMap::new())));
+}
+
+#[test]
+fn internal_topics_are_compacted_as_the_broker_would_make_them() {
+    let directories = [found("__consumer_offsets", 0, None, Some(0)), found("__transaction_state", 0, None, Some(0))];
+    let (_, snapshot) = imported(&directories, None);
+    let configs: Vec<_> = snapshot.topics.iter().map(|topic| topic.config.clone().unwrap()).collect();
+    assert!(configs.iter().all(|config| config["cleanup.policy"] == "compact"));
+    assert_eq!((&*configs[0]["segment.bytes"], &*configs[1]["compression.type"]), ("2048", "uncompressed"));
+}
+
+#[test]
+fn producer_ids_start_far_above_those_that_kafka_gave_out_and_elsewhere_each_time() {
+    let mut random = random();
+    let mut blocks = (0..100).map(|_| {
+        let block = znodes::decode_producer_id_block(&producer_ids(BrokerId(1), &mut random)).unwrap().unwrap();
+        assert!(PRODUCER_IDS.contains(&block.start) && PRODUCER_IDS.contains(&block.last));
+        assert_eq!(block.last - block.start, PRODUCER_ID_BLOCK_SIZE - 1);
+        block.start
+    });
+    let first = blocks.next().unwrap();
+    assert!(blocks.all(|start| start != first));
+}
+
+#[test]
+fn a_topic_without_all_its_partitions_is_refused_and_the_missing_ones_are_named() {
+    let message = refused(&[1, 2, 5, 9].map(|number| found("a", number, None, None)));
+    assert!(message.contains("without a-0, a-3 to a-4, a-6 to a-8;"), "{message}");
+    let many: Vec<_> = (0..10_000).map(|number| found("a", number * 2 + 1, None, None)).collect();
+    let message = refused(&many);
+    assert!(message.contains("a-18 and more;") && message.len() < 500, "{message}");
+    assert!(refused(&[found("a", i32::MAX, None, None)]).contains("a-0 to a-2147483646"));
+}
+
+#[test]
+fn contradicting_topic_ids_are_refused() {
+    let message = refused(&[found("a", 0, Some(A), None), found("a", 1, None, None), found("a", 2, Some(B), None)]);
+    assert!(message.contains("a-0 and a-2") && message.contains(A) && message.contains(B), "{message}");
+    let message = refused(&[found("a", 0, Some(A), None), found("b", 0, Some(A), None)]);
+    assert!(message.contains("topics a and b have one topic id"), "{message}");
+}
+
+#[test]
+fn names_spellings_and_epochs_that_can_not_be_are_refused() {
+    assert!(refused(&[found("a b", 0, None, None)]).starts_with("a b-0 is no directory of a topic"));
+    assert!(refused(&[found("a", 0, None, None), found("a", 0, None, None)]).contains("a-0 is there twice"));
+    assert!(refused(&[found("a", 0, None, Some(i32::MAX))]).contains("2147483647"));
+}
+
+#[test]
+fn a_directory_without_topics_gives_a_tree_without_topics() {
+    let (_, snapshot) = imported(&[], None);
+    assert!(snapshot.topics.is_empty());
+}

@@ -1,0 +1,225 @@
+//! When a log is made durable, and who waits for it.
+//!
+//! A log is flushed [`FLUSH_BYTES`] or [`FLUSH_AFTER`] after the first unflushed append, so that an unclean stop reads
+//! little again, and sooner as `flush.messages`, `flush.ms` and `--durability=fsync` want it. One flush runs at a time; what
+//! is appended meanwhile is the next one's, so that one fdatasync acknowledges all that it covers (group commit). With
+//! any of those settings this replica counts with its flushed offset, so the high watermark never passes unflushed
+//! bytes. The first error is final: the directory goes offline, and nothing that waits is acknowledged.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::append::{AppendFailure, StagedAnswer};
+use super::partition::{Partition, Role, State};
+use crate::base::ids::Offset;
+use crate::config::Durability;
+use crate::platform::{Clock, Platform, Tasks};
+use crate::storage::log::Log;
+
+/// Unflushed bytes after which a log is flushed.
+const FLUSH_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long appended bytes stay unflushed.
+const FLUSH_AFTER: Duration = Duration::from_secs(5);
+
+/// The same where the high watermark waits for it.
+const COUNTED_FLUSH_AFTER: Duration = Duration::from_secs(1);
+
+/// What an acknowledgement and the high watermark wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flushes {
+    /// For nothing: the page cache will do.
+    InTime,
+    /// The high watermark, and with it acks=all, waits for the flush.
+    Counted,
+    /// acks=1 waits for it too.
+    Each,
+}
+
+impl Role {
+    pub(super) fn flushes(&self) -> Flushes {
+        let config = &self.config;
+        if self.durability == Durability::Fsync || config.flush_messages == 1 {
+            Flushes::Each
+        } else if config.flush_messages != i64::MAX || config.flush_ms != i64::MAX {
+            Flushes::Counted
+        } else {
+            Flushes::InTime
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Flushing {
+    pub running: bool,
+    timer_armed: bool,
+    /// The next write to finish is to start one.
+    pub wanted: bool,
+    /// Written and not flushed.
+    waiting: VecDeque<StagedAnswer>,
+}
+
+impl Flushing {
+    /// Fails all that waits.
+    pub fn fail(&mut self, failure: &AppendFailure) {
+        for StagedAnswer { answer, .. } in self.waiting.drain(..) {
+            let _ = answer.send(Err(failure.clone()));
+        }
+    }
+
+    fn release(&mut self, flushed_offset: Offset) {
+        // Duplicates stand among the others with the offsets of their originals.
+        for waiting in std::mem::take(&mut self.waiting) {
+            match waiting.result.last_offset < flushed_offset {
+                true => waiting.send(),
+                false => self.waiting.push_back(waiting),
+            }
+        }
+    }
+}
+
+impl<P: Platform> State<P> {
+    /// Records below count as on this replica.
+    pub(super) fn counted_end(&self) -> Option<Offset> {
+        let log = self.log.as_ref()?;
+        Some(match self.role.flushes() {
+            Flushes::InTime => log.log_end_offset(),
+            Flushes::Counted | Flushes::Each => log.flushed_offset(),
+        })
+    }
+
+    pub(super) fn move_high_watermark(&mut self) {
+        if let Some(end) = self.counted_end()
+            && self.replicas.set_local_log_end(end)
+        {
+            self.high_watermark_moved();
+        }
+    }
+
+    /// Answers what is written, now or when it is flushed.
+    pub(super) fn acknowledge(&mut self, staged: &mut Vec<StagedAnswer>) {
+        let flushed_offset = match (self.role.flushes(), &self.log) {
+            (Flushes::Each, Some(log)) => log.flushed_offset(),
+            _ => Offset::MAX,
+        };
+        for answer in staged.drain(..) {
+            match answer.result.last_offset < flushed_offset {
+                true => answer.send(),
+                false => self.flushing.waiting.push_back(answer),
+            }
+        }
+    }
+
+    fn is_flush_due(&self, log: &Log<P::Disk>) -> bool {
+        let unflushed_records = log.log_end_offset() - log.flushed_offset();
+        unflushed_records > 0
+            && (self.flushing.wanted
+                || !self.flushing.waiting.is_empty()
+                || unflushed_records >= self.role.config.flush_messages
+                || log.unflushed_bytes() >= FLUSH_BYTES)
+    }
+}
+
+impl<P: Platform> Partition<P> {
+    /// To be called when a write has finished: starts a flush if one is due, and sees to it that one comes.
+    pub(super) fn flush_in_time(self: &Rc<Self>) {
+        let (start, sleep) = {
+            let mut state = self.state.borrow_mut();
+            let Some(log) = &state.log else { return };
+            let start = state.is_flush_due(log) && !state.flushing.running;
+            let arm = !start && log.log_end_offset() > log.flushed_offset() && !state.flushing.timer_armed;
+            state.flushing.running |= start;
+            state.flushing.timer_armed |= arm;
+            let most = match state.role.flushes() {
+                Flushes::InTime => FLUSH_AFTER,
+                Flushes::Counted | Flushes::Each => COUNTED_FLUSH_AFTER,
+            };
+            let asked = u64::try_from(state.role.config.flush_ms).map_or(most, Duration::from_millis);
+            (start, arm.then(|| most.min(asked)))
+        };
+        if start {
+            self.platform.tasks().spawn(flush(Rc::clone(self)));
+        }
+        if let Some(sleep) = sleep {
+            let clock = self.platform.clock();
+            let (this, slept) = (Rc::clone(self), clock.sleep_until(clock.now() + sleep));
+            self.platform.tasks().spawn(async move {
+                slept.await;
+                let is_quiet = {
+                    let mut state = this.state.borrow_mut();
+                    state.flushing.timer_armed = false;
+                    state.flushing.wanted = true;
+                    state.log.as_ref().is_some_and(Log::is_quiet)
+                };
+                // Otherwise the write in flight does it.
+                if is_quiet {
+                    this.flush_in_time();
+                }
+            });
+        }
+    }
+
+    /// Makes what is in the log durable before the replica is served, where that counts: what recovery found may not
+    /// be on the disk yet.
+    pub async fn flush_recovered(self: &Rc<Self>) {
+        {
+            let mut state = self.state.borrow_mut();
+            let Some(log) = &state.log else { return };
+            let is_flushed = log.flushed_offset() == log.log_end_offset();
+            if state.role.flushes() == Flushes::InTime || is_flushed {
+                return;
+            }
+            state.flushing.running = true;
+        }
+        flush(Rc::clone(self)).await;
+    }
+
+    /// Flushes the segments that were closed, soon: the recovery point follows (Kafka 3.9 `UnifiedLog.roll`).
+    pub(super) fn flush_rolled(self: &Rc<Self>) {
+        self.state.borrow_mut().flushing.wanted = true;
+        self.flush_in_time();
+    }
+}
+
+/// One flush after the other while they are due.
+async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
+    loop {
+        let flushed = {
+            let mut state = partition.state.borrow_mut();
+            state.flushing.wanted = false;
+            let Some(log) = &mut state.log else {
+                state.flushing.running = false;
+                return;
+            };
+            log.flush()
+        };
+        let flushed = flushed.await;
+        let mut state = partition.state.borrow_mut();
+        let outcome = state.log.as_mut().map(|log| log.finish_flush(flushed));
+        match outcome {
+            Some(Ok(())) => {
+                let flushed_offset = state.log.as_ref().map_or(0, Log::flushed_offset);
+                state.move_high_watermark();
+                state.flushing.release(flushed_offset);
+                if state.log.as_ref().is_some_and(|log| state.is_flush_due(log)) {
+                    continue;
+                }
+                state.flushing.running = false;
+                drop(state);
+                return partition.flush_in_time();
+            }
+            Some(Err(error)) => {
+                state.flushing.running = false;
+                drop(state);
+                tracing::error!(partition = %partition.topic_partition, %error, "the log could not be flushed");
+                // Final whatever the error says: after a failed flush nobody knows what is on the device.
+                return partition.home.fail(&error);
+            }
+            None => {
+                state.flushing.running = false;
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The broker's log directories as all shards see them: which of them serve, how full they are, where a new partition goes.
+//!
+//! A directory goes offline once, for the life of the process, with the first error that says its device can't be
+//! trusted; its partitions answer KAFKA_STORAGE_ERROR from then on and the others serve on (Kafka 3.9 `LogDirFailureChannel`,
+//! `LogManager.handleLogDirFailure`). A full file system is no such error: produce is refused while less than the reserve
+//! is free, and taken again when there is room.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_channel::{Receiver, Sender};
+
+use crate::platform::Space;
+
+/// The reserve is at most this share of a file system.
+const RESERVE_SHARE: u64 = 20;
+
+/// One log directory. Shared by all shards.
+#[derive(Debug)]
+pub struct LogDir {
+    pub path: PathBuf,
+    offline: AtomicBool,
+    /// Partitions placed here.
+    partitions: AtomicUsize,
+    /// What the file system had when it was last asked, less what was appended since, less the reserve.
+    room: AtomicI64,
+}
+
+impl LogDir {
+    fn new(path: &Path) -> LogDir {
+        LogDir {
+            path: path.to_owned(),
+            offline: AtomicBool::new(false),
+            partitions: AtomicUsize::new(0),
+            room: AtomicI64::new(i64::MAX),
+        }
+    }
+
+    pub fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Acquire)
+    }
+
+    /// Whether `bytes` may be appended without touching the reserve; takes them if so.
+    pub fn take_room(&self, bytes: u64) -> bool {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        if self.room.load(Ordering::Relaxed) < bytes {
+            return false;
+        }
+        self.room.fetch_sub(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether the file system has less free than the reserve.
+    pub fn is_full(&self) -> bool {
+        self.room.load(Ordering::Relaxed) <= 0
+    }
+
+    pub fn add_partition(&self) {
+        self.partitions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn remove_partition(&self) {
+        self.partitions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub fn partition_count(&self) -> usize {
+        self.partitions.load(Ordering::Relaxed)
+    }
+}
+
+/// All of them.
+pub struct LogDirs {
+    all: Vec<Arc<LogDir>>,
+    reserve_bytes: u64,
+    /// One for each shard that wants to know which directory has gone offline.
+    subscribers: Mutex<Vec<Sender<usize>>>,
+    /// Nothing is left to serve.
+    on_last_failed: Box<dyn Fn() + Send + Sync>,
+}
+
+impl LogDirs {
+    /// `on_last_failed` is called when the last directory has gone offline.
+    pub fn new(
+        paths: &[PathBuf],
+        reserve_bytes: u64,
+        on_last_failed: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<LogDirs> {
+        Arc::new(LogDirs {
+            all: paths.iter().map(|path| Arc::new(LogDir::new(path))).collect(),
+            reserve_bytes,
+            subscribers: Mutex::default(),
+            on_last_failed: Box::new(on_last_failed),
+        })
+    }
+
+    pub fn all(&self) -> &[Arc<LogDir>] {
+        &self.all
+    }
+
+    pub fn online(&self) -> impl Iterator<Item = (usize, &Arc<LogDir>)> {
+        self.all.iter().enumerate().filter(|(_, log_dir)| !log_dir.is_offline())
+    }
+
+    /// Where a new partition goes: the serving directory with the fewest (Kafka 3.9 `LogManager.nextLogDirs`), the first
+    /// of them in order. Counts it there.
+    pub fn place(&self) -> Option<usize> {
+        let (index, log_dir) = self.online().min_by_key(|(index, log_dir)| (log_dir.partition_count(), *index))?;
+        log_dir.add_partition();
+        Some(index)
+    }
+
+    /// Takes a directory offline, with the reason in the log; nothing if it is already.
+    pub fn fail(&self, index: usize, reason: &dyn std::fmt::Display) {
+        let log_dir = &self.all[index];
+        if log_dir.offline.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let left = self.online().count();
+        tracing::error!(
+            directory = %log_dir.path.display(),
+            partitions = log_dir.partition_count(),
+            directories_left = left,
+            "the directory goes offline until the next start: {reason}; check the device and its file system, then restart"
+        );
+        for subscriber in self.subscribers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            // A directory goes offline once, so the queue has room; closed: that shard has ended.
+            let _ = subscriber.try_send(index);
+        }
+        if left == 0 {
+            (self.on_last_failed)();
+        }
+    }
+
+    /// Hears which directories go offline from now on.
+    pub fn subscribe(&self) -> Receiver<usize> {
+        let (sender, receiver) = async_channel::bounded(self.all.len());
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        receiver
+    }
+
+    /// Notes how much room a directory's file system has.
+    pub fn set_space(&self, index: usize, space: Space) {
+        let log_dir = &self.all[index];
+        let reserve = self.reserve_bytes.min(space.total_bytes / RESERVE_SHARE);
+        let room = i64::try_from(space.free_bytes).unwrap_or(i64::MAX) - i64::try_from(reserve).unwrap_or(i64::MAX);
+        let before = log_dir.room.swap(room, Ordering::Relaxed);
+        match (before > 0, room > 0) {
+            (true, false) => tracing::error!(
+                directory = %log_dir.path.display(),
+                free_bytes = space.free_bytes,
+                reserve_bytes = reserve,
+                "the file system is nearly full: produce to this directory is refused until there is room; free space, \
+                 or lower --disk-reserve"
+            ),
+            (false, true) => {
+                tracing::info!(directory = %log_dir.path.display(), free_bytes = space.free_bytes, "there is room again");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether an error of a file operation says that the directory's device or file system can't be trusted. A full disk,
+/// too many open files and damage within one file do not.
+pub fn is_fatal(error: &io::Error) -> bool {
+    let spares = [
+        io::ErrorKind::StorageFull,
+        io::ErrorKind::QuotaExceeded,
+        io::ErrorKind::InvalidData,
+        io::ErrorKind::UnexpectedEof,
+        io::ErrorKind::OutOfMemory,
+        io::ErrorKind::Interrupted,
+        io::ErrorKind::BrokenPipe,
+    ];
+    !spares.contains(&error.kind()) && !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two() -> Arc<LogDirs> {
+        LogDirs::new(&["/a".into(), "/b".into()], 100, || {})
+    }
+
+    #[test]
+    fn a_new_partition_goes_to_the_serving_directory_with_the_fewest() {
+        let dirs = two();
+        assert_eq!([dirs.place(), dirs.place(), dirs.place()], [Some(0), Some(1), Some(0)]);
+        dirs.all()[0].remove_partition();
+        dirs.all()[0].remove_partition();
+        assert_eq!(dirs.place(), Some(0));
+        dirs.fail(0, &"a test");
+        assert_eq!([dirs.place(), dirs.place()], [Some(1), Some(1)]);
+        dirs.fail(1, &"a test");
+        assert_eq!(dirs.place(), None);
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_the_last_one_ends_the_service() {
+        let ended = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&ended);
+        let dirs = LogDirs::new(&["/a".into(), "/b".into()], 0, move || {
+            seen.fetch_add(1, Ordering::Relaxed);
+        });
+        let failures = dirs.subscribe();
+        dirs.fail(1, &"a test");
+        dirs.fail(1, &"a test");
+        assert_eq!((failures.try_recv(), failures.try_recv().is_err()), (Ok(1), true));
+        assert_eq!(ended.load(Ordering::Relaxed), 0);
+        dirs.fail(0, &"a test");
+        assert_eq!(ended.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn the_reserve_is_kept_free_and_room_comes_back() {
+        let dirs = two();
+        dirs.set_space(0, Space { free_bytes: 250, total_bytes: 100_000 });
+        let log_dir = &dirs.all()[0];
+        assert!(log_dir.take_room(100) && !log_dir.take_room(100) && log_dir.take_room(50));
+        assert!(log_dir.is_full() && !dirs.all()[1].is_full());
+        dirs.set_space(0, Space { free_bytes: 300, total_bytes: 100_000 });
+        assert!(!log_dir.is_full());
+        // Of a small file system no more than a twentieth is kept.
+        dirs.set_space(0, Space { free_bytes: 60, total_bytes: 1000 });
+        assert!(log_dir.take_room(10) && !log_dir.take_room(1));
+    }
+
+    #[test]
+    fn a_full_disk_and_a_damaged_file_leave_the_directory_and_a_failing_device_does_not() {
+        for code in [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE] {
+            assert!(!is_fatal(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        for code in [libc::EIO, libc::EROFS, libc::ENODEV, libc::ENOENT, libc::ESTALE, libc::EACCES] {
+            assert!(is_fatal(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        assert!(!is_fatal(&io::Error::from(io::ErrorKind::InvalidData)));
+    }
+}

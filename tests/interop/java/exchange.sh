@@ -1,0 +1,199 @@
+# ringlog and Apache Kafka 3.9 take turns on one log directory. Sourced by scripts/interop; uses its work, HERE, client,
+# start_broker and stop_broker.
+#
+#   ringlog writes, stops        DumpLogSegments accepts every file; Kafka serves the same records and writes more, stops
+#   ringlog goes on              with its tree: the old topics with their new records; by --import: all of them
+#   ringlog writes, is killed    Kafka serves the same records and writes more, is killed
+#   ringlog --import             serves all of it
+#
+# Every JVM is small and short-lived, so it compiles with the first compiler only.
+
+readonly JVM_LIMIT_S=60 KAFKA_STOP_LIMIT_S=30 TREE=ringlog-metadata.redb
+declare -A jvm_pids=()
+
+java_command() {
+  local level=$1
+  shift
+  exec java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "-Dinterop.level=$level" \
+    "-Dlog4j.configuration=file:$HERE/java/log4j.properties" -cp "$work/maven/classes:$work/maven/lib/*" "$@"
+}
+
+# Runs a program to its end.
+java_run() { (export -f java_command; export work HERE; client bash -c 'java_command OFF "$@"' java "$@"); }
+
+# Starts one that stays, and waits for a line of its output.
+start_jvm() {
+  local name=$1 mark=$2 deadline=$((SECONDS + JVM_LIMIT_S))
+  shift 2
+  : >"$exchange/$name.log"
+  (java_command INFO "$@") >"$exchange/$name.log" 2>&1 &
+  jvm_pids[$name]=$!
+  # Else bash would report its end by a signal.
+  disown
+  until grep -q -- "$mark" "$exchange/$name.log"; do
+    if ! kill -0 "${jvm_pids[$name]}" 2>/dev/null || ((SECONDS > deadline)); then
+      echo "$name does not start:"
+      tail -n 20 "$exchange/$name.log"
+      return 1
+    fi
+    sleep 0.1
+  done
+}
+
+# Ends one by a signal; nothing but the exit is waited for.
+end_jvm() {
+  local name=$1 signal=$2 pid=${jvm_pids[$1]} deadline=$((SECONDS + KAFKA_STOP_LIMIT_S))
+  kill "-$signal" "$pid"
+  while kill -0 "$pid" 2>/dev/null; do
+    if ((SECONDS > deadline)); then
+      echo "$name does not end"
+      kill -9 "$pid"
+    fi
+    sleep 0.1
+  done
+  unset "jvm_pids[$name]"
+}
+
+# A Kafka on $data, with a ZooKeeper that knows what ringlog left there; sets `kafka`.
+start_kafka() {
+  local name=$1 zookeeper
+  start_jvm "zoo-$name" '^zookeeper ' Zoo "$exchange/zoo-$name" "$data" || return 1
+  zookeeper=$(sed -n 's/^zookeeper //p' "$exchange/zoo-$name.log")
+  cat >"$exchange/$name.properties" <<END
+broker.id=1
+listeners=PLAINTEXT://127.0.0.1:0
+zookeeper.connect=$zookeeper
+log.dirs=$data
+log.retention.ms=-1
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=2
+END
+  start_jvm "$name" '^INFO \[KafkaServer id=1\] started' kafka.Kafka "$exchange/$name.properties" || return 1
+  kafka=$(sed -n 's/.*Awaiting socket connections on \(127.0.0.1:[0-9]*\)\..*/\1/p' "$exchange/$name.log")
+}
+
+# Whether Kafka had anything to say against the directory: a warning of any part but its ZooKeeper client.
+check_complaints() {
+  local found
+  found=$(grep -E '^(WARN|ERROR|FATAL) ' "$exchange/$1.log" | grep -v -E '\((org\.apache|kafka)\.zookeeper\.')
+  [[ -z $found ]] && return 0
+  echo "$1 complains:"
+  head -n 10 <<<"$found"
+  return 1
+}
+
+same() {
+  cmp -s "$1" "$2" && return 0
+  echo "$1 and $2 differ:"
+  diff "$1" "$2" | head -n 6 | cut -c 1-200
+  return 1
+}
+
+# Exit code 1 if DumpLogSegments finds fault with a file of a directory, or leaves one out.
+dump_segments() {
+  local directory=$1 out=$exchange/dump-log-segments file fault=0
+  local indexes logs
+  mapfile -t logs < <(find "$directory" -type f \( -name '*.log' -o -name '*.index' -o -name '*.timeindex' \
+    -o -name '*.txnindex' -o -name '*.snapshot' \))
+  mapfile -t indexes < <(printf '%s\n' "${logs[@]}" | grep -E '\.(index|timeindex)$')
+  dump_into "$out" --deep-iteration "${logs[@]}" || fault=1
+  for file in "${logs[@]}"; do
+    grep -q -F -x "Dumping $file" "$out" && continue
+    echo "not dumped: $file"
+    fault=1
+  done
+  grep -E 'isvalid: false|[Mm]ismatch|out of order|[Nn]on-consecutive|invalid bytes|corrupt|Exception' "$out" && fault=1
+  dump_into "$out" --index-sanity-check "${indexes[@]}" || fault=1
+  for file in "${indexes[@]}"; do
+    [[ -s $file ]] || grep -q -F -x "$file is empty." "$out" && continue
+    grep -q -F -x "$file passed sanity check." "$out" && continue
+    echo "insane: $file"
+    fault=1
+  done
+  return "$fault"
+}
+
+dump_into() {
+  local out=$1 how=$2 IFS=,
+  shift 2
+  java_run kafka.tools.DumpLogSegments "$how" --files "$*" >"$out" 2>&1 && return 0
+  grep -m 1 Exception "$out" || tail -n 1 "$out"
+  return 1
+}
+
+# Flips the byte of a file at an offset.
+flip() {
+  local byte
+  byte=$(od -An -tu1 -j "$2" -N 1 "$1")
+  printf "\\x$(printf %x $((byte ^ 255)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+# DumpLogSegments accepts what ringlog wrote, and would not if a byte were wrong.
+check_segments() {
+  local copy=$exchange/copy planted name reason
+  cp -r "$data" "$copy"
+  dump_segments "$copy" || return 1
+  echo "DumpLogSegments accepts $(find "$copy" -name '*.log' | wc -l) segments"
+  rm -r "$copy"
+  # In a record, in the first entry's position, in its timestamp, and in the checksum's reach.
+  for planted in log:100 index:6 timeindex:2 snapshot:12; do
+    name=$exchange/planted-${planted%:*}
+    rm -rf "$name"
+    mkdir "$name"
+    cp -r "$data/first.zstd-0" "$name/"
+    flip "$(find "$name" -name "*.${planted%:*}" -size +0 | sort | head -n 1)" "${planted#*:}"
+    if dump_segments "$name" >"$exchange/planted"; then
+      echo "a flipped byte in a ${planted%:*} goes unnoticed"
+      return 1
+    fi
+    reason=$(grep -o -m 1 -E 'isvalid: false|(Found|Snapshot is|Exception) .*' "$exchange/planted" | head -n 1)
+    echo "  and notices a flipped byte in a ${planted%:*}: ${reason:0:60}"
+  done
+}
+
+# Has ringlog serve $data, look at it or change it, and end by `stop_broker` or `kill_broker`.
+ringlog_turn() {
+  local end=$1 flags=$2
+  shift 2
+  # Words on purpose: flags.
+  start_broker exchange $flags --set log.retention.ms=-1 && java_run Exchange "$bootstrap" "$@" && "$end" && return 0
+  echo "ringlog's turn failed: $flags $*"
+  return 1
+}
+
+kill_broker() {
+  kill -9 "$broker_pid"
+  wait "$broker_pid" 2>/dev/null
+  broker_pid=
+}
+
+kafka_turn() {
+  local name=$1 before=$2 after=$3 prefix=$4 signal=$5
+  start_kafka "$name" && java_run Exchange "$kafka" "$exchange/$name" && same "$before" "$exchange/$name" &&
+    java_run Exchange "$kafka" "$after" "$prefix" transactions || return 1
+  end_jvm "$name" "$signal"
+  end_jvm "zoo-$name" KILL
+  check_complaints "$name"
+}
+
+maven_after() {
+  exchange=$work/exchange
+  data=$exchange/data
+  mkdir -p "$exchange"
+  ringlog_turn stop_broker "" "$exchange/ringlog-1" first && check_segments &&
+    kafka_turn kafka-1 "$exchange/ringlog-1" "$exchange/kafka-1-end" second TERM || return 1
+
+  # The tree is still ringlog's own: it knows none of Kafka's topics, and all new records of the others.
+  ringlog_turn stop_broker "" "$exchange/ringlog-2" && grep -v '^second\.' "$exchange/kafka-1-end" >"$exchange/old" &&
+    same "$exchange/old" "$exchange/ringlog-2" && rm "$data/$TREE" &&
+    ringlog_turn stop_broker --import "$exchange/ringlog-3" &&
+    same "$exchange/kafka-1-end" "$exchange/ringlog-3" || return 1
+
+  ringlog_turn kill_broker "" "$exchange/ringlog-4" third &&
+    kafka_turn kafka-2 "$exchange/ringlog-4" "$exchange/kafka-2-end" fourth KILL && rm "$data/$TREE" &&
+    ringlog_turn stop_broker --import "$exchange/ringlog-5" &&
+    same "$exchange/kafka-2-end" "$exchange/ringlog-5" && check_segments || return 1
+  ! grep ERROR "$exchange/broker.log"
+}
