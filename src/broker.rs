@@ -75,6 +75,9 @@ const START_RING_DEPTH: u32 = 64;
 /// How often the start says how far the recovery of the logs is; one that takes less says nothing.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The limit of open files assumed where the kernel does not tell.
+const OPEN_FILES_DEFAULT: u64 = 1024;
+
 /// Exit code when a second signal cuts an orderly stop short.
 const EXIT_FORCED: i32 = 130;
 
@@ -94,8 +97,8 @@ pub enum StartError {
     #[error(transparent)]
     FoundTwice(#[from] FoundTwice),
     #[error(
-        "{0} is a Kafka broker's and has no metadata of ringlog ({TREE_FILE}); start once with --import to take its topics \
-         over, or choose an empty directory with --data"
+        "{0} is a Kafka broker's and has no metadata of ringlog ({TREE_FILE}); start once with --import to take its \
+         topics over, or choose an empty directory with --data"
     )]
     NoTree(PathBuf),
     #[error("{0} has metadata of ringlog ({TREE_FILE}), so there is nothing to import; start without --import")]
@@ -453,7 +456,7 @@ impl ShardThread {
             mailboxes: self.mailboxes.clone(),
             inputs: self.inputs.clone(),
             last_stops: Arc::clone(&self.last_stops),
-            limits: ShardLimits::default(),
+            limits: ShardLimits { segments_open_max: segments_open_max(&self.config), ..ShardLimits::default() },
         }));
         platform.tasks().spawn(take_connections(platform.clone(), Rc::clone(&shard), self.connections.clone()));
         if let Some(listener) = self.listener {
@@ -571,4 +574,12 @@ fn raise_file_limit() {
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
+}
+
+/// A shard's part of the segments that are kept open: one takes up to two files, and connections and ranges on their
+/// way need some too.
+fn segments_open_max(config: &Config) -> usize {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES_DEFAULT, |(soft, _)| soft);
+    let all = config.open_segments_max.map_or(files / 4, u64::from);
+    usize::try_from(all / u64::from(config.shards)).unwrap_or(usize::MAX).max(1)
 }

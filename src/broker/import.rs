@@ -80,8 +80,8 @@ fn note(log_dirs: &[PathBuf], found: &[FoundPartition]) -> String {
     let from: Vec<_> = log_dirs.iter().map(|path| path.display().to_string()).collect();
     let topics: BTreeSet<_> = found.iter().map(|found| &found.topic_partition.topic).collect();
     format!(
-        "imported {} topics with {} partitions from {}; their settings were in ZooKeeper and are not known here: all but \
-         the internal topics have the broker's defaults now",
+        "imported {} topics with {} partitions from {}; their settings were in ZooKeeper and are not known here: all \
+         but the internal topics have the broker's defaults now",
         topics.len(),
         found.len(),
         from.join(", ")

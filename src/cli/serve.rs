@@ -14,8 +14,8 @@ use crate::config::{AdminListen, ConfigError, Durability, ServeOptions, Validati
 /// Shards of one process at most: more cores than a machine has today.
 const SHARDS_MAX: i64 = 1024;
 
-/// Fewer open files would make busy shards open and close them all the time.
-const OPEN_FILES_MIN: i64 = 16;
+/// With fewer, busy shards would open and close files all the time.
+const OPEN_SEGMENTS_MIN: i64 = 16;
 
 /// What the kernel allows a ring to have.
 const RING_DEPTH_MAX: u32 = 32_768;
@@ -89,9 +89,9 @@ pub struct ServeArguments {
     #[arg(long, value_name = "BYTES", value_parser = bytes, overrides_with = "dirty_bytes_max")]
     pub dirty_bytes_max: Option<u64>,
 
-    /// Log files that are kept open, all shards together [default: half of the limit of open files]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(OPEN_FILES_MIN..), overrides_with = "open_files_max")]
-    pub open_files_max: Option<u32>,
+    /// Segments whose files are kept open, all shards together [default: a quarter of the limit of open files]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(OPEN_SEGMENTS_MIN..), overrides_with = "open_segments_max")]
+    pub open_segments_max: Option<u32>,
 
     /// Bytes per shard that cold readers may have on their way from the disk
     #[arg(long, value_name = "BYTES", value_parser = bytes, default_value_t = COLD_BYTES_MAX_DEFAULT, overrides_with = "cold_bytes_max")]
@@ -132,7 +132,7 @@ impl ServeArguments {
             durability: Some(self.durability),
             disk_reserve_bytes: Some(self.disk_reserve),
             dirty_bytes_max: self.dirty_bytes_max,
-            open_files_max: self.open_files_max,
+            open_segments_max: self.open_segments_max,
             cold_bytes_max: Some(self.cold_bytes_max),
             no_cachestat: self.no_cachestat,
             validation: Some(match self.validate {

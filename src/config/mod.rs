@@ -141,8 +141,8 @@ pub struct Config {
     /// `--dirty-bytes-max`: bytes that all log directories together may have in memory, not yet written to the device;
     /// `None`: what the kernel's thresholds allow.
     pub dirty_bytes_max: Option<u64>,
-    /// `--open-files-max`: log files that all shards together keep open.
-    pub open_files_max: Option<u32>,
+    /// `--open-segments-max`: segments whose files all shards together keep open; `None`: a quarter of the limit of open files.
+    pub open_segments_max: Option<u32>,
     /// `--cold-bytes-max`: bytes per shard that may be on their way from the device for cold readers.
     pub cold_bytes_max: u64,
     /// Not `--no-cachestat`: `cachestat(2)` says what is resident, where the kernel has it.

@@ -50,13 +50,13 @@ pub enum ImportError {
     #[error("{0} is there twice, under two spellings")]
     Twice(TopicPartition),
     #[error(
-        "topic {topic} is not whole: there are {count} partitions up to {last}, without {missing}; one node must have them \
-         all, so bring the missing directories here or move those of {topic} out"
+        "topic {topic} is not whole: there are {count} partitions up to {last}, without {missing}; one node must have \
+         them all, so bring the missing directories here or move those of {topic} out"
     )]
     Missing { topic: String, count: usize, last: i32, missing: String },
     #[error(
-        "partition.metadata of {first} and {second} say that they are of different topics ({first_id} and {second_id}); \
-         move the one that does not belong here out"
+        "partition.metadata of {first} and {second} say that they are of different topics ({first_id} and \
+         {second_id}); move the one that does not belong here out"
     )]
     TopicIds { first: TopicPartition, first_id: TopicId, second: TopicPartition, second_id: TopicId },
     #[error("topics {first} and {second} have one topic id, {id}; move the directories of one of them out")]

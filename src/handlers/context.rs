@@ -17,6 +17,7 @@ use crate::partition::{Home, Partition};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::storage::log_dirs::LogDirs;
+use crate::storage::open_files::OpenFiles;
 
 /// One per shard, shared by its tasks.
 pub struct Context<P: Platform> {
@@ -28,6 +29,8 @@ pub struct Context<P: Platform> {
     pub counters: Arc<ShardCounters>,
     /// This shard's view of each log directory.
     pub homes: Vec<Rc<Home>>,
+    /// The log files that this shard keeps open.
+    pub open_files: Rc<OpenFiles>,
     /// The newest image this shard has applied.
     image: RefCell<Arc<ClusterImage>>,
     partitions: RefCell<BTreeMap<Arc<str>, BTreeMap<i32, Rc<Partition<P>>>>>,
@@ -45,7 +48,9 @@ impl<P: Platform> Context<P> {
         metadata: MetadataHandle,
         counters: Arc<ShardCounters>,
         request_bytes_max: u64,
+        segments_open_max: usize,
     ) -> Rc<Context<P>> {
+        let open_files = OpenFiles::new(segments_open_max);
         let homes = Home::all(&log_dirs, request_bytes_max);
         Rc::new(Context {
             shard,
@@ -55,6 +60,7 @@ impl<P: Platform> Context<P> {
             metadata,
             counters,
             homes,
+            open_files,
             image: RefCell::new(Arc::new(ClusterImage::empty("".into()))),
             partitions: RefCell::default(),
             stopping: Cell::new(false),

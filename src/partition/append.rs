@@ -17,10 +17,13 @@ use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::time::WallMs;
 use crate::platform::{Clock, Disk, Platform, Tasks};
 use crate::record::batch::BatchHeader;
-use crate::storage::log::{AppendError, AppendRefusal, LogError, LogWrite, Repaired, Rolled, Staged};
+use crate::storage::log::{AppendError, AppendRefusal, LoadedSegment, LogError, LogWrite, Repaired, Rolled, Staged};
 
 /// Batches that one partition lets wait for its write; beyond it a produce is refused, to be tried again.
 const PENDING_BATCHES_MAX: usize = 16 * 1024;
+
+/// Blocks are reserved ahead only on a file system that has so much to spare.
+const PREALLOCATION_ROOM: u64 = 1 << 30;
 
 /// Why a batch was not appended, or can't be promised.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -79,6 +82,7 @@ enum Step<D: Disk> {
     Write(LogWrite<D::File>),
     Roll(Pin<Box<dyn Future<Output = Rolled<D>>>>),
     Repair(Pin<Box<dyn Future<Output = Repaired>>>),
+    Open(Pin<Box<dyn Future<Output = LoadedSegment<D>>>>),
     Idle,
 }
 
@@ -87,6 +91,7 @@ enum Before {
     Write,
     Roll,
     Repair,
+    Open,
 }
 
 impl<P: Platform> Partition<P> {
@@ -174,6 +179,15 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
                     partition.storage_failed(&error);
                 }
             }
+            Step::Open(load) => {
+                let loaded = load.await;
+                let outcome = partition.state.borrow_mut().log.as_mut().map(|log| log.finish_load_segment(loaded));
+                if let Some(Err(error)) = outcome {
+                    tracing::error!(partition = %partition.topic_partition, %error, "the log can't be opened again");
+                    partition.state.borrow_mut().fail_pending(&AppendFailure::Storage(error.to_string()));
+                    partition.storage_failed(&error);
+                }
+            }
             Step::Idle => return,
         }
     }
@@ -204,6 +218,7 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
             Staged::WriteFull(batch) => (batch, Before::Write),
             Staged::RollFirst(batch) => (batch, Before::Roll),
             Staged::Fenced(batch) => (batch, Before::Repair),
+            Staged::NeedFile(batch) => (batch, Before::Open),
         };
         pending.push_front(Pending { batch, header, answer, waiting });
         if let Some(write) = log.take_write() {
@@ -211,6 +226,7 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
         }
         return match before {
             Before::Repair => Step::Repair(Box::pin(log.repair())),
+            Before::Open => Step::Open(Box::pin(log.load_active())),
             Before::Roll => Step::Roll(Box::pin(log.begin_roll(now))),
             Before::Write => unreachable!("a full write can be taken"),
         };
@@ -261,7 +277,8 @@ fn start_upkeep<P: Platform>(partition: &Rc<Partition<P>>) {
         return;
     }
     let now = partition.platform.clock().wall();
-    let Some(upkeep) = state.log.as_mut().and_then(|log| log.upkeep(now)) else { return };
+    let has_room = partition.home.log_dir().has_room(PREALLOCATION_ROOM);
+    let Some(upkeep) = state.log.as_mut().and_then(|log| log.upkeep(now, has_room)) else { return };
     state.upkeep_running = true;
     drop(state);
     let this = Rc::clone(partition);

@@ -64,6 +64,7 @@ impl LastStops {
                     unclean: !scan.clean,
                     recovery_point: offset(&scan.recovery_points),
                     log_start_offset: offset(&scan.log_start_offsets),
+                    was_compacted: scan.cleaner_offsets.contains_key(topic_partition),
                 };
                 let path = |log_dir: usize| log_dirs.all()[log_dir].path.display().to_string();
                 if let Some((other, _)) = found.insert(topic_partition.clone(), (*log_dir, last_stop)) {
@@ -184,6 +185,7 @@ async fn open_log<P: Platform>(
         config: log_config(&local.config),
         last_stop,
         wall: context.platform.clock().wall(),
+        open_files: Rc::clone(&context.open_files),
         progress: Arc::clone(&last_stops.progress),
     });
     let opened = opened.await.map_err(|error| {

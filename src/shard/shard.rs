@@ -41,11 +41,13 @@ pub struct ShardLimits {
     pub requests_in_flight_max: usize,
     /// Bytes of all requests that are received and unanswered.
     pub request_bytes_max: u64,
+    /// Segments whose files are kept open, but for those with unflushed bytes.
+    pub segments_open_max: usize,
 }
 
 impl Default for ShardLimits {
     fn default() -> ShardLimits {
-        ShardLimits { requests_in_flight_max: 64, request_bytes_max: 128 * 1024 * 1024 }
+        ShardLimits { requests_in_flight_max: 64, request_bytes_max: 128 * 1024 * 1024, segments_open_max: 1024 }
     }
 }
 
@@ -79,8 +81,16 @@ impl<P: Platform> Shard<P> {
             frame_bytes_max: config.socket_request_max_bytes as usize,
             requests_in_flight_max: limits.requests_in_flight_max,
         };
-        let context =
-            Context::new(id, platform.clone(), config, log_dirs, metadata, counters, limits.request_bytes_max);
+        let context = Context::new(
+            id,
+            platform.clone(),
+            config,
+            log_dirs,
+            metadata,
+            counters,
+            limits.request_bytes_max,
+            limits.segments_open_max,
+        );
         let router = Router::new(Rc::clone(&context), mailboxes);
         platform.tasks().spawn(router.clone().serve_mailbox());
         platform.tasks().spawn(give_up_offline(Rc::clone(&context)));

@@ -233,11 +233,14 @@ fn life(seed: u64, how: End, capacities: Capacities) -> Vec<TraceEntry> {
 const TWO_SHARDS: Capacities = Capacities {
     shards: 2,
     credits: 16,
-    limits: ShardLimits { requests_in_flight_max: 8, request_bytes_max: 1 << 20 },
+    limits: ShardLimits { requests_in_flight_max: 8, request_bytes_max: 1 << 20, segments_open_max: 16 },
 };
 
-const EVERYTHING_AT_ONE: Capacities =
-    Capacities { shards: 3, credits: 1, limits: ShardLimits { requests_in_flight_max: 1, request_bytes_max: 1 } };
+const EVERYTHING_AT_ONE: Capacities = Capacities {
+    shards: 3,
+    credits: 1,
+    limits: ShardLimits { requests_in_flight_max: 1, request_bytes_max: 1, segments_open_max: 1 },
+};
 
 #[test]
 fn produce_power_cut_recovery_and_fetch_on_two_shards_run_the_same_twice_under_one_seed() {

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -36,6 +37,7 @@ use crate::platform::Disk;
 use crate::record::batch::{BatchHeader, TimestampType, set_log_append_time, stamp};
 use crate::storage::leader_epoch::LeaderEpochs;
 use crate::storage::offset_index::relative_offset;
+use crate::storage::open_files::OpenFiles;
 use crate::storage::producer_state::{Admission, ProducerState, Undo};
 use crate::storage::recovery;
 pub use crate::storage::refusal::AppendRefusal;
@@ -102,6 +104,8 @@ pub struct LastStop {
     pub recovery_point: Offset,
     /// From `log-start-offset-checkpoint`; 0 if unknown.
     pub log_start_offset: Offset,
+    /// `cleaner-offset-checkpoint` knows it: it was compacted once, whatever its topic says now.
+    pub was_compacted: bool,
 }
 
 /// What a log is opened with.
@@ -116,6 +120,8 @@ pub struct OpenLog<D: Disk> {
     pub config: LogConfig,
     pub last_stop: LastStop,
     pub wall: WallMs,
+    /// The files that the shard keeps open.
+    pub open_files: Rc<OpenFiles>,
     /// Shared by all logs that are opened; `logs_total` has this one counted already.
     pub progress: Arc<RecoveryProgress>,
 }
@@ -166,6 +172,8 @@ pub enum Staged {
     RollFirst(BytesMut),
     /// A write failed and is not repaired yet.
     Fenced(BytesMut),
+    /// The segment's file is not open: [`Log::load_segment`] the active one, and stage this batch again.
+    NeedFile(BytesMut),
 }
 
 /// One write of staged batches, for [`Disk::append`].
@@ -223,6 +231,7 @@ pub struct Log<D: Disk> {
     pub(super) config: LogConfig,
     pub(super) closed: BTreeMap<Offset, ClosedSegment<D::File>>,
     pub(super) active: ActiveSegment<D::File>,
+    pub(super) open_files: Rc<OpenFiles>,
     pub(super) log_start_offset: Offset,
     pub(super) log_end_offset: Offset,
     pub(super) flushed_offset: Offset,
@@ -249,8 +258,6 @@ pub(super) struct Run {
     flushed_bytes: u64,
     snapshot_bytes: u64,
     producers_expired_at: WallMs,
-    /// Counts reads of closed segments, to know which was read longest ago.
-    reads: std::cell::Cell<u64>,
     /// Segments whose offset index was seen to be damaged.
     doubted: std::cell::RefCell<BTreeSet<Offset>>,
 }
@@ -317,15 +324,13 @@ impl<D: Disk> Log<D> {
         self.closed.keys().next().copied().unwrap_or(self.active.base_offset)
     }
 
-    /// From the segment that holds this offset on, an unclean stop makes recovery read. It trails the flushed offset as
-    /// long as the indexes of the segment before could still be lost.
+    /// From here on an unclean stop makes recovery read. It trails the flushed offset as long as the indexes of a closed
+    /// segment could still be lost.
     pub fn recovery_point(&self) -> Offset {
+        // As long as a closed segment's indexes may be lost, it is to be looked at.
         let unsynced = self.closed.iter().find(|(_, segment)| !segment.unsynced.is_empty());
-        match unsynced {
-            Some((base_offset, _)) => self.flushed_offset.min(*base_offset),
-            None if self.flushed_offset > self.active.base_offset => self.flushed_offset - 1,
-            None => self.flushed_offset,
-        }
+        let next_base = unsynced.map(|(base_offset, _)| self.next_segment(*base_offset).unwrap_or(self.log_end_offset));
+        next_base.map_or(self.flushed_offset, |next_base| self.flushed_offset.min(next_base - 1))
     }
 
     /// Nothing is staged or in flight.
@@ -355,6 +360,9 @@ impl<D: Disk> Log<D> {
         assert_eq!(batch.len(), header.batch_bytes(), "exactly one whole batch");
         if self.run.fenced {
             return Staged::Fenced(batch);
+        }
+        if self.active.file().is_none() {
+            return Staged::NeedFile(batch);
         }
         match self.admit(header, now) {
             Err(refusal) => return Staged::Refused(refusal),
@@ -457,6 +465,12 @@ impl<D: Disk> Log<D> {
         pending.staged_bytes += data.len();
         pending.staged_data.push(data);
         pending.staged.push(PendingBatch { batch, undo });
+        self.active.files.pin(true);
+    }
+
+    /// The active segment's file stays open as long as bytes of it are on their way or not flushed.
+    fn pin_unflushed(&self) {
+        self.active.files.pin(!self.is_quiet() || self.run.fenced || self.unflushed_bytes() > 0);
     }
 
     /// The staged batches as one write; `None` while one is in flight, or if nothing is staged.
@@ -465,10 +479,11 @@ impl<D: Disk> Log<D> {
         if !pending.in_flight.is_empty() || pending.staged.is_empty() {
             return None;
         }
+        let file = self.active.file()?;
         pending.in_flight = std::mem::take(&mut pending.staged);
         pending.staged_bytes = 0;
         let data = copy_small_together(std::mem::take(&mut pending.staged_data));
-        Some(LogWrite { file: self.active.file.clone(), position: self.active.size, data })
+        Some(LogWrite { file, position: self.active.size, data })
     }
 
     /// The write taken last is through: the log end moves behind it, or the log is fenced.
@@ -502,11 +517,11 @@ impl<D: Disk> Log<D> {
     /// Cuts the file back to its last whole batch after a failed write. Nothing beyond was ever served, so readers keep
     /// their ranges.
     pub fn repair(&self) -> impl Future<Output = Repaired> + use<D> + 'static {
-        let (disk, file, size) = (self.disk.clone(), self.active.file.clone(), self.active.size);
+        let (disk, file, size) = (self.disk.clone(), self.active_file(), self.active.size);
         let (base_offset, path) = (self.active.base_offset, self.active_path());
         async move {
-            let cut = disk.set_length(&file, size).await;
-            Repaired { base_offset, result: cut.map_err(LogError::io_at(&path)) }
+            let cut = async { disk.set_length(&file.open().await?, size).await.map_err(LogError::io_at(&path)) };
+            Repaired { base_offset, result: cut.await }
         }
     }
 
@@ -517,6 +532,7 @@ impl<D: Disk> Log<D> {
         // The cut gave the blocks back that were reserved behind it.
         self.active.preallocated_end = self.active.size;
         self.run.fenced = false;
+        self.pin_unflushed();
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use crate::storage::checkpoint::{CHECKPOINT_BYTES_MAX, CheckpointError, encode_o
 pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 pub const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
 pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
+pub const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 pub const META_PROPERTIES: &str = "meta.properties";
 pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 /// Directories that are Kafka's but no partition's.
@@ -53,6 +54,8 @@ pub struct LogDirScan {
     pub recovery_points: BTreeMap<TopicPartition, Offset>,
     pub log_start_offsets: BTreeMap<TopicPartition, Offset>,
     pub high_watermarks: BTreeMap<TopicPartition, Offset>,
+    /// Up to where each compacted log was cleaned.
+    pub cleaner_offsets: BTreeMap<TopicPartition, Offset>,
     /// Directories whose deletion was begun (`-delete`): the caller removes them when it likes.
     pub deleted: Vec<PathBuf>,
 }
@@ -91,6 +94,7 @@ pub async fn scan<D: Disk>(disk: &D, log_dir: &Path) -> Result<LogDirScan, LogDi
     scan.recovery_points = read_offsets(disk, log_dir, RECOVERY_POINTS).await?;
     scan.log_start_offsets = read_offsets(disk, log_dir, LOG_START_OFFSETS).await?;
     scan.high_watermarks = read_offsets(disk, log_dir, HIGH_WATERMARKS).await?;
+    scan.cleaner_offsets = read_offsets(disk, log_dir, CLEANER_OFFSETS).await?;
     scan.clean = entries.iter().any(|entry| entry.name == CLEAN_SHUTDOWN);
     if scan.clean {
         // Gone before anything is loaded: a crash from here on is an unclean stop.

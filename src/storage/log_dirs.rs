@@ -46,17 +46,16 @@ impl LogDir {
 
     /// Whether `bytes` may be appended without touching the reserve; takes them if so.
     pub fn take_room(&self, bytes: u64) -> bool {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        if self.room.load(Ordering::Relaxed) < bytes {
-            return false;
+        let has_room = self.has_room(bytes);
+        if has_room {
+            self.room.fetch_sub(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
         }
-        self.room.fetch_sub(bytes, Ordering::Relaxed);
-        true
+        has_room
     }
 
-    /// Whether the file system has less free than the reserve.
-    pub fn is_full(&self) -> bool {
-        self.room.load(Ordering::Relaxed) <= 0
+    /// Whether so much could be appended without touching the reserve.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.room.load(Ordering::Relaxed) >= i64::try_from(bytes).unwrap_or(i64::MAX)
     }
 
     pub fn add_partition(&self) {
@@ -222,9 +221,9 @@ mod tests {
         dirs.set_space(0, Space { free_bytes: 250, total_bytes: 100_000 });
         let log_dir = &dirs.all()[0];
         assert!(log_dir.take_room(100) && !log_dir.take_room(100) && log_dir.take_room(50));
-        assert!(log_dir.is_full() && !dirs.all()[1].is_full());
+        assert!(!log_dir.has_room(1) && dirs.all()[1].has_room(1));
         dirs.set_space(0, Space { free_bytes: 300, total_bytes: 100_000 });
-        assert!(!log_dir.is_full());
+        assert!(log_dir.has_room(1));
         // Of a small file system no more than a twentieth is kept.
         dirs.set_space(0, Space { free_bytes: 60, total_bytes: 1000 });
         assert!(log_dir.take_room(10) && !log_dir.take_room(1));

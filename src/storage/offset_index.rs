@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::io;
 
 use crate::base::ids::Offset;
@@ -53,16 +54,19 @@ pub fn relative_offset(base_offset: Offset, offset: Offset) -> Option<u32> {
 #[derive(Debug)]
 pub struct OffsetIndex {
     base_offset: Offset,
-    entries: Vec<OffsetEntry>,
+    /// Without the first `forgotten` ones, which only the file has.
+    entries: VecDeque<OffsetEntry>,
+    forgotten: usize,
     entries_max: usize,
-    /// Entries that the file holds already.
+    /// Entries that the file holds already, the forgotten ones among them.
     written: usize,
 }
 
 impl OffsetIndex {
     /// An empty index that may grow to `bytes_max` (`segment.index.bytes`).
     pub fn new(base_offset: Offset, bytes_max: u32) -> OffsetIndex {
-        OffsetIndex { base_offset, entries: Vec::new(), entries_max: bytes_max as usize / ENTRY_BYTES, written: 0 }
+        let entries_max = bytes_max as usize / ENTRY_BYTES;
+        OffsetIndex { base_offset, entries: VecDeque::new(), forgotten: 0, entries_max, written: 0 }
     }
 
     /// The index that a file holds: its entries up to the first that is not above the one before, or that does not point
@@ -71,29 +75,53 @@ impl OffsetIndex {
         let mut index = OffsetIndex::new(base_offset, bytes_max);
         for chunk in file.as_chunks::<ENTRY_BYTES>().0 {
             let entry = OffsetEntry::decode(chunk);
-            let grows = match index.entries.last() {
+            let grows = match index.entries.back() {
                 Some(last) => entry.relative_offset > last.relative_offset && entry.position > last.position,
                 None => entry.position > 0,
             };
             if !grows || entry.position >= segment_bytes {
                 break;
             }
-            index.entries.push(entry);
+            index.entries.push_back(entry);
         }
         index.written = index.entries.len();
         index
     }
 
     pub fn is_full(&self) -> bool {
-        self.entries.len() >= self.entries_max
+        self.len() >= self.entries_max
+    }
+
+    fn len(&self) -> usize {
+        self.forgotten + self.entries.len()
     }
 
     pub fn last(&self) -> Option<OffsetEntry> {
-        self.entries.last().copied()
+        self.entries.back().copied()
     }
 
-    /// Drops the entries whose batch ends at or past `end_offset`.
+    /// Whether a look-up of `offset` needs no entry that only the file has.
+    pub fn covers(&self, offset: Offset) -> bool {
+        let target = offset.saturating_sub(self.base_offset);
+        self.forgotten == 0 || self.entries.front().is_some_and(|first| i64::from(first.relative_offset) <= target)
+    }
+
+    /// Drops the oldest entries that the file holds; the newest `kept` of all stay, at least one.
+    pub fn forget_written(&mut self, kept: usize) {
+        let count = self.entries.len().saturating_sub(kept.max(1)).min(self.written - self.forgotten);
+        self.entries.drain(..count);
+        self.entries.shrink_to(kept);
+        self.forgotten += count;
+    }
+
+    /// Bytes of the index that the file holds.
+    pub fn written_bytes(&self) -> u64 {
+        (self.written * ENTRY_BYTES) as u64
+    }
+
+    /// Drops the entries whose batch ends at or past `end_offset`, of an index that has forgotten none.
     pub fn truncate(&mut self, end_offset: Offset) {
+        assert_eq!(self.forgotten, 0, "only an index just read is cut");
         let target = end_offset.saturating_sub(self.base_offset);
         self.entries.truncate(self.entries.partition_point(|entry| i64::from(entry.relative_offset) < target));
         self.written = self.written.min(self.entries.len());
@@ -104,13 +132,13 @@ impl OffsetIndex {
         let relative = relative_offset(self.base_offset, last_offset);
         assert!(relative.is_some(), "the segment was rolled before offset {last_offset}");
         let entry = OffsetEntry { relative_offset: relative.unwrap_or(0), position };
-        if let Some(last) = self.entries.last() {
+        if let Some(last) = self.entries.back() {
             assert!(entry.relative_offset > last.relative_offset && position > last.position, "index entries grow");
         }
-        self.entries.push(entry);
+        self.entries.push_back(entry);
     }
 
-    /// The entry to walk from when looking for `offset`; `None`: from the segment's start.
+    /// The entry to walk from when looking for `offset`, which is covered; `None`: from the segment's start.
     pub fn lookup(&self, offset: Offset) -> Option<OffsetEntry> {
         let target = offset.saturating_sub(self.base_offset);
         let above = self.entries.partition_point(|entry| i64::from(entry.relative_offset) <= target);
@@ -119,23 +147,23 @@ impl OffsetIndex {
 
     /// Bytes of the index.
     pub fn bytes(&self) -> u64 {
-        (self.entries.len() * ENTRY_BYTES) as u64
+        (self.len() * ENTRY_BYTES) as u64
     }
 
     pub fn unwritten_entries(&self) -> usize {
-        self.entries.len() - self.written
+        self.len() - self.written
     }
 
     /// The entries that the file lacks, encoded, and their position in it.
     pub fn unwritten(&self) -> (u64, Vec<u8>) {
         let mut out = Vec::with_capacity(self.unwritten_entries() * ENTRY_BYTES);
-        self.entries[self.written..].iter().for_each(|entry| entry.encode(&mut out));
+        self.entries.range(self.written - self.forgotten..).for_each(|entry| entry.encode(&mut out));
         ((self.written * ENTRY_BYTES) as u64, out)
     }
 
     /// The file holds the first `bytes` bytes of the index now.
     pub fn mark_written(&mut self, bytes: u64) {
-        self.written = (bytes as usize / ENTRY_BYTES).min(self.entries.len());
+        self.written = (bytes as usize / ENTRY_BYTES).clamp(self.forgotten, self.len());
     }
 }
 
@@ -206,6 +234,23 @@ mod tests {
         for (offset, position) in [(0, 0), (1000, 0), (1009, 0), (1010, 5000), (1029, 10_000), (9999, 15_000)] {
             assert_eq!(index.lookup(offset).map_or(0, |entry| entry.position), position, "{offset}");
         }
+    }
+
+    #[test]
+    fn what_the_file_holds_may_be_forgotten_and_the_rest_goes_on() {
+        let mut index = index(10);
+        index.mark_written(6 * ENTRY_BYTES as u64);
+        index.forget_written(3);
+        assert_eq!((index.forgotten, index.entries.len(), index.bytes()), (6, 4, 80));
+        assert!(!index.covers(1069) && index.covers(1070) && index.covers(9999));
+        assert_eq!(index.lookup(1085).map(|entry| entry.position), Some(40_000));
+        let (position, data) = index.unwritten();
+        assert_eq!((position, data.len()), (48, 32));
+        index.mark_written(u64::MAX);
+        index.forget_written(0);
+        assert_eq!((index.entries.len(), index.unwritten().0), (1, 80));
+        index.push(1110, 60_000);
+        assert_eq!((index.unwritten().0, index.unwritten_entries()), (80, 1));
     }
 
     #[test]

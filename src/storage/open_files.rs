@@ -52,6 +52,13 @@ impl OpenFiles {
         FileSlot { files: Rc::clone(self), slot: Rc::new(slot) }
     }
 
+    /// A slot that holds `value`.
+    pub fn filled<T: Clone + std::fmt::Debug + 'static>(self: &Rc<Self>, value: T) -> FileSlot<T> {
+        let slot = self.slot();
+        slot.put(value);
+        slot
+    }
+
     /// How many slots are filled, or were before they were dropped.
     pub fn count(&self) -> usize {
         self.queue.borrow().len()
@@ -81,11 +88,6 @@ pub struct FileSlot<T> {
 }
 
 impl<T: Clone + std::fmt::Debug + 'static> FileSlot<T> {
-    /// A slot of the same shard.
-    pub fn sibling<U: Clone + std::fmt::Debug + 'static>(&self) -> FileSlot<U> {
-        self.files.slot()
-    }
-
     /// What is open.
     pub fn get(&self) -> Option<T> {
         self.slot.used.set(true);

@@ -25,12 +25,13 @@ mod replay;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::ids::{Offset, TopicId, TopicPartition};
 use crate::base::time::WallMs;
 use crate::metrics::RecoveryProgress;
-use crate::platform::Disk;
+use crate::platform::{Disk, DiskFile};
 use crate::storage::checkpoint::CheckpointError;
 use crate::storage::entry::{Entry, Scanned, Scanner};
 use crate::storage::leader_epoch::LeaderEpochs;
@@ -39,6 +40,7 @@ use crate::storage::log::{
 };
 use crate::storage::log_dir::RECOVERY_POINTS;
 use crate::storage::offset_index::{OffsetEntry, OffsetIndex, relative_offset};
+use crate::storage::open_files::OpenFiles;
 use crate::storage::segment::{
     ActiveSegment, BASE_OFFSET_MAX, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, WrittenBatch,
 };
@@ -61,6 +63,7 @@ struct Recovery<D: Disk> {
     /// All below is durable: the recovery point, or everything after a clean stop.
     durable_end: Offset,
     wall: WallMs,
+    open_files: Rc<OpenFiles>,
     work: Work,
     files: Files,
     epochs: LeaderEpochs,
@@ -107,9 +110,10 @@ pub(super) async fn open<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> 
 }
 
 async fn open_log<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> {
-    let OpenLog { disk, log_dir, topic_partition, topic_id, config, last_stop, wall, progress } = what;
+    let OpenLog { disk, log_dir, topic_partition, topic_id, config, last_stop, wall, open_files, progress } = what;
     let directory = Directory { disk, path: log_dir.join(topic_partition.to_string()) };
     let log_start_offset = last_stop.log_start_offset.clamp(0, BASE_OFFSET_MAX);
+    let config = LogConfig { compacted: config.compacted || last_stop.was_compacted, ..config };
     let last_stop = LastStop { log_start_offset, ..last_stop };
     let (entries, is_new) = match directory.disk.list(&directory.path).await {
         Ok(entries) => (entries, false),
@@ -125,6 +129,7 @@ async fn open_log<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> {
         last_stop,
         durable_end: if last_stop.unclean { last_stop.recovery_point } else { Offset::MAX },
         wall,
+        open_files,
         work: Work { progress, bytes_announced: 0, bytes_done: 0 },
         files,
         epochs: LeaderEpochs::default(),
@@ -372,7 +377,7 @@ impl<D: Disk> Recovery<D> {
         self.changed = true;
         self.has_new_name = true;
         let (file, _) = self.directory.open(base_offset, LOG).await?;
-        Ok(ActiveSegment::new(base_offset, file, &self.config, self.wall))
+        Ok(ActiveSegment::new(base_offset, file, &self.open_files, &self.config, self.wall))
     }
 
     async fn start_anew(&mut self) -> Result<ActiveSegment<D::File>, LogError> {
@@ -390,7 +395,7 @@ impl<D: Disk> Recovery<D> {
     /// `None` if that does not fit together; then it is checked whole.
     async fn load_clean(&self, base_offset: Offset) -> Result<Option<ActiveSegment<D::File>>, LogError> {
         let (file, length) = self.directory.open(base_offset, LOG).await?;
-        let mut active = ActiveSegment::new(base_offset, file, &self.config, self.wall);
+        let mut active = ActiveSegment::new(base_offset, file.clone(), &self.open_files, &self.config, self.wall);
         if length == 0 {
             return Ok(Some(active));
         }
@@ -406,13 +411,13 @@ impl<D: Disk> Recovery<D> {
 
         let log_path = self.directory.path_of(base_offset, LOG);
         if start > 0 {
-            let mut first = Scanner::new(self.directory.disk.clone(), active.file.clone(), 0, length);
+            let mut first = Scanner::new(self.directory.disk.clone(), file.clone(), 0, length);
             match first.next().await.map_err(LogError::io_at(&log_path))? {
                 Scanned::Entry { entry, .. } => active.first_timestamp = Some(entry.max_timestamp),
                 _ => return Ok(None),
             }
         }
-        let mut scanner = Scanner::new(self.directory.disk.clone(), active.file.clone(), start, length);
+        let mut scanner = Scanner::new(self.directory.disk.clone(), file, start, length);
         loop {
             match scanner.next().await.map_err(LogError::io_at(&log_path))? {
                 Scanned::Entry { position, entry } if !is_where(indexed, position, base_offset, &entry) => {
@@ -452,7 +457,7 @@ impl<D: Disk> Recovery<D> {
 
     async fn finish(
         mut self,
-        active: ActiveSegment<D::File>,
+        mut active: ActiveSegment<D::File>,
         replay: Option<Replay>,
         topic_id: TopicId,
         epochs_file: Option<Vec<u8>>,
@@ -482,6 +487,7 @@ impl<D: Disk> Recovery<D> {
             true => self.last_stop.recovery_point.clamp(first_base_offset, log_end_offset),
             false => log_end_offset,
         };
+        active.forget_written(false);
         let is_kept = |(base_offset, bytes): (Offset, u64)| (bytes > 0).then_some(base_offset);
         let transaction_indexes = self.files.transaction_indexes.into_iter().filter_map(is_kept).collect();
         Ok(Log {
@@ -492,6 +498,7 @@ impl<D: Disk> Recovery<D> {
             config: self.config,
             closed: self.closed,
             active,
+            open_files: self.open_files,
             log_start_offset,
             log_end_offset,
             flushed_offset,
@@ -534,7 +541,7 @@ impl<D: Disk> Recovery<D> {
 }
 
 /// Whether an entry's offsets are behind those before it, and such that the segment's indexes can hold them.
-fn follows<F>(active: &ActiveSegment<F>, entry: &Entry) -> bool {
+fn follows<F: DiskFile>(active: &ActiveSegment<F>, entry: &Entry) -> bool {
     entry.base_offset >= end_offset(active) && relative_offset(active.base_offset, entry.last_offset).is_some()
 }
 
@@ -546,7 +553,7 @@ fn is_where(indexed: Option<OffsetEntry>, position: u64, base_offset: Offset, en
 }
 
 /// The offset behind the segment's last batch.
-pub(super) fn end_offset<F>(active: &ActiveSegment<F>) -> Offset {
+pub(super) fn end_offset<F: DiskFile>(active: &ActiveSegment<F>) -> Offset {
     active.last_place().map_or(active.base_offset, |place| place.last_offset + 1)
 }
 

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::time::WallMs;
-use crate::platform::Fence;
+use crate::platform::{DiskFile, Fence};
 use crate::storage::entry::Entry;
 use crate::storage::log::LogConfig;
 use crate::storage::offset_index::OffsetIndex;
+use crate::storage::open_files::{FileSlot, OpenFiles};
 use crate::storage::time_index::{TimeEntry, TimeIndex};
 
 pub const LOG: &str = "log";
@@ -25,6 +26,9 @@ pub const SNAPSHOT: &str = "snapshot";
 pub const INDEX_FILE_BYTES_MAX: usize = 256 << 20;
 /// Batches of the active segment whose positions are kept in memory, so that readers at the tail need no disk.
 const RECENT_BATCHES_MAX: usize = 512;
+/// Entries of each index of the active segment that stay in memory once the file has them: some 8 MiB of batches at the
+/// default distance, where most readers are.
+const INDEX_ENTRIES_KEPT: usize = 2048;
 /// Appended bytes that are taken to be in the page cache still.
 const HOT_BYTES_MAX: u64 = 16 << 20;
 
@@ -72,13 +76,12 @@ impl WrittenBatch {
 #[derive(Debug)]
 pub struct ActiveSegment<F> {
     pub base_offset: Offset,
-    pub file: Arc<F>,
+    pub files: FileSlot<ActiveFiles<F>>,
     pub fence: Arc<Fence>,
     /// Bytes of whole batches: the position of the log end.
     pub size: u64,
     pub offset_index: OffsetIndex,
     pub time_index: TimeIndex,
-    pub index_files: Option<IndexFiles<F>>,
     /// Bytes since the last index entry's batch began.
     bytes_since_index_entry: u64,
     /// The latest timestamp of the segment and the last offset of its batch, if any batch has one.
@@ -93,30 +96,37 @@ pub struct ActiveSegment<F> {
     pub preallocated_end: u64,
 }
 
-/// Files of the active segment's indexes, opened when there is something to write.
+/// An active segment's files, open.
 #[derive(Debug)]
-pub struct IndexFiles<F> {
-    pub offset_index: Arc<F>,
-    pub time_index: Arc<F>,
+pub struct ActiveFiles<F> {
+    /// For appends and reads.
+    pub log: Arc<F>,
+    /// For reads of what the index in memory has forgotten.
+    pub offset_index: Option<Arc<F>>,
 }
 
-impl<F> Clone for IndexFiles<F> {
-    fn clone(&self) -> IndexFiles<F> {
-        IndexFiles { offset_index: self.offset_index.clone(), time_index: self.time_index.clone() }
+impl<F> Clone for ActiveFiles<F> {
+    fn clone(&self) -> ActiveFiles<F> {
+        ActiveFiles { log: self.log.clone(), offset_index: self.offset_index.clone() }
     }
 }
 
-impl<F> ActiveSegment<F> {
+impl<F: DiskFile> ActiveSegment<F> {
     /// A segment without batches.
-    pub fn new(base_offset: Offset, file: Arc<F>, config: &LogConfig, now: WallMs) -> ActiveSegment<F> {
+    pub fn new(
+        base_offset: Offset,
+        log: Arc<F>,
+        open_files: &Rc<OpenFiles>,
+        config: &LogConfig,
+        now: WallMs,
+    ) -> ActiveSegment<F> {
         ActiveSegment {
             base_offset,
-            file,
+            files: open_files.filled(ActiveFiles { log, offset_index: None }),
             fence: Fence::new(),
             size: 0,
             offset_index: OffsetIndex::new(base_offset, config.segment_index_bytes),
             time_index: TimeIndex::new(base_offset, config.segment_index_bytes),
-            index_files: None,
             bytes_since_index_entry: 0,
             latest: None,
             first_timestamp: None,
@@ -194,6 +204,21 @@ impl<F> ActiveSegment<F> {
         }
     }
 
+    /// The log's file, if it is open.
+    pub fn file(&self) -> Option<Arc<F>> {
+        Some(self.files.get()?.log)
+    }
+
+    /// Keeps in memory what is needed of a segment that may grow large, or may not be touched for long.
+    pub fn forget_written(&mut self, is_idle: bool) {
+        let kept = if is_idle { 1 } else { INDEX_ENTRIES_KEPT };
+        self.offset_index.forget_written(kept);
+        self.time_index.forget_written(kept);
+        if is_idle {
+            self.recent = self.recent.back().copied().into_iter().collect();
+        }
+    }
+
     /// One more entry may not fit into the index files.
     pub fn is_index_full(&self) -> bool {
         self.offset_index.is_full() || self.time_index.is_full()
@@ -206,8 +231,8 @@ pub struct ClosedSegment<F> {
     pub base_offset: Offset,
     pub size: u64,
     pub fence: Arc<Fence>,
-    /// Open while it was read recently.
-    pub files: Option<ClosedFiles<F>>,
+    /// Once it was read.
+    pub files: Option<FileSlot<ClosedFiles<F>>>,
     /// Files that the recovery point has not passed: they stay open until they are synced.
     pub unsynced: Vec<Arc<F>>,
     /// Its latest timestamp, once somebody asked; -1 if none of its batches has one.
@@ -220,8 +245,13 @@ pub struct ClosedFiles<F> {
     pub log: Arc<F>,
     pub offset_index: Arc<F>,
     pub offset_index_bytes: u64,
-    /// When it was last read, as the log counts reads.
-    pub last_used: Cell<u64>,
+}
+
+impl<F> Clone for ClosedFiles<F> {
+    fn clone(&self) -> ClosedFiles<F> {
+        let ClosedFiles { log, offset_index, offset_index_bytes } = self;
+        ClosedFiles { log: log.clone(), offset_index: offset_index.clone(), offset_index_bytes: *offset_index_bytes }
+    }
 }
 
 impl<F> ClosedSegment<F> {
@@ -240,6 +270,9 @@ impl<F> ClosedSegment<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::{Disk, OpenMode};
+    use crate::sim::disk::FakeDisk;
+    use crate::sim::disk::tests::run;
 
     #[test]
     fn segment_names_read_back_and_other_names_do_not() {
@@ -254,7 +287,10 @@ mod tests {
 
     #[test]
     fn an_entry_is_added_once_more_bytes_than_the_interval_were_appended_since_the_last() {
-        let mut segment = ActiveSegment::new(0, Arc::new(()), &LogConfig::default(), 0);
+        let disk = FakeDisk::new();
+        disk.put(Path::new("/d/log"), &[]);
+        let (file, _) = run(disk.open(Path::new("/d/log"), OpenMode::Read)).unwrap();
+        let mut segment = ActiveSegment::new(0, file, &OpenFiles::new(1), &LogConfig::default(), 0);
         let mut entries = Vec::new();
         for at in 0..6 {
             let place = BatchPlace { base_offset: at, last_offset: at, position: at as u64 * 2048, bytes: 2048 };

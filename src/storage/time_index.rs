@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::VecDeque;
+
 use crate::base::ids::Offset;
 use crate::storage::offset_index::relative_offset;
 
@@ -22,15 +24,19 @@ pub struct TimeEntry {
 #[derive(Debug)]
 pub struct TimeIndex {
     base_offset: Offset,
-    entries: Vec<TimeEntry>,
+    /// Without the first `forgotten` ones, which only the file has.
+    entries: VecDeque<TimeEntry>,
+    forgotten: usize,
     entries_max: usize,
+    /// Entries that the file holds already, the forgotten ones among them.
     written: usize,
 }
 
 impl TimeIndex {
     /// An empty index that may grow to `bytes_max` (`segment.index.bytes`).
     pub fn new(base_offset: Offset, bytes_max: u32) -> TimeIndex {
-        TimeIndex { base_offset, entries: Vec::new(), entries_max: bytes_max as usize / ENTRY_BYTES, written: 0 }
+        let entries_max = bytes_max as usize / ENTRY_BYTES;
+        TimeIndex { base_offset, entries: VecDeque::new(), forgotten: 0, entries_max, written: 0 }
     }
 
     /// The index that a file holds, up to the first entry that does not grow or lies at or past `end_offset`.
@@ -40,55 +46,73 @@ impl TimeIndex {
             let [timestamp @ .., a, b, c, d] = *chunk;
             let relative = i64::from(u32::from_be_bytes([a, b, c, d]));
             let entry = TimeEntry { timestamp: i64::from_be_bytes(timestamp), offset: base_offset + relative };
-            let grows = match index.entries.last() {
+            let grows = match index.entries.back() {
                 Some(last) => entry.timestamp > last.timestamp && entry.offset > last.offset,
                 None => (entry.timestamp, relative) != (0, 0),
             };
             if !grows || entry.offset >= end_offset {
                 break;
             }
-            index.entries.push(entry);
+            index.entries.push_back(entry);
         }
         index.written = index.entries.len();
         index
     }
 
     pub fn is_full(&self) -> bool {
-        self.entries.len() + 1 >= self.entries_max
+        self.len() + 1 >= self.entries_max
+    }
+
+    fn len(&self) -> usize {
+        self.forgotten + self.entries.len()
     }
 
     pub fn last(&self) -> Option<TimeEntry> {
-        self.entries.last().copied()
+        self.entries.back().copied()
     }
 
-    /// Drops the entries of batches that end at or past `end_offset`.
+    /// Whether a look-up of `timestamp` needs no entry that only the file has.
+    pub fn covers(&self, timestamp: i64) -> bool {
+        self.forgotten == 0 || self.entries.front().is_some_and(|first| first.timestamp <= timestamp)
+    }
+
+    /// Drops the oldest entries that the file holds; the newest `kept` of all stay, at least one.
+    pub fn forget_written(&mut self, kept: usize) {
+        let count = self.entries.len().saturating_sub(kept.max(1)).min(self.written - self.forgotten);
+        self.entries.drain(..count);
+        self.entries.shrink_to(kept);
+        self.forgotten += count;
+    }
+
+    /// Drops the entries of batches that end at or past `end_offset`, of an index that has forgotten none.
     pub fn truncate(&mut self, end_offset: Offset) {
+        assert_eq!(self.forgotten, 0, "only an index just read is cut");
         self.entries.truncate(self.entries.partition_point(|entry| entry.offset < end_offset));
         self.written = self.written.min(self.entries.len());
     }
 
     /// Adds the entry if its timestamp is later than the last one's.
     pub fn push_if_later(&mut self, entry: TimeEntry) {
-        let last = self.entries.last().map_or(-1, |last| last.timestamp);
+        let last = self.last().map_or(-1, |last| last.timestamp);
         if entry.timestamp > last && relative_offset(self.base_offset, entry.offset).is_some() {
-            self.entries.push(entry);
+            self.entries.push_back(entry);
         }
     }
 
-    /// Offset from which on records may have `timestamp` or later.
+    /// Offset from which on records may have `timestamp`, which is covered, or later.
     pub fn lookup(&self, timestamp: i64) -> Offset {
         let above = self.entries.partition_point(|entry| entry.timestamp <= timestamp);
         above.checked_sub(1).map_or(self.base_offset, |at| self.entries[at].offset)
     }
 
     pub fn bytes(&self) -> u64 {
-        (self.entries.len() * ENTRY_BYTES) as u64
+        (self.len() * ENTRY_BYTES) as u64
     }
 
     /// The entries that the file lacks, encoded, and their position in it.
     pub fn unwritten(&self) -> (u64, Vec<u8>) {
-        let mut out = Vec::with_capacity((self.entries.len() - self.written) * ENTRY_BYTES);
-        for entry in &self.entries[self.written..] {
+        let mut out = Vec::with_capacity((self.len() - self.written) * ENTRY_BYTES);
+        for entry in self.entries.range(self.written - self.forgotten..) {
             let relative = relative_offset(self.base_offset, entry.offset).unwrap_or(0);
             out.extend_from_slice(&entry.timestamp.to_be_bytes());
             out.extend_from_slice(&relative.to_be_bytes());
@@ -98,7 +122,7 @@ impl TimeIndex {
 
     /// The file holds the first `bytes` bytes of the index now.
     pub fn mark_written(&mut self, bytes: u64) {
-        self.written = (bytes as usize / ENTRY_BYTES).min(self.entries.len());
+        self.written = (bytes as usize / ENTRY_BYTES).clamp(self.forgotten, self.len());
     }
 }
 

@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
@@ -93,6 +93,23 @@ impl Server {
         kill(self.process(), Signal::SIGTERM).expect("signalled");
         let status = self.child.wait().expect("gone");
         assert!(status.success(), "the stop was not clean: {status}");
+    }
+
+    /// What it has said on standard error.
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(stderr_path(&self.directory)).expect("its standard error")
+    }
+
+    /// Waits until it has ended by itself; how, and all it said on standard error.
+    pub fn ended(mut self) -> (ExitStatus, String) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return (status, self.stderr());
+            }
+            assert!(Instant::now() < deadline, "the broker goes on");
+            thread::yield_now();
+        }
     }
 
     /// The codec of every batch in a partition's first segment, read from the file.

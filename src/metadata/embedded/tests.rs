@@ -174,3 +174,17 @@ fn bad_paths_and_oversized_data_are_refused() {
     assert!(matches!(block_on(tree.create("/a", &large, CreateMode::Persistent)), Err(TreeError::BadArguments(_))));
     block_on(tree.create("/a", &large[1..], CreateMode::Persistent)).unwrap();
 }
+
+#[test]
+fn a_tree_is_made_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    let create = |path: &str| Operation::Create { path: path.into(), data: vec![7], mode: CreateMode::Persistent };
+    let broken = [create("/a"), create("/missing/b")];
+    assert!(matches!(EmbeddedTree::make(&path, &broken), Err(OpenError::Storage(_))));
+    assert!(!path.exists());
+    EmbeddedTree::make(&path, &[create("/a"), create("/a/b")]).unwrap();
+    let tree = EmbeddedTree::open(&path).unwrap();
+    assert_eq!(block_on(tree.children("/", Watch::None)).unwrap(), ["a"]);
+    assert_eq!(block_on(tree.get("/a/b", Watch::None)).unwrap().0, [7]);
+}

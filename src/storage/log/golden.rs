@@ -13,6 +13,7 @@ use crate::record::batch::{Record, batches, decode_records};
 use crate::sim::disk::FakeDisk;
 use crate::sim::disk::tests::run;
 use crate::storage::log_dir::parse_directory_name;
+use crate::storage::open_files::OpenFiles;
 
 /// What that Kafka was started with.
 fn config(topic: &str) -> LogConfig {
@@ -64,6 +65,7 @@ fn try_open(disk: &FakeDisk, partition: &TopicPartition, last_stop: LastStop) ->
         last_stop,
         // Inside the producer ids' life time.
         wall: 1_795_305_900_000,
+        open_files: OpenFiles::new(4),
         progress: Arc::default(),
     }))
 }
@@ -179,7 +181,7 @@ fn a_killed_kafkas_directory_is_recovered_and_closed_to_the_bytes_that_kafka_mad
     for partition in partitions() {
         let disk = disk_with(&files("unclean", &partition), &partition);
         let log_start_offset = log_start_offset(&partition);
-        let mut log = open(&disk, &partition, LastStop { unclean: true, recovery_point: 0, log_start_offset });
+        let mut log = open(&disk, &partition, LastStop { unclean: true, log_start_offset, ..LastStop::default() });
         assert_served(&mut log, &partition);
         run(log.close()).unwrap();
         let directory = Path::new("/data").join(partition.to_string());
@@ -195,16 +197,20 @@ fn a_killed_kafkas_directory_holds_what_its_clients_fetched_from_whatever_recove
     for partition in partitions() {
         let log_start_offset = log_start_offset(&partition);
         let files = files("unclean", &partition);
-        let whole = LastStop { unclean: true, recovery_point: 0, log_start_offset };
+        let whole = LastStop { unclean: true, recovery_point: 0, log_start_offset, ..LastStop::default() };
         let end = open(&disk_with(&files, &partition), &partition, whole).log_end_offset();
         for recovery_point in [1, end / 3, end / 2, end - 1, end] {
             let disk = disk_with(&files, &partition);
             let recovery_point = recovery_point.clamp(0, end);
-            let mut log = open(&disk, &partition, LastStop { unclean: true, recovery_point, log_start_offset });
+            let mut log = open(
+                &disk,
+                &partition,
+                LastStop { unclean: true, recovery_point, log_start_offset, ..LastStop::default() },
+            );
             assert_served(&mut log, &partition);
         }
         let disk = disk_with(&files, &partition);
-        let beyond = LastStop { unclean: true, recovery_point: end + 1, log_start_offset };
+        let beyond = LastStop { unclean: true, recovery_point: end + 1, log_start_offset, ..LastStop::default() };
         assert!(matches!(try_open(&disk, &partition, beyond), Err(LogError::Malformed { .. })), "{partition}");
     }
 }
@@ -217,7 +223,7 @@ fn a_cleanly_stopped_kafkas_directory_holds_what_its_clients_fetched() {
         all.extend(logs);
         let disk = disk_with(&all, &partition);
         let log_start_offset = log_start_offset(&partition);
-        let last_stop = LastStop { unclean: false, recovery_point: 0, log_start_offset };
+        let last_stop = LastStop { log_start_offset, ..LastStop::default() };
         let mut log = open(&disk, &partition, last_stop);
         assert_served(&mut log, &partition);
         run(log.close()).unwrap();

@@ -17,6 +17,7 @@ use crate::base::ids::Offset;
 use crate::platform::{Disk, OpenMode};
 use crate::record::batch::decode_records;
 use crate::storage::entry::{Entry, Scanned, Scanner};
+use crate::storage::log::roll::LazyFile;
 use crate::storage::log::{Log, LogError};
 use crate::storage::offset_index::OffsetIndex;
 use crate::storage::segment::{INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, TIME_INDEX, segment_path};
@@ -35,9 +36,12 @@ struct ClosedTarget {
 }
 
 /// What a look-up takes along of the active segment, if its latest timestamp is late enough.
-struct ActiveTarget<F> {
-    file: Arc<F>,
-    position: u64,
+struct ActiveTarget<D: Disk> {
+    base_offset: Offset,
+    end_offset: Offset,
+    file: LazyFile<D>,
+    /// `None`: only the index files know.
+    position: Option<u64>,
     size: u64,
 }
 
@@ -74,10 +78,16 @@ impl<D: Disk> Log<D> {
             .collect();
         let active = &self.active;
         let is_late = active.latest.is_some_and(|latest| latest.timestamp >= timestamp);
-        let from = active.time_index.lookup(timestamp).max(self.log_start_offset);
+        let position = active.time_index.covers(timestamp).then(|| {
+            let from = active.time_index.lookup(timestamp).max(self.log_start_offset);
+            let found = active.offset_index.covers(from).then(|| active.offset_index.lookup(from));
+            found.map(|indexed| indexed.map_or(0, |indexed| u64::from(indexed.position)))
+        });
         let active = is_late.then(|| ActiveTarget {
-            file: active.file.clone(),
-            position: active.offset_index.lookup(from).map_or(0, |indexed| u64::from(indexed.position)),
+            base_offset: active.base_offset,
+            end_offset: self.log_end_offset,
+            file: self.active_file(),
+            position: position.flatten(),
             size: active.size,
         });
         let active_path = self.active_path();
@@ -90,7 +100,12 @@ impl<D: Disk> Log<D> {
                 }
             }
             let Some(active) = active else { return Ok(None) };
-            let scanner = Scanner::new(lookup.disk.clone(), active.file, active.position, active.size);
+            let file = active.file.open().await?;
+            let position = match active.position {
+                Some(position) => position,
+                None => lookup.position_in(active.base_offset, active.end_offset, active.size, &file).await?,
+            };
+            let scanner = Scanner::new(lookup.disk.clone(), file, position, active.size);
             let found = lookup.in_batches(scanner).await.map_err(LogError::io_at(&active_path))?;
             Ok(found.filter(|(offset, _)| *offset < ceiling))
         }
@@ -107,26 +122,46 @@ impl<D: Disk> Lookup<D> {
         if latest < self.timestamp {
             return Ok(None);
         }
-        let offset_file = self.index_file(path(OFFSET_INDEX)).await?;
-        let size = u32::try_from(segment.size).unwrap_or(u32::MAX);
-        let offset_index = OffsetIndex::decode(segment.base_offset, u32::MAX, &offset_file, size);
-        let from = time_index.lookup(self.timestamp).max(self.start_offset);
         let log_path = path(LOG);
         let (file, _) = self.disk.open(&log_path, OpenMode::Read).await.map_err(LogError::io_at(&log_path))?;
-        let mut position = 0;
-        if let Some(indexed) = offset_index.lookup(from) {
-            let start = u64::from(indexed.position);
-            let mut scanner = Scanner::new(self.disk.clone(), file.clone(), start, segment.size);
-            match scanner.next().await.map_err(LogError::io_at(&log_path))? {
-                Scanned::Entry { entry, .. } if indexed.points_at(segment.base_offset, entry.last_offset) => {
-                    position = start;
-                }
-                // The index is damaged: the look begins with the segment.
-                _ => {}
-            }
-        }
+        let position = self.position_by(&time_index, segment.base_offset, segment.size, &file).await?;
         let scanner = Scanner::new(self.disk.clone(), file, position, segment.size);
         self.in_batches(scanner).await.map_err(LogError::io_at(&log_path))
+    }
+
+    /// Where to begin in a segment, by its index files.
+    async fn position_in(
+        &self,
+        base_offset: Offset,
+        end_offset: Offset,
+        size: u64,
+        file: &Arc<D::File>,
+    ) -> Result<u64, LogError> {
+        let time_file = self.index_file(segment_path(&self.directory, base_offset, TIME_INDEX)).await?;
+        let time_index = TimeIndex::decode(base_offset, u32::MAX, &time_file, end_offset);
+        self.position_by(&time_index, base_offset, size, file).await
+    }
+
+    async fn position_by(
+        &self,
+        time_index: &TimeIndex,
+        base_offset: Offset,
+        size: u64,
+        file: &Arc<D::File>,
+    ) -> Result<u64, LogError> {
+        let offset_file = self.index_file(segment_path(&self.directory, base_offset, OFFSET_INDEX)).await?;
+        let segment_bytes = u32::try_from(size).unwrap_or(u32::MAX);
+        let offset_index = OffsetIndex::decode(base_offset, u32::MAX, &offset_file, segment_bytes);
+        let from = time_index.lookup(self.timestamp).max(self.start_offset);
+        let Some(indexed) = offset_index.lookup(from) else { return Ok(0) };
+        let start = u64::from(indexed.position);
+        let mut scanner = Scanner::new(self.disk.clone(), file.clone(), start, size);
+        let log_path = segment_path(&self.directory, base_offset, LOG);
+        match scanner.next().await.map_err(LogError::io_at(&log_path))? {
+            Scanned::Entry { entry, .. } if indexed.points_at(base_offset, entry.last_offset) => Ok(start),
+            // The index is damaged: the look begins with the segment.
+            _ => Ok(0),
+        }
     }
 
     /// A missing index file is one without entries.

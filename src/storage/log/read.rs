@@ -15,10 +15,8 @@ use crate::platform::{Disk, Fence, FileRange, OpenMode};
 use crate::storage::entry::{Entry, HEAD_BYTES_MAX};
 use crate::storage::log::{Log, LogError};
 use crate::storage::offset_index::{OffsetEntry, Search, search_resident};
-use crate::storage::segment::{BatchPlace, ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, segment_path};
+use crate::storage::segment::{ActiveFiles, BatchPlace, ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, segment_path};
 
-/// Closed segments of one log whose files are kept open for readers.
-const CLOSED_SEGMENTS_OPEN_MAX: usize = 8;
 /// Bytes that a walk over batch heads reads at once: the default distance of index entries.
 const WALK_CHUNK_BYTES: usize = 4096;
 
@@ -47,10 +45,12 @@ pub enum Read<F> {
     Io(io::Error),
 }
 
-/// A closed segment's files, open; goes to [`Log::finish_load_segment`].
+/// A segment's files, open; goes to [`Log::finish_load_segment`].
 #[derive(Debug)]
 pub struct LoadedSegment<D: Disk> {
     base_offset: Offset,
+    /// Opened for appends too.
+    is_active: bool,
     result: Result<ClosedFiles<D::File>, LogError>,
 }
 
@@ -62,11 +62,9 @@ enum Place {
     PastEnd,
 }
 
-type OpenSegment<'a, F> = (&'a ClosedSegment<F>, &'a ClosedFiles<F>);
-
 /// A segment as a read sees it.
 struct Source<'a, F> {
-    file: &'a Arc<F>,
+    file: Arc<F>,
     fence: &'a Arc<Fence>,
     size: u64,
     /// Base offset of the next segment, or the log end.
@@ -119,7 +117,7 @@ impl<D: Disk> Log<D> {
         };
         // A ceiling inside the first batch does not split it.
         let available = end.saturating_sub(first.position).max(first.bytes);
-        let (file, fence) = (source.file.clone(), source.fence.clone());
+        let (file, fence) = (source.file, source.fence.clone());
         Ok(Read::Range {
             range: FileRange { file, position: first.position, length: available.min(bytes_max), fence },
             first_batch_bytes: first.bytes,
@@ -149,21 +147,22 @@ impl<D: Disk> Log<D> {
         if segment == self.active.base_offset {
             let active = &self.active;
             let end_offset = self.log_end_offset;
-            return Ok(Source { file: &active.file, fence: &active.fence, size: active.size, end_offset });
+            return Ok(Source { file: self.active_open()?, fence: &active.fence, size: active.size, end_offset });
         }
         let (closed, files) = self.closed_files(segment)?;
         let end_offset = self.next_segment(segment).unwrap_or(self.log_end_offset);
-        Ok(Source { file: &files.log, fence: &closed.fence, size: closed.size, end_offset })
+        Ok(Source { file: files.log, fence: &closed.fence, size: closed.size, end_offset })
     }
 
-    fn closed_files(&self, segment: Offset) -> Result<OpenSegment<'_, D::File>, Read<D::File>> {
+    fn active_open(&self) -> Result<Arc<D::File>, Read<D::File>> {
+        self.active.file().ok_or(Read::NeedSegment { base_offset: self.active.base_offset })
+    }
+
+    fn closed_files(&self, segment: Offset) -> Result<(&ClosedSegment<D::File>, ClosedFiles<D::File>), Read<D::File>> {
         let closed = self.closed.get(&segment);
         let files = closed.filter(|_| !self.is_index_doubted(segment));
-        let files = files.and_then(|closed| Some((closed, closed.files.as_ref()?)));
-        let (closed, files) = files.ok_or(Read::NeedSegment { base_offset: segment })?;
-        self.run.reads.set(self.run.reads.get() + 1);
-        files.last_used.set(self.run.reads.get());
-        Ok((closed, files))
+        let files = files.and_then(|closed| Some((closed, closed.files.as_ref()?.get()?)));
+        files.ok_or(Read::NeedSegment { base_offset: segment })
     }
 
     fn locate(&self, segment: Offset, offset: Offset) -> Result<Place, Read<D::File>> {
@@ -174,17 +173,41 @@ impl<D: Disk> Log<D> {
             return match self.active.recent_place(offset) {
                 Some(place) => Ok(Place::At(place)),
                 None => {
-                    let indexed = self.active.offset_index.lookup(offset);
-                    self.walk(&self.active.file, segment, indexed, self.active.size, offset)
+                    let file = self.active_open()?;
+                    let indexed = self.search_active(offset)?;
+                    self.walk(&file, segment, indexed, self.active.size, offset)
                 }
             };
         }
         let (closed, files) = self.closed_files(segment)?;
-        match search_resident(&self.disk, &files.offset_index, files.offset_index_bytes, segment, offset) {
-            Search::Entry(indexed) => self.walk(&files.log, segment, indexed, closed.size, offset),
-            Search::NeedPages { position, length } => {
-                Err(Read::NeedPages { file: files.offset_index.clone(), position, length })
-            }
+        let indexed = self.search(&files.offset_index, files.offset_index_bytes, segment, offset)?;
+        self.walk(&files.log, segment, indexed, closed.size, offset)
+    }
+
+    /// In memory, or in the file for what memory has forgotten.
+    fn search_active(&self, offset: Offset) -> Result<Option<OffsetEntry>, Read<D::File>> {
+        let (base_offset, index) = (self.active.base_offset, &self.active.offset_index);
+        if index.covers(offset) {
+            return Ok(index.lookup(offset));
+        }
+        if self.is_index_doubted(base_offset) {
+            return Ok(None);
+        }
+        let files = self.active.files.get();
+        let file = files.and_then(|files| files.offset_index).ok_or(Read::NeedSegment { base_offset })?;
+        self.search(&file, index.written_bytes(), base_offset, offset)
+    }
+
+    fn search(
+        &self,
+        file: &Arc<D::File>,
+        length: u64,
+        segment: Offset,
+        offset: Offset,
+    ) -> Result<Option<OffsetEntry>, Read<D::File>> {
+        match search_resident(&self.disk, file, length, segment, offset) {
+            Search::Entry(indexed) => Ok(indexed),
+            Search::NeedPages { position, length } => Err(Read::NeedPages { file: file.clone(), position, length }),
             Search::Io(error) => Err(Read::Io(error)),
         }
     }
@@ -246,54 +269,49 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Opens a closed segment's files for reading. An index in doubt is made anew first.
+    /// Opens a segment's files, the active one's for appends too. A closed segment's index in doubt is made anew first.
     pub fn load_segment(&self, base_offset: Offset) -> impl Future<Output = LoadedSegment<D>> + use<D> + 'static {
         let reindex = self.reindex(base_offset);
         let log_path = segment_path(&self.directory, base_offset, LOG);
         let index_path = segment_path(&self.directory, base_offset, OFFSET_INDEX);
         let disk = self.disk.clone();
+        let is_active = base_offset == self.active.base_offset;
         async move {
+            let mode = if is_active { OpenMode::ReadWrite } else { OpenMode::Read };
             let opened = async {
                 if let Some(reindex) = reindex {
                     reindex.await?;
                 }
-                let log = disk.open(&log_path, OpenMode::Read).await;
+                let log = disk.open(&log_path, mode).await;
                 let (log, _) = log.map_err(LogError::io_at(&log_path))?;
-                let index = disk.open(&index_path, OpenMode::Read).await;
+                let index = disk.open(&index_path, mode).await;
                 let (offset_index, offset_index_bytes) = index.map_err(LogError::io_at(&index_path))?;
-                Ok(ClosedFiles { log, offset_index, offset_index_bytes, last_used: Default::default() })
+                Ok(ClosedFiles { log, offset_index, offset_index_bytes })
             };
-            LoadedSegment { base_offset, result: opened.await }
+            LoadedSegment { base_offset, is_active, result: opened.await }
         }
     }
 
-    /// Keeps the files open for reads to come; beyond a bound, those read longest ago are let go.
+    /// Opens the segment that is appended to.
+    pub fn load_active(&self) -> impl Future<Output = LoadedSegment<D>> + use<D> + 'static {
+        self.load_segment(self.active.base_offset)
+    }
+
+    /// Keeps the files open for a while.
     pub fn finish_load_segment(&mut self, loaded: LoadedSegment<D>) -> Result<(), LogError> {
-        let files = loaded.result?;
-        files.last_used.set(self.run.reads.get() + 1);
-        if self.run.doubted.get_mut().remove(&loaded.base_offset) {
-            self.closed.get_mut(&loaded.base_offset).map(|segment| segment.files.take());
+        let LoadedSegment { base_offset, is_active, result } = loaded;
+        let files = result?;
+        if is_active && base_offset == self.active.base_offset {
+            // Another reader may have been faster, and bytes appended through its handle are to be flushed.
+            let log = self.active.file().unwrap_or(files.log);
+            self.active.files.put(ActiveFiles { log, offset_index: Some(files.offset_index) });
+            return Ok(());
         }
-        if let Some(segment) = self.closed.get_mut(&loaded.base_offset) {
-            segment.files.get_or_insert(files);
+        if let Some(segment) = self.closed.get_mut(&base_offset) {
+            self.run.doubted.get_mut().remove(&base_offset);
+            segment.files.get_or_insert_with(|| self.open_files.slot()).put(files);
         }
-        self.close_least_used();
         Ok(())
-    }
-
-    /// Lets go of the closed segments' files beyond the bound; ranges that are out keep theirs open.
-    pub(super) fn close_least_used(&mut self) {
-        let mut open: Vec<_> = self
-            .closed
-            .values()
-            .filter_map(|segment| Some((segment.files.as_ref()?.last_used.get(), segment.base_offset)))
-            .collect();
-        open.sort_unstable();
-        for (_, base_offset) in open.iter().take(open.len().saturating_sub(CLOSED_SEGMENTS_OPEN_MAX)) {
-            if let Some(segment) = self.closed.get_mut(base_offset) {
-                segment.files = None;
-            }
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::base::time::WallMs;
 use crate::platform::{Disk, OpenMode};
 use crate::storage::log::{Log, LogError};
 use crate::storage::segment::{
-    ActiveSegment, ClosedFiles, ClosedSegment, IndexFiles, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, segment_path,
+    ActiveSegment, ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, segment_path,
 };
 
 /// Appended bytes after which a flush leaves a producer snapshot.
@@ -31,7 +31,8 @@ pub struct Rolled<D: Disk> {
 
 #[derive(Debug)]
 struct RolledFiles<D: Disk> {
-    indexes: IndexFiles<D::File>,
+    /// The old segment's: offset index and time index.
+    indexes: [Arc<D::File>; 2],
     snapshot: Option<Arc<D::File>>,
     log: Arc<D::File>,
 }
@@ -77,7 +78,6 @@ pub(super) struct IndexWrite<D: Disk> {
     pub disk: D,
     pub directory: PathBuf,
     pub base_offset: Offset,
-    pub files: Option<IndexFiles<D::File>>,
     pub offset_index: (u64, Vec<u8>),
     pub time_index: (u64, Vec<u8>),
     /// Cut the files to their entries: an active segment's may have been preallocated by Kafka.
@@ -85,18 +85,12 @@ pub(super) struct IndexWrite<D: Disk> {
 }
 
 impl<D: Disk> IndexWrite<D> {
-    pub async fn run(self) -> Result<IndexFiles<D::File>, LogError> {
+    /// The files are opened for it each time: it is needed once in some MiB, and open files are few.
+    pub async fn run(self) -> Result<[Arc<D::File>; 2], LogError> {
         let path = |extension| segment_path(&self.directory, self.base_offset, extension);
         let (offset_path, time_path) = (path(OFFSET_INDEX), path(TIME_INDEX));
-        let files = match self.files {
-            Some(files) => files,
-            None => IndexFiles {
-                offset_index: open(&self.disk, &offset_path).await?.0,
-                time_index: open(&self.disk, &time_path).await?.0,
-            },
-        };
-        let writes =
-            [(&files.offset_index, self.offset_index, offset_path), (&files.time_index, self.time_index, time_path)];
+        let files = [open(&self.disk, &offset_path).await?.0, open(&self.disk, &time_path).await?.0];
+        let writes = [(&files[0], self.offset_index, offset_path), (&files[1], self.time_index, time_path)];
         for (file, (position, data), path) in writes {
             let end = position + data.len() as u64;
             if !data.is_empty() {
@@ -107,6 +101,22 @@ impl<D: Disk> IndexWrite<D> {
             }
         }
         Ok(files)
+    }
+}
+
+/// A log file that may have been closed to save descriptors.
+pub(super) struct LazyFile<D: Disk> {
+    disk: D,
+    open: Option<Arc<D::File>>,
+    path: PathBuf,
+}
+
+impl<D: Disk> LazyFile<D> {
+    pub async fn open(self) -> Result<Arc<D::File>, LogError> {
+        match self.open {
+            Some(file) => Ok(file),
+            None => Ok(open(&self.disk, &self.path).await?.0),
+        }
     }
 }
 
@@ -133,7 +143,6 @@ impl<D: Disk> Log<D> {
             disk: self.disk.clone(),
             directory: self.directory.clone(),
             base_offset: self.active.base_offset,
-            files: self.active.index_files.clone(),
             offset_index: self.active.offset_index.unwritten(),
             time_index: self.active.time_index.unwritten(),
             trim,
@@ -143,10 +152,14 @@ impl<D: Disk> Log<D> {
     /// What gives back the blocks reserved behind the log end.
     fn give_back_blocks(&self) -> Option<impl Future<Output = Result<(), LogError>> + use<D> + 'static> {
         (self.active.preallocated_end > self.active.size).then(|| {
-            let (disk, file, size) = (self.disk.clone(), self.active.file.clone(), self.active.size);
+            let (disk, file, size) = (self.disk.clone(), self.active_file(), self.active.size);
             let path = self.active_path();
-            async move { disk.set_length(&file, size).await.map_err(LogError::io_at(&path)) }
+            async move { disk.set_length(&file.open().await?, size).await.map_err(LogError::io_at(&path)) }
         })
+    }
+
+    pub(super) fn active_file(&self) -> LazyFile<D> {
+        LazyFile { disk: self.disk.clone(), open: self.active.file(), path: self.active_path() }
     }
 
     /// Ends the active segment and makes the next one, whose base offset is the log end. Nothing may be staged or in
@@ -160,9 +173,16 @@ impl<D: Disk> Log<D> {
         let (disk, directory) = (self.disk.clone(), self.directory.clone());
         let (indexes, give_back) = (self.index_write(true), self.give_back_blocks());
         let snapshot = self.snapshot_write();
+        // The recovery point may stand here already, and recovery looks at nothing before it.
+        let is_passed = self.flushed_offset == base_offset;
         async move {
             let files = async {
                 let indexes = indexes.run().await?;
+                if is_passed {
+                    for file in &indexes {
+                        disk.sync(file).await.map_err(LogError::io_at(&directory))?;
+                    }
+                }
                 if let Some(give_back) = give_back {
                     give_back.await?;
                 }
@@ -190,22 +210,21 @@ impl<D: Disk> Log<D> {
             self.last_snapshot = Some(rolled.base_offset);
         }
         self.run.snapshot_bytes = self.run.appended_bytes;
-        let next = ActiveSegment::new(rolled.base_offset, log, &self.config, rolled.now);
+        let next = ActiveSegment::new(rolled.base_offset, log, &self.open_files, &self.config, rolled.now);
         let old = std::mem::replace(&mut self.active, next);
 
         let mut closed = ClosedSegment::new(old.base_offset, old.size);
-        closed.fence = old.fence;
+        closed.fence = old.fence.clone();
         closed.latest_timestamp.set(Some(old.latest.map_or(-1, |latest| latest.timestamp)));
-        closed.unsynced = vec![old.file.clone(), indexes.offset_index.clone(), indexes.time_index];
+        let [offset_index, _] = &indexes;
+        if let Some(log) = old.file() {
+            let (offset_index, offset_index_bytes) = (offset_index.clone(), old.offset_index.bytes());
+            closed.unsynced.push(log.clone());
+            closed.files = Some(self.open_files.filled(ClosedFiles { log, offset_index, offset_index_bytes }));
+        }
+        closed.unsynced.extend(indexes);
         closed.unsynced.extend(snapshot);
-        closed.files = Some(ClosedFiles {
-            log: old.file,
-            offset_index: indexes.offset_index,
-            offset_index_bytes: old.offset_index.bytes(),
-            last_used: (self.run.reads.get() + 1).into(),
-        });
         self.closed.insert(old.base_offset, closed);
-        self.close_least_used();
         Ok(())
     }
 
@@ -241,7 +260,7 @@ impl<D: Disk> Log<D> {
                 segment.unsynced.iter().map(move |file| (file.clone(), path.clone()))
             })
             .collect();
-        files.push((self.active.file.clone(), self.active_path()));
+        let active = (self.flushed_offset < self.log_end_offset).then(|| self.active_file());
         let (disk, directory, end_offset) = (self.disk.clone(), self.directory.clone(), self.log_end_offset);
         let (appended_bytes, snapshot) = (self.run.appended_bytes, self.snapshot_due());
         async move {
@@ -249,6 +268,10 @@ impl<D: Disk> Log<D> {
             let synced = async {
                 if let Some(snapshot) = snapshot {
                     written = Some(snapshot.run(&disk, &directory).await?.0);
+                }
+                if let Some(active) = active {
+                    let path = active.path.clone();
+                    files.push((active.open().await?, path));
                 }
                 for (file, path) in files {
                     disk.sync(&file).await.map_err(LogError::io_at(&path))?;
@@ -275,6 +298,7 @@ impl<D: Disk> Log<D> {
         }
         self.flushed_offset = self.flushed_offset.max(flushed.end_offset);
         self.run.flushed_bytes = self.run.flushed_bytes.max(flushed.appended_bytes);
+        self.pin_unflushed();
         if flushed.snapshot > self.last_snapshot {
             self.last_snapshot = flushed.snapshot;
             self.run.snapshot_bytes = flushed.appended_bytes;
@@ -296,11 +320,11 @@ impl<D: Disk> Log<D> {
             }
             let log_path = self.active_path();
             if self.run.fenced || self.active.preallocated_end > self.active.size {
-                let cut = self.disk.set_length(&self.active.file, self.active.size);
-                cut.await.map_err(LogError::io_at(&log_path))?;
+                let file = self.active_file().open().await?;
+                self.disk.set_length(&file, self.active.size).await.map_err(LogError::io_at(&log_path))?;
             }
             let indexes = self.index_write(true).run().await?;
-            for file in [&indexes.offset_index, &indexes.time_index] {
+            for file in &indexes {
                 self.disk.sync(file).await.map_err(LogError::io_at(&log_path))?;
             }
             if end_offset > self.log_start_offset

@@ -316,7 +316,7 @@ impl<D: Disk> Log<D> {
         let (file, length) = directory.open(offset, LOG).await?;
         assert_eq!(length, 0, "a segment of that base offset was set aside");
         directory.sync().await?;
-        self.active = ActiveSegment::new(offset, file, &self.config, now);
+        self.active = ActiveSegment::new(offset, file, &self.open_files, &self.config, now);
         self.log_end_offset = offset;
         (self.run.fenced, self.run.touched, self.run.upkeep) = (false, true, Upkeep::default());
         Ok(())

@@ -10,7 +10,6 @@ use crate::base::time::WallMs;
 use crate::platform::Disk;
 use crate::storage::log::{Log, LogError};
 use crate::storage::offset_index::{BLOCK_BYTES, ENTRY_BYTES};
-use crate::storage::segment::IndexFiles;
 
 /// Bytes appended to a segment before blocks are reserved ahead: an idle partition reserves none.
 const PREALLOCATE_AFTER_BYTES: u64 = 1 << 20;
@@ -41,34 +40,39 @@ impl Default for Upkeep {
 
 /// What upkeep did; goes to [`Log::finish_upkeep`].
 #[derive(Debug)]
-pub struct UpkeepDone<D: Disk> {
+pub struct UpkeepDone {
     base_offset: Offset,
     preallocated: io::Result<()>,
-    indexes: Option<Result<WrittenIndexes<D>, LogError>>,
+    indexes: Option<Result<WrittenIndexes, LogError>>,
 }
 
 #[derive(Debug)]
-struct WrittenIndexes<D: Disk> {
-    files: IndexFiles<D::File>,
+struct WrittenIndexes {
     offset_index_end: u64,
     time_index_end: u64,
 }
 
 impl<D: Disk> Log<D> {
-    /// Preallocation and index blocks, if any is due; to be asked after appends. One at a time: `None` while one runs.
-    pub fn upkeep(&mut self, now: WallMs) -> Option<impl Future<Output = UpkeepDone<D>> + use<D> + 'static> {
+    /// Preallocation, if the disk has room for it, and index blocks, if any is due; to be asked after appends. One at a
+    /// time: `None` while one runs.
+    pub fn upkeep(
+        &mut self,
+        now: WallMs,
+        has_room: bool,
+    ) -> Option<impl Future<Output = UpkeepDone> + use<D> + 'static> {
         if self.run.upkeep.running || self.run.rolling || self.run.fenced {
             return None;
         }
-        let range = self.blocks_due(now);
+        let file = self.active.file();
+        let range = (file.is_some() && has_room).then(|| self.blocks_due(now)).flatten();
         let write_indexes = self.active.offset_index.unwritten_entries() >= INDEX_BLOCK_ENTRIES;
         if range.is_none() && !write_indexes {
             return None;
         }
         self.run.upkeep.running = true;
-        let reserve = range.map(|(position, length)| {
+        let reserve = file.zip(range).map(|(file, (position, length))| {
             self.active.preallocated_end = position + length;
-            (self.active.file.clone(), position, length)
+            (file, position, length)
         });
         let write = write_indexes.then(|| self.index_write(false));
         let (disk, base_offset) = (self.disk.clone(), self.active.base_offset);
@@ -82,7 +86,7 @@ impl<D: Disk> Log<D> {
                     let end = |(position, data): &(u64, Vec<u8>)| position + data.len() as u64;
                     let (offset_index_end, time_index_end) = (end(&write.offset_index), end(&write.time_index));
                     let written = write.run().await;
-                    Some(written.map(|files| WrittenIndexes { files, offset_index_end, time_index_end }))
+                    Some(written.map(|_| WrittenIndexes { offset_index_end, time_index_end }))
                 }
                 None => None,
             };
@@ -113,7 +117,7 @@ impl<D: Disk> Log<D> {
 
     /// # Errors
     /// Of writing index entries; they stay due. A refused reservation is no error: no more are tried on this log.
-    pub fn finish_upkeep(&mut self, done: UpkeepDone<D>) -> Result<(), LogError> {
+    pub fn finish_upkeep(&mut self, done: UpkeepDone) -> Result<(), LogError> {
         self.run.upkeep.running = false;
         if let Err(error) = &done.preallocated {
             tracing::debug!(partition = %self.topic_partition, %error, "no more preallocation");
@@ -124,10 +128,10 @@ impl<D: Disk> Log<D> {
             return Ok(());
         }
         if let Some(indexes) = done.indexes {
-            let WrittenIndexes { files, offset_index_end, time_index_end } = indexes?;
-            self.active.index_files.get_or_insert(files);
+            let WrittenIndexes { offset_index_end, time_index_end } = indexes?;
             self.active.offset_index.mark_written(offset_index_end);
             self.active.time_index.mark_written(time_index_end);
+            self.active.forget_written(false);
         }
         Ok(())
     }

@@ -129,7 +129,7 @@ impl<D: Disk> Recovery<D> {
             let reason = format!("a segment has less than 2 GiB, not {length} bytes");
             return Err(LogError::Malformed { path: log_path, reason });
         }
-        let mut active = ActiveSegment::new(base_offset, file.clone(), &self.config, self.wall);
+        let mut active = ActiveSegment::new(base_offset, file.clone(), &self.open_files, &self.config, self.wall);
         let mut transactions = start.transactions;
         if let Some((offset_index, time_index)) = start.indexes {
             active.latest = time_index.last();
@@ -142,7 +142,7 @@ impl<D: Disk> Recovery<D> {
             (old, transactions.encode().len())
         });
         let mut pass = Pass {
-            scanner: Scanner::new(self.directory.disk.clone(), file, start.position, length),
+            scanner: Scanner::new(self.directory.disk.clone(), file.clone(), start.position, length),
             active,
             transactions,
             replay,
@@ -158,8 +158,8 @@ impl<D: Disk> Recovery<D> {
             self.must_be_lost_in_a_crash(&log_path, position, end_offset(&active), reason)?;
             tracing::warn!(file = %log_path.display(), length, position, reason, "cut behind the last whole batch");
             // Durable at once: what is cut must not come back behind what is appended in its place.
-            self.directory.disk.set_length(&active.file, position).await.map_err(LogError::io_at(&log_path))?;
-            self.directory.disk.sync(&active.file).await.map_err(LogError::io_at(&log_path))?;
+            self.directory.disk.set_length(&file, position).await.map_err(LogError::io_at(&log_path))?;
+            self.directory.disk.sync(&file).await.map_err(LogError::io_at(&log_path))?;
         }
         if stop.is_none() {
             self.must_go_on(&active, next_base)?;
@@ -223,7 +223,11 @@ impl<D: Disk> Recovery<D> {
         let base_offset = active.base_offset;
         let mut closed = ClosedSegment::new(base_offset, active.size);
         closed.latest_timestamp.set(Some(active.latest.map_or(-1, |latest| latest.timestamp)));
-        closed.unsynced.push(active.file);
+        let file = match active.file() {
+            Some(file) => file,
+            None => self.directory.open(base_offset, LOG).await?.0,
+        };
+        closed.unsynced.push(file);
         for (extension, (position, data)) in
             [(OFFSET_INDEX, active.offset_index.unwritten()), (TIME_INDEX, active.time_index.unwritten())]
         {

@@ -21,7 +21,8 @@ import org.apache.zookeeper.server.ZooKeeperServer;
 
 /**
  * A ZooKeeper on a free port, with what Kafka 3.9 needs to know of a log directory that ringlog wrote: cluster id,
- * topics with their ids, and who led which partition in which epoch. Says its port and runs until it is killed.
+ * topics with their ids, and who led which partition in which epoch; or as it was left. Says its port and runs until it
+ * is killed.
  * Usage: Zoo ZOOKEEPER_DIRECTORY LOG_DIRECTORY
  */
 public class Zoo {
@@ -55,7 +56,9 @@ public class Zoo {
         if (!connected.await(DEADLINE_S, TimeUnit.SECONDS)) {
             throw new IllegalStateException("no session");
         }
-        new Zoo(client, Path.of(arguments[1])).fill();
+        if (client.exists("/cluster", false) == null) {
+            new Zoo(client, Path.of(arguments[1])).fill();
+        }
         client.close();
         System.out.println("zookeeper " + address);
         new CountDownLatch(1).await();
@@ -82,8 +85,8 @@ public class Zoo {
         for (int number : partitions) {
             create(path + "/partitions/" + number, "");
             create(path + "/partitions/" + number + "/state", "{\"version\":1,\"leader\":" + broker
-                + ",\"leader_epoch\":" + leaderEpoch(topic + "-" + number) + ",\"controller_epoch\":0,\"isr\":[" + broker
-                + "]}");
+                + ",\"leader_epoch\":" + leaderEpoch(topic + "-" + number)
+                + ",\"controller_epoch\":0,\"isr\":[" + broker + "]}");
         }
     }
 

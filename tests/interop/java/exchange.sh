@@ -1,8 +1,9 @@
 # ringlog and Apache Kafka 3.9 take turns on one log directory. Sourced by scripts/interop; uses its work, HERE, client,
 # start_broker and stop_broker.
 #
-#   ringlog writes, stops        DumpLogSegments accepts every file; Kafka serves the same records and writes more, stops
-#   ringlog goes on              with its tree: the old topics with their new records; by --import: all of them
+#   ringlog writes, stops        DumpLogSegments accepts every file; Kafka serves the records and writes more, stops
+#   ringlog goes on              with its tree: the old topics with their new records; by --import: all of them; it
+#                                writes, stops, and that Kafka comes back with its ZooKeeper: the topics this one knows
 #   ringlog writes, is killed    Kafka serves the same records and writes more, is killed
 #   ringlog --import             serves all of it
 #
@@ -54,10 +55,10 @@ end_jvm() {
   unset "jvm_pids[$name]"
 }
 
-# A Kafka on $data, with a ZooKeeper that knows what ringlog left there; sets `kafka`.
+# A Kafka on $data, with a ZooKeeper that knows what ringlog left there, or is another Kafka's; sets `kafka`.
 start_kafka() {
   local name=$1 zookeeper
-  start_jvm "zoo-$name" '^zookeeper ' Zoo "$exchange/zoo-$name" "$data" || return 1
+  start_jvm "zoo-$name" '^zookeeper ' Zoo "$exchange/zoo-${2:-$name}" "$data" || return 1
   zookeeper=$(sed -n 's/^zookeeper //p' "$exchange/zoo-$name.log")
   cat >"$exchange/$name.properties" <<END
 broker.id=1
@@ -74,10 +75,11 @@ END
   kafka=$(sed -n 's/.*Awaiting socket connections on \(127.0.0.1:[0-9]*\)\..*/\1/p' "$exchange/$name.log")
 }
 
-# Whether Kafka had anything to say against the directory: a warning of any part but its ZooKeeper client.
+# Whether Kafka had anything to say against the directory: a warning of any part but its ZooKeeper client. One that is
+# to be expected may be named.
 check_complaints() {
   local found
-  found=$(grep -E '^(WARN|ERROR|FATAL) ' "$exchange/$1.log" | grep -v -E '\((org\.apache|kafka)\.zookeeper\.')
+  found=$(grep -E '^(WARN|ERROR|FATAL) ' "$exchange/$1.log" | grep -v -E "\((org\.apache|kafka)\.zookeeper\.${2:+|$2}")
   [[ -z $found ]] && return 0
   echo "$1 complains:"
   head -n 10 <<<"$found"
@@ -105,6 +107,7 @@ dump_segments() {
     fault=1
   done
   grep -E 'isvalid: false|[Mm]ismatch|out of order|[Nn]on-consecutive|invalid bytes|corrupt|Exception' "$out" && fault=1
+  ((fault)) && return 1
   dump_into "$out" --index-sanity-check "${indexes[@]}" || fault=1
   for file in "${indexes[@]}"; do
     [[ -s $file ]] || grep -q -F -x "$file is empty." "$out" && continue
@@ -130,17 +133,21 @@ flip() {
   printf "\\x$(printf %x $((byte ^ 255)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
 
-# DumpLogSegments accepts what ringlog wrote, and would not if a byte were wrong.
+# DumpLogSegments accepts what ringlog wrote.
 check_segments() {
-  local copy=$exchange/copy planted name reason
+  local copy=$exchange/copy
   cp -r "$data" "$copy"
   dump_segments "$copy" || return 1
   echo "DumpLogSegments accepts $(find "$copy" -name '*.log' | wc -l) segments"
   rm -r "$copy"
+}
+
+# And it would not if a byte were wrong.
+check_flipped_bytes() {
+  local planted name reason
   # In a record, in the first entry's position, in its timestamp, and in the checksum's reach.
   for planted in log:100 index:6 timeindex:2 snapshot:12; do
     name=$exchange/planted-${planted%:*}
-    rm -rf "$name"
     mkdir "$name"
     cp -r "$data/first.zstd-0" "$name/"
     flip "$(find "$name" -name "*.${planted%:*}" -size +0 | sort | head -n 1)" "${planted#*:}"
@@ -178,11 +185,22 @@ kafka_turn() {
   check_complaints "$name"
 }
 
+# The Kafka of before, with its own ZooKeeper, which knows neither ringlog's topics nor its leader epochs.
+kafka_returns() {
+  grep -v '^between\.' "$1" >"$exchange/old"
+  start_kafka kafka-1-again kafka-1 && java_run Exchange "$kafka" "$exchange/kafka-1-again" &&
+    same "$exchange/old" "$exchange/kafka-1-again" || return 1
+  end_jvm kafka-1-again TERM
+  end_jvm zoo-kafka-1-again KILL
+  # Its leader epochs are older than the logs'.
+  check_complaints kafka-1-again '^WARN \[LeaderEpochCache .* caused truncation of conflicting entries'
+}
+
 maven_after() {
   exchange=$work/exchange
   data=$exchange/data
   mkdir -p "$exchange"
-  ringlog_turn stop_broker "" "$exchange/ringlog-1" first && check_segments &&
+  ringlog_turn stop_broker "" "$exchange/ringlog-1" first && check_segments && check_flipped_bytes &&
     kafka_turn kafka-1 "$exchange/ringlog-1" "$exchange/kafka-1-end" second TERM || return 1
 
   # The tree is still ringlog's own: it knows none of Kafka's topics, and all new records of the others.
@@ -190,6 +208,8 @@ maven_after() {
     same "$exchange/old" "$exchange/ringlog-2" && rm "$data/$TREE" &&
     ringlog_turn stop_broker --import "$exchange/ringlog-3" &&
     same "$exchange/kafka-1-end" "$exchange/ringlog-3" || return 1
+
+  ringlog_turn stop_broker "" "$exchange/between" between && kafka_returns "$exchange/between" || return 1
 
   ringlog_turn kill_broker "" "$exchange/ringlog-4" third &&
     kafka_turn kafka-2 "$exchange/ringlog-4" "$exchange/kafka-2-end" fourth KILL && rm "$data/$TREE" &&
