@@ -37,7 +37,7 @@
 //! (`partition/replica_set.rs`) -> `produce.rs::Plan::reply` fills the slot -> `net/reply.rs` sends slots in order.
 //!
 //! **Fetch.** Same door -> `handlers/fetch.rs::Plan::new` asks each owner with the whole byte budget, by `shard/router.rs` ->
-//! `fetch.rs::execute` there -> `partition/read.rs` checks the epoch, reads below the high watermark -> `storage/log/read.rs`
+//! `fetch.rs::execute` there -> `partition/read.rs` checks the epoch, reads below the high watermark or the last stable offset -> `storage/log/read.rs`
 //! goes index (`storage/offset_index.rs`) -> position of the batch -> `FileRange` (`platform.rs`) -> short of `min.bytes`: a watch in `partition/purgatory.rs`, fired when an offset moves ->
 //! `Plan::reply` trims in request order and writes headers around the ranges -> `net/reply.rs` sends bytes, then sendfile
 //! per range (`platform/linux/socket.rs`), bringing in what is not resident first.

@@ -277,12 +277,13 @@ impl Run {
 impl<D: Disk> Log<D> {
     /// Opens a log, or creates it.
     ///
-    /// After an unclean stop the segments from the recovery point on are read and checked; the first torn batch and all
-    /// behind it are cut off, and their indexes are made anew. The producer state comes from the newest sound snapshot
-    /// and the batches behind it.
+    /// After an unclean stop what lies past the recovery point is read and checked; the first torn batch and all behind it
+    /// are cut off, and indexes and producer state are made anew from there. What a deletion or a compaction left over is
+    /// settled.
     ///
     /// # Errors
-    /// `InconsistentTopicId` if another topic of that name lies there. Nothing is removed but what recovery explains.
+    /// `InconsistentTopicId` if another topic of that name lies there. `Malformed` if what was durable is damaged: no crash
+    /// explains that, nothing was cut or removed, and the reason says how to go on.
     pub async fn open(what: OpenLog<D>) -> Result<Log<D>, LogError> {
         recovery::open(what).await
     }

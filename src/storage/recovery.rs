@@ -45,6 +45,7 @@ use crate::storage::segment::{
     ActiveSegment, BASE_OFFSET_MAX, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, WrittenBatch,
 };
 use crate::storage::time_index::TimeIndex;
+use crate::storage::transaction_index::TransactionIndex;
 
 use check::{Checked, Start};
 pub(super) use files::{Directory, Files};
@@ -63,16 +64,41 @@ struct Recovery<D: Disk> {
     durable_end: Offset,
     wall: WallMs,
     open_files: Rc<OpenFiles>,
-    progress: Arc<RecoveryProgress>,
+    work: Work,
     files: Files,
     epochs: LeaderEpochs,
     closed: BTreeMap<Offset, ClosedSegment<D::File>>,
-    /// Producer snapshots to remove when all is well: damaged, or of what is not there any more.
-    useless_snapshots: Vec<PathBuf>,
+    /// Files to remove when all is well: indexes without their log, snapshots that are damaged or of what is gone.
+    useless: Vec<PathBuf>,
     /// Files changed: a stop in order has something to make durable.
     changed: bool,
     /// A name was made or removed and is not durable yet.
     has_new_name: bool,
+}
+
+/// What this log has to check, as the shared progress shows it: at the end all of it is done, or was given up.
+struct Work {
+    progress: Arc<RecoveryProgress>,
+    bytes_announced: u64,
+    bytes_done: u64,
+}
+
+impl Work {
+    fn announce(&mut self, bytes: u64) {
+        self.bytes_announced += bytes;
+        self.progress.bytes_total.add(bytes);
+    }
+
+    fn done(&mut self, bytes: u64) {
+        self.bytes_done += bytes;
+        self.progress.bytes_done.add(bytes);
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.progress.bytes_done.add(self.bytes_announced.saturating_sub(self.bytes_done));
+    }
 }
 
 /// See [`Log::open`].
@@ -94,7 +120,8 @@ async fn open_log<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), true),
         Err(error) => return Err(LogError::io_at(&directory.path)(error)),
     };
-    let (files, changed) = directory.settle(entries).await?;
+    let found_id = if is_new { None } else { read_topic_id(&directory, topic_id).await? };
+    let (files, orphans, changed) = directory.settle(entries).await?;
     let mut recovery = Recovery {
         directory,
         topic_partition,
@@ -103,11 +130,11 @@ async fn open_log<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> {
         durable_end: if last_stop.unclean { last_stop.recovery_point } else { Offset::MAX },
         wall,
         open_files,
-        progress,
+        work: Work { progress, bytes_announced: 0, bytes_done: 0 },
         files,
         epochs: LeaderEpochs::default(),
         closed: BTreeMap::new(),
-        useless_snapshots: Vec::new(),
+        useless: orphans,
         changed: changed || is_new,
         has_new_name: changed,
     };
@@ -121,36 +148,23 @@ async fn open_log<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> {
     let epochs_file = if is_new { None } else { recovery.read_epochs().await? };
     let (active, replay) = recovery.load_segments().await?;
     // After the first segment: writing the id makes the names of both durable.
-    let topic_id = recovery.settle_topic_id(topic_id, is_new).await?;
+    let topic_id = match found_id {
+        Some(found) => found,
+        None => recovery.write_topic_id(topic_id).await?,
+    };
     recovery.finish(active, replay, topic_id, epochs_file).await
 }
 
 impl<D: Disk> Recovery<D> {
-    /// The topic id of `partition.metadata`, which is written if it is missing. An expected id of zero accepts any.
-    async fn settle_topic_id(&mut self, expected: TopicId, is_new: bool) -> Result<TopicId, LogError> {
-        let path = self.directory.path.join(PARTITION_METADATA);
-        let file = match is_new {
-            true => None,
-            false => match self.directory.disk.read_whole(&path, SMALL_FILE_BYTES_MAX).await {
-                Ok(file) => Some(file),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(LogError::io_at(&path)(error)),
-            },
-        };
-        let Some(file) = file else {
-            if expected != TopicId::ZERO {
-                let text = format!("version: 0\ntopic_id: {expected}");
-                self.directory.disk.replace(&path, text.into_bytes()).await.map_err(LogError::io_at(&path))?;
-                self.has_new_name = false;
-            }
-            return Ok(expected);
-        };
-        let malformed = || LogError::Malformed { path: path.clone(), reason: "no topic id of version 0".into() };
-        let found = parse_partition_metadata(&file).ok_or_else(malformed)?;
-        match found == expected || expected == TopicId::ZERO {
-            true => Ok(found),
-            false => Err(LogError::InconsistentTopicId { path, found, expected }),
+    /// Makes `partition.metadata`, unless no id is known.
+    async fn write_topic_id(&mut self, topic_id: TopicId) -> Result<TopicId, LogError> {
+        if topic_id != TopicId::ZERO {
+            let path = self.directory.path.join(PARTITION_METADATA);
+            let text = format!("version: 0\ntopic_id: {topic_id}");
+            self.directory.disk.replace(&path, text.into_bytes()).await.map_err(LogError::io_at(&path))?;
+            self.has_new_name = false;
         }
+        Ok(topic_id)
     }
 
     /// Gives the file as it is; `None` if there is none.
@@ -194,7 +208,7 @@ impl<D: Disk> Recovery<D> {
 
     /// A segment that is durable and has others behind it.
     async fn load_closed(&mut self, base_offset: Offset) -> Result<ClosedSegment<D::File>, LogError> {
-        if self.files.has_offset_index(base_offset) && self.has_sound_transaction_index(base_offset).await? {
+        if self.files.has_offset_index(base_offset) && self.transaction_index(base_offset).await?.is_some() {
             let size = self.files.logs.get(&base_offset).copied().unwrap_or(0);
             return Ok(ClosedSegment::new(base_offset, size));
         }
@@ -213,18 +227,19 @@ impl<D: Disk> Recovery<D> {
         }
     }
 
-    async fn has_sound_transaction_index(&self, base_offset: Offset) -> Result<bool, LogError> {
+    /// A segment's transaction index, empty if there is no such file; `None` if it is damaged.
+    async fn transaction_index(&self, base_offset: Offset) -> Result<Option<TransactionIndex>, LogError> {
         match self.files.transaction_indexes.contains_key(&base_offset) {
-            true => Ok(self.directory.transaction_index(base_offset).await?.is_some()),
-            false => Ok(true),
+            true => self.directory.transaction_index(base_offset).await,
+            false => Ok(Some(TransactionIndex::default())),
         }
     }
 
     /// Checks the whole of a durable segment, whose indexes are not as they should be.
     async fn check_durable(&mut self, base_offset: Offset) -> Result<ActiveSegment<D::File>, LogError> {
-        self.progress.bytes_total.add(self.files.logs.get(&base_offset).copied().unwrap_or(0));
+        self.work.announce(self.files.logs.get(&base_offset).copied().unwrap_or(0));
         let next_base = self.files.logs.range(base_offset + 1..).next().map(|(base_offset, _)| *base_offset);
-        let checked = match self.directory.transaction_index(base_offset).await? {
+        let checked = match self.transaction_index(base_offset).await? {
             Some(transactions) => {
                 let start = Start::of_whole(transactions);
                 self.check(base_offset, next_base, start, None).await?
@@ -266,13 +281,13 @@ impl<D: Disk> Recovery<D> {
         let length = self.files.logs.get(&base_offset).copied().unwrap_or(0);
         let start = self.start_of(base_offset, length).await?;
         let behind: u64 = self.files.logs.range(base_offset..).map(|(_, length)| *length).sum();
-        self.progress.bytes_total.add(behind.saturating_sub(start.position));
+        self.work.announce(behind.saturating_sub(start.position));
         // A snapshot behind the start leaves the transactions before it to the index, which must be sound then.
         let snapshot_max = if start.has_transactions { self.durable_end.max(base_offset) } else { base_offset };
         let mut replay = self.begin_replay(snapshot_max).await?;
         replay.run(&self.directory, &self.files.logs, start.offset.unwrap_or(base_offset)).await?;
         let beyond = self.files.snapshots.split_off(&replay.snapshot.map_or(0, |offset| offset + 1));
-        self.useless_snapshots.extend(beyond.iter().map(|offset| self.directory.path_of(*offset, SNAPSHOT)));
+        self.useless.extend(beyond.iter().map(|offset| self.directory.path_of(*offset, SNAPSHOT)));
         Ok((start, replay))
     }
 
@@ -283,7 +298,7 @@ impl<D: Disk> Recovery<D> {
             Replay::begin(&self.directory, &self.files.snapshots, snapshot_max, start_offset, expiry).await?;
         for offset in damaged {
             self.files.snapshots.remove(&offset);
-            self.useless_snapshots.push(self.directory.path_of(offset, SNAPSHOT));
+            self.useless.push(self.directory.path_of(offset, SNAPSHOT));
         }
         Ok(replay)
     }
@@ -291,7 +306,7 @@ impl<D: Disk> Recovery<D> {
     /// The producer state at the base of a checked segment's successor, as a roll writes it.
     async fn write_snapshot(&mut self, offset: Offset, replay: &Replay) -> Result<Arc<D::File>, LogError> {
         let path = self.directory.path_of(offset, SNAPSHOT);
-        self.useless_snapshots.retain(|useless| *useless != path);
+        self.useless.retain(|useless| *useless != path);
         self.files.snapshots.insert(offset);
         let (file, _) = self.directory.open(offset, SNAPSHOT).await?;
         let snapshot = replay.producers.encode_snapshot();
@@ -372,7 +387,7 @@ impl<D: Disk> Recovery<D> {
         self.closed.clear();
         self.epochs = LeaderEpochs::default();
         let snapshots = std::mem::take(&mut self.files.snapshots);
-        self.useless_snapshots.extend(snapshots.iter().map(|offset| self.directory.path_of(*offset, SNAPSHOT)));
+        self.useless.extend(snapshots.iter().map(|offset| self.directory.path_of(*offset, SNAPSHOT)));
         self.new_segment(log_start_offset).await
     }
 
@@ -386,7 +401,7 @@ impl<D: Disk> Recovery<D> {
         }
         let Ok(size) = u32::try_from(length) else { return Ok(None) };
         let index_bytes = self.config.segment_index_bytes;
-        if !self.has_sound_transaction_index(base_offset).await? {
+        if self.transaction_index(base_offset).await?.is_none() {
             return Ok(None);
         }
         let Some(index) = self.directory.read_index(base_offset, OFFSET_INDEX).await? else { return Ok(None) };
@@ -506,7 +521,7 @@ impl<D: Disk> Recovery<D> {
         Ok(replay)
     }
 
-    /// Removes snapshots that are of no use, those past the log end, and those of earlier stops: the ones at a segment's
+    /// Removes what is of no use: snapshots past the log end, and those of earlier stops: the ones at a segment's
     /// base are kept, and the newest of the others if it is past them all (Kafka 3.9
     /// `ProducerStateManager.removeStraySnapshots`). Gives the newest that is left.
     async fn keep_snapshots(&mut self, log_end_offset: Offset) -> Result<Option<Offset>, LogError> {
@@ -515,9 +530,9 @@ impl<D: Disk> Recovery<D> {
         let is_stray = |offset: &Offset| !self.files.logs.contains_key(offset) && Some(*offset) != newest;
         let strays: Vec<_> = self.files.snapshots.iter().copied().filter(is_stray).collect();
         for offset in strays.iter().chain(&beyond) {
-            self.useless_snapshots.push(self.directory.path_of(*offset, SNAPSHOT));
+            self.useless.push(self.directory.path_of(*offset, SNAPSHOT));
         }
-        for path in std::mem::take(&mut self.useless_snapshots) {
+        for path in std::mem::take(&mut self.useless) {
             self.directory.remove(&path).await?;
             (self.changed, self.has_new_name) = (true, true);
         }
@@ -540,6 +555,22 @@ fn is_where(indexed: Option<OffsetEntry>, position: u64, base_offset: Offset, en
 /// The offset behind the segment's last batch.
 pub(super) fn end_offset<F: DiskFile>(active: &ActiveSegment<F>) -> Offset {
     active.last_place().map_or(active.base_offset, |place| place.last_offset + 1)
+}
+
+/// The topic id of `partition.metadata`; `None` if there is no such file. An expected id of zero accepts any.
+async fn read_topic_id<D: Disk>(directory: &Directory<D>, expected: TopicId) -> Result<Option<TopicId>, LogError> {
+    let path = directory.path.join(PARTITION_METADATA);
+    let file = match directory.disk.read_whole(&path, SMALL_FILE_BYTES_MAX).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(LogError::io_at(&path)(error)),
+    };
+    let malformed = || LogError::Malformed { path: path.clone(), reason: "no topic id of version 0".into() };
+    let found = parse_partition_metadata(&file).ok_or_else(malformed)?;
+    match found == expected || expected == TopicId::ZERO {
+        true => Ok(Some(found)),
+        false => Err(LogError::InconsistentTopicId { path, found, expected }),
+    }
 }
 
 pub(super) fn parse_partition_metadata(file: &[u8]) -> Option<TopicId> {

@@ -52,7 +52,11 @@ fn disk_with(files: &BTreeMap<String, Vec<u8>>, partition: &TopicPartition) -> F
 }
 
 fn open(disk: &FakeDisk, partition: &TopicPartition, last_stop: LastStop) -> Log<FakeDisk> {
-    let opened = run(Log::open(OpenLog {
+    try_open(disk, partition, last_stop).unwrap()
+}
+
+fn try_open(disk: &FakeDisk, partition: &TopicPartition, last_stop: LastStop) -> Result<Log<FakeDisk>, LogError> {
+    run(Log::open(OpenLog {
         disk: disk.clone(),
         log_dir: "/data".into(),
         topic_partition: partition.clone(),
@@ -63,8 +67,7 @@ fn open(disk: &FakeDisk, partition: &TopicPartition, last_stop: LastStop) -> Log
         wall: 1_795_305_900_000,
         open_files: OpenFiles::new(4),
         progress: Arc::default(),
-    }));
-    opened.unwrap()
+    }))
 }
 
 fn log_start_offset(partition: &TopicPartition) -> Offset {
@@ -186,6 +189,29 @@ fn a_killed_kafkas_directory_is_recovered_and_closed_to_the_bytes_that_kafka_mad
             let ours = disk.contents(&directory.join(&name));
             assert_eq!(ours.unwrap(), data, "{partition} {name}");
         }
+    }
+}
+
+#[test]
+fn a_killed_kafkas_directory_holds_what_its_clients_fetched_from_whatever_recovery_point() {
+    for partition in partitions() {
+        let log_start_offset = log_start_offset(&partition);
+        let files = files("unclean", &partition);
+        let whole = LastStop { unclean: true, recovery_point: 0, log_start_offset, ..LastStop::default() };
+        let end = open(&disk_with(&files, &partition), &partition, whole).log_end_offset();
+        for recovery_point in [1, end / 3, end / 2, end - 1, end] {
+            let disk = disk_with(&files, &partition);
+            let recovery_point = recovery_point.clamp(0, end);
+            let mut log = open(
+                &disk,
+                &partition,
+                LastStop { unclean: true, recovery_point, log_start_offset, ..LastStop::default() },
+            );
+            assert_served(&mut log, &partition);
+        }
+        let disk = disk_with(&files, &partition);
+        let beyond = LastStop { unclean: true, recovery_point: end + 1, log_start_offset, ..LastStop::default() };
+        assert!(matches!(try_open(&disk, &partition, beyond), Err(LogError::Malformed { .. })), "{partition}");
     }
 }
 

@@ -184,7 +184,10 @@ fn a_new_partition_costs_four_operations_and_is_named_as_in_kafka() {
 fn another_topics_directory_is_not_opened() {
     let disk = FakeDisk::new();
     close(open(&disk, small(), CLEAN));
-    let opened = run(Log::open(OpenLog { topic_id: TopicId([9; 16]), ..what(&disk, small(), CLEAN) }));
+    let torn = Path::new(DIR).join("00000000000000000000.log");
+    disk.put(&torn, b"torn");
+    let opened = run(Log::open(OpenLog { topic_id: TopicId([9; 16]), ..what(&disk, small(), KILLED) }));
+    assert_eq!(disk.contents(&torn).unwrap(), b"torn", "nothing of it is changed");
     assert!(matches!(opened, Err(LogError::InconsistentTopicId { found: TOPIC_ID, .. })));
 }
 

@@ -8,9 +8,11 @@
 //! The log is away while it happens, like at its close: the future gives it back. After an error it is to be opened anew;
 //! recovery finds the log as it was, or cut somewhere at or past the offset.
 //!
-//! Nothing that was handed to a socket is ever rewritten. The segment that is cut is closed, and the next append begins a
-//! segment of its own. Who holds a range beyond the cut finds its fence cut; the file is cut when nobody is in the middle
-//! of a send any more. Segments that go as a whole keep their bytes for those who hold ranges of them.
+//! No page that was handed to a socket gets other records. The segment that is cut is closed, and the next append begins
+//! a segment of its own. Who holds a range beyond the cut finds its fence cut; the file is cut when nobody is in the middle
+//! of a send any more. Segments that go as a whole keep their bytes for those who hold ranges of them. What the kernel does
+//! at the cut remains: it zeroes the rest of that one page, so that bytes behind the cut which are still queued in a
+//! socket can arrive as zeros, in a batch whose checksum is wrong then.
 //!
 //! Order, for a crash at any point: the caller has lowered the recovery point, durably. Segments behind the cut are set
 //! aside, newest first, and producer snapshots of what goes are removed; that made durable, the leader epochs are

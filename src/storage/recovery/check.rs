@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::replay::Replay;
-use super::{Recovery, end_offset, follows};
+use super::{Recovery, Work, end_offset, follows};
 use crate::base::ids::Offset;
-use crate::metrics::Counter;
 use crate::platform::Disk;
 use crate::storage::entry::{Entry, Scanned, Scanner};
 use crate::storage::leader_epoch::LeaderEpochs;
@@ -65,7 +64,7 @@ struct Pass<'a, D: Disk> {
     index_interval_bytes: u32,
     compacted: bool,
     durable_end: Offset,
-    bytes_done: &'a Counter,
+    work: &'a mut Work,
 }
 
 impl<D: Disk> Recovery<D> {
@@ -73,7 +72,7 @@ impl<D: Disk> Recovery<D> {
     /// say of the part before is believed if its end fits together; else the look begins with the first batch.
     pub(super) async fn start_of(&self, base_offset: Offset, length: u64) -> Result<Start, LogError> {
         let durable_end = self.durable_end;
-        let Some(transactions) = self.directory.transaction_index(base_offset).await? else {
+        let Some(transactions) = self.transaction_index(base_offset).await? else {
             return Ok(Start::default());
         };
         let beginning = Start::of_whole(transactions);
@@ -151,7 +150,7 @@ impl<D: Disk> Recovery<D> {
             index_interval_bytes: self.config.index_interval_bytes,
             compacted: self.config.compacted,
             durable_end: self.durable_end,
-            bytes_done: &self.progress.bytes_done,
+            work: &mut self.work,
         };
         let stop = pass.run(start.position, next_base).await.map_err(LogError::io_at(&log_path))?;
         let Pass { mut active, transactions, .. } = pass;
@@ -258,7 +257,7 @@ impl<D: Disk> Pass<'_, D> {
                 }
                 Scanned::End => return self.release_last(held, next_base).await,
             };
-            self.bytes_done.add(entry.bytes);
+            self.work.done(entry.bytes);
             let whole = self.scanner.bytes(position, entry.bytes as usize).await?;
             if whole.len() as u64 != entry.bytes || !entry.is_valid(whole) {
                 let stop = self.release_last(held, None).await?;

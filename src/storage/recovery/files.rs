@@ -94,8 +94,9 @@ impl<D: Disk> Directory<D> {
         segment_path(&self.path, base_offset, extension)
     }
 
-    /// Settles what is left over, and says what is there then. Also whether anything was changed.
-    pub async fn settle(&self, entries: Vec<DirectoryEntry>) -> Result<(Files, bool), LogError> {
+    /// Settles what is left over, and says what is there then, and which indexes are without their log. Also whether
+    /// anything was changed.
+    pub async fn settle(&self, entries: Vec<DirectoryEntry>) -> Result<(Files, Vec<PathBuf>, bool), LogError> {
         let leftovers = Leftovers::of(&entries);
         let had_leftovers = !leftovers.is_empty();
         if had_leftovers {
@@ -106,11 +107,7 @@ impl<D: Disk> Directory<D> {
             false => entries,
         };
         let (files, orphans) = sort(&entries);
-        for name in &orphans {
-            tracing::warn!(directory = %self.path.display(), name, "an index without its log is removed");
-            self.remove(&self.path.join(name)).await?;
-        }
-        Ok((files, had_leftovers || !orphans.is_empty()))
+        Ok((files, orphans.iter().map(|name| self.path.join(name)).collect(), had_leftovers))
     }
 
     /// What is there now.

@@ -194,7 +194,9 @@ fn a_log_that_misses_durable_segments_is_not_opened() {
     for gone in [vec![last], vec![last, before_last], log.closed.keys().copied().chain([last]).collect()] {
         let disk = disk.restart();
         gone.iter().for_each(|base_offset| run(disk.remove_file(&path(*base_offset, LOG))).unwrap());
+        let before = all_files(&disk);
         assert!(matches!(try_open(&disk, small(), killed(200)), Err(LogError::Malformed { .. })), "{gone:?}");
+        assert_same_files(&all_files(&disk), &before, "indexes without their log are kept too");
         assert!(try_open(&disk, small(), killed(0)).is_ok());
     }
     // All that is missing was deleted anyway.
@@ -213,7 +215,10 @@ fn segments_behind_the_end_are_set_aside_and_removed_by_the_next_start() {
     let mut contents = torn.contents(&path(bases[1], LOG)).unwrap();
     contents.pop();
     torn.put(&path(bases[1], LOG), &contents);
-    let end = open(&torn, small(), KILLED).log_end_offset();
+    let what = what(&torn, small(), KILLED);
+    let progress = what.progress.clone();
+    let end = run(Log::open(what)).unwrap().log_end_offset();
+    assert_eq!(progress.bytes_done.get(), progress.bytes_total.get(), "what is given up is done, too");
     for base_offset in &bases[2..] {
         assert!(torn.contents(&path(*base_offset, LOG)).is_err());
         assert!(torn.contents(&path(*base_offset, "log.deleted")).is_ok());
