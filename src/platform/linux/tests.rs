@@ -235,7 +235,6 @@ fn a_log_truncated_under_a_sender_ends_the_connection_and_no_byte_that_arrived_w
             wall: 0,
             open_files: OpenFiles::new(4),
             progress: Arc::default(),
-            open_files: crate::storage::open_files::OpenFiles::new(16),
         });
         let mut log = opened.await.expect("opened");
         for at in 0..BATCHES {
