@@ -247,6 +247,7 @@ impl Broker {
 
         let targets = counters.iter().cloned().zip(connections.queues).collect();
         connections.listener.send((listener, targets)).map_err(|_| StartError::ShardEnded)?;
+        directories.log_dirs.set_loaded();
         status.set_serving();
         Ok(Broker {
             config,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::router::Router;
 use crate::base::ids::{Offset, TopicPartition};
 use crate::base::time::Monotonic;
+use crate::executor::either;
 use crate::handlers::Context;
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Clock, Disk, Platform};
@@ -38,6 +39,11 @@ struct Written {
 
 /// A task for the life of the shard that does it for all: keeps the checkpoints of one directory, until that is offline.
 pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>, router: Router<P>) {
+    keep_while_online(log_dir, &context, router).await;
+    context.log_dirs.all()[log_dir].refuse_rewrites();
+}
+
+async fn keep_while_online<P: Platform>(log_dir: usize, context: &Rc<Context<P>>, router: Router<P>) {
     let clock = context.platform.clock();
     let millis = |ms: u64| Duration::from_millis(ms);
     let config = &context.config;
@@ -47,9 +53,19 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>, router: 
     let (mut recovery_due, mut start_due) = (clock.now() + recovery_interval, clock.now() + start_interval);
     let mut written = Written::default();
     let mut flushed_bytes = 0;
+    let directory = &context.log_dirs.all()[log_dir];
     loop {
-        clock.sleep_until(clock.now() + interval).await;
-        let directory = &context.log_dirs.all()[log_dir];
+        let mut asked = Vec::new();
+        match either(directory.rewrites().recv(), clock.sleep_until(clock.now() + interval)).await {
+            Ok(Ok(request)) => asked.push(request),
+            Ok(Err(_)) => return,
+            Err(()) => {}
+        }
+        asked.extend(std::iter::from_fn(|| directory.rewrites().try_recv().ok()));
+        if !context.log_dirs.is_loaded() {
+            // What is not opened yet would be missing in them. When all is open they are written at once.
+            continue;
+        }
         let Some(checkpoints) = router.all_checkpoints().await else { return };
         if directory.is_offline() {
             return;
@@ -64,9 +80,10 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>, router: 
             }
             passed
         };
-        let write_recovery =
-            is_due(&mut recovery_due, recovery_interval) | (flushed_now >= flushed_bytes + FLUSHED_BYTES_MAX);
-        let write_start = is_due(&mut start_due, start_interval);
+        let write_recovery = is_due(&mut recovery_due, recovery_interval)
+            | (flushed_now >= flushed_bytes + FLUSHED_BYTES_MAX)
+            | !asked.is_empty();
+        let write_start = is_due(&mut start_due, start_interval) | !asked.is_empty();
         let which = Which { recovery_points: write_recovery, log_start_offsets: write_start, high_watermarks: true };
         if write_recovery {
             flushed_bytes = flushed_now;
@@ -79,6 +96,10 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>, router: 
                 context.log_dirs.fail(log_dir, &error);
                 return;
             }
+        }
+        for request in asked {
+            // Whoever asked may be gone.
+            let _ = request.send(());
         }
     }
 }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -83,9 +83,7 @@ pub async fn serve<P: Platform>(context: Rc<Context<P>>, inputs: Receiver<ShardI
         match input {
             ShardInput::LeaderAndIsr { partitions, .. } => take_partitions(&context, partitions, &last_stops).await,
             ShardInput::StopReplica { partitions, .. } => {
-                for (topic_partition, delete) in partitions {
-                    stop_replica(&context, topic_partition, delete).await;
-                }
+                stop_replicas(&context, partitions).await;
             }
             ShardInput::Image(image) => {
                 let version = image.version;
@@ -200,17 +198,43 @@ async fn open_log<P: Platform>(
     (log_dir, opened)
 }
 
-async fn stop_replica<P: Platform>(context: &Rc<Context<P>>, topic_partition: TopicPartition, delete: bool) {
-    let Some(partition) = context.remove_partition(&topic_partition) else {
-        if delete {
-            remove_leftover(context, &topic_partition).await;
+/// Gives replicas up; deleted ones are out of the checkpoints then, before their names can be used again (Kafka 3.9
+/// `LogManager.asyncDelete`).
+async fn stop_replicas<P: Platform>(context: &Rc<Context<P>>, partitions: Vec<(TopicPartition, bool)>) {
+    let mut changed = BTreeSet::new();
+    for (topic_partition, delete) in partitions {
+        let log_dir = stop_replica(context, &topic_partition, delete).await;
+        match (log_dir, delete) {
+            (Some(log_dir), true) => drop(changed.insert(log_dir)),
+            (None, true) => changed.extend(context.log_dirs.online().map(|(index, _)| index)),
+            (_, false) => {}
         }
-        return;
+    }
+    for log_dir in changed {
+        let log_dir = &context.log_dirs.all()[log_dir];
+        if !log_dir.is_offline() {
+            log_dir.rewrite_checkpoints().await;
+        }
+    }
+}
+
+/// Gives one replica up; gives the index of its log directory, if it was taken on.
+async fn stop_replica<P: Platform>(
+    context: &Rc<Context<P>>,
+    topic_partition: &TopicPartition,
+    delete: bool,
+) -> Option<usize> {
+    let Some(partition) = context.remove_partition(topic_partition) else {
+        if delete {
+            remove_leftover(context, topic_partition).await;
+        }
+        return None;
     };
+    let index = partition.log_dir_index();
     if partition.is_unopened() {
         context.counters.partitions_offline_now.subtract(1);
     }
-    let log_dir = &context.log_dirs.all()[partition.log_dir_index()];
+    let log_dir = &context.log_dirs.all()[index];
     log_dir.remove_partition();
     let outcome = match (partition.take_log().await, delete) {
         (Some(log), true) => log.delete().await,
@@ -230,6 +254,7 @@ async fn stop_replica<P: Platform>(context: &Rc<Context<P>>, topic_partition: To
     if let Err(error) = outcome {
         tracing::error!(partition = %topic_partition, %error, "a replica could not be given up in order");
     }
+    Some(index)
 }
 
 /// A replica that was never taken on: its deletion was asked for before a restart, say.

@@ -142,6 +142,7 @@ impl Node {
             }
         });
         world.run_until(|| shown.get());
+        log_dirs.set_loaded();
         Node { world: world.clone(), disk, executors, shards, tree: place, next_shard: Cell::new(0) }
     }
 

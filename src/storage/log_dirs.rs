@@ -13,8 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_channel::{Receiver, Sender};
+use futures_channel::oneshot;
 
 use crate::platform::Space;
+
+/// Requests to write the checkpoints of one directory that wait.
+const REWRITES_MAX: usize = 64;
 
 /// The reserve is at most this share of a file system.
 const RESERVE_SHARE: u64 = 20;
@@ -28,7 +32,11 @@ pub struct LogDir {
     partitions: AtomicUsize,
     /// What the file system had when it was last asked, less what was appended since, less the reserve.
     room: AtomicI64,
+    rewrites: (Sender<Rewrite>, Receiver<Rewrite>),
 }
+
+/// Asks for the checkpoints of a directory to be written; resolved when they are, or dropped when nobody will.
+pub type Rewrite = oneshot::Sender<()>;
 
 impl LogDir {
     fn new(path: &Path) -> LogDir {
@@ -37,7 +45,28 @@ impl LogDir {
             offline: AtomicBool::new(false),
             partitions: AtomicUsize::new(0),
             room: AtomicI64::new(i64::MAX),
+            rewrites: async_channel::bounded(REWRITES_MAX),
         }
+    }
+
+    /// Has the checkpoints written from the logs of now: what they say of a log that is gone must not hold for the next
+    /// one of its name. Returns when that is durable, or can't be.
+    pub async fn rewrite_checkpoints(&self) {
+        let (sender, done) = oneshot::channel();
+        if self.rewrites.0.send(sender).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// Nobody writes checkpoints any more: whoever waits for it goes on.
+    pub fn refuse_rewrites(&self) {
+        self.rewrites.1.close();
+        while self.rewrites.1.try_recv().is_ok() {}
+    }
+
+    /// The other end of [`LogDir::rewrite_checkpoints`].
+    pub fn rewrites(&self) -> &Receiver<Rewrite> {
+        &self.rewrites.1
     }
 
     pub fn is_offline(&self) -> bool {
@@ -77,6 +106,8 @@ pub struct LogDirs {
     reserve_bytes: u64,
     /// One for each shard that wants to know which directory has gone offline.
     subscribers: Mutex<Vec<Sender<usize>>>,
+    /// Every log that the metadata knows was opened, or could not be.
+    loaded: AtomicBool,
     /// Nothing is left to serve.
     on_last_failed: Box<dyn Fn() + Send + Sync>,
 }
@@ -92,12 +123,26 @@ impl LogDirs {
             all: paths.iter().map(|path| Arc::new(LogDir::new(path))).collect(),
             reserve_bytes,
             subscribers: Mutex::default(),
+            loaded: AtomicBool::new(false),
             on_last_failed: Box::new(on_last_failed),
         })
     }
 
     pub fn all(&self) -> &[Arc<LogDir>] {
         &self.all
+    }
+
+    /// All logs were opened: checkpoints may be written from them from now on.
+    pub fn set_loaded(&self) {
+        self.loaded.store(true, Ordering::Release);
+        for log_dir in &self.all {
+            // A full queue wakes the same task.
+            let _ = log_dir.rewrites.0.try_send(oneshot::channel().0);
+        }
+    }
+
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.load(Ordering::Acquire)
     }
 
     pub fn online(&self) -> impl Iterator<Item = (usize, &Arc<LogDir>)> {
