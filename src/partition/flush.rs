@@ -20,6 +20,9 @@ use crate::storage::log::Log;
 /// Unflushed bytes after which a log is flushed.
 const FLUSH_BYTES: u64 = 64 * 1024 * 1024;
 
+/// How long nothing must be appended for a log to give back what it holds for appends.
+const IDLE_AFTER: Duration = Duration::from_secs(30);
+
 /// How long appended bytes stay unflushed.
 const FLUSH_AFTER: Duration = Duration::from_secs(5);
 
@@ -54,6 +57,7 @@ impl Role {
 pub(super) struct Flushing {
     pub running: bool,
     timer_armed: bool,
+    idle_timer_armed: bool,
     /// The next write to finish is to start one.
     pub wanted: bool,
     /// Written and not flushed.
@@ -122,8 +126,9 @@ impl<P: Platform> State<P> {
 }
 
 impl<P: Platform> Partition<P> {
-    /// To be called when a write has finished: starts a flush if one is due, and sees to it that one comes.
-    pub(super) fn flush_in_time(self: &Rc<Self>) {
+    /// To be called when a write has finished, and when the log was opened: starts a flush if one is due, and sees to it
+    /// that one comes.
+    pub fn flush_in_time(self: &Rc<Self>) {
         let (start, sleep) = {
             let mut state = self.state.borrow_mut();
             let Some(log) = &state.log else { return };
@@ -175,6 +180,33 @@ impl<P: Platform> Partition<P> {
         flush(Rc::clone(self)).await;
     }
 
+    /// Has the log rest once nothing was appended for a while.
+    fn rest_later(self: &Rc<Self>) {
+        let appended_bytes = {
+            let mut state = self.state.borrow_mut();
+            let Some(log) = &state.log else { return };
+            let appended_bytes = log.appended_bytes();
+            if std::mem::replace(&mut state.flushing.idle_timer_armed, true) {
+                return;
+            }
+            appended_bytes
+        };
+        let clock = self.platform.clock();
+        let (this, slept) = (Rc::clone(self), clock.sleep_until(clock.now() + IDLE_AFTER));
+        self.platform.tasks().spawn(async move {
+            slept.await;
+            let is_idle = {
+                let mut state = this.state.borrow_mut();
+                state.flushing.idle_timer_armed = false;
+                state.log.as_ref().is_some_and(|log| log.appended_bytes() == appended_bytes)
+            };
+            match is_idle {
+                true => this.rest(),
+                false => this.rest_later(),
+            }
+        });
+    }
+
     /// Flushes the segments that were closed, soon: the recovery point follows (Kafka 3.9 `UnifiedLog.roll`).
     pub(super) fn flush_rolled(self: &Rc<Self>) {
         self.state.borrow_mut().flushing.wanted = true;
@@ -207,14 +239,24 @@ async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
                 }
                 state.flushing.running = false;
                 drop(state);
-                return partition.flush_in_time();
+                partition.flush_in_time();
+                return partition.rest_later();
             }
             Some(Err(error)) => {
                 state.flushing.running = false;
+                let is_final = state.log.as_ref().is_some_and(Log::has_failed);
                 drop(state);
                 tracing::error!(partition = %partition.topic_partition, %error, "the log could not be flushed");
-                // Final whatever the error says: after a failed flush nobody knows what is on the device.
-                return partition.home.fail(&error);
+                match is_final {
+                    // Whatever the error says: after a failed sync nobody knows what is on the device.
+                    true => partition.home.fail(&error),
+                    // It did not come to that: the next one may.
+                    false => {
+                        partition.storage_failed(&error);
+                        partition.flush_in_time();
+                    }
+                }
+                return;
             }
             None => {
                 state.flushing.running = false;

@@ -153,7 +153,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// What gives back the blocks reserved behind the log end.
-    fn give_back_blocks(&self) -> Option<impl Future<Output = Result<(), LogError>> + use<D> + 'static> {
+    pub(super) fn give_back_blocks(&self) -> Option<impl Future<Output = Result<(), LogError>> + use<D> + 'static> {
         (self.active.preallocated_end > self.active.size).then(|| {
             let (disk, file, size) = (self.disk.clone(), self.active_file(), self.active.size);
             let path = self.active_path();
@@ -271,7 +271,11 @@ impl<D: Disk> Log<D> {
             let (mut written, mut began) = (None, false);
             let synced = async {
                 if let Some(snapshot) = snapshot {
-                    written = Some(snapshot.run(&disk, &directory).await?.0);
+                    match snapshot.run(&disk, &directory).await {
+                        Ok((offset, _)) => written = Some(offset),
+                        // It only shortens recovery.
+                        Err(error) => tracing::warn!(%error, "no producer snapshot beside the flush"),
+                    }
                 }
                 if let Some(active) = active {
                     let path = active.path.clone();
@@ -312,6 +316,11 @@ impl<D: Disk> Log<D> {
             self.run.snapshot_bytes = flushed.appended_bytes;
         }
         Ok(())
+    }
+
+    /// A sync has failed: nothing becomes durable any more until the log is opened anew.
+    pub fn has_failed(&self) -> bool {
+        self.run.flush_failed
     }
 
     fn refuse_after_failed_flush(&self) -> Result<(), LogError> {
