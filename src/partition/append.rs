@@ -9,7 +9,6 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use futures_channel::oneshot;
 
-use super::flush::Flushes;
 use super::home::Waiting;
 use super::partition::{LeadershipError, Partition, State};
 use super::purgatory::Interrupted;
@@ -62,6 +61,8 @@ pub(super) struct Pending {
     batch: BytesMut,
     header: BatchHeader,
     answer: oneshot::Sender<Result<Appended, AppendFailure>>,
+    /// acks=all.
+    all_replicas: bool,
     waiting: Waiting,
 }
 
@@ -69,13 +70,19 @@ pub(super) struct Pending {
 pub(super) struct StagedAnswer {
     pub answer: oneshot::Sender<Result<Appended, AppendFailure>>,
     pub result: Appended,
-    /// Until it is written.
-    waiting: Option<Waiting>,
+    /// acks=all: the answer waits for the high watermark next.
+    pub all_replicas: bool,
+    /// Until it is answered: a directory whose flushes hang holds requests too.
+    _waiting: Waiting,
 }
 
 impl StagedAnswer {
     pub fn send(self) {
         let _ = self.answer.send(Ok(self.result));
+    }
+
+    pub fn fail(self, failure: &AppendFailure) {
+        let _ = self.answer.send(Err(failure.clone()));
     }
 }
 
@@ -121,9 +128,8 @@ impl<P: Platform> Partition<P> {
         if !self.home.log_dir().take_room(bytes) {
             return Err(AppendFailure::DiskFull);
         }
-        state.flushing.wanted |= all_replicas && state.role.flushes() == Flushes::Counted;
         let (answer, receiver) = oneshot::channel();
-        state.pending.push_back(Pending { batch, header, answer, waiting });
+        state.pending.push_back(Pending { batch, header, answer, all_replicas, waiting });
         if !std::mem::replace(&mut state.append_running, true) {
             self.platform.tasks().spawn(run(Rc::clone(self)));
         }
@@ -146,10 +152,14 @@ impl<P: Platform> Partition<P> {
             if state.replicas.high_watermark() > last_offset {
                 return Ok(());
             }
+            if state.offline {
+                return Err(LeadershipError::LogOffline.into());
+            }
             state.purgatory.wait_for(last_offset)
         };
         match waiting.await {
             Ok(Ok(())) => Ok(()),
+            Ok(Err(Interrupted)) | Err(_) if self.state.borrow().offline => Err(LeadershipError::LogOffline.into()),
             Ok(Err(Interrupted)) | Err(_) => Err(AppendFailure::Interrupted),
         }
     }
@@ -208,7 +218,11 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
                     partition.storage_failed(&error);
                 }
             }
-            Step::Idle => return,
+            Step::Idle => {
+                // What a duplicate repeats may not be flushed yet.
+                partition.flush_in_time();
+                return;
+            }
         }
     }
 }
@@ -218,17 +232,27 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
     let mut state = partition.state.borrow_mut();
     let now = partition.platform.clock().wall();
     let State { log: Some(log), pending, role, offline: false, .. } = &mut *state else {
-        state.fail_pending(&LeadershipError::LogOffline.into());
+        let failure = LeadershipError::LogOffline.into();
+        state.fail_pending(&failure);
+        staged.drain(..).for_each(|staged| staged.fail(&failure));
         state.append_running = false;
+        state.came_to_rest();
         return Step::Idle;
     };
-    while let Some(Pending { batch, header, answer, waiting }) = pending.pop_front() {
+    while let Some(Pending { batch, header, answer, all_replicas, waiting }) = pending.pop_front() {
         let log_start_offset = log.log_start_offset();
         let (batch, before) = match log.stage(batch, &header, role.leader_epoch, now) {
+            #[cfg(test)]
+            Staged::Duplicate { base_offset, last_offset, log_append_time }
+                if planted::ANSWER_DUPLICATES_AT_ONCE.get() =>
+            {
+                let _ = answer.send(Ok(Appended { base_offset, last_offset, log_append_time, log_start_offset }));
+                continue;
+            }
             Staged::Written { base_offset, last_offset, log_append_time }
             | Staged::Duplicate { base_offset, last_offset, log_append_time } => {
                 let result = Appended { base_offset, last_offset, log_append_time, log_start_offset };
-                staged.push(StagedAnswer { answer, result, waiting: Some(waiting) });
+                staged.push(StagedAnswer { answer, result, all_replicas, _waiting: waiting });
                 continue;
             }
             Staged::Refused(refusal) => {
@@ -240,7 +264,7 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
             Staged::Fenced(batch) => (batch, Before::Repair),
             Staged::NeedFile(batch) => (batch, Before::Open),
         };
-        pending.push_front(Pending { batch, header, answer, waiting });
+        pending.push_front(Pending { batch, header, answer, all_replicas, waiting });
         if let Some(write) = log.take_write() {
             return Step::Write(write);
         }
@@ -262,6 +286,7 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
     // Only duplicates: what they repeat is written already.
     state.acknowledge(staged);
     state.append_running = false;
+    state.came_to_rest();
     Step::Idle
 }
 
@@ -271,7 +296,6 @@ fn finish_write<P: Platform>(partition: &Partition<P>, result: std::io::Result<(
     match log.finish_write(result) {
         Ok(()) => {
             state.move_high_watermark();
-            staged.iter_mut().for_each(|staged| staged.waiting = None);
             state.acknowledge(staged);
         }
         Err(AppendError(source)) => {
@@ -279,9 +303,7 @@ fn finish_write<P: Platform>(partition: &Partition<P>, result: std::io::Result<(
             let error = LogError::Io { path: partition.home.log_dir().path.clone(), source };
             tracing::error!(partition = %partition.topic_partition, %error, "the log is fenced until it is cut back");
             let failure = AppendFailure::Storage(error.to_string());
-            for StagedAnswer { answer, .. } in staged.drain(..) {
-                let _ = answer.send(Err(failure.clone()));
-            }
+            staged.drain(..).for_each(|staged| staged.fail(&failure));
             partition.storage_failed(&error);
         }
     }
@@ -311,6 +333,7 @@ fn start_upkeep<P: Platform>(partition: &Rc<Partition<P>>) {
         let done = upkeep.await;
         let mut state = this.state.borrow_mut();
         state.upkeep_running = false;
+        state.came_to_rest();
         let outcome = state.log.as_mut().map(|log| log.finish_upkeep(done));
         drop(state);
         if let Some(Err(error)) = outcome {
@@ -326,4 +349,14 @@ async fn acknowledge_before_write<P: Platform>(partition: &Partition<P>, staged:
     staged.drain(..).for_each(StagedAnswer::send);
     let clock = partition.platform.clock();
     clock.sleep_until(clock.now() + std::time::Duration::from_millis(50)).await;
+}
+
+/// The planted bug that the simulator must catch: whoever repeats a batch is answered, flushed or not.
+#[cfg(test)]
+pub(crate) mod planted {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(crate) static ANSWER_DUPLICATES_AT_ONCE: Cell<bool> = const { Cell::new(false) };
+    }
 }

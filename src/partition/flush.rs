@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::append::{AppendFailure, StagedAnswer};
-use super::partition::{Partition, Role, State};
+use super::partition::{LeadershipError, Partition, Role, State};
 use crate::base::ids::Offset;
 use crate::config::Durability;
 use crate::platform::{Clock, Platform, Tasks};
@@ -67,9 +67,7 @@ pub(super) struct Flushing {
 impl Flushing {
     /// Fails all that waits.
     pub fn fail(&mut self, failure: &AppendFailure) {
-        for StagedAnswer { answer, .. } in self.waiting.drain(..) {
-            let _ = answer.send(Err(failure.clone()));
-        }
+        self.waiting.drain(..).for_each(|waiting| waiting.fail(failure));
     }
 
     fn release(&mut self, flushed_offset: Offset) {
@@ -101,13 +99,19 @@ impl<P: Platform> State<P> {
         }
     }
 
-    /// Answers what is written, now or when it is flushed.
+    /// Answers what is written, now or when it is flushed; not any more once the directory is offline.
     pub(super) fn acknowledge(&mut self, staged: &mut Vec<StagedAnswer>) {
+        if self.offline {
+            let failure = LeadershipError::LogOffline.into();
+            return staged.drain(..).for_each(|staged| staged.fail(&failure));
+        }
+        let counted = self.role.flushes() == Flushes::Counted;
         let flushed_offset = match (self.role.flushes(), &self.log) {
             (Flushes::Each, Some(log)) => log.flushed_offset(),
             _ => Offset::MAX,
         };
         for answer in staged.drain(..) {
+            self.flushing.wanted |= counted && answer.all_replicas;
             match answer.result.last_offset < flushed_offset {
                 true => answer.send(),
                 false => self.flushing.waiting.push_back(answer),
@@ -115,9 +119,15 @@ impl<P: Platform> State<P> {
         }
     }
 
+    fn stop_flushing(&mut self) {
+        self.flushing.running = false;
+        self.came_to_rest();
+    }
+
     fn is_flush_due(&self, log: &Log<P::Disk>) -> bool {
         let unflushed_records = log.log_end_offset() - log.flushed_offset();
         unflushed_records > 0
+            && !self.offline
             && (self.flushing.wanted
                 || !self.flushing.waiting.is_empty()
                 || unflushed_records >= self.role.config.flush_messages
@@ -133,7 +143,8 @@ impl<P: Platform> Partition<P> {
             let mut state = self.state.borrow_mut();
             let Some(log) = &state.log else { return };
             let start = state.is_flush_due(log) && !state.flushing.running;
-            let arm = !start && log.log_end_offset() > log.flushed_offset() && !state.flushing.timer_armed;
+            let is_unflushed = log.log_end_offset() > log.flushed_offset() && !state.offline;
+            let arm = !start && is_unflushed && !state.flushing.timer_armed;
             state.flushing.running |= start;
             state.flushing.timer_armed |= arm;
             let most = match state.role.flushes() {
@@ -178,6 +189,10 @@ impl<P: Platform> Partition<P> {
             state.flushing.running = true;
         }
         flush(Rc::clone(self)).await;
+        // The directory may have failed meanwhile, when this partition could not be told yet.
+        if self.home.log_dir().is_offline() {
+            self.go_offline();
+        }
     }
 
     /// Has the log rest once nothing was appended for a while.
@@ -220,10 +235,7 @@ async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
         let flushed = {
             let mut state = partition.state.borrow_mut();
             state.flushing.wanted = false;
-            let Some(log) = &mut state.log else {
-                state.flushing.running = false;
-                return;
-            };
+            let Some(log) = &mut state.log else { return state.stop_flushing() };
             log.flush()
         };
         let flushed = flushed.await;
@@ -237,31 +249,27 @@ async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
                 if state.log.as_ref().is_some_and(|log| state.is_flush_due(log)) {
                     continue;
                 }
-                state.flushing.running = false;
+                state.stop_flushing();
                 drop(state);
                 partition.flush_in_time();
                 return partition.rest_later();
             }
             Some(Err(error)) => {
-                state.flushing.running = false;
+                state.stop_flushing();
                 let is_final = state.log.as_ref().is_some_and(Log::has_failed);
                 drop(state);
                 tracing::error!(partition = %partition.topic_partition, %error, "the log could not be flushed");
-                match is_final {
-                    // Whatever the error says: after a failed sync nobody knows what is on the device.
-                    true => partition.home.fail(&error),
-                    // It did not come to that: the next one may.
-                    false => {
-                        partition.storage_failed(&error);
-                        partition.flush_in_time();
-                    }
+                if !is_final {
+                    // It did not come to a sync: the next one may.
+                    partition.storage_failed(&error);
+                    return partition.flush_in_time();
                 }
-                return;
+                // Whatever the error says: after a failed sync nobody knows what is on the device.
+                partition.home.fail(&error);
+                // At once: it may be offline since long, and then nobody is told again.
+                return partition.go_offline();
             }
-            None => {
-                state.flushing.running = false;
-                return;
-            }
+            None => return state.stop_flushing(),
         }
     }
 }

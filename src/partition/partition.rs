@@ -6,8 +6,10 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use super::append::{AppendFailure, Pending};
 use super::flush::Flushing;
@@ -121,6 +123,8 @@ pub(super) struct State<P: Platform> {
     pub(super) flushing: Flushing,
     /// The directory has failed.
     pub(super) offline: bool,
+    /// Who takes the log away once nothing of it is under way.
+    pub(super) taker: Option<Waker>,
 }
 
 impl<P: Platform> State<P> {
@@ -137,6 +141,13 @@ impl<P: Platform> State<P> {
             return Err(LeadershipError::NotLeader);
         }
         if self.log.is_none() || self.offline { Err(LeadershipError::LogOffline) } else { Ok(()) }
+    }
+
+    /// One of the things under way has ended.
+    pub(super) fn came_to_rest(&mut self) {
+        if let Some(taker) = self.taker.take() {
+            taker.wake();
+        }
     }
 
     /// Tells who waits for it.
@@ -187,6 +198,7 @@ impl<P: Platform> Partition<P> {
             rest_wanted: false,
             flushing: Flushing::default(),
             offline: home.log_dir().is_offline(),
+            taker: None,
         };
         state.move_high_watermark();
         state.high_watermark_moved();
@@ -212,19 +224,25 @@ impl<P: Platform> Partition<P> {
             state.move_high_watermark();
             self.begin_reign(&mut state)
         };
-        match write_epoch {
-            Some(write) => write.await,
-            None => Ok(()),
-        }
+        self.epoch_written(write_epoch).await
     }
 
     /// Notes where the leader's epoch begins; to be called once the log is open.
     pub async fn start_reign(&self) -> Result<(), LogError> {
         let write_epoch = self.begin_reign(&mut self.state.borrow_mut());
-        match write_epoch {
-            Some(write) => write.await,
-            None => Ok(()),
+        self.epoch_written(write_epoch).await
+    }
+
+    async fn epoch_written(
+        &self,
+        write_epoch: Option<impl Future<Output = Result<(), LogError>>>,
+    ) -> Result<(), LogError> {
+        let Some(write) = write_epoch else { return Ok(()) };
+        let written = write.await;
+        if let Err(error) = &written {
+            self.storage_failed(error);
         }
+        written
     }
 
     fn begin_reign(&self, state: &mut State<P>) -> Option<impl Future<Output = Result<(), LogError>> + 'static> {
@@ -318,14 +336,14 @@ impl<P: Platform> Partition<P> {
             state.purgatory.interrupt();
             state.pending.clear();
         }
-        while self.is_busy() {
-            crate::executor::yield_now().await;
-        }
-        self.state.borrow_mut().log.take()
-    }
-
-    fn is_busy(&self) -> bool {
-        let state = self.state.borrow();
-        state.append_running || state.upkeep_running || state.flushing.running
+        poll_fn(|context| {
+            let mut state = self.state.borrow_mut();
+            if state.append_running || state.upkeep_running || state.flushing.running {
+                state.taker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(state.log.take())
+        })
+        .await
     }
 }

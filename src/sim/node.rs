@@ -1,10 +1,11 @@
 //! A node in the simulator: the shards and the metadata of one broker process over one disk and one tree. It can be
-//! killed, or its power cut, and started again on what is left.
+//! stopped, killed, or its power cut, and started again on what is left.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_channel::Sender;
 
@@ -13,21 +14,20 @@ use super::disk::FakeDisk;
 use super::platform::SimPlatform;
 use super::world::World;
 use crate::base::ids::ShardId;
-use crate::config::{Config, ServeOptions};
+use crate::config::{Config, Durability, ServeOptions};
 use crate::controller::node::{MetadataNode, NodeSettings};
 use crate::executor::Executor;
 use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread;
 use crate::metrics::ShardCounters;
-use crate::platform::Platform;
+use crate::platform::{Disk, Platform};
+use crate::shard::checkpoints;
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::metadata_inputs::LastStops;
-use crate::shard::shard::{Shard, ShardLimits, ShardParts};
-use crate::storage::log_dir;
-use crate::storage::log_dirs::LogDirs;
-
-const DATA: &str = "/data";
+use crate::shard::shard::{ClosedShard, Shard, ShardLimits, ShardParts};
+use crate::storage::log_dir::{self, LogDirError};
+use crate::storage::log_dirs::{LogDirs, is_fatal};
 
 /// Inputs that may wait for a shard; nothing bounds them here but the test's own size.
 const SHARD_INPUTS_MAX: usize = 4096;
@@ -39,6 +39,22 @@ pub struct Capacities {
     /// Messages from one shard to another.
     pub credits: usize,
     pub limits: ShardLimits,
+}
+
+/// What a process is started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub capacities: Capacities,
+    pub log_dirs: &'static [&'static str],
+    pub durability: Durability,
+    /// Further settings of `server.properties`.
+    pub settings: &'static [&'static str],
+}
+
+impl From<Capacities> for Setup {
+    fn from(capacities: Capacities) -> Setup {
+        Setup { capacities, log_dirs: &["/data"], durability: Durability::PageCache, settings: &[] }
+    }
 }
 
 /// What survives the process.
@@ -61,14 +77,20 @@ pub enum End {
     Kill,
     /// What was not synced may be gone, torn or zeroed.
     PowerCut,
+    /// In order, and the power is cut right after.
+    Stop,
 }
 
 /// A running process.
 pub struct Node {
     world: World,
     disk: FakeDisk,
+    log_dirs: Arc<LogDirs>,
+    /// How often the broker was told that no log directory is left.
+    last_failures: Arc<AtomicUsize>,
+    /// The metadata's, then the shards'.
     executors: Vec<Executor>,
-    shards: Vec<Shard<SimPlatform>>,
+    shards: Vec<Rc<Shard<SimPlatform>>>,
     tree: Rc<RefCell<Option<MetadataNode<EmbeddedTree, Queues>>>>,
     next_shard: Cell<usize>,
 }
@@ -87,16 +109,24 @@ impl ShardSink for Queues {
 
 impl Node {
     /// Starts a process on what the last one left, and runs the world until every shard shows its first image.
-    pub fn start(world: &World, remains: Remains, capacities: Capacities) -> Node {
+    pub fn start(world: &World, remains: Remains, setup: impl Into<Setup>) -> Node {
+        let Setup { capacities, log_dirs, durability, settings } = setup.into();
+        let mut set = vec![format!("log.dirs={}", log_dirs.join(",")), "num.partitions=4".into()];
+        set.extend(settings.iter().map(|setting| (*setting).to_owned()));
         let options = ServeOptions {
-            set: vec![format!("log.dirs={DATA}"), "num.partitions=4".into()],
+            set,
             shards: Some(capacities.shards),
+            durability: Some(durability),
             ..ServeOptions::default()
         };
         let config = Arc::new(Config::load(&options).expect("a sound configuration"));
         let Remains { disk, tree } = remains;
         let mut executors = vec![world.executor()];
-        let log_dirs = LogDirs::new(&config.log_dirs, 0, || {});
+        let last_failures = Arc::new(AtomicUsize::new(0));
+        let failed = Arc::clone(&last_failures);
+        let log_dirs = LogDirs::new(&config.log_dirs, 0, move || {
+            failed.fetch_add(1, Ordering::Relaxed);
+        });
         let last_stops = scan(world, &executors[0], &disk, &log_dirs);
 
         let (metadata, mut inbox) = thread::channel(capacities.shards);
@@ -107,7 +137,7 @@ impl Node {
             let executor = world.executor();
             let (queue, inputs) = async_channel::bounded(SHARD_INPUTS_MAX);
             queues.push(queue);
-            shards.push(Shard::start(ShardParts {
+            shards.push(Rc::new(Shard::start(ShardParts {
                 id: ShardId(index),
                 platform: SimPlatform::new(world, &executor, &disk),
                 config: Arc::clone(&config),
@@ -118,7 +148,7 @@ impl Node {
                 inputs,
                 last_stops: Arc::clone(&last_stops),
                 limits: capacities.limits,
-            }));
+            })));
             executors.push(executor);
         }
 
@@ -143,7 +173,23 @@ impl Node {
         });
         world.run_until(|| shown.get());
         log_dirs.set_loaded();
-        Node { world: world.clone(), disk, executors, shards, tree: place, next_shard: Cell::new(0) }
+        let (world, next_shard) = (world.clone(), Cell::new(0));
+        Node { world, disk, log_dirs, last_failures, executors, shards, tree: place, next_shard }
+    }
+
+    /// The disk under it, to break.
+    pub fn disk(&self) -> &FakeDisk {
+        &self.disk
+    }
+
+    /// Whether one of its log directories is offline.
+    pub fn is_offline(&self, log_dir: usize) -> bool {
+        self.log_dirs.all()[log_dir].is_offline()
+    }
+
+    /// How often it was told that no log directory is left.
+    pub fn last_failures(&self) -> usize {
+        self.last_failures.load(Ordering::Relaxed)
     }
 
     /// A new connection to the next shard in turn: the client's end.
@@ -155,19 +201,56 @@ impl Node {
         client
     }
 
-    /// Ends the process where it stands.
+    /// Ends the process: where it stands, or in order.
     pub fn end(self, how: End) -> Remains {
+        if let End::Stop = how {
+            self.stop();
+        }
         self.world.end(&self.executors);
         let tree = self.tree.borrow_mut().take().expect("the embedded tree never waits").into_tree();
         let disk = match how {
             End::Kill => self.disk.restart(),
-            End::PowerCut => self.disk.power_cut(self.world.next_u64()),
+            End::PowerCut | End::Stop => self.disk.power_cut(self.world.next_u64()),
         };
         Remains { disk, tree: tree.reopen().expect("memory") }
     }
 }
 
-/// What the start of a real broker scans.
+impl Node {
+    /// What the stop of a real broker does.
+    fn stop(&self) {
+        let closed = Rc::new(RefCell::new(Vec::new()));
+        for (shard, executor) in self.shards.iter().zip(&self.executors[1..]) {
+            let (shard, closed) = (Rc::clone(shard), Rc::clone(&closed));
+            executor.spawn(async move {
+                let lane = shard.close().await;
+                closed.borrow_mut().push(lane);
+            });
+        }
+        self.world.run_until(|| closed.borrow().len() == self.shards.len());
+        self.world.end(&self.executors[1..]);
+        let mut all = ClosedShard::default();
+        closed.take().into_iter().for_each(|lane| all.add(lane));
+
+        let platform = SimPlatform::new(&self.world, &self.executors[0], &self.disk);
+        let (log_dirs, done) = (Arc::clone(&self.log_dirs), Rc::new(Cell::new(false)));
+        let marked = Rc::clone(&done);
+        self.executors[0].spawn(async move {
+            let disk = platform.disk();
+            for (index, log_dir) in log_dirs.online() {
+                let here: Vec<_> = all.checkpoints.iter().filter(|log| log.log_dir == index).cloned().collect();
+                checkpoints::write_all(disk, &log_dir.path, &here).await.expect("checkpoints");
+                if all.unclean_count == 0 {
+                    log_dir::write_clean_shutdown(disk, &log_dir.path, -1).await.expect("a marker");
+                }
+            }
+            marked.set(true);
+        });
+        self.world.run_until(|| done.get());
+    }
+}
+
+/// What the start of a real broker scans and clears away.
 fn scan(world: &World, executor: &Executor, disk: &FakeDisk, log_dirs: &Arc<LogDirs>) -> Arc<LastStops> {
     let platform = SimPlatform::new(world, executor, disk);
     let found = Rc::new(RefCell::new(None));
@@ -176,7 +259,16 @@ fn scan(world: &World, executor: &Executor, disk: &FakeDisk, log_dirs: &Arc<LogD
     executor.spawn(async move {
         let mut scans = Vec::new();
         for (index, log_dir) in log_dirs.online() {
-            scans.push((index, log_dir::scan(platform.disk(), &log_dir.path).await.expect("a log directory")));
+            match log_dir::scan(platform.disk(), &log_dir.path).await {
+                Ok(scan) => scans.push((index, scan)),
+                Err(LogDirError::Io { path, source }) if is_fatal(&source) && index > 0 => {
+                    log_dirs.fail(index, &LogDirError::Io { path, source });
+                }
+                Err(error) => panic!("a log directory: {error}"),
+            }
+        }
+        for leftover in scans.iter().flat_map(|(_, scan)| &scan.deleted) {
+            platform.disk().remove_directory(leftover).await.expect("a deleted partition goes");
         }
         *place.borrow_mut() = Some(LastStops::new(&log_dirs, &scans, Arc::default()).expect("each partition once"));
     });

@@ -103,6 +103,8 @@ impl LogDir {
 /// All of them.
 pub struct LogDirs {
     all: Vec<Arc<LogDir>>,
+    /// Directories that serve.
+    online: AtomicUsize,
     reserve_bytes: u64,
     /// One for each shard that wants to know which directory has gone offline.
     subscribers: Mutex<Vec<Sender<usize>>>,
@@ -121,6 +123,7 @@ impl LogDirs {
     ) -> Arc<LogDirs> {
         Arc::new(LogDirs {
             all: paths.iter().map(|path| Arc::new(LogDir::new(path))).collect(),
+            online: AtomicUsize::new(paths.len()),
             reserve_bytes,
             subscribers: Mutex::default(),
             loaded: AtomicBool::new(false),
@@ -163,7 +166,8 @@ impl LogDirs {
         if log_dir.offline.swap(true, Ordering::AcqRel) {
             return;
         }
-        let left = self.online().count();
+        // Two may fail at the same time, and one of the two is the last.
+        let left = self.online.fetch_sub(1, Ordering::AcqRel) - 1;
         tracing::error!(
             directory = %log_dir.path.display(),
             partitions = log_dir.partition_count(),

@@ -11,6 +11,7 @@ use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::platform::{Disk, OpenMode};
 use crate::storage::log::{Log, LogError};
+use crate::storage::log_dirs::is_fatal;
 use crate::storage::segment::{
     ActiveSegment, ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, segment_path,
 };
@@ -273,8 +274,11 @@ impl<D: Disk> Log<D> {
                 if let Some(snapshot) = snapshot {
                     match snapshot.run(&disk, &directory).await {
                         Ok((offset, _)) => written = Some(offset),
-                        // It only shortens recovery.
-                        Err(error) => tracing::warn!(%error, "no producer snapshot beside the flush"),
+                        // It saves a recovery some work; a full disk must not keep the log from being flushed for it.
+                        Err(LogError::Io { path, source }) if !is_fatal(&source) => {
+                            tracing::warn!(path = %path.display(), error = %source, "no producer snapshot");
+                        }
+                        Err(error) => return Err(error),
                     }
                 }
                 if let Some(active) = active {
