@@ -212,7 +212,7 @@ impl Broker {
         raise_file_limit();
         let directories = Arc::new(Directories::lock(&config)?);
         let progress = Arc::new(RecoveryProgress::default());
-        let status = Status::new(Arc::clone(&directories.log_dirs), Arc::clone(&progress));
+        let status = Status::new(Arc::clone(&directories), Arc::clone(&progress));
         let admin = start_admin(&mut config, &status)?;
         let listener = Listener::bind(&config.listener.host, config.listener.port, config.socket_listen_backlog_size)
             .map_err(StartError::Listen)?;

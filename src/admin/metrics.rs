@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use crate::metrics::{Counter, ShardCounters};
 
-use super::{Source, State};
+use super::{LogDir, Source, State};
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -116,6 +116,30 @@ pub fn text(source: &dyn Source) -> String {
     for log_dir in source.log_dirs() {
         out.sample("log_dir_online", &[("path", &log_dir.path.to_string_lossy())], u64::from(log_dir.online));
     }
+    let figures: [(&str, Kind, &str, fn(&LogDir) -> f64); 5] = [
+        ("log_dir_has_room", Kind::Gauge, "0 while less than the reserve is free and produce is refused.", |log_dir| {
+            f64::from(u8::from(log_dir.has_room))
+        }),
+        ("log_dir_partitions", Kind::Gauge, "Partitions placed in the directory.", |log_dir| log_dir.partitions as f64),
+        ("log_dir_dirty_bytes", Kind::Gauge, "Appended bytes that are not known to be on the device.", |log_dir| {
+            log_dir.dirty_bytes as f64
+        }),
+        (
+            "log_dir_syncs_total",
+            Kind::Counter,
+            "Flushes of files to the device (Kafka's LogFlushRateAndTimeMs).",
+            |dir| dir.syncs_total as f64,
+        ),
+        ("log_dir_sync_seconds_total", Kind::Counter, "Seconds that the flushes took together.", |log_dir| {
+            log_dir.sync_seconds_total
+        }),
+    ];
+    for (name, kind, help, value) in figures {
+        out.head(name, kind, help);
+        for log_dir in source.log_dirs() {
+            out.sample(name, &[("path", &log_dir.path.to_string_lossy())], value(&log_dir));
+        }
+    }
     let shards = source.shards();
     let tables: Vec<Vec<Row<'_>>> = shards.iter().map(|counters| rows(counters)).collect();
     for (index, row) in tables.first().into_iter().flatten().enumerate() {
@@ -139,7 +163,7 @@ impl Text {
         let _ = write!(self.0, "# HELP ringlog_{name} {help}\n# TYPE ringlog_{name} {kind}\n");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         let _ = write!(self.0, "ringlog_{name}");
         for (index, (label, text)) in labels.iter().enumerate() {
             let opening = if index == 0 { '{' } else { ',' };

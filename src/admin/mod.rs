@@ -54,11 +54,19 @@ pub struct Recovery {
 }
 
 /// A data directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogDir {
     pub path: PathBuf,
     /// Its partitions are served.
     pub online: bool,
+    /// Produce is taken: the file system has more free than the reserve.
+    pub has_room: bool,
+    pub partitions: u64,
+    /// Appended bytes that are not known to be on the device.
+    pub dirty_bytes: u64,
+    /// fdatasync calls, and the seconds they took together.
+    pub syncs_total: u64,
+    pub sync_seconds_total: f64,
 }
 
 /// Whom the admin port asks. Every call comes from its thread and must not wait.

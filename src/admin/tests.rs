@@ -21,7 +21,15 @@ impl Source for Told {
     }
 
     fn log_dirs(&self) -> Vec<LogDir> {
-        let dir = |path: &str, online| LogDir { path: path.into(), online };
+        let dir = |path: &str, online| LogDir {
+            path: path.into(),
+            online,
+            has_room: true,
+            partitions: 7,
+            dirty_bytes: 4096,
+            syncs_total: 3,
+            sync_seconds_total: 0.25,
+        };
         vec![dir("/disk-a", true), dir("/with \"quotes\" and \\", false)]
     }
 
@@ -76,6 +84,8 @@ fn metrics_have_help_type_and_a_line_for_each_shard() {
         "ringlog_state{state=\"serving\"} 1",
         "ringlog_state{state=\"stopping\"} 0",
         "ringlog_log_dir_online{path=\"/disk-a\"} 1",
+        "ringlog_log_dir_partitions{path=\"/disk-a\"} 7",
+        "ringlog_log_dir_sync_seconds_total{path=\"/disk-a\"} 0.25",
         "ringlog_log_dir_online{path=\"/with \\\"quotes\\\" and \\\\\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");

@@ -54,6 +54,11 @@ impl Found {
         self.scans.iter().flat_map(|(index, scan)| scan.partitions.iter().map(|partition| (*index, partition)))
     }
 
+    /// Whether a partition of that directory was compacted by Kafka's cleaner.
+    pub fn was_compacted(&self, log_dir: usize, partition: &TopicPartition) -> bool {
+        self.scans.iter().any(|(index, scan)| *index == log_dir && scan.cleaner_offsets.contains_key(partition))
+    }
+
     /// The cluster that the directories say they belong to.
     pub fn cluster_id(&self) -> Option<&str> {
         self.metas.iter().flatten().find_map(|meta| meta.cluster_id.as_deref())

@@ -53,14 +53,14 @@ fn settle(
         (false, true, false) => return Err(StartError::NothingToImport(first())),
         (false, true, true) => {}
     }
-    let places = found
-        .partitions()
-        .map(|(log_dir, partition)| (directories.log_dirs.all()[log_dir].path.clone(), partition.clone()));
-    let places: Vec<(PathBuf, TopicPartition)> = places.collect();
+    let places = found.partitions().map(|(log_dir, partition)| {
+        (directories.log_dirs.all()[log_dir].path.clone(), partition.clone(), found.was_compacted(log_dir, partition))
+    });
+    let places: Vec<(PathBuf, TopicPartition, bool)> = places.collect();
     let found_partitions = on_own_ring(&directories.disks, work, |platform| async move {
         let mut found = Vec::with_capacity(places.len());
-        for (log_dir, topic_partition) in places {
-            found.push(find(platform.disk(), &log_dir, topic_partition).await?);
+        for (log_dir, topic_partition, was_compacted) in places {
+            found.push(find(platform.disk(), &log_dir, topic_partition, was_compacted).await?);
         }
         Ok::<_, LogError>(found)
     })?
@@ -71,9 +71,15 @@ fn settle(
     Ok(Some(note(&config.log_dirs, &found_partitions)))
 }
 
-async fn find<D: Disk>(disk: &D, log_dir: &Path, topic_partition: TopicPartition) -> Result<FoundPartition, LogError> {
+async fn find<D: Disk>(
+    disk: &D,
+    log_dir: &Path,
+    topic_partition: TopicPartition,
+    was_compacted: bool,
+) -> Result<FoundPartition, LogError> {
     let identity = identity::read(disk, log_dir, &topic_partition).await?;
-    Ok(FoundPartition { topic_partition, topic_id: identity.topic_id, latest_epoch: identity.latest_epoch })
+    let (topic_id, latest_epoch) = (identity.topic_id, identity.latest_epoch);
+    Ok(FoundPartition { topic_partition, topic_id, latest_epoch, was_compacted })
 }
 
 fn note(log_dirs: &[PathBuf], found: &[FoundPartition]) -> String {
@@ -81,7 +87,7 @@ fn note(log_dirs: &[PathBuf], found: &[FoundPartition]) -> String {
     let topics: BTreeSet<_> = found.iter().map(|found| &found.topic_partition.topic).collect();
     format!(
         "imported {} topics with {} partitions from {}; their settings were in ZooKeeper and are not known here: all \
-         but the internal topics have the broker's defaults now",
+         topics but the internal ones have the broker's defaults now, and those that were compacted stay so",
         topics.len(),
         found.len(),
         from.join(", ")

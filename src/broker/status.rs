@@ -7,10 +7,13 @@ use std::sync::{Arc, OnceLock};
 
 use crate::admin::{LogDir, Recovery, Source, State};
 use crate::metrics::{RecoveryProgress, ShardCounters};
-use crate::storage::log_dirs::LogDirs;
+use crate::platform::linux::Directory;
+use crate::storage::log_dirs;
+
+use super::directories::Directories;
 
 pub(super) struct Status {
-    log_dirs: Arc<LogDirs>,
+    directories: Arc<Directories>,
     progress: Arc<RecoveryProgress>,
     shards: OnceLock<Vec<Arc<ShardCounters>>>,
     serving: AtomicBool,
@@ -19,9 +22,9 @@ pub(super) struct Status {
 
 impl Status {
     /// Of a broker that begins to start.
-    pub fn new(log_dirs: Arc<LogDirs>, progress: Arc<RecoveryProgress>) -> Arc<Status> {
+    pub fn new(directories: Arc<Directories>, progress: Arc<RecoveryProgress>) -> Arc<Status> {
         Arc::new(Status {
-            log_dirs,
+            directories,
             progress,
             shards: OnceLock::new(),
             serving: AtomicBool::new(false),
@@ -64,8 +67,20 @@ impl Source for Status {
     }
 
     fn log_dirs(&self) -> Vec<LogDir> {
-        let all = self.log_dirs.all().iter();
-        all.map(|log_dir| LogDir { path: log_dir.path.clone(), online: !log_dir.is_offline() }).collect()
+        let all = self.directories.log_dirs.all().iter().zip(&self.directories.disks);
+        let log_dir = |(log_dir, disk): (&Arc<log_dirs::LogDir>, &Arc<Directory>)| {
+            let (syncs_total, sync_time) = disk.syncs_done();
+            LogDir {
+                path: log_dir.path.clone(),
+                online: !log_dir.is_offline(),
+                has_room: log_dir.has_room(1),
+                partitions: log_dir.partition_count() as u64,
+                dirty_bytes: disk.dirty_bytes(),
+                syncs_total,
+                sync_seconds_total: sync_time.as_secs_f64(),
+            }
+        };
+        all.map(log_dir).collect()
     }
 
     fn shards(&self) -> Vec<Arc<ShardCounters>> {

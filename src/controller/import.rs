@@ -32,6 +32,9 @@ const GAPS_LISTED_MAX: usize = 10;
 /// that hold numbers as doubles would lose digits.
 const PRODUCER_IDS: std::ops::Range<i64> = 1 << 40..1 << 52;
 
+const CLEANUP_POLICY: &str = "cleanup.policy";
+const COMPACT: &str = "compact";
+
 /// What a partition's directory says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundPartition {
@@ -40,6 +43,8 @@ pub struct FoundPartition {
     pub topic_id: Option<TopicId>,
     /// The newest epoch that wrote here; `None`: nobody ever led it.
     pub latest_epoch: Option<LeaderEpoch>,
+    /// Kafka's cleaner has compacted it.
+    pub was_compacted: bool,
 }
 
 /// Why a directory can't be imported.
@@ -182,7 +187,11 @@ fn topic_operations(
     };
     let partitions: BTreeMap<i32, Partition> = found.keys().map(partition).collect();
     let settings = NewTopic::auto_created(topic, config).configs;
-    let overrides: ConfigMap = settings.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let mut overrides: ConfigMap = settings.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    if found.values().any(|partition| partition.was_compacted) {
+        // Of all that is not known the one thing that would cost records: retention deletes what compaction keeps.
+        overrides.insert(CLEANUP_POLICY.to_owned(), COMPACT.to_owned());
+    }
     let mut operations = vec![
         create(znodes::topic_config_path(topic), znodes::encode_config(&overrides)),
         create(znodes::topic_path(topic), encode_topic(id, &partitions)),

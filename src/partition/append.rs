@@ -16,7 +16,9 @@ use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::time::WallMs;
 use crate::platform::{Clock, Disk, Platform, Tasks};
 use crate::record::batch::BatchHeader;
-use crate::storage::log::{AppendError, AppendRefusal, LoadedSegment, LogError, LogWrite, Repaired, Rolled, Staged};
+use crate::storage::log::{
+    AppendError, AppendRefusal, LoadedSegment, Log, LogError, LogWrite, Repaired, Rested, Rolled, Staged,
+};
 
 /// Batches that one partition lets wait for its write; beyond it a produce is refused, to be tried again.
 const PENDING_BATCHES_MAX: usize = 16 * 1024;
@@ -90,6 +92,7 @@ enum Step<D: Disk> {
     Roll(Pin<Box<dyn Future<Output = Rolled<D>>>>),
     Repair(Pin<Box<dyn Future<Output = Repaired>>>),
     Open(Pin<Box<dyn Future<Output = LoadedSegment<D>>>>),
+    Rest(Pin<Box<dyn Future<Output = Rested>>>),
     Idle,
 }
 
@@ -131,6 +134,15 @@ impl<P: Platform> Partition<P> {
             self.platform.tasks().spawn(run(Rc::clone(self)));
         }
         Ok(receiver)
+    }
+
+    /// Has the log give back what it holds for appends, in turn with them.
+    pub(super) fn rest(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        state.rest_wanted = true;
+        if !std::mem::replace(&mut state.append_running, true) {
+            self.platform.tasks().spawn(run(Rc::clone(self)));
+        }
     }
 
     /// Waits until the high watermark has passed `last_offset`.
@@ -198,6 +210,14 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
                     partition.storage_failed(&error);
                 }
             }
+            Step::Rest(rest) => {
+                let rested = rest.await;
+                let outcome = partition.state.borrow_mut().log.as_mut().map(|log| log.finish_rest(rested));
+                if let Some(Err(error)) = outcome {
+                    tracing::warn!(partition = %partition.topic_partition, %error, "an idle log keeps what it holds");
+                    partition.storage_failed(&error);
+                }
+            }
             Step::Idle => {
                 // What a duplicate repeats may not be flushed yet.
                 partition.flush_in_time();
@@ -257,6 +277,11 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
     }
     if let Some(write) = log.take_write() {
         return Step::Write(write);
+    }
+    if std::mem::take(&mut state.rest_wanted)
+        && let Some(rest) = state.log.as_mut().and_then(Log::rest)
+    {
+        return Step::Rest(Box::pin(rest));
     }
     // Only duplicates: what they repeat is written already.
     state.acknowledge(staged);

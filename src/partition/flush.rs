@@ -4,7 +4,7 @@
 //! little again, and sooner as `flush.messages`, `flush.ms` and `--durability=fsync` want it. One flush runs at a time; what
 //! is appended meanwhile is the next one's, so that one fdatasync acknowledges all that it covers (group commit). With
 //! any of those settings this replica counts with its flushed offset, so the high watermark never passes unflushed
-//! bytes. The first error is final: the directory goes offline, and nothing that waits is acknowledged.
+//! bytes. The first error of a sync is final: the directory goes offline, and nothing that waits is acknowledged.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,10 +15,13 @@ use super::partition::{LeadershipError, Partition, Role, State};
 use crate::base::ids::Offset;
 use crate::config::Durability;
 use crate::platform::{Clock, Platform, Tasks};
-use crate::storage::log::Log;
+use crate::storage::log::{Log, LogError};
 
 /// Unflushed bytes after which a log is flushed.
 const FLUSH_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long nothing must be appended for a log to give back what it holds for appends.
+const IDLE_AFTER: Duration = Duration::from_secs(30);
 
 /// How long appended bytes stay unflushed.
 const FLUSH_AFTER: Duration = Duration::from_secs(5);
@@ -54,6 +57,7 @@ impl Role {
 pub(super) struct Flushing {
     pub running: bool,
     timer_armed: bool,
+    idle_timer_armed: bool,
     /// The next write to finish is to start one.
     pub wanted: bool,
     /// Written and not flushed.
@@ -132,43 +136,62 @@ impl<P: Platform> State<P> {
 }
 
 impl<P: Platform> Partition<P> {
-    /// To be called when a write has finished: starts a flush if one is due, and sees to it that one comes.
-    pub(super) fn flush_in_time(self: &Rc<Self>) {
-        let (start, sleep) = {
+    /// To be called when a write has finished, and when the log was opened: starts a flush if one is due, and sees to it
+    /// that one comes.
+    pub fn flush_in_time(self: &Rc<Self>) {
+        let (start, is_unflushed) = {
             let mut state = self.state.borrow_mut();
             let Some(log) = &state.log else { return };
             let start = state.is_flush_due(log) && !state.flushing.running;
             let is_unflushed = log.log_end_offset() > log.flushed_offset() && !state.offline;
-            let arm = !start && is_unflushed && !state.flushing.timer_armed;
             state.flushing.running |= start;
-            state.flushing.timer_armed |= arm;
+            (start, is_unflushed)
+        };
+        if start {
+            self.platform.tasks().spawn(flush(Rc::clone(self)));
+        } else if is_unflushed {
+            self.flush_later();
+        }
+    }
+
+    /// Sees to it that a flush comes.
+    fn flush_later(self: &Rc<Self>) {
+        let sleep = {
+            let mut state = self.state.borrow_mut();
+            if std::mem::replace(&mut state.flushing.timer_armed, true) {
+                return;
+            }
             let most = match state.role.flushes() {
                 Flushes::InTime => FLUSH_AFTER,
                 Flushes::Counted | Flushes::Each => COUNTED_FLUSH_AFTER,
             };
-            let asked = u64::try_from(state.role.config.flush_ms).map_or(most, Duration::from_millis);
-            (start, arm.then(|| most.min(asked)))
+            u64::try_from(state.role.config.flush_ms).map_or(most, Duration::from_millis).min(most)
         };
-        if start {
-            self.platform.tasks().spawn(flush(Rc::clone(self)));
+        let clock = self.platform.clock();
+        let (this, slept) = (Rc::clone(self), clock.sleep_until(clock.now() + sleep));
+        self.platform.tasks().spawn(async move {
+            slept.await;
+            let is_quiet = {
+                let mut state = this.state.borrow_mut();
+                state.flushing.timer_armed = false;
+                state.flushing.wanted = true;
+                state.log.as_ref().is_some_and(Log::is_quiet)
+            };
+            // Otherwise the write in flight does it.
+            if is_quiet {
+                this.flush_in_time();
+            }
+        });
+    }
+
+    /// Tells who waited for a flush that it failed: at once, since a directory that is offline tells nobody again.
+    /// One that did not come to the device is tried again, but not in a hurry.
+    fn flush_failed(self: &Rc<Self>, error: &LogError) {
+        if self.home.log_dir().is_offline() {
+            return self.go_offline();
         }
-        if let Some(sleep) = sleep {
-            let clock = self.platform.clock();
-            let (this, slept) = (Rc::clone(self), clock.sleep_until(clock.now() + sleep));
-            self.platform.tasks().spawn(async move {
-                slept.await;
-                let is_quiet = {
-                    let mut state = this.state.borrow_mut();
-                    state.flushing.timer_armed = false;
-                    state.flushing.wanted = true;
-                    state.log.as_ref().is_some_and(Log::is_quiet)
-                };
-                // Otherwise the write in flight does it.
-                if is_quiet {
-                    this.flush_in_time();
-                }
-            });
-        }
+        self.state.borrow_mut().flushing.fail(&AppendFailure::Storage(error.to_string()));
+        self.flush_later();
     }
 
     /// Makes what is in the log durable before the replica is served, where that counts: what recovery found may not
@@ -188,6 +211,33 @@ impl<P: Platform> Partition<P> {
         if self.home.log_dir().is_offline() {
             self.go_offline();
         }
+    }
+
+    /// Has the log rest once nothing was appended for a while.
+    fn rest_later(self: &Rc<Self>) {
+        let appended_bytes = {
+            let mut state = self.state.borrow_mut();
+            let Some(log) = &state.log else { return };
+            let appended_bytes = log.appended_bytes();
+            if std::mem::replace(&mut state.flushing.idle_timer_armed, true) {
+                return;
+            }
+            appended_bytes
+        };
+        let clock = self.platform.clock();
+        let (this, slept) = (Rc::clone(self), clock.sleep_until(clock.now() + IDLE_AFTER));
+        self.platform.tasks().spawn(async move {
+            slept.await;
+            let is_idle = {
+                let mut state = this.state.borrow_mut();
+                state.flushing.idle_timer_armed = false;
+                state.log.as_ref().is_some_and(|log| log.appended_bytes() == appended_bytes)
+            };
+            match is_idle {
+                true => this.rest(),
+                false => this.rest_later(),
+            }
+        });
     }
 
     /// Flushes the segments that were closed, soon: the recovery point follows (Kafka 3.9 `UnifiedLog.roll`).
@@ -219,16 +269,20 @@ async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
                 }
                 state.stop_flushing();
                 drop(state);
-                return partition.flush_in_time();
+                partition.flush_in_time();
+                return partition.rest_later();
             }
             Some(Err(error)) => {
                 state.stop_flushing();
+                let is_final = state.log.as_ref().is_some_and(Log::has_failed);
                 drop(state);
                 tracing::error!(partition = %partition.topic_partition, %error, "the log could not be flushed");
-                // Final whatever the error says: after a failed flush nobody knows what is on the device.
-                partition.home.fail(&error);
-                // At once: it may be offline since long, and then nobody is told again.
-                return partition.go_offline();
+                match is_final {
+                    // Whatever the error says: after a failed sync nobody knows what is on the device.
+                    true => partition.home.fail(&error),
+                    false => partition.storage_failed(&error),
+                }
+                return partition.flush_failed(&error);
             }
             None => return state.stop_flushing(),
         }

@@ -118,6 +118,8 @@ pub(super) struct State<P: Platform> {
     pub(super) pending: VecDeque<Pending>,
     pub(super) append_running: bool,
     pub(super) upkeep_running: bool,
+    /// The log is to give back what it holds for appends.
+    pub(super) rest_wanted: bool,
     pub(super) flushing: Flushing,
     /// The directory has failed.
     pub(super) offline: bool,
@@ -193,6 +195,7 @@ impl<P: Platform> Partition<P> {
             pending: VecDeque::new(),
             append_running: false,
             upkeep_running: false,
+            rest_wanted: false,
             flushing: Flushing::default(),
             offline: home.log_dir().is_offline(),
             taker: None,

@@ -126,6 +126,7 @@ async fn take_partition<P: Platform>(context: &Context<P>, local: LocalPartition
             let partition =
                 Partition::new(context.platform.clone(), home, topic_partition.clone(), local.id, role, log);
             partition.flush_recovered().await;
+            partition.flush_in_time();
             context.add_partition(Rc::clone(&partition));
             partition.start_reign().await
         }

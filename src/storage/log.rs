@@ -45,7 +45,7 @@ use crate::storage::segment::{ActiveSegment, BatchPlace, ClosedSegment, WrittenB
 
 pub use read::{LoadedSegment, Read};
 pub use roll::{Flushed, Rolled};
-pub use upkeep::UpkeepDone;
+pub use upkeep::{Rested, UpkeepDone};
 
 /// Bytes of one write, unless a single batch is larger.
 pub const WRITE_BYTES_MAX: usize = 1 << 20;
@@ -317,6 +317,11 @@ impl<D: Disk> Log<D> {
     /// Bytes that the next flush makes durable, as far as they were appended since the log was opened.
     pub fn unflushed_bytes(&self) -> u64 {
         self.run.appended_bytes - self.run.flushed_bytes
+    }
+
+    /// Bytes appended since the log was opened.
+    pub fn appended_bytes(&self) -> u64 {
+        self.run.appended_bytes
     }
 
     /// Bytes that flushes have made durable since the log was opened.

@@ -7,10 +7,14 @@
 //! answer are sent again under their old sequences, and the next round begins.
 
 use std::collections::VecDeque;
+use std::io::Read;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use nix::sys::signal::{Signal, kill};
@@ -19,7 +23,7 @@ use ringlog::base::crc32c::crc32c;
 use ringlog::record::batch::{BatchBuilder, Record};
 use ringlog::record::compression::Codec;
 
-use crate::server::{Server, directory};
+use crate::server::{Server, directory, serve};
 use crate::wire::Wire;
 
 const TOPIC: &str = "kill9";
@@ -214,25 +218,74 @@ fn begin(address: SocketAddr) -> Vec<Production> {
     (0..PARTITIONS).map(new).collect()
 }
 
+/// What differs between two ways to kill.
+struct Way {
+    rounds: u64,
+    /// At least so many records are acknowledged in a round.
+    acknowledged_min: u64,
+    /// More flags of the broker.
+    flags: &'static [&'static str],
+    /// Starts that are killed before they serve, after each kill.
+    killed_starts: u64,
+}
+
+/// Kills a start somewhere in its first milliseconds, while it reads its logs or when it has just served.
+fn start_and_kill(directory: &Path, way: &Way, after: Duration) {
+    let mut child = serve(directory, way.flags)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a process");
+    let mut stdout = child.stdout.take().expect("piped");
+    let (sender, served) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut byte = [0];
+        if stdout.read_exact(&mut byte).is_ok() {
+            let _ = sender.send(());
+        }
+    });
+    // Whichever comes first.
+    let _ = served.recv_timeout(after);
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    reader.join().expect("it saw the end");
+}
+
 #[test]
 fn no_acknowledged_record_is_lost_doubled_or_out_of_order_over_twenty_kills() {
+    let rounds = number_from_environment("RINGLOG_KILL9_ROUNDS").unwrap_or(ROUNDS_DEFAULT);
+    kill_again_and_again(&Way { rounds, acknowledged_min: ACKNOWLEDGED_MIN, flags: &[], killed_starts: 0 });
+}
+
+#[test]
+fn none_is_lost_when_the_kills_fall_into_rolls_and_into_recoveries() {
+    const SMALL_SEGMENTS: &[&str] =
+        &["--set", "log.segment.bytes=65536", "--set", "log.index.interval.bytes=1024", "--durability", "fsync"];
+    kill_again_and_again(&Way { rounds: 6, acknowledged_min: 10_000, flags: SMALL_SEGMENTS, killed_starts: 4 });
+}
+
+fn kill_again_and_again(way: &Way) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock past 1970");
     let seed = number_from_environment("RINGLOG_SEED").unwrap_or(now.as_nanos() as u64);
-    let rounds = number_from_environment("RINGLOG_KILL9_ROUNDS").unwrap_or(ROUNDS_DEFAULT);
     eprintln!("to see the same moments again: RINGLOG_SEED={seed}");
     let start = Instant::now();
     let directory = directory();
-    let mut server = Server::start(directory.path());
+    let mut server = Server::start_with_flags(directory.path(), way.flags);
     let mut productions = begin(server.address);
-    for round in 0..rounds {
+    for round in 0..way.rounds {
         let (acknowledged, killed) = (AtomicU64::new(0), AtomicBool::new(false));
-        let kill_at = ACKNOWLEDGED_MIN + mix(seed ^ round) % (ACKNOWLEDGED_MIN / 2);
+        let kill_at = way.acknowledged_min + mix(seed ^ round) % (way.acknowledged_min / 2);
         let process = server.process();
         let fate = Fate { process, acknowledged: &acknowledged, kill_at, killed: &killed };
         produce_all(server.address, seed, &mut productions, Some(&fate));
         assert!(killed.load(Ordering::Acquire), "round {round}: the broker closed connections before it was killed");
         server.kill();
-        server = Server::start(directory.path());
+        for killed_start in 0..way.killed_starts {
+            let after = Duration::from_micros(mix(seed ^ mix(round) ^ killed_start) % 60_000);
+            start_and_kill(directory.path(), way, after);
+        }
+        server = Server::start_with_flags(directory.path(), way.flags);
         let read = check(server.address, seed, &productions);
         let acknowledged = acknowledged.load(Ordering::Relaxed);
         eprintln!("round {round}: {acknowledged} acknowledged, {read} in the logs, {:?}", start.elapsed());
@@ -242,6 +295,6 @@ fn no_acknowledged_record_is_lost_doubled_or_out_of_order_over_twenty_kills() {
     let read = check(server.address, seed, &productions);
     assert_eq!(read as i64, productions.iter().map(|production| production.next_number).sum::<i64>());
     server.stop();
-    let server = Server::start(directory.path());
+    let server = Server::start_with_flags(directory.path(), way.flags);
     assert_eq!(check(server.address, seed, &productions), read, "a clean stop changes nothing");
 }

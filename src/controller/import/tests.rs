@@ -19,7 +19,7 @@ const B: &str = "k25NJqBDQbufsLI_nIlAKA";
 
 fn found(topic: &str, partition: i32, topic_id: Option<&str>, latest_epoch: Option<LeaderEpoch>) -> FoundPartition {
     let topic_partition = TopicPartition { topic: topic.into(), partition };
-    FoundPartition { topic_partition, topic_id: topic_id.map(id), latest_epoch }
+    FoundPartition { topic_partition, topic_id: topic_id.map(id), latest_epoch, was_compacted: false }
 }
 
 /// Counts up, so that ids differ.
@@ -113,4 +113,16 @@ fn names_spellings_and_epochs_that_can_not_be_are_refused() {
 fn a_directory_without_topics_gives_a_tree_without_topics() {
     let (_, snapshot) = imported(&[], None);
     assert!(snapshot.topics.is_empty());
+}
+
+#[test]
+fn a_topic_that_kafka_has_compacted_stays_compacted_and_others_get_the_defaults() {
+    let compacted = FoundPartition { was_compacted: true, ..found("kept", 1, None, None) };
+    let (_, snapshot) = imported(&[found("kept", 0, None, None), compacted, found("plain", 0, None, None)], None);
+    let policies: Vec<_> = snapshot
+        .topics
+        .iter()
+        .map(|topic| (&*topic.name, topic.config.as_ref().and_then(|config| config.get("cleanup.policy"))))
+        .collect();
+    assert_eq!(policies, [("kept", Some(&"compact".to_owned())), ("plain", None)]);
 }

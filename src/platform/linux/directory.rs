@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::platform::DiskFile;
 use crate::sys;
@@ -54,6 +55,8 @@ pub struct Directory {
     dirty_bytes: AtomicU64,
     dirty_bytes_max: u64,
     failed: AtomicBool,
+    sync_count: AtomicU64,
+    sync_ns: AtomicU64,
 }
 
 impl Directory {
@@ -68,6 +71,8 @@ impl Directory {
             dirty_bytes: AtomicU64::new(0),
             dirty_bytes_max: dirty_bytes_max.max(DIRTY_BYTES_MIN),
             failed: AtomicBool::new(false),
+            sync_count: AtomicU64::new(0),
+            sync_ns: AtomicU64::new(0),
         }))
     }
 
@@ -81,6 +86,11 @@ impl Directory {
     /// Appended bytes that are not known to be on the device.
     pub fn dirty_bytes(&self) -> u64 {
         self.dirty_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many syncs there were, and how long they took together.
+    pub fn syncs_done(&self) -> (u64, Duration) {
+        (self.sync_count.load(Ordering::Relaxed), Duration::from_nanos(self.sync_ns.load(Ordering::Relaxed)))
     }
 
     /// More is dirty than may be.
@@ -212,7 +222,12 @@ impl LinuxFile {
     pub fn sync(&self) -> io::Result<()> {
         self.directory.check()?;
         let to = self.appended_to.load(Ordering::Relaxed);
-        self.directory.note(self.file().sync_data())?;
+        let start = Instant::now();
+        let result = self.file().sync_data();
+        let took = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.directory.sync_count.fetch_add(1, Ordering::Relaxed);
+        self.directory.sync_ns.fetch_add(took, Ordering::Relaxed);
+        self.directory.note(result)?;
         self.mark_clean(to);
         Ok(())
     }

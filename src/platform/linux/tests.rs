@@ -348,3 +348,68 @@ fn more_arrives_at_once_than_the_pool_holds_and_nothing_is_lost() {
         crate::executor::all(receivers.collect()).await;
     });
 }
+
+#[test]
+fn a_log_that_rests_holds_no_blocks_that_it_does_not_need_and_goes_on() {
+    use std::os::unix::fs::MetadataExt;
+
+    use crate::base::ids::{TopicId, TopicPartition};
+    use crate::record::batch::{BatchBuilder, BatchHeader};
+    use crate::record::compression::Codec;
+    use crate::storage::log::{LastStop, Log, LogConfig, OpenLog, Read as Found, Staged};
+    use crate::storage::open_files::OpenFiles;
+
+    const BATCHES: i64 = 48;
+    // Blocks are reserved on the checkout's file system, if anywhere.
+    let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
+    let log_dir = directory.path().to_owned();
+    on_a_shard(directory.path(), |platform| async move {
+        let opened = Log::open(OpenLog {
+            disk: platform.disk().clone(),
+            log_dir: log_dir.clone(),
+            topic_partition: TopicPartition { topic: "t".into(), partition: 0 },
+            topic_id: TopicId([1; 16]),
+            config: LogConfig::default(),
+            last_stop: LastStop::default(),
+            wall: 0,
+            open_files: OpenFiles::new(4),
+            progress: Arc::default(),
+        });
+        let mut log = opened.await.expect("opened");
+        let path = log_dir.join("t-0/00000000000000000000.log");
+        let mut reserved = false;
+        for at in 0..BATCHES {
+            let mut builder = BatchBuilder::new(Codec::None);
+            builder.push(at, None, Some(&pattern(64 << 10)), &[]);
+            let batch = builder.build();
+            let header = BatchHeader::parse(&batch).expect("a batch");
+            assert!(matches!(log.stage(batch, &header, 0, 0), Staged::Written { .. }));
+            let write = log.take_write().expect("staged");
+            let written = platform.disk().append(&write.file, write.position, write.data).await;
+            log.finish_write(written).expect("written");
+            if let Some(upkeep) = log.upkeep(0, true) {
+                let done = upkeep.await;
+                log.finish_upkeep(done).expect("index written");
+            }
+            let file = path.metadata().expect("the log");
+            reserved |= file.blocks() * 512 > file.size() + (512 << 10);
+            if at == BATCHES / 2 || at == BATCHES - 1 {
+                let rested = log.rest().expect("there is something to give back").await;
+                log.finish_rest(rested).expect("given back");
+                assert!(log.rest().is_none(), "once");
+                let file = path.metadata().expect("the log");
+                assert!(file.blocks() * 512 <= file.size() + (64 << 10), "{} blocks", file.blocks());
+            }
+        }
+        if !reserved {
+            eprintln!("the checkout's file system reserves no blocks: only that nothing breaks was shown");
+        }
+        for offset in 0..BATCHES {
+            if let Found::NeedSegment { base_offset } = log.read(offset, 1, BATCHES) {
+                let loaded = log.load_segment(base_offset).await;
+                log.finish_load_segment(loaded).expect("its index");
+            }
+            assert!(matches!(log.read(offset, 1, BATCHES), Found::Range { base_offset, .. } if base_offset == offset));
+        }
+    });
+}

@@ -11,7 +11,6 @@ use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::platform::{Disk, OpenMode};
 use crate::storage::log::{Log, LogError};
-use crate::storage::log_dirs::is_fatal;
 use crate::storage::segment::{
     ActiveSegment, ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, segment_path,
 };
@@ -154,7 +153,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// What gives back the blocks reserved behind the log end.
-    fn give_back_blocks(&self) -> Option<impl Future<Output = Result<(), LogError>> + use<D> + 'static> {
+    pub(super) fn give_back_blocks(&self) -> Option<impl Future<Output = Result<(), LogError>> + use<D> + 'static> {
         (self.active.preallocated_end > self.active.size).then(|| {
             let (disk, file, size) = (self.disk.clone(), self.active_file(), self.active.size);
             let path = self.active_path();
@@ -274,11 +273,8 @@ impl<D: Disk> Log<D> {
                 if let Some(snapshot) = snapshot {
                     match snapshot.run(&disk, &directory).await {
                         Ok((offset, _)) => written = Some(offset),
-                        // It saves a recovery some work; a full disk must not keep the log from being flushed for it.
-                        Err(LogError::Io { path, source }) if !is_fatal(&source) => {
-                            tracing::warn!(path = %path.display(), error = %source, "no producer snapshot");
-                        }
-                        Err(error) => return Err(error),
+                        // It only shortens recovery.
+                        Err(error) => tracing::warn!(%error, "no producer snapshot beside the flush"),
                     }
                 }
                 if let Some(active) = active {
@@ -320,6 +316,11 @@ impl<D: Disk> Log<D> {
             self.run.snapshot_bytes = flushed.appended_bytes;
         }
         Ok(())
+    }
+
+    /// A sync has failed: nothing becomes durable any more until the log is opened anew.
+    pub fn has_failed(&self) -> bool {
+        self.run.flush_failed
     }
 
     fn refuse_after_failed_flush(&self) -> Result<(), LogError> {

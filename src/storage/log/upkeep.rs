@@ -8,6 +8,7 @@ use std::io;
 use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::platform::Disk;
+use crate::storage::log::roll::IndexWrite;
 use crate::storage::log::{Log, LogError};
 use crate::storage::offset_index::{BLOCK_BYTES, ENTRY_BYTES};
 
@@ -30,11 +31,13 @@ pub(super) struct Upkeep {
     preallocation_refused: bool,
     step_bytes: u64,
     step_began: WallMs,
+    /// Size of the segment at the last rest; 0 before it.
+    rested_at: u64,
 }
 
 impl Default for Upkeep {
     fn default() -> Upkeep {
-        Upkeep { running: false, preallocation_refused: false, step_bytes: STEP_BYTES_MIN, step_began: 0 }
+        Upkeep { running: false, preallocation_refused: false, step_bytes: STEP_BYTES_MIN, step_began: 0, rested_at: 0 }
     }
 }
 
@@ -46,10 +49,28 @@ pub struct UpkeepDone {
     indexes: Option<Result<WrittenIndexes, LogError>>,
 }
 
+/// What a rest did; goes to [`Log::finish_rest`].
+#[derive(Debug)]
+pub struct Rested {
+    result: Result<WrittenIndexes, LogError>,
+}
+
 #[derive(Debug)]
 struct WrittenIndexes {
     offset_index_end: u64,
     time_index_end: u64,
+}
+
+impl<D: Disk> IndexWrite<D> {
+    /// Gives the bytes that the files hold then.
+    async fn run_to_ends(self) -> Result<WrittenIndexes, LogError> {
+        let end = |(position, data): &(u64, Vec<u8>)| position + data.len() as u64;
+        let (offset_index_end, time_index_end) = (end(&self.offset_index), end(&self.time_index));
+        if !self.offset_index.1.is_empty() || !self.time_index.1.is_empty() {
+            self.run().await?;
+        }
+        Ok(WrittenIndexes { offset_index_end, time_index_end })
+    }
 }
 
 impl<D: Disk> Log<D> {
@@ -82,16 +103,44 @@ impl<D: Disk> Log<D> {
                 None => Ok(()),
             };
             let indexes = match write {
-                Some(write) => {
-                    let end = |(position, data): &(u64, Vec<u8>)| position + data.len() as u64;
-                    let (offset_index_end, time_index_end) = (end(&write.offset_index), end(&write.time_index));
-                    let written = write.run().await;
-                    Some(written.map(|_| WrittenIndexes { offset_index_end, time_index_end }))
-                }
+                Some(write) => Some(write.run_to_ends().await),
                 None => None,
             };
             UpkeepDone { base_offset, preallocated, indexes }
         })
+    }
+
+    /// Gives back the blocks reserved ahead and the memory that only a busy log needs. Nothing may be appended until
+    /// [`Log::finish_rest`]; `None` while something is on its way, or if there is nothing to give back.
+    pub fn rest(&mut self) -> Option<impl Future<Output = Rested> + use<D> + 'static> {
+        let is_busy = self.run.upkeep.running || self.run.rolling || self.run.fenced || !self.is_quiet();
+        if is_busy || self.active.size == 0 || self.run.upkeep.rested_at == self.active.size {
+            return None;
+        }
+        self.run.upkeep.running = true;
+        let (write, give_back) = (self.index_write(false), self.give_back_blocks());
+        Some(async move {
+            let rested = async {
+                if let Some(give_back) = give_back {
+                    give_back.await?;
+                }
+                write.run_to_ends().await
+            };
+            Rested { result: rested.await }
+        })
+    }
+
+    /// # Errors
+    /// What could not be given back stays.
+    pub fn finish_rest(&mut self, rested: Rested) -> Result<(), LogError> {
+        self.run.upkeep = Upkeep { preallocation_refused: self.run.upkeep.preallocation_refused, ..Upkeep::default() };
+        let WrittenIndexes { offset_index_end, time_index_end } = rested.result?;
+        self.active.preallocated_end = 0;
+        self.active.offset_index.mark_written(offset_index_end);
+        self.active.time_index.mark_written(time_index_end);
+        self.active.forget_written(true);
+        self.run.upkeep.rested_at = self.active.size;
+        Ok(())
     }
 
     /// The range to reserve next: a step ahead, once half of the last step is used up.
