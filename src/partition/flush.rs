@@ -4,7 +4,7 @@
 //! little again, and sooner as `flush.messages`, `flush.ms` and `--durability=fsync` want it. One flush runs at a time; what
 //! is appended meanwhile is the next one's, so that one fdatasync acknowledges all that it covers (group commit). With
 //! any of those settings this replica counts with its flushed offset, so the high watermark never passes unflushed
-//! bytes. The first error is final: the directory goes offline, and nothing that waits is acknowledged.
+//! bytes. The first error of a sync is final: the directory goes offline, and nothing that waits is acknowledged.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use super::partition::{LeadershipError, Partition, Role, State};
 use crate::base::ids::Offset;
 use crate::config::Durability;
 use crate::platform::{Clock, Platform, Tasks};
-use crate::storage::log::Log;
+use crate::storage::log::{Log, LogError};
 
 /// Unflushed bytes after which a log is flushed.
 const FLUSH_BYTES: u64 = 64 * 1024 * 1024;
@@ -139,41 +139,59 @@ impl<P: Platform> Partition<P> {
     /// To be called when a write has finished, and when the log was opened: starts a flush if one is due, and sees to it
     /// that one comes.
     pub fn flush_in_time(self: &Rc<Self>) {
-        let (start, sleep) = {
+        let (start, is_unflushed) = {
             let mut state = self.state.borrow_mut();
             let Some(log) = &state.log else { return };
             let start = state.is_flush_due(log) && !state.flushing.running;
             let is_unflushed = log.log_end_offset() > log.flushed_offset() && !state.offline;
-            let arm = !start && is_unflushed && !state.flushing.timer_armed;
             state.flushing.running |= start;
-            state.flushing.timer_armed |= arm;
+            (start, is_unflushed)
+        };
+        if start {
+            self.platform.tasks().spawn(flush(Rc::clone(self)));
+        } else if is_unflushed {
+            self.flush_later();
+        }
+    }
+
+    /// Sees to it that a flush comes.
+    fn flush_later(self: &Rc<Self>) {
+        let sleep = {
+            let mut state = self.state.borrow_mut();
+            if std::mem::replace(&mut state.flushing.timer_armed, true) {
+                return;
+            }
             let most = match state.role.flushes() {
                 Flushes::InTime => FLUSH_AFTER,
                 Flushes::Counted | Flushes::Each => COUNTED_FLUSH_AFTER,
             };
-            let asked = u64::try_from(state.role.config.flush_ms).map_or(most, Duration::from_millis);
-            (start, arm.then(|| most.min(asked)))
+            u64::try_from(state.role.config.flush_ms).map_or(most, Duration::from_millis).min(most)
         };
-        if start {
-            self.platform.tasks().spawn(flush(Rc::clone(self)));
+        let clock = self.platform.clock();
+        let (this, slept) = (Rc::clone(self), clock.sleep_until(clock.now() + sleep));
+        self.platform.tasks().spawn(async move {
+            slept.await;
+            let is_quiet = {
+                let mut state = this.state.borrow_mut();
+                state.flushing.timer_armed = false;
+                state.flushing.wanted = true;
+                state.log.as_ref().is_some_and(Log::is_quiet)
+            };
+            // Otherwise the write in flight does it.
+            if is_quiet {
+                this.flush_in_time();
+            }
+        });
+    }
+
+    /// Tells who waited for a flush that it failed: at once, since a directory that is offline tells nobody again.
+    /// One that did not come to the device is tried again, but not in a hurry.
+    fn flush_failed(self: &Rc<Self>, error: &LogError) {
+        if self.home.log_dir().is_offline() {
+            return self.go_offline();
         }
-        if let Some(sleep) = sleep {
-            let clock = self.platform.clock();
-            let (this, slept) = (Rc::clone(self), clock.sleep_until(clock.now() + sleep));
-            self.platform.tasks().spawn(async move {
-                slept.await;
-                let is_quiet = {
-                    let mut state = this.state.borrow_mut();
-                    state.flushing.timer_armed = false;
-                    state.flushing.wanted = true;
-                    state.log.as_ref().is_some_and(Log::is_quiet)
-                };
-                // Otherwise the write in flight does it.
-                if is_quiet {
-                    this.flush_in_time();
-                }
-            });
-        }
+        self.state.borrow_mut().flushing.fail(&AppendFailure::Storage(error.to_string()));
+        self.flush_later();
     }
 
     /// Makes what is in the log durable before the replica is served, where that counts: what recovery found may not
@@ -259,15 +277,12 @@ async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
                 let is_final = state.log.as_ref().is_some_and(Log::has_failed);
                 drop(state);
                 tracing::error!(partition = %partition.topic_partition, %error, "the log could not be flushed");
-                if !is_final {
-                    // It did not come to a sync: the next one may.
-                    partition.storage_failed(&error);
-                    return partition.flush_in_time();
+                match is_final {
+                    // Whatever the error says: after a failed sync nobody knows what is on the device.
+                    true => partition.home.fail(&error),
+                    false => partition.storage_failed(&error),
                 }
-                // Whatever the error says: after a failed sync nobody knows what is on the device.
-                partition.home.fail(&error);
-                // At once: it may be offline since long, and then nobody is told again.
-                return partition.go_offline();
+                return partition.flush_failed(&error);
             }
             None => return state.stop_flushing(),
         }

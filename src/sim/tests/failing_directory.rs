@@ -78,8 +78,8 @@ async fn expect_storage_error(client: &mut Client, partitions: BTreeSet<i32>) {
     }
 }
 
-/// The fault takes directory two away in the midst of the load; the other one serves on, and all that was acknowledged is
-/// there after a restart.
+/// The fault takes directory two away in the midst of the load; the other one serves on, and all that was acknowledged
+/// is there after a restart.
 fn directory_fails(seed: u64, setup: Setup, fault: FaultRule) {
     let world = World::new(seed);
     let clients = world.executor();

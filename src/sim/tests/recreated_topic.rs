@@ -13,7 +13,7 @@ struct Done {
     acknowledged: bool,
 }
 
-/// A topic with a recovery point is deleted and made anew under its name, and the process ends at a random moment of that.
+/// A topic with a recovery point is deleted and made anew under its name, and the process ends at a random moment of it.
 fn recreate(seed: u64, setup: Setup, how: End) {
     let world = World::new(seed);
     let clients = world.executor();

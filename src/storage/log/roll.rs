@@ -11,7 +11,6 @@ use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::platform::{Disk, OpenMode};
 use crate::storage::log::{Log, LogError};
-use crate::storage::log_dirs::is_fatal;
 use crate::storage::segment::{
     ActiveSegment, ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, segment_path,
 };
@@ -274,11 +273,8 @@ impl<D: Disk> Log<D> {
                 if let Some(snapshot) = snapshot {
                     match snapshot.run(&disk, &directory).await {
                         Ok((offset, _)) => written = Some(offset),
-                        // It saves a recovery some work; a full disk must not keep the log from being flushed for it.
-                        Err(LogError::Io { path, source }) if !is_fatal(&source) => {
-                            tracing::warn!(path = %path.display(), error = %source, "no producer snapshot");
-                        }
-                        Err(error) => return Err(error),
+                        // It only shortens recovery.
+                        Err(error) => tracing::warn!(%error, "no producer snapshot beside the flush"),
                     }
                 }
                 if let Some(active) = active {
