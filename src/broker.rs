@@ -298,11 +298,10 @@ impl Broker {
         }
         self.metadata.stop();
         self.metadata_thread.join().map_err(|_| StartError::ShardEnded)?;
-        let is_clean = closed.unclean_count == 0;
-        if !is_clean {
+        if closed.unclean_count > 0 {
             tracing::warn!(logs = closed.unclean_count, "the next start recovers: not all logs were closed in order");
         }
-        self.directories.mark_stopped(&closed.checkpoints, is_clean, &self.work)
+        self.directories.mark_stopped(&closed.checkpoints, &closed.unclean_log_dirs, &self.work)
     }
 }
 

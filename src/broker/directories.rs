@@ -4,6 +4,7 @@
 //! (Kafka 3.9 `LogManager.createAndValidateLogDirs`). One that another process uses, that belongs to another broker, or
 //! that holds what is no partition refuses the start.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -219,11 +220,12 @@ impl Directories {
     pub fn mark_stopped(
         &self,
         checkpoints: &[LogCheckpoint],
-        is_clean: bool,
+        unclean: &BTreeSet<usize>,
         work: &WorkPool,
     ) -> Result<(), StartError> {
         for (index, log_dir) in self.log_dirs.online() {
             let path = log_dir.path.clone();
+            let is_clean = !unclean.contains(&index);
             let checkpoints: Vec<_> = checkpoints.iter().filter(|log| log.log_dir == index).cloned().collect();
             on_own_ring(&self.disks, work, |platform| async move {
                 checkpoints::write_all(platform.disk(), &path, &checkpoints).await?;

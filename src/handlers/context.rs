@@ -13,11 +13,20 @@ use crate::metadata::image::{ClusterImage, NO_LEADER, PartitionImage, TopicImage
 use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal, ProposalError};
 use crate::metadata::thread::MetadataHandle;
 use crate::metrics::ShardCounters;
+use crate::partition::home::WaitingMax;
 use crate::partition::{Home, Partition};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::storage::log_dirs::LogDirs;
 use crate::storage::open_files::OpenFiles;
+
+/// How much of what there may be at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub segments_open_max: usize,
+    /// For each log directory.
+    pub waiting_max: WaitingMax,
+}
 
 /// One per shard, shared by its tasks.
 pub struct Context<P: Platform> {
@@ -47,11 +56,10 @@ impl<P: Platform> Context<P> {
         log_dirs: Arc<LogDirs>,
         metadata: MetadataHandle,
         counters: Arc<ShardCounters>,
-        request_bytes_max: u64,
-        segments_open_max: usize,
+        bounds: Bounds,
     ) -> Rc<Context<P>> {
-        let open_files = OpenFiles::new(segments_open_max);
-        let homes = Home::all(&log_dirs, request_bytes_max);
+        let open_files = OpenFiles::new(bounds.segments_open_max);
+        let homes = Home::all(&log_dirs, bounds.waiting_max);
         Rc::new(Context {
             shard,
             platform,

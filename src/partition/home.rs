@@ -12,8 +12,15 @@ pub struct Home {
     log_dirs: Arc<LogDirs>,
     /// Bytes of batches that wait for this directory.
     waiting_bytes: Cell<u64>,
-    /// So that a directory that hangs can't take all the memory that requests may use.
-    waiting_bytes_max: u64,
+    waiting_batches: Cell<usize>,
+    most: WaitingMax,
+}
+
+/// What may wait for one directory of several, so that one that hangs can't take all that requests may use.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitingMax {
+    pub bytes: u64,
+    pub batches: usize,
 }
 
 /// A batch's share of the bytes that wait, given back by drop.
@@ -24,11 +31,12 @@ pub struct Waiting {
 
 impl Home {
     /// The homes of one shard. With one directory nothing must be kept for others.
-    pub fn all(log_dirs: &Arc<LogDirs>, request_bytes_max: u64) -> Vec<Rc<Home>> {
+    pub fn all(log_dirs: &Arc<LogDirs>, most: WaitingMax) -> Vec<Rc<Home>> {
         let count = log_dirs.all().len();
-        let waiting_bytes_max = if count > 1 { request_bytes_max / 2 } else { u64::MAX };
+        let most = if count > 1 { most } else { WaitingMax { bytes: u64::MAX, batches: usize::MAX } };
         let home = |index| {
-            Rc::new(Home { index, log_dirs: Arc::clone(log_dirs), waiting_bytes: Cell::new(0), waiting_bytes_max })
+            let (waiting_bytes, waiting_batches) = (Cell::new(0), Cell::new(0));
+            Rc::new(Home { index, log_dirs: Arc::clone(log_dirs), waiting_bytes, waiting_batches, most })
         };
         (0..count).map(home).collect()
     }
@@ -44,11 +52,12 @@ impl Home {
 
     /// Room for a batch, or `None`: too much waits already. A batch alone always has room.
     pub fn wait(self: &Rc<Self>, bytes: u64) -> Option<Waiting> {
-        let waiting = self.waiting_bytes.get();
-        if waiting > 0 && waiting.saturating_add(bytes) > self.waiting_bytes_max {
+        let (waiting, batches) = (self.waiting_bytes.get(), self.waiting_batches.get());
+        if batches > 0 && (waiting.saturating_add(bytes) > self.most.bytes || batches >= self.most.batches) {
             return None;
         }
         self.waiting_bytes.set(waiting + bytes);
+        self.waiting_batches.set(batches + 1);
         Some(Waiting { home: Rc::clone(self), bytes })
     }
 }
@@ -56,6 +65,7 @@ impl Home {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.home.waiting_bytes.set(self.home.waiting_bytes.get() - self.bytes);
+        self.home.waiting_batches.set(self.home.waiting_batches.get() - 1);
     }
 }
 
@@ -64,12 +74,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_of_several_takes_half_of_the_memory_for_requests_and_no_more() {
+    fn a_directory_of_several_takes_its_part_of_the_memory_and_of_the_requests_and_no_more() {
         let dirs = LogDirs::new(&["/a".into(), "/b".into()], 0, || {});
-        let homes = Home::all(&dirs, 100);
+        let homes = Home::all(&dirs, WaitingMax { bytes: 50, batches: 3 });
         let first = homes[0].wait(70).expect("alone it always has room");
         assert!(homes[0].wait(1).is_none() && homes[1].wait(50).is_some());
         drop(first);
+        let few: Vec<_> = (0..3).map(|_| homes[0].wait(1).expect("there is room")).collect();
+        assert!(homes[0].wait(1).is_none(), "three wait");
+        drop(few);
         assert!(homes[0].wait(30).is_some());
     }
 }

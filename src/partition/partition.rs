@@ -273,6 +273,11 @@ impl<P: Platform> Partition<P> {
         self.state.borrow().unopened.is_some()
     }
 
+    /// Its log could not be opened, and had been closed in order before.
+    pub fn was_left_clean(&self) -> bool {
+        self.state.borrow().unopened.is_some_and(|last_stop| !last_stop.unclean)
+    }
+
     /// What to write into the checkpoints; `None` once the log is closed.
     pub fn checkpoint(&self) -> Option<LogCheckpoint> {
         let state = self.state.borrow();

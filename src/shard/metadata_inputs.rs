@@ -160,6 +160,7 @@ async fn open_log<P: Platform>(
         // Kafka 3.9 `LogManager.getOrCreateLog`: it may well lie where nobody can look.
         None if any_offline && !local.is_new => {
             offline(&"it is in none of the log directories that can be read, and others are offline");
+            log_dirs.all()[0].add_partition();
             return (0, Err(LastStop::default()));
         }
         None => match log_dirs.place() {
@@ -172,6 +173,7 @@ async fn open_log<P: Platform>(
             }
             None => {
                 offline(&"no log directory is left");
+                log_dirs.all()[0].add_partition();
                 return (0, Err(LastStop::default()));
             }
         },

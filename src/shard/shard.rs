@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,11 +20,13 @@ use crate::base::ids::ShardId;
 use crate::config::Config;
 use crate::executor::all;
 use crate::handlers::Context;
+use crate::handlers::context::Bounds;
 use crate::metadata::node::ShardInput;
 use crate::metadata::thread::MetadataHandle;
 use crate::metrics::ShardCounters;
 use crate::net::connection::{self, ConnectionLimits};
 use crate::partition::Partition;
+use crate::partition::home::WaitingMax;
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Platform, Tasks};
 use crate::storage::log_dirs::LogDirs;
@@ -81,16 +84,10 @@ impl<P: Platform> Shard<P> {
             frame_bytes_max: config.socket_request_max_bytes as usize,
             requests_in_flight_max: limits.requests_in_flight_max,
         };
-        let context = Context::new(
-            id,
-            platform.clone(),
-            config,
-            log_dirs,
-            metadata,
-            counters,
-            limits.request_bytes_max,
-            limits.segments_open_max,
-        );
+        // Half of it for one directory: whoever waits for another one still finds room, and credits.
+        let waiting_max = WaitingMax { bytes: limits.request_bytes_max / 2, batches: (mailboxes.credits() / 2).max(1) };
+        let bounds = Bounds { segments_open_max: limits.segments_open_max, waiting_max };
+        let context = Context::new(id, platform.clone(), config, log_dirs, metadata, counters, bounds);
         let router = Router::new(Rc::clone(&context), mailboxes);
         platform.tasks().spawn(router.clone().serve_mailbox());
         platform.tasks().spawn(give_up_offline(Rc::clone(&context)));
@@ -148,14 +145,16 @@ impl<P: Platform> Shard<P> {
 #[derive(Debug, Default)]
 pub struct ClosedShard {
     pub checkpoints: Vec<LogCheckpoint>,
-    /// Logs that were not closed in order.
+    /// How many logs were not closed in order, and the directories that they lie in.
     pub unclean_count: usize,
+    pub unclean_log_dirs: BTreeSet<usize>,
 }
 
 impl ClosedShard {
     pub fn add(&mut self, other: ClosedShard) {
         self.checkpoints.extend(other.checkpoints);
         self.unclean_count += other.unclean_count;
+        self.unclean_log_dirs.extend(other.unclean_log_dirs);
     }
 }
 
@@ -185,7 +184,11 @@ async fn close<P: Platform>(partition: &Rc<Partition<P>>, closed: &mut ClosedSha
             if let Some(Err(error)) = outcome {
                 tracing::error!(partition = %partition.topic_partition, %error, "the log was not closed in order");
             }
-            closed.unclean_count += 1;
+            // One that was never opened is as the last stop left it.
+            if !partition.was_left_clean() {
+                closed.unclean_count += 1;
+                closed.unclean_log_dirs.insert(partition.log_dir_index());
+            }
             checkpoint
         }
     };
