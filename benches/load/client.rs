@@ -1,11 +1,14 @@
-//! The loop: connections with requests in flight, closed (as fast as answers come) or on a schedule.
+//! The loop: connections with requests in flight, closed (as fast as answers come), on a schedule, or at a pace in bytes.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::time::TimeSpec;
 use ringlog::protocol::frame::{FRAME_PREFIX_BYTES, frame_length};
 
 use crate::LoadError;
@@ -20,14 +23,33 @@ pub trait Workload {
     /// Appends a connection's next request, a whole frame.
     fn request(&mut self, connection: usize, correlation_id: i32, out: &mut Vec<u8>) -> Result<(), LoadError>;
 
-    /// Checks an answer, a frame without its size; gives the bytes of batches that it stands for.
-    fn answer(&mut self, connection: usize, correlation_id: i32, frame: &[u8]) -> Result<u64, LoadError>;
+    /// Checks an answer, a frame without its size; gives the batches that it stands for.
+    fn answer(&mut self, connection: usize, correlation_id: i32, frame: &[u8]) -> Result<Carried, LoadError>;
+}
+
+/// What a request brought to the server, or an answer from it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Carried {
+    /// Of batches.
+    pub bytes: u64,
+    pub records: u64,
+}
+
+/// What decides when a request is sent, but for the depth.
+#[derive(Clone, Copy)]
+pub enum Pace {
+    /// The answers alone.
+    Closed,
+    /// Requests a second, all connections together.
+    Requests(f64),
+    /// Bytes of batches a second, all connections together, each its share. One that falls behind catches up.
+    Bytes(f64),
 }
 
 /// Bounds of a run; whichever is reached first ends it.
 pub struct Limits {
     pub depth: usize,
-    pub rate: Option<f64>,
+    pub pace: Pace,
     pub requests_max: u64,
     pub bytes_max: u64,
     pub time_max: Duration,
@@ -44,6 +66,8 @@ struct Connection {
     sent: usize,
     /// Correlation id of each unanswered request, and when it was sent or due.
     in_flight: VecDeque<(i32, Instant)>,
+    /// Of all answers.
+    bytes: u64,
 }
 
 impl Connection {
@@ -52,7 +76,15 @@ impl Connection {
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let received = vec![0; answer_bytes_max + FRAME_PREFIX_BYTES];
-        Ok(Connection { socket, received, received_bytes: 0, out: Vec::new(), sent: 0, in_flight: VecDeque::new() })
+        Ok(Connection {
+            socket,
+            received,
+            received_bytes: 0,
+            out: Vec::new(),
+            sent: 0,
+            in_flight: VecDeque::new(),
+            bytes: 0,
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -87,7 +119,7 @@ struct Counted {
     start: Instant,
     cpu_start: f64,
     requests: u64,
-    bytes: u64,
+    carried: Carried,
     latencies: Histogram,
 }
 
@@ -138,7 +170,7 @@ impl<W: Workload> Client<W> {
                     start: Instant::now(),
                     cpu_start: cpu_seconds(cpu_of)?,
                     requests: 0,
-                    bytes: 0,
+                    carried: Carried::default(),
                     latencies: Histogram::default(),
                 });
             }
@@ -160,7 +192,7 @@ impl<W: Workload> Client<W> {
         let limits = &self.limits;
         self.counted.as_ref().is_some_and(|counted| {
             counted.requests >= limits.requests_max
-                || counted.bytes >= limits.bytes_max
+                || counted.carried.bytes >= limits.bytes_max
                 || counted.start.elapsed() >= limits.time_max
         })
     }
@@ -168,7 +200,7 @@ impl<W: Workload> Client<W> {
     fn report(self, cpu_of: Option<u32>) -> Result<Report, LoadError> {
         let counted = self.counted.ok_or(LoadError::Answer("the run ended in its warm-up"))?;
         Ok(Report {
-            bytes: counted.bytes,
+            carried: counted.carried,
             requests: counted.requests,
             seconds: counted.start.elapsed().as_secs_f64(),
             cpu_seconds: cpu_of
@@ -181,16 +213,8 @@ impl<W: Workload> Client<W> {
 
     /// Writes the requests that are due into their connections.
     fn issue(&mut self) -> Result<(), LoadError> {
-        match self.limits.rate {
-            None => {
-                for index in 0..self.connections.len() {
-                    while self.connections[index].in_flight.len() < self.limits.depth {
-                        self.request(index, Instant::now())?;
-                    }
-                    self.connections[index].flush()?;
-                }
-            }
-            Some(rate) => {
+        match self.limits.pace {
+            Pace::Requests(rate) => {
                 while self.due(rate) <= Instant::now()
                     && let Some(index) = self.connection_with_room()
                 {
@@ -198,8 +222,20 @@ impl<W: Workload> Client<W> {
                     self.connections[index].flush()?;
                 }
             }
+            Pace::Closed | Pace::Bytes(_) => {
+                for index in 0..self.connections.len() {
+                    while self.has_room(index) && self.byte_due(index).is_none_or(|due| due <= Instant::now()) {
+                        self.request(index, Instant::now())?;
+                    }
+                    self.connections[index].flush()?;
+                }
+            }
         }
         Ok(())
+    }
+
+    fn has_room(&self, index: usize) -> bool {
+        self.connections[index].in_flight.len() < self.limits.depth
     }
 
     /// When the next request is to be sent.
@@ -207,10 +243,29 @@ impl<W: Workload> Client<W> {
         self.start + Duration::from_secs_f64(self.issued as f64 / rate)
     }
 
+    /// When a connection has had so few bytes that it may ask for more.
+    fn byte_due(&self, index: usize) -> Option<Instant> {
+        let Pace::Bytes(rate) = self.limits.pace else { return None };
+        let share = rate / self.connections.len() as f64;
+        Some(self.start + Duration::from_secs_f64(self.connections[index].bytes as f64 / share))
+    }
+
+    /// When there is something to send, if no answer comes before.
+    fn next_due(&self) -> Option<Instant> {
+        match self.limits.pace {
+            Pace::Closed => None,
+            Pace::Requests(rate) => Some(self.due(rate)),
+            Pace::Bytes(_) => {
+                let waiting = (0..self.connections.len()).filter(|&index| self.has_room(index));
+                waiting.filter_map(|index| self.byte_due(index)).min()
+            }
+        }
+    }
+
     fn connection_with_room(&mut self) -> Option<usize> {
         let count = self.connections.len();
         let order = (0..count).map(|step| (self.next_connection + step) % count);
-        let found = order.into_iter().find(|&index| self.connections[index].in_flight.len() < self.limits.depth)?;
+        let found = order.into_iter().find(|&index| self.has_room(index))?;
         self.next_connection = found + 1;
         Some(found)
     }
@@ -226,12 +281,17 @@ impl<W: Workload> Client<W> {
 
     /// Waits for events, until the next request is due, and takes the answers that have come.
     fn turn(&mut self) -> Result<(), LoadError> {
-        let wait = match self.limits.rate {
-            None => SILENCE_MAX,
-            Some(rate) => self.due(rate).saturating_duration_since(Instant::now()),
-        };
-        // Whole milliseconds, rounded down: the last one is spent spinning, so that nothing is sent late.
-        let wait = EpollTimeout::try_from(wait.min(SILENCE_MAX)).unwrap_or(EpollTimeout::ZERO);
+        let mut wait = EpollTimeout::try_from(SILENCE_MAX).unwrap_or(EpollTimeout::NONE);
+        if let Some(due) = self.next_due() {
+            // To the nanosecond, which epoll_wait can't: a request sent late, or a core kept busy by waiting, would show in
+            // the latencies.
+            let left = TimeSpec::from_duration(due.saturating_duration_since(Instant::now()).min(SILENCE_MAX));
+            match ppoll(&mut [PollFd::new(self.epoll.0.as_fd(), PollFlags::POLLIN)], Some(left), None) {
+                Err(nix::Error::EINTR) => {}
+                other => drop(other?),
+            }
+            wait = EpollTimeout::ZERO;
+        }
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         let count = match self.epoll.wait(&mut events, wait) {
             Err(nix::Error::EINTR) => 0,
@@ -261,11 +321,13 @@ impl<W: Workload> Client<W> {
             let Some(frame) = received.get(begin..begin + length) else { break };
             let (correlation_id, since) =
                 connection.in_flight.pop_front().ok_or(LoadError::Answer("an answer to nothing"))?;
-            let bytes = self.workload.answer(index, correlation_id, frame)?;
+            let carried = self.workload.answer(index, correlation_id, frame)?;
             self.answered += 1;
+            connection.bytes += carried.bytes;
             if let Some(counted) = &mut self.counted {
                 counted.requests += 1;
-                counted.bytes += bytes;
+                counted.carried.bytes += carried.bytes;
+                counted.carried.records += carried.records;
                 counted.latencies.add(since.elapsed());
             }
             start = begin + length;

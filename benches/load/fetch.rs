@@ -1,14 +1,18 @@
-//! Fetch: each connection reads one partition, from offset 0 to the high watermark and over again.
+//! Fetch: each connection reads one partition, from offset 0 to the high watermark and over again. A cold one drops what it
+//! has read from the page cache first.
 
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use ringlog::protocol::header::{RequestHeader, begin_request, decode_response_header, finish_frame};
 use ringlog::protocol::message::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
 use ringlog::protocol::{ApiKey, Reader};
 use ringlog::record::batch::batches;
 
 use crate::LoadError;
-use crate::client::Workload;
+use crate::client::{Carried, Workload};
 
 const VERSION: i16 = 11;
 const WAIT_MS: i32 = 500;
@@ -18,13 +22,34 @@ pub struct Fetch {
     max_bytes: i32,
     /// Partition and next offset, by connection.
     places: Vec<(i32, i64)>,
+    /// The server's data directory, if what was read is to leave the page cache.
+    evict_in: Option<PathBuf>,
 }
 
 impl Fetch {
-    pub fn new(topic: &str, partitions: i32, connections: usize, max_bytes: i32) -> Fetch {
+    pub fn new(topic: &str, partitions: i32, connections: usize, max_bytes: i32, evict_in: Option<PathBuf>) -> Fetch {
         let places = (0..partitions).cycle().take(connections).map(|partition| (partition, 0)).collect();
-        Fetch { topic: topic.into(), max_bytes, places }
+        Fetch { topic: topic.into(), max_bytes, places, evict_in }
     }
+
+    /// Starts the connection's partition over.
+    fn start_over(&mut self, connection: usize) -> Result<(), LoadError> {
+        let (partition, next) = &mut self.places[connection];
+        *next = 0;
+        match &self.evict_in {
+            Some(data) => Ok(evict(&data.join(format!("{}-{partition}", self.topic)))?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Drops the clean pages of a directory's files.
+fn evict(directory: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let file = File::open(entry?.path())?;
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+    }
+    Ok(())
 }
 
 impl Workload for Fetch {
@@ -52,7 +77,7 @@ impl Workload for Fetch {
         Ok(())
     }
 
-    fn answer(&mut self, connection: usize, correlation_id: i32, frame: &[u8]) -> Result<u64, LoadError> {
+    fn answer(&mut self, connection: usize, correlation_id: i32, frame: &[u8]) -> Result<Carried, LoadError> {
         let mut reader = Reader::new(frame);
         if decode_response_header(&mut reader, ApiKey::Fetch, VERSION)? != correlation_id {
             return Err(LoadError::Answer("answers are out of order"));
@@ -64,17 +89,21 @@ impl Workload for Fetch {
             return Err(LoadError::Refused(response.error_code.max(partition.error_code)));
         }
         let records = partition.records.map_or(0..0, |span| span.range());
-        let bytes = records.len() as u64;
-        let last = batches(&frame[records]).map_while(Result::ok).last();
+        let mut carried = Carried { bytes: records.len() as u64, records: 0 };
+        let mut last_offset = None;
+        for (header, _) in batches(&frame[records]).map_while(Result::ok) {
+            carried.records += u64::try_from(header.record_count).unwrap_or(0);
+            last_offset = Some(header.last_offset());
+        }
         let next = &mut self.places[connection].1;
-        match last {
-            Some((header, _)) => *next = header.last_offset() + 1,
-            None if bytes > 0 => return Err(LoadError::Answer("an answer without a whole batch")),
+        match last_offset {
+            Some(last_offset) => *next = last_offset + 1,
+            None if carried.bytes > 0 => return Err(LoadError::Answer("an answer without a whole batch")),
             None => {}
         }
         if *next >= partition.high_watermark {
-            *next = 0;
+            self.start_over(connection)?;
         }
-        Ok(bytes)
+        Ok(carried)
     }
 }

@@ -14,6 +14,7 @@ mod report;
 mod topic;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -21,8 +22,7 @@ use ringlog::protocol::WireError;
 use ringlog::protocol::frame::FrameError;
 use ringlog::protocol::header::HeaderError;
 
-use crate::client::{Client, Limits};
-use crate::report::Report;
+use crate::client::{Client, Limits, Pace};
 
 #[derive(Parser)]
 #[command(about = "Load for a Kafka broker or a floor; prints one line of JSON.")]
@@ -57,6 +57,26 @@ enum Command {
         /// Bytes asked for by one request.
         #[arg(long, default_value_t = 1 << 20)]
         max_bytes: i32,
+        /// Bytes of batches a second, all connections together.
+        #[arg(long, conflicts_with = "rate")]
+        byte_rate: Option<f64>,
+        /// The server's data directory: each connection drops the files of its partition from the page cache before it
+        /// reads them again.
+        #[arg(long)]
+        evict_in: Option<PathBuf>,
+    },
+    /// Create topics of so many partitions in all, and wait until each has a leader.
+    Create {
+        #[arg(long)]
+        address: SocketAddr,
+        /// Topics are named so, with a number.
+        #[arg(long, default_value = "load")]
+        topic: String,
+        #[arg(long)]
+        partitions: i32,
+        /// Partitions of one topic at most.
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(i32).range(1..))]
+        topic_partitions: i32,
     },
 }
 
@@ -118,15 +138,21 @@ fn main() {
     let result = match Options::parse().command {
         Command::Produce { common, batch_bytes, record_bytes, acks } => {
             let workload = produce::Produce::new(&common.topic, common.partitions, batch_bytes, record_bytes, acks);
-            workload.and_then(|workload| run(&common, workload, ANSWER_BYTES_MAX))
+            let pace = common.rate.map_or(Pace::Closed, Pace::Requests);
+            workload.and_then(|workload| run(&common, pace, workload, ANSWER_BYTES_MAX))
         }
-        Command::Fetch { common, max_bytes } => {
-            let workload = fetch::Fetch::new(&common.topic, common.partitions, common.connections, max_bytes);
-            run(&common, workload, ANSWER_BYTES_MAX + usize::try_from(max_bytes).unwrap_or(0))
+        Command::Fetch { common, max_bytes, byte_rate, evict_in } => {
+            let Common { partitions, connections, .. } = common;
+            let workload = fetch::Fetch::new(&common.topic, partitions, connections, max_bytes, evict_in);
+            let pace = byte_rate.map(Pace::Bytes).or(common.rate.map(Pace::Requests)).unwrap_or(Pace::Closed);
+            run(&common, pace, workload, ANSWER_BYTES_MAX + usize::try_from(max_bytes).unwrap_or(0))
+        }
+        Command::Create { address, topic, partitions, topic_partitions } => {
+            topic::create_many(address, &topic, partitions, topic_partitions)
         }
     };
     match result {
-        Ok(report) => println!("{}", report.to_json()),
+        Ok(report) => println!("{report}"),
         Err(error) => {
             eprintln!("load: {error}");
             std::process::exit(1);
@@ -137,18 +163,24 @@ fn main() {
 /// Bytes of an answer, records apart.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-fn run(common: &Common, workload: impl client::Workload, answer_bytes_max: usize) -> Result<Report, LoadError> {
+fn run(
+    common: &Common,
+    pace: Pace,
+    workload: impl client::Workload,
+    answer_bytes_max: usize,
+) -> Result<String, LoadError> {
     if !common.no_metadata {
         topic::ensure(common.address, &common.topic, common.partitions)?;
     }
     let limits = Limits {
         depth: common.depth,
-        rate: common.rate,
+        pace,
         requests_max: common.requests,
         bytes_max: common.bytes_total,
         time_max: Duration::try_from_secs_f64(common.seconds).unwrap_or(Duration::MAX),
         warm_requests: common.warm_requests,
         answer_bytes_max,
     };
-    Client::connect(common.address, common.connections, limits, workload)?.run(common.cpu_of)
+    let client = Client::connect(common.address, common.connections, limits, workload)?;
+    Ok(client.run(common.cpu_of)?.to_json())
 }

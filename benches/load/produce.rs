@@ -7,7 +7,7 @@ use ringlog::record::batch::BatchBuilder;
 use ringlog::record::compression::Codec;
 
 use crate::LoadError;
-use crate::client::Workload;
+use crate::client::{Carried, Workload};
 
 const VERSION: i16 = 11;
 const TIMEOUT_MS: i32 = 30_000;
@@ -17,7 +17,8 @@ const CORRELATION_ID_POSITION: usize = 8;
 pub struct Produce {
     /// By partition.
     frames: Vec<Vec<u8>>,
-    batch_bytes: u64,
+    /// Of each batch.
+    carried: Carried,
     next_partition: usize,
 }
 
@@ -29,7 +30,7 @@ impl Produce {
         record_bytes: usize,
         acks: i16,
     ) -> Result<Produce, LoadError> {
-        let batch = batch(batch_bytes, record_bytes);
+        let (batch, records) = batch(batch_bytes, record_bytes);
         let mut frames = Vec::new();
         for partition in 0..partitions {
             let header = RequestHeader {
@@ -48,12 +49,13 @@ impl Produce {
             request.encode(&mut writer, VERSION)?;
             frames.push(finish_frame(writer)?.to_vec());
         }
-        Ok(Produce { frames, batch_bytes: batch.len() as u64, next_partition: 0 })
+        let carried = Carried { bytes: batch.len() as u64, records };
+        Ok(Produce { frames, carried, next_partition: 0 })
     }
 }
 
-/// A batch of at most `batch_bytes`, but at least one record, of bytes that do not repeat.
-fn batch(batch_bytes: usize, record_bytes: usize) -> Vec<u8> {
+/// A batch of at most `batch_bytes`, but at least one record, of bytes that do not repeat; and how many.
+fn batch(batch_bytes: usize, record_bytes: usize) -> (Vec<u8>, u64) {
     const RECORD_OVERHEAD: usize = 12;
     const BATCH_OVERHEAD: usize = 61;
     let wall_ms = std::time::SystemTime::now()
@@ -73,7 +75,7 @@ fn batch(batch_bytes: usize, record_bytes: usize) -> Vec<u8> {
             .collect();
         builder.push(wall_ms, None, Some(&value), &[]);
     }
-    builder.build().to_vec()
+    (builder.build().to_vec(), count as u64)
 }
 
 impl Workload for Produce {
@@ -85,7 +87,7 @@ impl Workload for Produce {
         Ok(())
     }
 
-    fn answer(&mut self, _connection: usize, correlation_id: i32, frame: &[u8]) -> Result<u64, LoadError> {
+    fn answer(&mut self, _connection: usize, correlation_id: i32, frame: &[u8]) -> Result<Carried, LoadError> {
         let mut reader = Reader::new(frame);
         if decode_response_header(&mut reader, ApiKey::Produce, VERSION)? != correlation_id {
             return Err(LoadError::Answer("answers are out of order"));
@@ -93,7 +95,7 @@ impl Workload for Produce {
         let response = ProduceResponse::decode(&mut reader, VERSION)?;
         let partition = response.responses.first().and_then(|topic| topic.partition_responses.first());
         match partition.ok_or(LoadError::Answer("an answer without a partition"))?.error_code {
-            0 => Ok(self.batch_bytes),
+            0 => Ok(self.carried),
             code => Err(LoadError::Refused(code)),
         }
     }

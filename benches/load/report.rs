@@ -5,6 +5,7 @@ use std::time::Duration;
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::LoadError;
+use crate::client::Carried;
 
 /// User and system time of a process with all its threads, ended ones too; 0 without a process. Steps of 10 ms.
 pub fn cpu_seconds(process: Option<u32>) -> Result<f64, LoadError> {
@@ -64,7 +65,7 @@ impl Histogram {
 }
 
 pub struct Report {
-    pub bytes: u64,
+    pub carried: Carried,
     pub requests: u64,
     pub seconds: f64,
     /// Of the server, if its process was named.
@@ -74,12 +75,14 @@ pub struct Report {
 
 impl Report {
     pub fn to_json(&self) -> String {
-        let gigabytes = self.bytes as f64 / 1e9;
+        let gigabytes = self.carried.bytes as f64 / 1e9;
         let latency = |share| self.latencies.percentile_us(share);
         serde_json::json!({
-            "bytes": self.bytes,
+            "bytes": self.carried.bytes,
+            "records": self.carried.records,
             "requests": self.requests,
             "seconds": self.seconds,
+            "records_per_s": self.carried.records as f64 / self.seconds,
             "gb_per_s": gigabytes / self.seconds,
             "cpu_seconds": self.cpu_seconds,
             "cpu_s_per_gb": self.cpu_seconds.map(|cpu| cpu / gigabytes),

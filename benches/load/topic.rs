@@ -30,6 +30,25 @@ pub fn ensure(address: SocketAddr, name: &str, partitions: i32) -> Result<(), Lo
     Ok(())
 }
 
+/// Creates topics `name`0, `name`1 and so on, one after the other, until they have `partitions` in all; the line of JSON.
+pub fn create_many(
+    address: SocketAddr,
+    name: &str,
+    partitions: i32,
+    topic_partitions: i32,
+) -> Result<String, LoadError> {
+    let start = Instant::now();
+    let (mut left, mut topics) = (partitions, 0);
+    while left > 0 {
+        let count = left.min(topic_partitions);
+        ensure(address, &format!("{name}{topics}"), count)?;
+        left -= count;
+        topics += 1;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(serde_json::json!({ "partitions": partitions, "topics": topics, "seconds": seconds }).to_string())
+}
+
 fn create(stream: &mut TcpStream, name: &str, partitions: i32) -> Result<(), LoadError> {
     let topic = CreatableTopic {
         name: name.to_owned(),
