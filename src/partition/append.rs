@@ -93,6 +93,8 @@ enum Step<D: Disk> {
     Repair(Pin<Box<dyn Future<Output = Repaired>>>),
     Open(Pin<Box<dyn Future<Output = LoadedSegment<D>>>>),
     Rest(Pin<Box<dyn Future<Output = Rested>>>),
+    /// Notes where the leader's reign begins.
+    Reign(Pin<Box<dyn Future<Output = Result<(), LogError>>>>),
     Idle,
 }
 
@@ -210,6 +212,16 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
                     partition.storage_failed(&error);
                 }
             }
+            Step::Reign(write) => {
+                if let Err(error) = write.await {
+                    tracing::error!(partition = %partition.topic_partition, %error, "the leader epoch can't be noted");
+                    let mut state = partition.state.borrow_mut();
+                    state.log.iter_mut().for_each(Log::take_back_epoch);
+                    state.fail_pending(&AppendFailure::Storage(error.to_string()));
+                    drop(state);
+                    partition.storage_failed(&error);
+                }
+            }
             Step::Rest(rest) => {
                 let rested = rest.await;
                 let outcome = partition.state.borrow_mut().log.as_mut().map(|log| log.finish_rest(rested));
@@ -239,6 +251,13 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
         state.came_to_rest();
         return Step::Idle;
     };
+    let is_news = role.leader == role.local && log.latest_epoch().is_none_or(|latest| latest < role.leader_epoch);
+    if is_news
+        && !pending.is_empty()
+        && let Some(write) = log.assign_epoch(role.leader_epoch)
+    {
+        return Step::Reign(Box::pin(write));
+    }
     while let Some(Pending { batch, header, answer, all_replicas, waiting }) = pending.pop_front() {
         let log_start_offset = log.log_start_offset();
         let (batch, before) = match log.stage(batch, &header, role.leader_epoch, now) {
@@ -295,6 +314,7 @@ fn finish_write<P: Platform>(partition: &Partition<P>, result: std::io::Result<(
     let Some(log) = &mut state.log else { return };
     match log.finish_write(result) {
         Ok(()) => {
+            state.note_unflushed();
             state.move_high_watermark();
             state.acknowledge(staged);
         }

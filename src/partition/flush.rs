@@ -20,6 +20,11 @@ use crate::storage::log::{Log, LogError};
 /// Unflushed bytes after which a log is flushed.
 const FLUSH_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Unflushed bytes of all logs of a directory after which those are flushed that have [`FLUSH_BYTES_MIN`]: what an unclean
+/// stop reads again must not grow with the number of logs.
+const DIRECTORY_FLUSH_BYTES: u64 = 256 * 1024 * 1024;
+const FLUSH_BYTES_MIN: u64 = 2 * 1024 * 1024;
+
 /// How long nothing must be appended for a log to give back what it holds for appends.
 const IDLE_AFTER: Duration = Duration::from_secs(30);
 
@@ -60,6 +65,8 @@ pub(super) struct Flushing {
     idle_timer_armed: bool,
     /// The next write to finish is to start one.
     pub wanted: bool,
+    /// Unflushed bytes as the directory knows them.
+    noted_bytes: u64,
     /// Written and not flushed.
     waiting: VecDeque<StagedAnswer>,
 }
@@ -119,6 +126,12 @@ impl<P: Platform> State<P> {
         }
     }
 
+    /// Tells the directory how much of this log is not flushed.
+    pub(super) fn note_unflushed(&mut self) {
+        let now = self.log.as_ref().map_or(0, Log::unflushed_bytes);
+        self.log_dir.note_unflushed(std::mem::replace(&mut self.flushing.noted_bytes, now), now);
+    }
+
     fn stop_flushing(&mut self) {
         self.flushing.running = false;
         self.came_to_rest();
@@ -131,7 +144,9 @@ impl<P: Platform> State<P> {
             && (self.flushing.wanted
                 || !self.flushing.waiting.is_empty()
                 || unflushed_records >= self.role.config.flush_messages
-                || log.unflushed_bytes() >= FLUSH_BYTES)
+                || log.unflushed_bytes() >= FLUSH_BYTES
+                || (log.unflushed_bytes() >= FLUSH_BYTES_MIN
+                    && self.log_dir.unflushed_bytes() >= DIRECTORY_FLUSH_BYTES))
     }
 }
 
@@ -261,6 +276,7 @@ async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
         let outcome = state.log.as_mut().map(|log| log.finish_flush(flushed));
         match outcome {
             Some(Ok(())) => {
+                state.note_unflushed();
                 let flushed_offset = state.log.as_ref().map_or(0, Log::flushed_offset);
                 state.move_high_watermark();
                 state.flushing.release(flushed_offset);

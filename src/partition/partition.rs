@@ -20,7 +20,7 @@ use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::config::{Durability, TopicConfig};
 use crate::platform::Platform;
 use crate::storage::log::{LastStop, Log, LogError};
-use crate::storage::log_dirs::is_fatal;
+use crate::storage::log_dirs::{LogDir, is_fatal};
 
 /// What LeaderAndIsr says of a replica.
 #[derive(Clone, Debug)]
@@ -94,8 +94,6 @@ pub struct LogCheckpoint {
     /// Where the oldest segment begins.
     pub first_segment_offset: Offset,
     pub high_watermark: Offset,
-    /// Bytes made durable since the log was opened.
-    pub flushed_bytes: u64,
 }
 
 pub struct Partition<P: Platform> {
@@ -121,6 +119,7 @@ pub(super) struct State<P: Platform> {
     /// The log is to give back what it holds for appends.
     pub(super) rest_wanted: bool,
     pub(super) flushing: Flushing,
+    pub(super) log_dir: Arc<LogDir>,
     /// The directory has failed.
     pub(super) offline: bool,
     /// Who takes the log away once nothing of it is under way.
@@ -197,6 +196,7 @@ impl<P: Platform> Partition<P> {
             upkeep_running: false,
             rest_wanted: false,
             flushing: Flushing::default(),
+            log_dir: home.shared_log_dir(),
             offline: home.log_dir().is_offline(),
             taker: None,
         };
@@ -205,52 +205,23 @@ impl<P: Platform> Partition<P> {
         Rc::new(Partition { topic_partition, topic_id, platform, home, state: RefCell::new(state) })
     }
 
-    /// Takes on a new role (Kafka 3.9 `Partition.makeLeader`). A role of an older leader epoch is ignored.
-    pub async fn take_role(&self, role: Role) -> Result<(), LogError> {
-        let write_epoch = {
-            let mut state = self.state.borrow_mut();
-            if role.leader_epoch < state.role.leader_epoch {
-                return Ok(());
-            }
-            let new_reign = role.leader_epoch > state.role.leader_epoch;
-            let moved = state.replicas.set_isr(role.isr.clone());
-            if new_reign && role.leader != role.local {
-                state.purgatory.interrupt();
-            }
-            if moved {
-                state.high_watermark_moved();
-            }
-            state.role = role;
-            state.move_high_watermark();
-            self.begin_reign(&mut state)
-        };
-        self.epoch_written(write_epoch).await
-    }
-
-    /// Notes where the leader's epoch begins; to be called once the log is open.
-    pub async fn start_reign(&self) -> Result<(), LogError> {
-        let write_epoch = self.begin_reign(&mut self.state.borrow_mut());
-        self.epoch_written(write_epoch).await
-    }
-
-    async fn epoch_written(
-        &self,
-        write_epoch: Option<impl Future<Output = Result<(), LogError>>>,
-    ) -> Result<(), LogError> {
-        let Some(write) = write_epoch else { return Ok(()) };
-        let written = write.await;
-        if let Err(error) = &written {
-            self.storage_failed(error);
+    /// Takes on a new role (Kafka 3.9 `Partition.makeLeader`). A role of an older leader epoch is ignored. Where a reign
+    /// begins is written down before its first append: a start writes nothing for those that have none.
+    pub fn take_role(&self, role: Role) {
+        let mut state = self.state.borrow_mut();
+        if role.leader_epoch < state.role.leader_epoch {
+            return;
         }
-        written
-    }
-
-    fn begin_reign(&self, state: &mut State<P>) -> Option<impl Future<Output = Result<(), LogError>> + 'static> {
-        let State { log, role, .. } = state;
-        let log = log.as_mut().filter(|_| role.leader == role.local)?;
-        (log.latest_epoch().is_none_or(|latest| latest < role.leader_epoch))
-            .then(|| log.assign_epoch(role.leader_epoch))
-            .flatten()
+        let new_reign = role.leader_epoch > state.role.leader_epoch;
+        let moved = state.replicas.set_isr(role.isr.clone());
+        if new_reign && role.leader != role.local {
+            state.purgatory.interrupt();
+        }
+        if moved {
+            state.high_watermark_moved();
+        }
+        state.role = role;
+        state.move_high_watermark();
     }
 
     pub fn leader_epoch(&self) -> LeaderEpoch {
@@ -290,7 +261,6 @@ impl<P: Platform> Partition<P> {
                 log_start_offset: log.log_start_offset(),
                 first_segment_offset: log.first_segment_offset(),
                 high_watermark: state.replicas.high_watermark(),
-                flushed_bytes: log.flushed_bytes(),
             }),
             (None, Some(LastStop { recovery_point, log_start_offset, .. })) => Some(LogCheckpoint {
                 topic_partition,
@@ -299,7 +269,6 @@ impl<P: Platform> Partition<P> {
                 log_start_offset,
                 first_segment_offset: 0,
                 high_watermark: recovery_point,
-                flushed_bytes: 0,
             }),
             (None, None) => None,
         }
@@ -347,7 +316,9 @@ impl<P: Platform> Partition<P> {
                 state.taker = Some(context.waker().clone());
                 return Poll::Pending;
             }
-            Poll::Ready(state.log.take())
+            let log = state.log.take();
+            state.note_unflushed();
+            Poll::Ready(log)
         })
         .await
     }

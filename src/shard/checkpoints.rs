@@ -24,6 +24,9 @@ use crate::storage::log_dirs;
 /// what an unclean stop reads again is about this much.
 const FLUSHED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// How often to look whether anything is due.
+const TICK: Duration = Duration::from_millis(500);
+
 /// How often a directory is asked for its free space.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -49,14 +52,16 @@ async fn keep_while_online<P: Platform>(log_dir: usize, context: &Rc<Context<P>>
     let config = &context.config;
     let recovery_interval = millis(config.log_flush_offset_checkpoint_interval_ms);
     let start_interval = millis(config.log_flush_start_offset_checkpoint_interval_ms);
-    let interval = millis(config.replica_high_watermark_checkpoint_interval_ms).min(recovery_interval);
+    let high_watermark_interval = millis(config.replica_high_watermark_checkpoint_interval_ms);
+    let tick = TICK.min(recovery_interval).min(high_watermark_interval);
+    let mut high_watermark_due = clock.now() + high_watermark_interval;
     let (mut recovery_due, mut start_due) = (clock.now() + recovery_interval, clock.now() + start_interval);
     let mut written = Written::default();
     let mut flushed_bytes = 0;
     let directory = &context.log_dirs.all()[log_dir];
     loop {
         let mut asked = Vec::new();
-        match either(directory.rewrites().recv(), clock.sleep_until(clock.now() + interval)).await {
+        match either(directory.rewrites().recv(), clock.sleep_until(clock.now() + tick)).await {
             Ok(Ok(request)) => asked.push(request),
             Ok(Err(_)) => return,
             Err(()) => {}
@@ -66,12 +71,9 @@ async fn keep_while_online<P: Platform>(log_dir: usize, context: &Rc<Context<P>>
             // What is not opened yet would be missing in them. When all is open they are written at once.
             continue;
         }
-        let Some(checkpoints) = router.all_checkpoints().await else { return };
         if directory.is_offline() {
             return;
         }
-        let checkpoints: Vec<_> = checkpoints.into_iter().filter(|log| log.log_dir == log_dir).collect();
-        let flushed_now: u64 = checkpoints.iter().map(|log| log.flushed_bytes).sum();
         let is_due = |due: &mut Monotonic, interval: Duration| {
             let now = clock.now();
             let passed = now >= *due;
@@ -80,14 +82,22 @@ async fn keep_while_online<P: Platform>(log_dir: usize, context: &Rc<Context<P>>
             }
             passed
         };
-        let write_recovery = is_due(&mut recovery_due, recovery_interval)
-            | (flushed_now >= flushed_bytes + FLUSHED_BYTES_MAX)
-            | !asked.is_empty();
-        let write_start = is_due(&mut start_due, start_interval) | !asked.is_empty();
-        let which = Which { recovery_points: write_recovery, log_start_offsets: write_start, high_watermarks: true };
-        if write_recovery {
+        let flushed_now = directory.flushed_bytes();
+        let which = Which {
+            recovery_points: is_due(&mut recovery_due, recovery_interval)
+                | (flushed_now >= flushed_bytes + FLUSHED_BYTES_MAX)
+                | !asked.is_empty(),
+            log_start_offsets: is_due(&mut start_due, start_interval) | !asked.is_empty(),
+            high_watermarks: is_due(&mut high_watermark_due, high_watermark_interval),
+        };
+        if !which.recovery_points && !which.log_start_offsets && !which.high_watermarks {
+            continue;
+        }
+        if which.recovery_points {
             flushed_bytes = flushed_now;
         }
+        let Some(checkpoints) = router.all_checkpoints().await else { return };
+        let checkpoints: Vec<_> = checkpoints.into_iter().filter(|log| log.log_dir == log_dir).collect();
         if let Err(error) = write(context.platform.disk(), &directory.path, &checkpoints, which, &mut written).await {
             tracing::error!(%error, "the checkpoints could not be written; a crash will read more of the logs again");
             if let LogDirError::Io { source, .. } = &error

@@ -118,21 +118,16 @@ async fn take_partition<P: Platform>(context: &Context<P>, local: LocalPartition
     let topic_partition = TopicPartition { topic: Arc::clone(&local.topic), partition: local.partition };
     let role = role_of(&context.config, &local);
     let found = context.partition(&local.topic, local.partition);
-    let outcome = match found {
-        Some(partition) => partition.take_role(role).await,
+    match found {
+        Some(partition) => partition.take_role(role),
         None => {
             let (home, log) = open_log(context, &local, last_stops).await;
             let home = Rc::clone(&context.homes[home]);
-            let partition =
-                Partition::new(context.platform.clone(), home, topic_partition.clone(), local.id, role, log);
+            let partition = Partition::new(context.platform.clone(), home, topic_partition, local.id, role, log);
             partition.flush_recovered().await;
             partition.flush_in_time();
-            context.add_partition(Rc::clone(&partition));
-            partition.start_reign().await
+            context.add_partition(partition);
         }
-    };
-    if let Err(error) = outcome {
-        tracing::error!(partition = %topic_partition, %error, "the leader epoch could not be written down");
     }
 }
 

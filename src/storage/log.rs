@@ -324,11 +324,6 @@ impl<D: Disk> Log<D> {
         self.run.appended_bytes
     }
 
-    /// Bytes that flushes have made durable since the log was opened.
-    pub fn flushed_bytes(&self) -> u64 {
-        self.run.flushed_bytes
-    }
-
     /// Where the oldest segment begins.
     pub fn first_segment_offset(&self) -> Offset {
         self.closed.keys().next().copied().unwrap_or(self.active.base_offset)
@@ -563,6 +558,11 @@ impl<D: Disk> Log<D> {
             let (disk, file) = (self.disk.clone(), self.epochs.encode());
             async move { disk.replace(&path, file).await.map_err(LogError::io_at(&path)) }
         })
+    }
+
+    /// What [`Log::assign_epoch`] noted could not be written: it is news again.
+    pub fn take_back_epoch(&mut self) {
+        self.epochs.truncate_from_end(self.log_end_offset);
     }
 
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {

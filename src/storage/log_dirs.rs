@@ -9,7 +9,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_channel::{Receiver, Sender};
@@ -32,6 +32,10 @@ pub struct LogDir {
     partitions: AtomicUsize,
     /// What the file system had when it was last asked, less what was appended since, less the reserve.
     room: AtomicI64,
+    /// Appended bytes of all its logs that are not flushed.
+    unflushed_bytes: AtomicU64,
+    /// Bytes that flushes have made durable.
+    flushed_bytes: AtomicU64,
     rewrites: (Sender<Rewrite>, Receiver<Rewrite>),
 }
 
@@ -45,6 +49,8 @@ impl LogDir {
             offline: AtomicBool::new(false),
             partitions: AtomicUsize::new(0),
             room: AtomicI64::new(i64::MAX),
+            unflushed_bytes: AtomicU64::new(0),
+            flushed_bytes: AtomicU64::new(0),
             rewrites: async_channel::bounded(REWRITES_MAX),
         }
     }
@@ -85,6 +91,24 @@ impl LogDir {
     /// Whether so much could be appended without touching the reserve.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.room.load(Ordering::Relaxed) >= i64::try_from(bytes).unwrap_or(i64::MAX)
+    }
+
+    /// A log has so many unflushed bytes now, after so many before.
+    pub fn note_unflushed(&self, before: u64, now: u64) {
+        if now >= before {
+            self.unflushed_bytes.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            self.unflushed_bytes.fetch_sub(before - now, Ordering::Relaxed);
+            self.flushed_bytes.fetch_add(before - now, Ordering::Relaxed);
+        }
+    }
+
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.unflushed_bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn flushed_bytes(&self) -> u64 {
+        self.flushed_bytes.load(Ordering::Relaxed)
     }
 
     pub fn add_partition(&self) {

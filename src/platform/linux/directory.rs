@@ -28,7 +28,7 @@ const NAME_THREADS: usize = 4;
 
 /// Threads that sync and write back, so that one file's fsync does not wait for another's: the journal commits them
 /// together.
-const SYNC_THREADS: usize = 4;
+const SYNC_THREADS: usize = 16;
 
 /// Appended bytes of a file after which they are written back.
 const WRITE_BACK_STEP_BYTES: u64 = 8 * 1024 * 1024;

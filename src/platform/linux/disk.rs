@@ -27,6 +27,9 @@ use crate::worker::Helper;
 const INLINE_WRITE_SLOW: Duration = Duration::from_millis(5);
 const SLOW_FOR: Duration = Duration::from_millis(500);
 
+/// What devices take in one request at least, if there is so much to read.
+const REQUEST_BYTES: u64 = 128 * 1024;
+
 /// How much the fallback for cachestat reads at a time to see whether pages are resident.
 const PROBE_BYTES: usize = 64 * 1024;
 
@@ -150,6 +153,13 @@ impl LinuxDisk {
     }
 }
 
+/// Bytes of a range of which each tells of those before it: the last one first, then one in each piece as long as the
+/// device's shortest usual request. A longer range is read by several requests, which complete in any order.
+fn marks(position: u64, end: u64) -> impl Iterator<Item = u64> {
+    let inner = (position + REQUEST_BYTES..end).step_by(REQUEST_BYTES as usize).map(|behind| behind - 1);
+    std::iter::once(end - 1).chain(inner)
+}
+
 fn pwrite_all(file: BorrowedFd<'_>, mut position: u64, data: &[BytesMut]) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = data.iter().map(|bytes| IoSlice::new(bytes)).collect();
     let mut rest = &mut slices[..];
@@ -193,8 +203,11 @@ impl Disk for LinuxDisk {
             return self.reads_resident(file, position, length);
         }
         match sys::pages_cached(file.as_fd(), position, length) {
-            // A page that read-ahead has just asked for counts as cached: a read of the last byte tells.
-            Ok(cached) => cached >= pages && matches!(self.read_resident(file, end - 1, &mut [0]), Ok(Some(_))),
+            // A page that read-ahead has just asked for counts as cached: a read of a byte tells.
+            Ok(cached) => {
+                let is_there = |at| matches!(self.read_resident(file, at, &mut [0]), Ok(Some(_)));
+                cached >= pages && marks(position, end).all(is_there)
+            }
             Err(_) => self.reads_resident(file, position, length),
         }
     }
@@ -245,6 +258,9 @@ impl Disk for LinuxDisk {
                 let step = (end - next).min(file.directory.read_ahead_bytes);
                 let permits = (bytes.acquire(step).await, steps.acquire(1).await);
                 read::will_need(&this.0.ring, &file, next, step).await?;
+                for mark in marks(next, next + step).skip(1) {
+                    read::read(&this.0.ring, &file, mark, 1).await?;
+                }
                 drop(permits);
                 this.0.counters.cold_bytes_total.add(step);
                 next += step;

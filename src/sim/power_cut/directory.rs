@@ -226,7 +226,6 @@ impl Directory {
             log_start_offset: log.log_start_offset(),
             first_segment_offset: log.first_segment_offset(),
             high_watermark: log.log_end_offset(),
-            flushed_bytes: log.flushed_bytes(),
         };
         self.logs.iter().map(checkpoint).collect()
     }

@@ -152,6 +152,8 @@ fn acks_all_waits_for_the_flush_acks_one_does_not_and_all_is_flushed_in_time() {
         let setup = Setup { durability: Durability::PageCache, log_dirs: &["/one"], settings, ..FSYNC };
         let node = Node::start(&world, Remains::none(), setup);
         create_topic(&world, &clients, &node);
+        // The first append of a reign also notes where it begins; this one is flushed, too.
+        timed_produce(&world, &clients, &node, -1);
         node.disk().delay("/one".as_ref(), Delay::For(TAKES));
         let one = timed_produce(&world, &clients, &node, 1);
         assert!(one < 2 * TAKES, "acks=1 took {one:?} (seed {seed})");
@@ -159,8 +161,8 @@ fn acks_all_waits_for_the_flush_acks_one_does_not_and_all_is_flushed_in_time() {
         assert!(all >= 2 * TAKES && all < 6 * TAKES, "acks=all took {all:?} (seed {seed})");
         timed_produce(&world, &clients, &node, 1);
         let (mut client, before) = (Client::new(node.connect()), world.now());
-        let seen = run(&world, &clients, async move { client.fetch(0, 2, 30_000).await });
-        assert_eq!(seen, Some((vec![(2, b"timed".to_vec())], 3)));
+        let seen = run(&world, &clients, async move { client.fetch(0, 3, 30_000).await });
+        assert_eq!(seen, Some((vec![(3, b"timed".to_vec())], 4)));
         let waited = world.now().since(before);
         assert!(waited > TAKES / 2 && waited < soon, "the consumer waited {waited:?} (seed {seed})");
     }
