@@ -6,7 +6,8 @@
 //!  main       starts and stops everything (broker), waits for signals
 //!  shard-0..N one thread, one ring, one executor each: connections, partitions   (shard/run.rs is the only place that waits)
 //!  metadata   owns the metadata tree and the controller; publishes images, takes proposals
-//!  disk-0     helper of the data directory: open, close, delete, fsync, preallocate, checkpoints
+//!  disk-D.0.. helpers of log directory D: open, close, delete, preallocate, checkpoints; one partition's always on the same
+//!  sync-D     sixteen for each log directory: fsync and write-back
 //!  admin      HTTP: /metrics, /healthz, /readyz
 //!  work-0..M  CPU-heavy jobs at the lowest priority
 //! ```
