@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,9 +23,16 @@ use crate::shard::checkpoints;
 use crate::shard::metadata_inputs::LastStops;
 use crate::storage::log_dir::{self, LogDirError, LogDirScan, MetaProperties};
 use crate::storage::log_dirs::{LogDirs, is_fatal};
+use crate::sys;
 use crate::worker::WorkPool;
 
 const LOCK_FILE: &str = ".lock";
+/// Holds blocks for a start on a full file system; Kafka passes over it.
+const BALLAST_FILE: &str = ".ringlog-ballast";
+/// What a start writes at most: the metadata tree's transactions, checkpoints, indexes made anew.
+const BALLAST_BYTES: u64 = 4 * 1024 * 1024;
+/// It is held only where so many times as much is free.
+const BALLAST_SHARE: u64 = 8;
 
 /// Exit code when the last log directory has failed, as Kafka's.
 const EXIT_NO_DIRECTORY: i32 = 1;
@@ -77,7 +85,12 @@ impl Directories {
         let (mut locks, mut failures) = (Vec::new(), Vec::new());
         for (index, path) in paths.iter().enumerate() {
             match lock(path) {
-                Ok(lock) => locks.push(lock),
+                Ok(lock) => {
+                    locks.push(lock);
+                    if let Err(error) = settle_ballast(path) {
+                        tracing::debug!(directory = %path.display(), %error, "no ballast");
+                    }
+                }
                 Err(StartError::Directory { source, .. }) if may_be_offline(index, paths) => {
                     failures.push((index, source))
                 }
@@ -249,6 +262,24 @@ async fn scan<D: Disk>(disk: &D, path: &Path) -> Result<(LogDirScan, Option<Meta
     let meta = log_dir::read_meta_properties(disk, path).await?;
     let scan = log_dir::scan(disk, path).await?;
     Ok((scan, meta))
+}
+
+/// A file system that is full to the last byte must not keep the broker from starting, since only a broker that runs can
+/// delete topics: some blocks are held by a file that is given up then, and made again when there is room.
+fn settle_ballast(log_dir: &Path) -> io::Result<()> {
+    let path = log_dir.join(BALLAST_FILE);
+    let stat = nix::sys::statvfs::statvfs(log_dir)?;
+    let free_bytes = stat.blocks_available() * stat.fragment_size();
+    if free_bytes < BALLAST_BYTES {
+        if path.exists() {
+            tracing::warn!(file = %path.display(), "the file system is full; gave up the ballast for this start");
+            std::fs::remove_file(&path)?;
+        }
+    } else if free_bytes >= BALLAST_BYTES * BALLAST_SHARE && !path.exists() {
+        let file = File::create(&path)?;
+        sys::preallocate(file.as_fd(), 0, BALLAST_BYTES)?;
+    }
+    Ok(())
 }
 
 /// Creates the directory if it is missing and takes its lock.

@@ -120,7 +120,12 @@ impl Drop for Starting {
 fn it_is_up_while_logs_are_recovered_and_ready_only_after() {
     let directory = directory();
     let server = Server::start(directory.path());
-    assert_eq!(Wire::connect(server.address).create_topic("t", 1), 0);
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("t", 1), 0);
+    // The first append of a reign notes where it begins.
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(1, None, Some(b"first"), &[]);
+    assert_eq!(wire.produce(9, "t", 0, &builder.build()).error_code, 0);
     server.stop();
     // Opening it waits for somebody to write: the recovery takes as long as the test likes.
     let checkpoint = data_path(directory.path()).join("t-0/leader-epoch-checkpoint");

@@ -170,7 +170,9 @@ fn a_full_file_system_fails_appends_loses_nothing_and_does_not_block_a_start() {
     let mut wire = Wire::connect(server.address);
     assert_holds(&mut wire, "kept", kept);
     assert_holds(&mut wire, "given-up", given_up);
-    assert_eq!(produce_until_refused(&mut wire, "kept", kept, 1), (STORAGE_ERROR, kept));
+    // What was held back for the start is little.
+    let (error, kept) = produce_until_refused(&mut wire, "kept", kept, 1000);
+    assert_eq!(error, STORAGE_ERROR);
     small.run(r#"rm "$0/filler""#);
     produce_when_there_is_room(&mut wire, "kept", kept);
     server.stop();
