@@ -117,10 +117,14 @@ pub enum StartError {
     Listen(io::Error),
     #[error("the admin port can't listen on {address}: {source}; choose another one with --admin-listen")]
     AdminListen { address: SocketAddr, source: io::Error },
-    #[error("the metadata tree can't be opened: {0}")]
-    Tree(#[from] OpenError),
-    #[error("the metadata can't be taken over: {0}")]
-    Metadata(#[from] NodeError),
+    #[error(
+        "the metadata tree {path} can't be opened: {source}; see to that, and to the room and health of its file system"
+    )]
+    Tree { path: PathBuf, source: OpenError },
+    #[error(
+        "the metadata in {path} can't be taken over: {source}; see to that, and to the room and health of its file system"
+    )]
+    Metadata { path: PathBuf, source: NodeError },
     #[error("a thread could not be started: {0}")]
     Thread(io::Error),
     #[error("a shard ended at its start; the log says why")]
@@ -534,8 +538,8 @@ fn start_metadata(
         let started = match EmbeddedTree::open(&tree_path) {
             Ok(tree) => MetadataNode::start(tree, InputQueues(inputs), settings, wall, random)
                 .await
-                .map_err(StartError::Metadata),
-            Err(error) => Err(StartError::Tree(error)),
+                .map_err(|source| StartError::Metadata { path: tree_path, source }),
+            Err(source) => Err(StartError::Tree { path: tree_path, source }),
         };
         match started {
             Ok(node) => {

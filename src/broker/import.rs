@@ -67,7 +67,7 @@ fn settle(
     .map_err(StartError::Unreadable)?;
     let operations = import::operations(&found_partitions, cluster_id, config, &mut || LinuxRandom.next_u64())
         .map_err(|error| StartError::Import { path: first(), error })?;
-    EmbeddedTree::make(&tree, &operations)?;
+    EmbeddedTree::make(&tree, &operations).map_err(|source| StartError::Tree { path: tree.clone(), source })?;
     Ok(Some(note(&config.log_dirs, &found_partitions)))
 }
 

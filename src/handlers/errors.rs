@@ -28,7 +28,7 @@ pub fn of_append(failure: &AppendFailure) -> ErrorCode {
         AppendFailure::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
         // Nothing was appended and trying again helps, which is what this code tells a producer.
         AppendFailure::Busy => ErrorCode::RequestTimedOut,
-        AppendFailure::Storage(_) | AppendFailure::DiskFull => ErrorCode::KafkaStorageError,
+        AppendFailure::Storage(_) | AppendFailure::DiskFull(_) => ErrorCode::KafkaStorageError,
         // Kafka 3.9 `DelayedProduce.tryComplete`: the batch may or may not survive the new leader.
         AppendFailure::Interrupted => ErrorCode::NotLeaderOrFollower,
     }

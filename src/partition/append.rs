@@ -3,6 +3,7 @@
 //! While a write is in flight, what arrives gathers, and becomes the next write. A batch is answered when its write has
 //! finished (acks=1) or, by its caller, when the high watermark has passed it (acks=all).
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -39,8 +40,8 @@ pub enum AppendFailure {
     Busy,
     #[error("the log could not be written: {0}")]
     Storage(String),
-    #[error("the file system of the partition's log directory is nearly full")]
-    DiskFull,
+    #[error("the file system of {} is nearly full: produce is refused until there is room", .0.display())]
+    DiskFull(PathBuf),
     /// Appended, but the leader's reign ended before all replicas had it.
     #[error("the leader changed before the batch was on all replicas")]
     Interrupted,
@@ -128,7 +129,7 @@ impl<P: Platform> Partition<P> {
         let bytes = batch.len() as u64;
         let waiting = self.home.wait(bytes).ok_or(AppendFailure::Busy)?;
         if !self.home.log_dir().take_room(bytes) {
-            return Err(AppendFailure::DiskFull);
+            return Err(AppendFailure::DiskFull(self.home.log_dir().path.clone()));
         }
         let (answer, receiver) = oneshot::channel();
         state.pending.push_back(Pending { batch, header, answer, all_replicas, waiting });

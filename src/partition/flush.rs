@@ -129,7 +129,7 @@ impl<P: Platform> State<P> {
     /// Tells the directory how much of this log is not flushed.
     pub(super) fn note_unflushed(&mut self) {
         let now = self.log.as_ref().map_or(0, Log::unflushed_bytes);
-        self.log_dir.note_unflushed(std::mem::replace(&mut self.flushing.noted_bytes, now), now);
+        self.home.log_dir().note_unflushed(std::mem::replace(&mut self.flushing.noted_bytes, now), now);
     }
 
     fn stop_flushing(&mut self) {
@@ -146,7 +146,7 @@ impl<P: Platform> State<P> {
                 || unflushed_records >= self.role.config.flush_messages
                 || log.unflushed_bytes() >= FLUSH_BYTES
                 || (log.unflushed_bytes() >= FLUSH_BYTES_MIN
-                    && self.log_dir.unflushed_bytes() >= DIRECTORY_FLUSH_BYTES))
+                    && self.home.log_dir().unflushed_bytes() >= DIRECTORY_FLUSH_BYTES))
     }
 }
 

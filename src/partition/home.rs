@@ -45,10 +45,6 @@ impl Home {
         &self.log_dirs.all()[self.index]
     }
 
-    pub fn shared_log_dir(&self) -> Arc<LogDir> {
-        Arc::clone(&self.log_dirs.all()[self.index])
-    }
-
     /// Takes the directory offline; see [`LogDirs::fail`].
     pub fn fail(&self, reason: &dyn std::fmt::Display) {
         self.log_dirs.fail(self.index, reason);

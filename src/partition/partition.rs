@@ -20,7 +20,7 @@ use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::config::{Durability, TopicConfig};
 use crate::platform::Platform;
 use crate::storage::log::{LastStop, Log, LogError};
-use crate::storage::log_dirs::{LogDir, is_fatal};
+use crate::storage::log_dirs::is_fatal;
 
 /// What LeaderAndIsr says of a replica.
 #[derive(Clone, Debug)]
@@ -119,7 +119,7 @@ pub(super) struct State<P: Platform> {
     /// The log is to give back what it holds for appends.
     pub(super) rest_wanted: bool,
     pub(super) flushing: Flushing,
-    pub(super) log_dir: Arc<LogDir>,
+    pub(super) home: Rc<Home>,
     /// The directory has failed.
     pub(super) offline: bool,
     /// Who takes the log away once nothing of it is under way.
@@ -196,7 +196,7 @@ impl<P: Platform> Partition<P> {
             upkeep_running: false,
             rest_wanted: false,
             flushing: Flushing::default(),
-            log_dir: home.shared_log_dir(),
+            home: Rc::clone(&home),
             offline: home.log_dir().is_offline(),
             taker: None,
         };

@@ -9,7 +9,12 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 
 use super::*;
+use crate::base::ids::{TopicId, TopicPartition};
 use crate::platform::{Disk, Fence, FileRange, OpenMode, Socket};
+use crate::record::batch::{BatchBuilder, BatchHeader};
+use crate::record::compression::Codec;
+use crate::storage::log::{LastStop, Log, LogConfig, OpenLog, Read as Found, Staged};
+use crate::storage::open_files::OpenFiles;
 use crate::uring::doorbell::EventDoorbell;
 use crate::{shard, sys};
 
@@ -50,6 +55,21 @@ fn connect(platform: &LinuxPlatform) -> (LinuxSocket, TcpStream) {
     let counters = Arc::clone(platform.counters());
     let socket = LinuxSocket::new(platform.ring().clone(), platform.executor().clone(), counters, descriptor);
     (socket.expect("socket"), peer)
+}
+
+async fn new_log(platform: &LinuxPlatform, log_dir: &Path) -> Log<LinuxDisk> {
+    let opened = Log::open(OpenLog {
+        disk: platform.disk().clone(),
+        log_dir: log_dir.to_owned(),
+        topic_partition: TopicPartition { topic: "t".into(), partition: 0 },
+        topic_id: TopicId([1; 16]),
+        config: LogConfig::default(),
+        last_stop: LastStop::default(),
+        wall: 0,
+        open_files: OpenFiles::new(4),
+        progress: Arc::default(),
+    });
+    opened.await.expect("opened")
 }
 
 fn pattern(length: usize) -> Vec<u8> {
@@ -215,28 +235,11 @@ fn a_cut_fence_closes_the_sender_before_it_sends_other_bytes_than_it_promised() 
 /// bytes that were promised, as far as they were sent before the cut, and then the end of the connection.
 #[test]
 fn a_log_truncated_under_a_sender_ends_the_connection_and_no_byte_that_arrived_was_another() {
-    use crate::base::ids::{TopicId, TopicPartition};
-    use crate::record::batch::{BatchBuilder, BatchHeader};
-    use crate::record::compression::Codec;
-    use crate::storage::log::{LastStop, Log, LogConfig, OpenLog, Read as Found, Staged};
-    use crate::storage::open_files::OpenFiles;
-
     const BATCHES: i64 = 64;
     let directory = tempfile::tempdir().expect("directory");
     let log_dir = directory.path().to_owned();
     on_a_shard(directory.path(), |platform| async move {
-        let opened = Log::open(OpenLog {
-            disk: platform.disk().clone(),
-            log_dir: log_dir.clone(),
-            topic_partition: TopicPartition { topic: "t".into(), partition: 0 },
-            topic_id: TopicId([1; 16]),
-            config: LogConfig::default(),
-            last_stop: LastStop::default(),
-            wall: 0,
-            open_files: OpenFiles::new(4),
-            progress: Arc::default(),
-        });
-        let mut log = opened.await.expect("opened");
+        let mut log = new_log(&platform, &log_dir).await;
         for at in 0..BATCHES {
             let mut builder = BatchBuilder::new(Codec::None);
             builder.push(at, None, Some(&pattern(256 << 10)), &[]);
@@ -353,29 +356,12 @@ fn more_arrives_at_once_than_the_pool_holds_and_nothing_is_lost() {
 fn a_log_that_rests_holds_no_blocks_that_it_does_not_need_and_goes_on() {
     use std::os::unix::fs::MetadataExt;
 
-    use crate::base::ids::{TopicId, TopicPartition};
-    use crate::record::batch::{BatchBuilder, BatchHeader};
-    use crate::record::compression::Codec;
-    use crate::storage::log::{LastStop, Log, LogConfig, OpenLog, Read as Found, Staged};
-    use crate::storage::open_files::OpenFiles;
-
     const BATCHES: i64 = 48;
     // Blocks are reserved on the checkout's file system, if anywhere.
     let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
     let log_dir = directory.path().to_owned();
     on_a_shard(directory.path(), |platform| async move {
-        let opened = Log::open(OpenLog {
-            disk: platform.disk().clone(),
-            log_dir: log_dir.clone(),
-            topic_partition: TopicPartition { topic: "t".into(), partition: 0 },
-            topic_id: TopicId([1; 16]),
-            config: LogConfig::default(),
-            last_stop: LastStop::default(),
-            wall: 0,
-            open_files: OpenFiles::new(4),
-            progress: Arc::default(),
-        });
-        let mut log = opened.await.expect("opened");
+        let mut log = new_log(&platform, &log_dir).await;
         let path = log_dir.join("t-0/00000000000000000000.log");
         let mut reserved = false;
         for at in 0..BATCHES {
