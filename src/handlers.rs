@@ -17,25 +17,28 @@ pub mod metadata;
 pub mod produce;
 
 use std::future::Future;
+use std::rc::Rc;
 
 use crate::base::ids::ShardId;
 use crate::platform::Platform;
 
 pub use context::Context;
 
+/// What the shard that owns some partitions is to do with them.
+pub trait Work<P: Platform>: Send + 'static {
+    type Done: Send + 'static;
+
+    fn execute(self, context: Rc<Context<P>>) -> impl Future<Output = Self::Done> + 'static;
+}
+
 /// The way to the shards that own partitions. `None`: the process stops, nothing can be answered any more.
 pub trait Owners<P: Platform> {
+    /// On its own, since batches are queued in the order of the calls.
     fn produce(
         &self,
         owner: ShardId,
         work: produce::Work,
     ) -> impl Future<Output = Option<Vec<produce::Done>>> + 'static;
 
-    fn fetch(&self, owner: ShardId, work: fetch::Work) -> impl Future<Output = Option<Vec<fetch::Done<P>>>> + 'static;
-
-    fn list_offsets(
-        &self,
-        owner: ShardId,
-        work: list_offsets::Work,
-    ) -> impl Future<Output = Option<Vec<list_offsets::Done>>> + 'static;
+    fn ask<W: Work<P>>(&self, owner: ShardId, work: W) -> impl Future<Output = Option<W::Done>> + 'static;
 }

@@ -133,7 +133,7 @@ impl Plan {
             let watch = waits.then(|| Arc::new(Watch::default()));
             let asked = self.work.iter().map(|(owner, work)| {
                 let work = Work { watch: watch.clone(), ..work.clone() };
-                Box::pin(owners.fetch(*owner, work))
+                Box::pin(owners.ask(*owner, work))
             });
             let done = all(asked.collect()).await;
             let done: Vec<Done<P>> = done.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
@@ -212,22 +212,26 @@ impl Plan {
     }
 }
 
-/// On the owner: reads every partition, and leaves the watch where that is not enough.
-pub async fn execute<P: Platform>(context: Rc<Context<P>>, work: Work) -> Vec<Done<P>> {
-    let mut done = Vec::with_capacity(work.parts.len());
-    for part in &work.parts {
-        let result = match context.partition(&part.topic, part.partition) {
-            Some(partition) => partition.read(part.offset, part.bytes_max, part.leader_epoch, part.isolation).await,
-            None => Err(LeadershipError::NotLeader.into()),
-        };
-        done.push(Done { place: part.place, result });
+impl<P: Platform> super::Work<P> for Work {
+    type Done = Vec<Done<P>>;
+
+    /// Reads every partition, and leaves the watch where that is not enough.
+    async fn execute(self, context: Rc<Context<P>>) -> Vec<Done<P>> {
+        let mut done = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let result = match context.partition(&part.topic, part.partition) {
+                Some(partition) => partition.read(part.offset, part.bytes_max, part.leader_epoch, part.isolation).await,
+                None => Err(LeadershipError::NotLeader.into()),
+            };
+            done.push(Done { place: part.place, result });
+        }
+        if let Some(watch) = &self.watch
+            && is_short(&done, self.bytes_min)
+        {
+            leave_watch(&context, &self.parts, &done, watch);
+        }
+        done
     }
-    if let Some(watch) = &work.watch
-        && is_short(&done, work.bytes_min)
-    {
-        leave_watch(&context, &work.parts, &done, watch);
-    }
-    done
 }
 
 /// Registers the watch with each partition; one that has moved since it was read fires it at once.

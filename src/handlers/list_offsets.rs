@@ -65,7 +65,7 @@ pub async fn handle<P: Platform>(
         Err(error) => return Some(Err(error)),
     };
     let (mut response, work) = plan(context, &request);
-    let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.list_offsets(owner, work))).collect();
+    let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
     let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
     let mut answers: Vec<&mut ListOffsetsPartitionResponse> =
         response.topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut()).collect();
@@ -127,17 +127,20 @@ fn plan<P: Platform>(
     (response, work)
 }
 
-/// On the owner.
-pub async fn execute<P: Platform>(context: Rc<Context<P>>, work: Work) -> Vec<Done> {
-    let mut done = Vec::with_capacity(work.parts.len());
-    for part in work.parts {
-        let result = match context.partition(&part.topic, part.partition) {
-            Some(partition) => find(&partition, &part).await,
-            None => Err(errors::of_leadership(LeadershipError::NotLeader)),
-        };
-        done.push(Done { place: part.place, result });
+impl<P: Platform> super::Work<P> for Work {
+    type Done = Vec<Done>;
+
+    async fn execute(self, context: Rc<Context<P>>) -> Vec<Done> {
+        let mut done = Vec::with_capacity(self.parts.len());
+        for part in self.parts {
+            let result = match context.partition(&part.topic, part.partition) {
+                Some(partition) => find(&partition, &part).await,
+                None => Err(errors::of_leadership(LeadershipError::NotLeader)),
+            };
+            done.push(Done { place: part.place, result });
+        }
+        done
     }
-    done
 }
 
 async fn find<P: Platform>(partition: &Partition<P>, part: &Part) -> Result<Found, ErrorCode> {

@@ -11,7 +11,7 @@ use super::mailbox::Mailboxes;
 use super::message::Message;
 use crate::base::budget::Budget;
 use crate::base::ids::ShardId;
-use crate::handlers::{Context, Owners, fetch, list_offsets, produce};
+use crate::handlers::{Context, Owners, Work, produce};
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Platform, Tasks};
 
@@ -45,12 +45,7 @@ impl<P: Platform> Router<P> {
                     let executing = produce::execute(&self.context, work);
                     tasks.spawn(send_back(executing, answer));
                 }
-                Message::Fetch { work, answer } => {
-                    tasks.spawn(send_back(fetch::execute(Rc::clone(&self.context), work), answer));
-                }
-                Message::ListOffsets { work, answer } => {
-                    tasks.spawn(send_back(list_offsets::execute(Rc::clone(&self.context), work), answer));
-                }
+                Message::Work(work) => tasks.spawn(work(Rc::clone(&self.context))),
                 Message::Checkpoints { answer } => {
                     let _ = answer.send(self.checkpoints());
                 }
@@ -59,7 +54,7 @@ impl<P: Platform> Router<P> {
     }
 
     /// Sends a message to another shard and waits for its answer, holding a credit meanwhile.
-    fn ask<T: 'static>(
+    fn send<T: 'static>(
         &self,
         owner: ShardId,
         message: impl FnOnce(oneshot::Sender<T>) -> Message<P> + 'static,
@@ -79,7 +74,7 @@ impl<P: Platform> Router<P> {
         for index in 0..self.mailboxes.shard_count() {
             let shard = ShardId(u16::try_from(index).expect("shards are numbered by u16"));
             if !self.is_here(shard) {
-                all.extend(self.ask(shard, |answer| Message::Checkpoints { answer }).await?);
+                all.extend(self.send(shard, |answer| Message::Checkpoints { answer }).await?);
             }
         }
         Some(all)
@@ -123,29 +118,18 @@ impl<P: Platform> Owners<P> for Router<P> {
         let hop = if self.is_here(owner) {
             Hop::Here(produce::execute(&self.context, work))
         } else {
-            Hop::There(self.ask(owner, move |answer| Message::Produce { work, answer }))
+            Hop::There(self.send(owner, move |answer| Message::Produce { work, answer }))
         };
         hop.run()
     }
 
-    fn fetch(&self, owner: ShardId, work: fetch::Work) -> impl Future<Output = Option<Vec<fetch::Done<P>>>> + 'static {
+    fn ask<W: Work<P>>(&self, owner: ShardId, work: W) -> impl Future<Output = Option<W::Done>> + 'static {
         let hop = if self.is_here(owner) {
-            Hop::Here(fetch::execute(Rc::clone(&self.context), work))
+            Hop::Here(work.execute(Rc::clone(&self.context)))
         } else {
-            Hop::There(self.ask(owner, move |answer| Message::Fetch { work, answer }))
-        };
-        hop.run()
-    }
-
-    fn list_offsets(
-        &self,
-        owner: ShardId,
-        work: list_offsets::Work,
-    ) -> impl Future<Output = Option<Vec<list_offsets::Done>>> + 'static {
-        let hop = if self.is_here(owner) {
-            Hop::Here(list_offsets::execute(Rc::clone(&self.context), work))
-        } else {
-            Hop::There(self.ask(owner, move |answer| Message::ListOffsets { work, answer }))
+            Hop::There(self.send(owner, move |answer| {
+                Message::Work(Box::new(move |context| Box::pin(send_back(work.execute(context), answer))))
+            }))
         };
         hop.run()
     }
