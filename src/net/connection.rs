@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -17,6 +18,7 @@ use bytes::BytesMut;
 use super::frames::{Cut, FrameCutter};
 use super::reply::{FileOf, Reply, ReplySender};
 use crate::base::budget::{Budget, Permit};
+use crate::executor::either;
 use crate::metrics::ShardCounters;
 use crate::platform::{Platform, Socket, Tasks};
 
@@ -53,6 +55,8 @@ pub struct Connection<P: Platform> {
     closing: Cell<bool>,
     reader: Cell<Option<Waker>>,
     writer: Cell<Option<Waker>>,
+    /// The request that wants to know when the connection closes.
+    listener: Cell<Option<Waker>>,
 }
 
 /// Where the answer of one request goes.
@@ -72,6 +76,19 @@ impl<P: Platform> ReplySlot<P> {
     /// The request has no answer (acks=0).
     pub fn leave_empty(mut self) {
         self.settle(None);
+    }
+
+    /// Resolves when the connection is closed: nobody waits for the answer any more. One at a time, by the request that
+    /// the connection's others wait for.
+    pub async fn closed(&self) {
+        poll_fn(|context| {
+            if self.connection.closing.get() {
+                return Poll::Ready(());
+            }
+            self.connection.listener.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
     }
 
     /// The peer's address, for logs.
@@ -115,6 +132,7 @@ impl<P: Platform> Connection<P> {
         }
         wake(&self.reader);
         wake(&self.writer);
+        wake(&self.listener);
     }
 
     fn open_slot(self: &Rc<Self>, permit: Permit) -> ReplySlot<P> {
@@ -188,6 +206,7 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
         closing: Cell::new(false),
         reader: Cell::default(),
         writer: Cell::default(),
+        listener: Cell::default(),
     });
     platform.tasks().spawn(write_replies(platform.clone(), Rc::clone(&connection), Arc::clone(&counters)));
     if let Err(error) = read_frames(&connection, &handler, limits, &budget).await {
@@ -209,8 +228,12 @@ async fn write_replies<P: Platform>(platform: P, connection: Rc<Connection<P>>, 
 }
 
 async fn send_all<P: Platform>(sender: &mut ReplySender<'_, P>, replies: Vec<Reply<FileOf<P>>>) -> io::Result<()> {
-    for part in replies.into_iter().flat_map(|reply| reply.parts) {
-        sender.send(part).await?;
+    let mut held = Vec::new();
+    for reply in replies {
+        held.extend(reply.held);
+        for part in reply.parts {
+            sender.send(part).await?;
+        }
     }
     sender.finish().await
 }
@@ -243,12 +266,25 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
                 continue;
             }
         };
-        let unanswered_max = if handler.overlaps(&frame) { limits.requests_in_flight_max } else { 1 };
+        let overlaps = handler.overlaps(&frame);
+        let unanswered_max = if overlaps { limits.requests_in_flight_max } else { 1 };
         if !connection.fewer_slots_than(unanswered_max).await {
             return Ok(());
         }
         let slot = connection.open_slot(permit);
-        handler.handle(frame, slot).await;
+        let mut handling = pin!(handler.handle(frame, slot));
+        if overlaps || !cutter.is_drained() {
+            handling.await;
+            continue;
+        }
+        // A client that goes away is noticed while its request is handled. What comes instead begins the next frame: one
+        // chunk, copied so that its buffer can go; then the socket rests.
+        match either(handling.as_mut(), connection.socket.receive()).await {
+            Ok(()) => continue,
+            Err(Ok(chunk)) if !chunk.is_empty() => cutter.push(BytesMut::from(&chunk[..])),
+            Err(_) => connection.close(),
+        }
+        handling.await;
     }
     Ok(())
 }
