@@ -137,6 +137,10 @@ impl<P: Platform> Shard<P> {
         for lane in all(lanes.collect()).await {
             closed.add(lane);
         }
+        for home in self.context.homes.iter().filter(|home| home.replicas_under_way.get() > 0) {
+            closed.unclean_count += home.replicas_under_way.get();
+            closed.unclean_log_dirs.insert(home.index);
+        }
         closed
     }
 }

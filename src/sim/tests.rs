@@ -18,6 +18,7 @@ mod durability;
 mod failing_directory;
 mod gone;
 mod life;
+mod little_memory;
 mod load;
 mod read_committed;
 mod recreated_topic;

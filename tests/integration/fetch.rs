@@ -229,7 +229,7 @@ fn a_log_that_parts_from_the_leaders_is_told_where_and_a_wrong_epoch_where_the_l
     let mut said = |fetch_offset, epoch| {
         let answer = fetch(&mut wire, NAMES, &with_epoch(fetch_offset, epoch));
         let PartitionData { error_code, diverging_epoch, .. } = answer.partitions()[0].clone();
-        (error_code, (diverging_epoch.epoch, diverging_epoch.end_offset), answer.records(0).len() > 0)
+        (error_code, (diverging_epoch.epoch, diverging_epoch.end_offset), !answer.records(0).is_empty())
     };
     assert_eq!(said(3, 0), (0, (-1, -1), true));
     assert_eq!(said(4, reign), (0, (-1, -1), false));
