@@ -1,7 +1,7 @@
 //! Fetch (1), versions 0-17.
 //!
-//! - v0-1 give records of magic 0, v2-3 of magic 1: batches are converted down ([`convert`]). v3 brought the limit of the
-//!   whole answer, and with it the first batch whole however large it is.
+//! - v0-1 give records of magic 0, v2-3 of magic 1: batches are converted down ([`convert`]). v3 brought the limit of
+//!   the whole answer, and with it the first batch whole however large it is.
 //! - v4 isolation levels. v5 log start offsets. v7 fetch sessions (KIP-227, [`session`]). v9 leader epochs (KIP-320).
 //!   v10 zstd (KIP-110). v11 rack ids (KIP-392), not acted on: the leader is the nearest replica there is.
 //! - v12 the epoch last fetched, against which the leader holds its own (KIP-595). v13 topic ids (KIP-516). v15 the
@@ -103,7 +103,7 @@ impl Plan {
             asked: Vec::new(),
             work: Vec::new(),
             bytes_min: positive(request.min_bytes).min(bytes_max),
-            bytes_max: if version < MAGIC_2_VERSION { bytes_max.min(convert::SOURCE_BYTES_MAX) } else { bytes_max },
+            bytes_max,
             request,
         };
         let image = context.image();

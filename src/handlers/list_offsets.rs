@@ -1,14 +1,15 @@
 //! ListOffsets (2), versions 0-9.
 //!
-//! - v0 lists where segments begin, by when their files last changed. v1 one offset. v2 isolation levels; v4 leader epochs
-//!   (KIP-320).
-//! - Timestamp -1 is the high watermark, for read_committed the last stable offset, for a replica the log end; -2 the log
-//!   start. A time is answered with the first record at or after it, below the same bound.
+//! - v0 lists where segments begin, by when their files last changed. v1 one offset. v2 isolation levels; v4 leader
+//!   epochs (KIP-320).
+//! - Timestamp -1 is the high watermark, for read_committed the last stable offset, for a replica the log end; -2 the
+//!   log start. A time is answered with the first record at or after it, below the same bound.
 //! - v7 brought -3, the record with the latest timestamp (KIP-734); v8 -4, the earliest local offset, here that of -2;
 //!   v9 -5, the latest tiered offset, which there is none of.
 //! - Any replica answers replica id -2, which looks for faults.
 //!
-//! OFFSET_NOT_AVAILABLE is for a leader whose high watermark has not reached its reign yet: one replica is always there.
+//! OFFSET_NOT_AVAILABLE is for a leader whose high watermark has not reached its reign yet: one replica is always
+//! there.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;

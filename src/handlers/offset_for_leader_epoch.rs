@@ -1,8 +1,8 @@
 //! OffsetForLeaderEpoch (23), versions 0-4: where a leader epoch ends, for those who find out where two logs part
 //! (KIP-101, KIP-320).
 //!
-//! v1 names the epoch found; v2 fences by the leader epoch that the asker knows; v3 says who asks, which changes nothing:
-//! only the leader answers.
+//! v1 names the epoch found; v2 fences by the leader epoch that the asker knows; v3 says who asks, which changes
+//! nothing: only the leader answers.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -277,8 +277,8 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
             handling.await;
             continue;
         }
-        // A client that goes away is noticed while its request is handled. What comes instead begins the next frame: one
-        // chunk, copied so that its buffer can go; then the socket rests.
+        // A client that goes away is noticed while its request is handled. What comes instead begins the next frame:
+        // one chunk, copied so that its buffer can go; then the socket rests.
         match either(handling.as_mut(), connection.socket.receive()).await {
             Ok(()) => continue,
             Err(Ok(chunk)) if !chunk.is_empty() => cutter.push(BytesMut::from(&chunk[..])),

@@ -286,7 +286,7 @@ impl<P: Platform> Partition<P> {
         Ok(log.end_offset_for(requested, state.role.leader_epoch))
     }
 
-    /// What the log knows of each producer id (Kafka 3.9 `Partition.activeProducerState`, which a follower answers too).
+    /// What the log knows of each producer id; a follower answers too (Kafka 3.9 `Partition.activeProducerState`).
     pub fn active_producers(&self) -> Result<Vec<ActiveProducer>, LeadershipError> {
         let state = self.state.borrow();
         state.check(ANY_EPOCH, Asked::AnyReplica)?;
@@ -328,8 +328,8 @@ impl<P: Platform> Partition<P> {
         }
     }
 
-    /// Has `watch` told of bytes that come to this partition below what `isolation` lets see, up to `room` of them; false
-    /// if the log is gone.
+    /// Has `watch` told of bytes that come to this partition below what `isolation` lets see, up to `room` of them;
+    /// false if the log is gone.
     pub fn watch(&self, watch: &Arc<Watch>, isolation: Isolation, room: u64) -> bool {
         let mut state = self.state.borrow_mut();
         let Some(offsets) = state.offsets() else { return false };

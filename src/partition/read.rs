@@ -187,8 +187,8 @@ impl<P: Platform> Partition<P> {
         lookup.await.map_err(|error| self.log_failed(error))
     }
 
-    /// What ListOffsets v0 answers: beginnings of segments, and for a consumer nothing above the high watermark but that
-    /// itself (Kafka 3.9 `Partition.legacyFetchOffsetsForTimestamp`).
+    /// What ListOffsets v0 answers: beginnings of segments, and for a consumer nothing above the high watermark but
+    /// that itself (Kafka 3.9 `Partition.legacyFetchOffsetsForTimestamp`).
     pub async fn offsets_before(
         &self,
         before: Before,

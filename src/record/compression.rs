@@ -103,8 +103,8 @@ fn compress_lz4(data: &[u8]) -> io::Result<Vec<u8>> {
     result.map(|()| out)
 }
 
-/// Like [`compress`] with lz4, for message sets of magic 0: with the header checksum that their readers expect, taken over
-/// the frame's magic too (KAFKA-3160).
+/// Like [`compress`] with lz4, for message sets of magic 0: with the header checksum that their readers expect, taken
+/// over the frame's magic too (KAFKA-3160).
 pub fn compress_lz4_of_magic_0(data: &[u8]) -> Vec<u8> {
     /// Magic, flags (version 1, independent blocks), block size 64 KiB, checksum: the same in every frame made here.
     const HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];

@@ -1,9 +1,9 @@
 //! Stored records made into message sets of magic 0 or 1, for consumers older than 0.11 (Kafka 3.9
 //! `RecordsUtil.downConvert`).
 //!
-//! Headers are lost, control batches left out, transactions become invisible. An uncompressed batch becomes a message per
-//! record, from the offset asked for on; a compressed one a wrapper message with all of its records. What is old enough
-//! already stays as it is. zstd has no place in these formats.
+//! Headers are lost, control batches left out, transactions become invisible. An uncompressed batch becomes a message
+//! per record, from the offset asked for on; a compressed one a wrapper message with all of its records. What is old
+//! enough already stays as it is. zstd has no place in these formats.
 
 #![forbid(unsafe_code)]
 
@@ -20,8 +20,8 @@ const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 /// Once so many bytes are made, the batches that follow are left for the next fetch.
 const CONVERTED_BYTES_MAX: usize = 4 << 20;
 
-/// Kafka 3.9 `LazyDownConversionRecordsSend`: stands for batches none of which has anything to give. A client takes it for
-/// a message that is cut short.
+/// Kafka 3.9 `LazyDownConversionRecordsSend`: stands for batches none of which has anything to give. A client takes it
+/// for a message that is cut short.
 const OVERFLOW_MESSAGE: [u8; LOG_OVERHEAD_BYTES] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 61];
 
 const LOG_APPEND_TIME_BIT: u8 = 0x08;

@@ -1,4 +1,5 @@
-//! Message sets of magic 0 and 1: what Produce v0 to v2 carries, made into one v2 batch, and what a Kafka before 3.0 stored.
+//! Message sets of magic 0 and 1: what Produce v0 to v2 carries, made into one v2 batch, and what a Kafka before 3.0
+//! stored.
 //!
 //! ```text
 //!  0 offset i64 | 8 message size i32 | 12 crc u32 (CRC-32 of all that follows) | 16 magic i8 | 17 attributes i8
@@ -109,7 +110,7 @@ fn convert_wrapper(wrapper: Message<'_>, mut rest: &[u8], limit: usize) -> Resul
     Ok(out.build())
 }
 
-/// Shows a stored message to `visit`, or those inside it if it is a wrapper, at their own offsets, with the codec it has.
+/// Shows a stored message to `visit`, or those inside it if it is a wrapper, at their own offsets, with its codec.
 /// `limit` bounds the decompressed bytes (Kafka 3.9 `AbstractLegacyRecordBatch.DeepRecordsIterator`).
 pub(super) fn for_each_message(
     stored: &[u8],

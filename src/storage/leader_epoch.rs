@@ -58,9 +58,9 @@ impl LeaderEpochs {
         above.checked_sub(1).map(|at| self.entries[at].epoch)
     }
 
-    /// The largest epoch up to `requested` and the offset at which it ends (Kafka 3.9 `LeaderEpochFileCache.endOffsetFor`);
-    /// `None` if that can't be said. `reign` is the leader's own epoch: it counts as begun at the log end before its first
-    /// append too.
+    /// The largest epoch up to `requested` and the offset at which it ends; `None` if that can't be said (Kafka 3.9
+    /// `LeaderEpochFileCache.endOffsetFor`). `reign` is the leader's own epoch: it counts as begun at the log end
+    /// before its first append too.
     pub fn end_offset_for(
         &self,
         requested: LeaderEpoch,

@@ -571,7 +571,8 @@ impl<D: Disk> Log<D> {
         self.epochs.latest()
     }
 
-    /// The largest epoch up to `requested` and where it ends, for the leader of epoch `reign`; `None` if that can't be said.
+    /// The largest epoch up to `requested` and where it ends, for the leader of epoch `reign`; `None` if that can't be
+    /// said.
     pub fn end_offset_for(&self, requested: LeaderEpoch, reign: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         self.epochs.end_offset_for(requested, reign, self.log_end_offset)
     }

@@ -335,6 +335,17 @@ fn the_first_three_versions_keep_a_partitions_limit_and_the_fourth_gives_a_whole
 }
 
 #[test]
+fn a_batch_larger_than_what_is_converted_at_once_comes_whole_to_whoever_has_room_for_it() {
+    let (_directory, _server, mut wire) = start(&["message.max.bytes=4000000"], "large", 1);
+    append(&mut wire, "large", 0, Codec::None, &[&vec![7; 3 << 20]]);
+    for version in 0..=3 {
+        let asked = FetchPartition { partition_max_bytes: 4 << 20, ..partition(0, 0) };
+        let answer = fetch(&mut wire, version, &request(vec![topic("large", vec![asked])]));
+        assert_eq!((answer.codes(), answer.records(0).len() > 3 << 20), (vec![0], true), "v{version}");
+    }
+}
+
+#[test]
 fn topics_refuse_old_fetches_if_they_are_set_so() {
     let (_directory, _server, mut wire) = start(&[], "plain", 1);
     let create = |wire: &mut Wire, name: &str, config: &str, value: &str| {

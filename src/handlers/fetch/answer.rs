@@ -39,8 +39,10 @@ impl Plan {
         for Done { place, result } in done {
             found[place] = Some(result);
         }
-        trim_all(&mut found, self.bytes_max, self.version < FIRST_BATCH_VERSION);
-        let converted = match self.version < MAGIC_2_VERSION {
+        let converts = self.version < MAGIC_2_VERSION;
+        let bytes_max = if converts { self.bytes_max.min(convert::SOURCE_BYTES_MAX) } else { self.bytes_max };
+        trim_all(&mut found, bytes_max, self.version < FIRST_BATCH_VERSION);
+        let converted = match converts {
             true => Some(convert::all(context, self.version, &self.offsets(), &mut found).await),
             false => None,
         };
@@ -276,8 +278,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Against Kafka's own words: partition after partition, each reads up to its limit or what is left, whichever is
-        /// less; until there are records, at least one batch is read; an incomplete first batch is dropped.
+        /// Against Kafka's own words: partition after partition, each reads up to its limit or what is left, whichever
+        /// is less; until there are records, at least one batch is read; an incomplete first batch is dropped.
         #[test]
         fn limits_hold_as_kafka_applies_them_one_partition_after_the_other(
             logs in proptest::collection::vec((proptest::collection::vec(1u64..50, 0..6), 0u64..120), 0..8),

@@ -1,7 +1,8 @@
 //! Records for consumers older than 0.11: read into memory, converted to magic 0 or 1 on a work thread.
 //!
 //! Bounds: what one answer converts ([`SOURCE_BYTES_MAX`], or one batch), what it decompresses and makes
-//! ([`crate::record::down_convert`]), and per shard what is under way or waits to be sent (`Context::conversion_bytes`).
+//! ([`crate::record::down_convert`]), and per shard what is under way or waits to be sent
+//! (`Context::conversion_bytes`).
 
 use bytes::Bytes;
 

@@ -1,16 +1,16 @@
-//! Fetch sessions (KIP-227): what a client fetches, remembered, so that it names only what changes and is told only what
-//! changed.
+//! Fetch sessions (KIP-227): what a client fetches, remembered, so that it names only what changes and is told only
+//! what changed.
 //!
 //! ```text
 //!  (id 0, epoch -1)  full, no session          (id, -1)  full, the session is closed
 //!  (id 0, epoch  0)  full, a session if it can (id,  0)  the same, the old session is closed
 //!  (id, n > 0)       incremental: n must be the session's next epoch; after 2^31 - 1 comes 1
 //! ```
-//! Pure: `now` and random numbers come in, decisions go out (Kafka 3.9 `FetchSession`). A cache belongs to one shard and
-//! gives ids of a range of its own, so a session asked for elsewhere is not found.
+//! Pure: `now` and random numbers come in, decisions go out (Kafka 3.9 `FetchSession`). A cache belongs to one shard
+//! and gives ids of a range of its own, so a session asked for elsewhere is not found.
 //!
-//! Bounds: the sessions ([`CacheLimits::slots`]) and the partitions of all of them together. Who finds no room is served
-//! without a session. An unused session goes when another needs its slot.
+//! Bounds: the sessions ([`CacheLimits::slots`]) and the partitions of all of them together. Who finds no room is
+//! served without a session. An unused session goes when another needs its slot.
 
 #![forbid(unsafe_code)]
 
@@ -267,8 +267,8 @@ impl SessionCache {
         is_news
     }
 
-    /// Makes a session of the `count` partitions that a full fetch named, and of what it was told; [`NO_SESSION`] if there
-    /// is no room.
+    /// Makes a session of the `count` partitions that a full fetch named, and of what it was told; [`NO_SESSION`] if
+    /// there is no room.
     pub fn create(
         &mut self,
         now: Monotonic,

@@ -137,8 +137,8 @@ fn found_bytes<P: Platform>(done: &Done<P>) -> u64 {
     data.map_or(0, |data| data.range.length)
 }
 
-/// Whether a fetch should wait: it found less than it asked for, and nothing that its client should know at once (Kafka 3.9
-/// `ReplicaManager.fetchMessages`, and case F of `DelayedFetch`: what has come meanwhile lies in a later segment).
+/// Whether a fetch should wait: it found less than it asked for, and nothing that its client should know at once (Kafka
+/// 3.9 `ReplicaManager.fetchMessages`, and case F of `DelayedFetch`: what has come meanwhile lies in a later segment).
 pub fn is_short<P: Platform>(done: &[Done<P>], bytes_min: u64) -> bool {
     let must_tell = |done: &Done<P>| match &done.result {
         Ok(read) => read.diverging.is_some() || read.has_later_segment,

@@ -33,7 +33,8 @@ message! {
         partitions: Vec<LeaderEpochEndOffset> [0..],
     }
 
-    /// The largest epoch up to the one asked for and the offset behind its last record; -1 and -1 if that can't be said.
+    /// The largest epoch up to the one asked for and the offset behind its last record; -1 and -1 if that can't be
+    /// said.
     struct LeaderEpochEndOffset {
         error_code: i16 [0..],
         partition: i32 [0..],

@@ -21,8 +21,8 @@ fn waiting_fetch() -> FetchRequest {
     }
 }
 
-/// Fetches of every shard's connections wait for partitions of both; their clients go, with the next request half sent or
-/// without one.
+/// Fetches of every shard's connections wait for partitions of both; their clients go, with the next request half sent
+/// or without one.
 #[test]
 fn a_fetch_that_waits_ends_with_its_client_and_leaves_nothing_behind() {
     for seed in 0..20 {

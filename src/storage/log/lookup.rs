@@ -84,8 +84,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// The first record that has the latest timestamp of all, if it is below `ceiling`: its offset and timestamp. `None`:
-    /// there is none (Kafka 3.9 `UnifiedLog.fetchOffsetByTimestamp`, which looks at whole segments too).
+    /// The first record that has the latest timestamp of all, if it is below `ceiling`: its offset and timestamp.
+    /// `None`: there is none (Kafka 3.9 `UnifiedLog.fetchOffsetByTimestamp`, which looks at whole segments too).
     pub fn lookup_max_timestamp(
         &self,
         ceiling: Offset,
