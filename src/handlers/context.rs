@@ -4,12 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_channel::oneshot;
 
 use super::fetch::session::{CacheLimits, SessionCache};
 use crate::base::budget::Budget;
 use crate::base::ids::{ShardId, TopicPartition};
+use crate::base::log_limit::LogLimit;
 use crate::config::Config;
 use crate::metadata::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal, ProposalError};
@@ -21,6 +23,10 @@ use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::storage::log_dirs::LogDirs;
 use crate::storage::open_files::OpenFiles;
+
+/// Lines about requests that can't be answered that a shard logs in [`REFUSALS_LOGGED_INTERVAL`].
+const REFUSALS_LOGGED_MAX: u32 = 10;
+const REFUSALS_LOGGED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How much of what there may be at most.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +58,8 @@ pub struct Context<P: Platform> {
     pub(super) fetch_sessions: RefCell<SessionCache>,
     /// Of records on their way through a conversion to an older format.
     pub(super) conversion_bytes: Rc<Budget>,
+    /// Of lines about requests that can't be answered.
+    pub refusals: LogLimit,
     /// Producer ids not handed out yet.
     pub(super) producer_ids: Cell<Option<ProducerIdBlock>>,
 }
@@ -84,6 +92,7 @@ impl<P: Platform> Context<P> {
             stopping: Cell::new(false),
             fetch_sessions: RefCell::new(fetch_sessions),
             conversion_bytes: Budget::new(CONVERSION_BYTES_MAX),
+            refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
             producer_ids: Cell::new(None),
         })
     }

@@ -217,6 +217,7 @@ impl Plan {
         mut self,
         context: &Context<P>,
         owners: &impl Owners<P>,
+        listener: &str,
         closed: impl Future<Output = ()>,
     ) -> Option<Result<Reply<FileOf<P>>, WireError>> {
         if let Begun::Refused(error) = self.session {
@@ -239,12 +240,12 @@ impl Plan {
             let done = all(asked.collect()).await;
             let done: Vec<Done<P>> = done.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
             let Some(watch) = watch.filter(|_| is_short(&done, self.bytes_min)) else {
-                return self.reply(context, done).await;
+                return self.reply(context, listener, done).await;
             };
             let waited = either(watch.fired(), clock.sleep_until(deadline));
             match either(waited, closed.as_mut()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(())) => return self.reply(context, done).await,
+                Ok(Err(())) => return self.reply(context, listener, done).await,
                 Err(()) => return None,
             }
         }

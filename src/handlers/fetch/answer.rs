@@ -33,6 +33,7 @@ impl Plan {
     pub(super) async fn reply<P: Platform>(
         self,
         context: &Context<P>,
+        listener: &str,
         done: Vec<Done<P>>,
     ) -> Option<Result<Reply<FileOf<P>>, WireError>> {
         let mut found: Found<FileOf<P>> = (0..self.asked.len()).map(|_| None).collect();
@@ -46,7 +47,7 @@ impl Plan {
             true => Some(convert::all(context, self.version, &self.offsets(), &mut found).await),
             false => None,
         };
-        Some(self.encode(context, found, converted))
+        Some(self.encode(context, listener, found, converted))
     }
 
     /// By place: where each partition is read from.
@@ -58,6 +59,7 @@ impl Plan {
     fn encode<P: Platform>(
         self,
         context: &Context<P>,
+        listener: &str,
         mut found: Found<FileOf<P>>,
         converted: Option<convert::Converted>,
     ) -> Result<Reply<FileOf<P>>, WireError> {
@@ -82,7 +84,7 @@ impl Plan {
                 _ => {}
             }
             if self.version >= LEADER_VERSION {
-                name_leader(&image, asked, &mut answer, &mut response.node_endpoints);
+                name_leader(&image, listener, asked, &mut answer, &mut response.node_endpoints);
             }
             pieces.extend(records.filter(|records| part_bytes(records) > 0));
             self.topic_of(place, &mut response).partitions.push(answer);
@@ -170,8 +172,14 @@ fn tell(answer: &PartitionData) -> Told {
     }
 }
 
-/// KIP-951: to a client that asked in vain, who leads, and where that broker is.
-fn name_leader(image: &ClusterImage, asked: &Asked, answer: &mut PartitionData, endpoints: &mut Vec<NodeEndpoint>) {
+/// KIP-951: to a client that asked in vain, who leads, and where clients of its listener reach that broker.
+fn name_leader(
+    image: &ClusterImage,
+    listener: &str,
+    asked: &Asked,
+    answer: &mut PartitionData,
+    endpoints: &mut Vec<NodeEndpoint>,
+) {
     let is_elsewhere = [ErrorCode::NotLeaderOrFollower, ErrorCode::FencedLeaderEpoch]
         .iter()
         .any(|code| code.code() == answer.error_code);
@@ -179,7 +187,7 @@ fn name_leader(image: &ClusterImage, asked: &Asked, answer: &mut PartitionData, 
     answer.current_leader.leader_id = partition.leader.0;
     answer.current_leader.leader_epoch = partition.leader_epoch;
     let Some(broker) = image.broker(partition.leader) else { return };
-    if let Some(endpoint) = broker.endpoints.first()
+    if let Some(endpoint) = broker.endpoint(listener)
         && endpoints.iter().all(|named| named.node_id != broker.id.0)
     {
         endpoints.push(NodeEndpoint {
