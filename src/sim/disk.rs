@@ -29,12 +29,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use crate::base::time::WallMs;
 use crate::platform::{DirectoryEntry, Disk, DiskFile, OpenMode, Space};
 use fault::Faults;
 pub use fault::{Delay, Fault, FaultRule, Operation, ReplaceStep};
 use inode::Inode;
 use names::{NameChange, Names, Node, SharedInode, parent};
 use power_cut::{Dice, PowerCut, Unsynced};
+
+/// When every file was last changed: this disk has no clock.
+const MODIFIED: WallMs = 0;
 
 /// Room in a directory whose capacity nobody set; nothing uses it up.
 const SPACE_BYTES: u64 = 1 << 40;
@@ -647,12 +651,11 @@ impl Disk for FakeDisk {
             let mut entries: Vec<_> = inside
                 .filter_map(|(name, node)| {
                     let name = name.file_name()?.to_string_lossy().into_owned();
-                    Some(match node {
-                        Node::Directory => DirectoryEntry { name, is_directory: true, length: 0 },
-                        Node::File(inode) => {
-                            DirectoryEntry { name, is_directory: false, length: lock(inode).data.len() as u64 }
-                        }
-                    })
+                    let (is_directory, length) = match node {
+                        Node::Directory => (true, 0),
+                        Node::File(inode) => (false, lock(inode).data.len() as u64),
+                    };
+                    Some(DirectoryEntry { name, is_directory, length, modified: MODIFIED })
                 })
                 .collect();
             entries.sort_by(|left, right| left.name.cmp(&right.name));

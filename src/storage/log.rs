@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod lookup;
+mod offsets_before;
 mod read;
 mod reindex;
 mod roll;
@@ -43,6 +44,7 @@ use crate::storage::recovery;
 pub use crate::storage::refusal::AppendRefusal;
 use crate::storage::segment::{ActiveSegment, BatchPlace, ClosedSegment, WrittenBatch};
 
+pub use offsets_before::Before;
 pub use read::{LoadedSegment, Read};
 pub use roll::{Flushed, Rolled};
 pub use upkeep::{Rested, UpkeepDone};
@@ -567,6 +569,12 @@ impl<D: Disk> Log<D> {
 
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.epochs.latest()
+    }
+
+    /// The largest epoch up to `requested` and where it ends, for the leader of epoch `reign`; `None` if that can't be
+    /// said.
+    pub fn end_offset_for(&self, requested: LeaderEpoch, reign: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        self.epochs.end_offset_for(requested, reign, self.log_end_offset)
     }
 
     /// The leader epoch that wrote the record at `offset`, as far as it is known.

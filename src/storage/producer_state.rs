@@ -100,6 +100,18 @@ impl ProducerEntry {
     }
 }
 
+/// A producer id as DescribeProducers shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    pub producer_id: i64,
+    pub epoch: i16,
+    /// [`NO_SEQUENCE`] if no data batch of this epoch is known.
+    pub last_sequence: i32,
+    pub last_timestamp: i64,
+    pub coordinator_epoch: i32,
+    pub transaction_first_offset: Option<Offset>,
+}
+
 /// What a batch is to the producers known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -158,6 +170,18 @@ impl ProducerState {
 
     pub fn is_empty(&self) -> bool {
         self.producers.is_empty()
+    }
+
+    /// Every producer id, ascending.
+    pub fn active_producers(&self) -> impl Iterator<Item = ActiveProducer> {
+        self.producers.iter().map(|(producer_id, entry)| ActiveProducer {
+            producer_id: *producer_id,
+            epoch: entry.epoch,
+            last_sequence: entry.last_sequence(),
+            last_timestamp: entry.last_timestamp,
+            coordinator_epoch: entry.coordinator_epoch,
+            transaction_first_offset: entry.transaction_first_offset,
+        })
     }
 
     /// Judges a client's batch that has a producer id.
