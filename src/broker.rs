@@ -66,7 +66,7 @@ const WORK_THREADS: usize = 2;
 const CONNECTIONS_QUEUED_MAX: usize = 1024;
 
 /// Inputs from the metadata thread that wait for a shard. The metadata thread stops long before, see
-/// `metadata::publisher::UNAPPLIED_IMAGES_MAX`: at most three inputs for each image.
+/// `metadata::publisher::UNAPPLIED_IMAGES_MAX`: at most four inputs for each image.
 const SHARD_INPUTS_MAX: usize = 1024;
 
 /// Submission entries of the ring that the start and the stop use for themselves.

@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod describe;
+pub mod dynamic;
 pub mod keys;
 pub mod load;
 pub mod properties;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 
 use crate::base::ids::BrokerId;
 
+pub use dynamic::DynamicConfig;
 pub use load::{ConfigError, ServeOptions};
 pub use topic::TopicConfig;
 
@@ -121,11 +124,11 @@ pub struct Config {
     /// `None`: the kernel tunes it, unless `server.properties` names it.
     pub socket_send_buffer_bytes: Option<u32>,
     pub socket_receive_buffer_bytes: Option<u32>,
-    pub max_connections: u32,
     pub connections_max_idle_ms: u64,
 
-    /// The broker's `log.*` values: what a topic without overrides lives by.
-    pub topic_defaults: Arc<TopicConfig>,
+    /// The settings that may change while the broker runs, as the start finds them in files and flags. What they are now
+    /// is in the image: `handlers::Context::dynamic`.
+    pub dynamic: Arc<DynamicConfig>,
 
     /// `--import`: make the metadata tree from the directory that Kafka left.
     pub import: bool,

@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod configs;
 mod create;
 mod delete;
 mod election;
@@ -34,19 +35,20 @@ mod producer_ids;
 pub mod replicas;
 pub mod topic_name;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::base::ids::BrokerId;
 use crate::base::time::WallMs;
-use crate::config::TopicConfig;
+use crate::config::DynamicConfig;
 use crate::metadata::inputs::BrokerInputs;
 use crate::metadata::proposal::{
-    Answer, CreateTopicResult, DeleteTopicResult, ProducerIdBlock, Proposal, ProposalError, TopicRefusal,
+    Answer, ConfigRefusal, CreateTopicResult, DeleteTopicResult, ProducerIdBlock, Proposal, ProposalError, TopicRefusal,
 };
 use crate::metadata::tree::{MultiError, Operation, Outcome, Stat, TreeError};
 
 use cluster::Cluster;
+use configs::ConfigDraft;
 use create::Draft;
 use election::TakeOver;
 use load::Snapshot;
@@ -67,7 +69,8 @@ pub struct Settings {
     pub num_partitions: i32,
     pub default_replication_factor: i16,
     pub delete_topic_enable: bool,
-    pub topic_defaults: Arc<TopicConfig>,
+    /// What flags and files set; while the controller is active, with what the tree has over it.
+    pub dynamic: Arc<DynamicConfig>,
 }
 
 /// What the controller hears.
@@ -150,6 +153,10 @@ pub struct Controller {
     waiting: BTreeMap<Token, Waiting>,
     /// Proposals whose parts are not all decided.
     open: BTreeMap<Ticket, Open>,
+    /// A proposal that starts from what is there runs, and others of its kind wait for its end: each must see what the
+    /// one before it wrote. As few as are ever open.
+    serial_running: bool,
+    serial: VecDeque<(Ticket, Proposal)>,
 }
 
 enum Role {
@@ -167,6 +174,7 @@ enum Waiting {
     Claim { epoch: i32 },
     TakeOver { changes: Vec<election::Change> },
     Create { ticket: Ticket, drafts: Vec<Draft> },
+    Configs { ticket: Ticket, drafts: Vec<ConfigDraft> },
     Mark { topics: Vec<Arc<str>> },
     Stop { group: u64 },
     Remove { topics: Vec<Arc<str>> },
@@ -178,11 +186,20 @@ enum Waiting {
 enum Open {
     Create { results: Vec<CreateTopicResult>, undecided: usize },
     Delete { results: Vec<DeleteTopicResult>, undecided: usize },
+    Configs { results: Vec<Result<(), ConfigRefusal>>, undecided: usize },
 }
 
 impl Controller {
     pub fn new(settings: Settings) -> Controller {
-        Controller { settings, role: Role::Idle, next_token: 0, waiting: BTreeMap::new(), open: BTreeMap::new() }
+        Controller {
+            settings,
+            role: Role::Idle,
+            next_token: 0,
+            waiting: BTreeMap::new(),
+            open: BTreeMap::new(),
+            serial_running: false,
+            serial: VecDeque::new(),
+        }
     }
 
     pub fn standing(&self) -> Standing {
@@ -211,6 +228,7 @@ impl Controller {
                 Waiting::Claim { epoch } => self.claimed(epoch, result, &mut effects),
                 Waiting::TakeOver { changes } => self.taken_over(changes, result, &mut effects),
                 Waiting::Create { ticket, drafts } => self.created(ticket, drafts, result, &mut effects),
+                Waiting::Configs { ticket, drafts } => self.configs_written(ticket, drafts, result, &mut effects),
                 Waiting::Mark { topics } => self.marked(topics, result, &mut effects),
                 Waiting::Remove { topics } => self.removed(&topics, result, &mut effects),
                 Waiting::ProducerIdsWritten { ticket, block } => {
@@ -225,6 +243,11 @@ impl Controller {
                 _ => unreachable!("a broker answers for what it was told"),
             },
         }
+        while !self.serial_running
+            && let Some((ticket, proposal)) = self.serial.pop_front()
+        {
+            self.proposed(ticket, proposal, random, &mut effects);
+        }
         effects
     }
 
@@ -238,7 +261,13 @@ impl Controller {
         if let Some(error) = self.refusal() {
             return effects.push(Effect::Answer { ticket, answer: Answer::Failed(error), when: When::Now });
         }
+        if proposal.is_serial() && std::mem::replace(&mut self.serial_running, true) {
+            return self.serial.push_back((ticket, proposal));
+        }
         match proposal {
+            Proposal::AlterConfigs { changes, validate_only } => {
+                self.alter_configs(ticket, changes, validate_only, effects);
+            }
             Proposal::CreateTopics { topics, validate_only } => {
                 self.create_topics(ticket, topics, validate_only, random, effects);
             }

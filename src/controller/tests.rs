@@ -8,7 +8,7 @@ use crate::base::ids::TopicId;
 use crate::config::Endpoint;
 use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::inputs::{BrokerImage, LEADER_DURING_DELETE, UpdateMetadata};
-use crate::metadata::proposal::{NewTopic, TopicRef};
+use crate::metadata::proposal::{ConfigChange, ConfigEdit, ConfigOperation, ConfigResource, NewTopic, TopicRef};
 use crate::metadata::registration::register;
 use crate::metadata::thread::block_on;
 use crate::metadata::tree::{CreateMode, MetadataTree, TreeError, Version, Watch};
@@ -29,6 +29,11 @@ enum Step {
         names: Vec<u8>,
     },
     ProducerIds,
+    /// Another `segment.bytes` for a topic, or for all brokers.
+    Alter {
+        name: Option<u8>,
+        segment_bytes: i32,
+    },
     /// The oldest of the controller's effects happens.
     Perform(usize),
     /// A broker says that it has done what it was told.
@@ -46,6 +51,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(names, partitions, validate_only)| Step::Create { names, partitions, validate_only }),
         3 => names().prop_map(|names| Step::Delete { names }),
         1 => Just(Step::ProducerIds),
+        2 => (proptest::option::of(0u8..6), 14..99i32)
+            .prop_map(|(name, segment_bytes)| Step::Alter { name, segment_bytes }),
         8 => (1..6usize).prop_map(Step::Perform),
         3 => Just(Step::Tell),
         1 => Just(Step::Crash),
@@ -72,6 +79,10 @@ struct World {
     told: BTreeMap<String, TopicId>,
     epochs: BTreeMap<(TopicId, i32), i32>,
     last_producer_id: i64,
+    /// What clients know of settings: of a topic by its id, of all brokers by the zero one.
+    altered: BTreeMap<TopicId, String>,
+    /// What the broker was told of them.
+    told_configs: BTreeMap<String, i32>,
 }
 
 impl World {
@@ -90,6 +101,8 @@ impl World {
             told: BTreeMap::new(),
             epochs: BTreeMap::new(),
             last_producer_id: -1,
+            altered: BTreeMap::new(),
+            told_configs: BTreeMap::new(),
         };
         world.start();
         world
@@ -167,7 +180,12 @@ impl World {
                 }
                 Effect::Tell { broker, inputs, done } => {
                     assert_eq!(broker, BrokerId(1));
-                    self.hear(inputs.update_metadata.as_ref().unwrap());
+                    for (name, config) in &inputs.configs {
+                        self.told_configs.insert(name.to_string(), config.segment_bytes);
+                    }
+                    if let Some(update) = &inputs.update_metadata {
+                        self.hear(update);
+                    }
                     self.orders.extend(done);
                 }
                 Effect::Answer { ticket, answer, .. } => self.answered(ticket, answer),
@@ -223,7 +241,29 @@ impl World {
                 assert!(block.start > self.last_producer_id, "a producer id is given once");
                 self.last_producer_id = block.last;
             }
+            Answer::AlterConfigs(results) => {
+                let Proposal::AlterConfigs { changes, validate_only: false } = proposal else { return };
+                for (change, result) in changes.into_iter().zip(results) {
+                    if result.is_ok() {
+                        self.take_change(change);
+                    }
+                }
+            }
             Answer::Failed(error) => assert_eq!(error, ProposalError::NotController),
+        }
+    }
+
+    fn take_change(&mut self, change: ConfigChange) {
+        let ConfigEdit::Change(operations) = change.edit else { unreachable!("the steps change") };
+        let Some((_, ConfigOperation::Set(value))) = operations.into_iter().next() else { unreachable!("and set") };
+        match change.resource {
+            ConfigResource::Topic(name) => {
+                // Whose settings they were is only known of a topic that nobody deletes meanwhile.
+                if let Some(id) = self.exists.get(&name) {
+                    self.altered.insert(*id, value);
+                }
+            }
+            _ => drop(self.altered.insert(TopicId::ZERO, value)),
         }
     }
 
@@ -241,6 +281,8 @@ impl World {
         self.effects.clear();
         self.orders.clear();
         self.told.clear();
+        self.altered.clear();
+        self.told_configs.clear();
         self.controller = controller();
         self.tree = Some(self.tree.take().unwrap().reopen().unwrap());
         self.start();
@@ -272,6 +314,21 @@ impl World {
         for name in &self.gone {
             assert!(!in_tree.contains_key(name), "{name} was deleted");
         }
+        let of_all = snapshot.broker_configs.get(znodes::ALL_BROKERS).and_then(|map| map.get("log.segment.bytes"));
+        if let Some(value) = self.altered.get(&TopicId::ZERO) {
+            assert_eq!(of_all, Some(value));
+        }
+        for topic in &snapshot.topics {
+            let own = topic.config.as_ref().and_then(|map| map.get("segment.bytes"));
+            if let Some(value) = self.altered.get(&topic.id) {
+                assert_eq!(own, Some(value), "{}", topic.name);
+            }
+            if self.controller.standing() == Standing::Active {
+                let in_force = own.or(of_all).map_or(1 << 30, |value| value.parse().unwrap());
+                assert_eq!(self.told_configs.get(&topic.name), Some(&in_force), "{}", topic.name);
+            }
+        }
+        assert!(snapshot.config_changes.len() <= 1, "notices do not pile up");
         if self.controller.standing() == Standing::Active {
             assert_eq!(self.told, in_tree);
             assert!(snapshot.marked.is_empty() && snapshot.stray_configs.is_empty());
@@ -288,7 +345,9 @@ impl World {
 /// Topics that a proposal may change.
 fn changed_names(proposal: &Proposal) -> Vec<String> {
     match proposal {
-        Proposal::CreateTopics { validate_only: true, .. } | Proposal::AllocateProducerIds => Vec::new(),
+        Proposal::CreateTopics { validate_only: true, .. }
+        | Proposal::AlterConfigs { .. }
+        | Proposal::AllocateProducerIds => Vec::new(),
         Proposal::CreateTopics { topics, .. } => topics.iter().map(|topic| topic.name.clone()).collect(),
         Proposal::DeleteTopics { topics } => topics
             .iter()
@@ -306,7 +365,7 @@ fn controller() -> Controller {
         num_partitions: 1,
         default_replication_factor: 1,
         delete_topic_enable: true,
-        topic_defaults: Arc::new(TopicConfig::default()),
+        dynamic: Arc::default(),
     })
 }
 
@@ -336,6 +395,7 @@ proptest! {
                     world.propose(Proposal::DeleteTopics { topics });
                 }
                 Step::ProducerIds => world.propose(Proposal::AllocateProducerIds),
+                Step::Alter { name: index, segment_bytes } => world.propose(alter(index, segment_bytes)),
                 Step::Perform(count) => world.perform(count),
                 Step::Tell => world.tell(),
                 Step::Crash => world.crash(),
@@ -348,6 +408,15 @@ proptest! {
         world.settle();
         world.check();
     }
+}
+
+fn alter(index: Option<u8>, segment_bytes: i32) -> Proposal {
+    let (resource, key) = match index {
+        Some(index) => (ConfigResource::Topic(name(index)), "segment.bytes"),
+        None => (ConfigResource::AllBrokers, "log.segment.bytes"),
+    };
+    let edit = ConfigEdit::Change(vec![(key.to_owned(), ConfigOperation::Set(segment_bytes.to_string()))]);
+    Proposal::AlterConfigs { changes: vec![ConfigChange { resource, edit }], validate_only: false }
 }
 
 fn refusals(topics: Vec<NewTopic>) -> Vec<Option<TopicRefusal>> {

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use async_channel::Receiver;
 
 use crate::base::ids::TopicPartition;
-use crate::config::topic::TimestampType as ConfiguredTimestamp;
 use crate::config::{Config, TopicConfig};
 use crate::executor::all;
 use crate::handlers::Context;
@@ -19,7 +18,6 @@ use crate::metadata::node::{LocalPartition, ShardInput};
 use crate::metrics::RecoveryProgress;
 use crate::partition::{Partition, Role};
 use crate::platform::{Clock, Disk, Platform};
-use crate::record::batch::TimestampType;
 use crate::storage::log::{LastStop, Log, LogConfig, LogError, OpenLog};
 use crate::storage::log_dir::LogDirScan;
 use crate::storage::log_dirs::{LogDirs, is_fatal};
@@ -85,11 +83,28 @@ pub async fn serve<P: Platform>(context: Rc<Context<P>>, inputs: Receiver<ShardI
             ShardInput::StopReplica { partitions, .. } => {
                 stop_replicas(&context, partitions).await;
             }
+            ShardInput::Configs { configs, .. } => change_configs(&context, &configs),
             ShardInput::Image(image) => {
                 let version = image.version;
+                let expiration_ms = image.dynamic.producer_id_expiration_ms;
+                let is_changed = context.dynamic().producer_id_expiration_ms != expiration_ms;
                 context.set_image(image);
+                if is_changed {
+                    let all = context.all_partitions();
+                    all.iter().for_each(|partition| partition.set_producer_id_expiration(expiration_ms));
+                }
                 context.metadata.applied(context.shard, version);
             }
+        }
+    }
+}
+
+fn change_configs<P: Platform>(context: &Context<P>, configs: &[(Arc<str>, Arc<TopicConfig>)]) {
+    for (topic, config) in configs {
+        for partition in context.partitions_of(topic) {
+            partition.set_config(Arc::clone(config));
+            // What waits for a flush waits by the new settings.
+            partition.flush_in_time();
         }
     }
 }
@@ -178,7 +193,7 @@ async fn open_log<P: Platform>(
         log_dir: log_dirs.all()[log_dir].path.clone(),
         topic_partition: topic_partition.clone(),
         topic_id: local.id,
-        config: log_config(&local.config),
+        config: LogConfig::new(&local.config, context.dynamic().producer_id_expiration_ms),
         last_stop,
         wall: context.platform.clock().wall(),
         open_files: Rc::clone(&context.open_files),
@@ -276,22 +291,5 @@ fn role_of(config: &Config, partition: &LocalPartition) -> Role {
         isr: partition.isr.clone(),
         durability: config.durability,
         config: Arc::clone(&partition.config),
-    }
-}
-
-fn log_config(config: &TopicConfig) -> LogConfig {
-    let positive = |value: i32| u32::try_from(value).unwrap_or(0);
-    LogConfig {
-        segment_bytes: positive(config.segment_bytes),
-        segment_ms: config.segment_ms,
-        segment_jitter_ms: config.segment_jitter_ms,
-        index_interval_bytes: positive(config.index_interval_bytes),
-        segment_index_bytes: positive(config.segment_index_bytes),
-        message_timestamp_type: match config.message_timestamp_type {
-            ConfiguredTimestamp::CreateTime => TimestampType::CreateTime,
-            ConfiguredTimestamp::LogAppendTime => TimestampType::LogAppendTime,
-        },
-        compacted: config.cleanup_policy.compact,
-        ..LogConfig::default()
     }
 }
