@@ -28,9 +28,11 @@ use futures_channel::oneshot;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{setsockopt, sockopt};
+use tracing_subscriber::EnvFilter;
 
 use crate::admin::{Admin, Source};
 use crate::base::ids::ShardId;
+use crate::base::log_levels;
 use crate::cli::banner;
 use crate::config::{AdminListen, Config, Endpoint};
 use crate::controller::import::ImportError;
@@ -171,14 +173,22 @@ pub fn run(config: Config) -> ExitCode {
 }
 
 fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("RINGLOG_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    // Fails only if a test has set one up already.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let named = std::env::var("RINGLOG_LOG").ok().filter(|text| EnvFilter::try_new(text).is_ok());
+    let first = named.unwrap_or_else(|| "info".to_owned());
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&first))
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
         .with_writer(io::stderr)
-        .try_init();
+        .with_filter_reloading();
+    let filter = subscriber.reload_handle();
+    // Fails only if a test has set one up already.
+    if subscriber.try_init().is_ok() {
+        let apply = move |text: &str| {
+            let next = EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+            filter.reload(next).map_err(|error| error.to_string())
+        };
+        log_levels::install(first, Box::new(apply));
+    }
 }
 
 fn stop_signals() -> SigSet {

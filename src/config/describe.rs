@@ -80,6 +80,20 @@ pub fn all_brokers(dynamic: &DynamicConfig) -> Vec<ConfigEntry> {
     dynamic.of(BrokerScope::All).iter().map(describe).collect()
 }
 
+/// A logger and its level.
+pub fn logger(name: &str, level: &str) -> ConfigEntry {
+    ConfigEntry {
+        name: name.to_owned(),
+        value: Some(level.to_owned()),
+        source: ConfigSource::DynamicBrokerLogger,
+        is_sensitive: false,
+        read_only: false,
+        synonyms: Vec::new(),
+        config_type: ConfigType::Unknown,
+        documentation: None,
+    }
+}
+
 fn broker_entry(name: &str, value: Option<String>, synonyms: Vec<Synonym>) -> ConfigEntry {
     let key = BrokerKey::find(name);
     let config_type = match key.or_else(|| BrokerKey::find(keys::without_listener(name))) {

@@ -141,9 +141,10 @@ impl DynamicConfig {
         })
     }
 
-    /// What a tree holds, as far as it can be: what is wrong is left out, and said in the log.
+    /// What a tree holds instead of what it held, as far as it can be: what is wrong is left out, and said in the log.
     pub fn with_stored(&self, of_all_brokers: &ConfigMap, of_this_broker: &ConfigMap) -> DynamicConfig {
-        let mut config = self.clone();
+        let fixed = Layers { fixed: Arc::clone(&self.layers.fixed), ..Layers::default() };
+        let mut config = DynamicConfig::resolve(fixed).expect("files and flags were checked at the start");
         for (scope, stored) in [(BrokerScope::All, of_all_brokers), (BrokerScope::This, of_this_broker)] {
             let mut good = ConfigMap::new();
             for (name, value) in stored {

@@ -43,6 +43,8 @@ pub struct Cluster {
     /// What brokers are giving up, by group.
     pub stopping: BTreeMap<u64, Stopping>,
     pub next_group: u64,
+    /// Topics whose logs are gone, and that the tree had no room to forget.
+    pub unremoved: Vec<Vec<Arc<str>>>,
 }
 
 #[derive(Default)]
@@ -85,6 +87,7 @@ impl Cluster {
             deleting: BTreeMap::new(),
             stopping: BTreeMap::new(),
             next_group: 0,
+            unremoved: Vec::new(),
         }
     }
 

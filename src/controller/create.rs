@@ -112,7 +112,7 @@ impl Controller {
                     }
                     return self.decide_creations(ticket, &[draft.index], Some(refusal), effects);
                 }
-                let refusal = self.topic_refusal();
+                let refusal = self.refusal_after(&failed);
                 let indexes: Vec<usize> = drafts.iter().map(|draft| draft.index).collect();
                 self.drop_drafts(&drafts);
                 self.decide_creations(ticket, &indexes, Some(refusal), effects);

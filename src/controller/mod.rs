@@ -27,6 +27,7 @@ mod configs;
 mod create;
 mod delete;
 mod election;
+mod expand;
 pub mod import;
 pub mod load;
 pub mod node;
@@ -51,6 +52,7 @@ use cluster::Cluster;
 use configs::ConfigDraft;
 use create::Draft;
 use election::TakeOver;
+use expand::Expansion;
 use load::Snapshot;
 
 /// Operations that one transaction may hold, as long as no single topic needs more: keeps what is undecided small.
@@ -174,6 +176,7 @@ enum Waiting {
     Claim { epoch: i32 },
     TakeOver { changes: Vec<election::Change> },
     Create { ticket: Ticket, drafts: Vec<Draft> },
+    Expand { ticket: Ticket, expansions: Vec<Expansion> },
     Configs { ticket: Ticket, drafts: Vec<ConfigDraft> },
     Mark { topics: Vec<Arc<str>> },
     Stop { group: u64 },
@@ -186,6 +189,7 @@ enum Waiting {
 enum Open {
     Create { results: Vec<CreateTopicResult>, undecided: usize },
     Delete { results: Vec<DeleteTopicResult>, undecided: usize },
+    Expand { results: Vec<Result<(), TopicRefusal>> },
     Configs { results: Vec<Result<(), ConfigRefusal>>, undecided: usize },
 }
 
@@ -228,6 +232,7 @@ impl Controller {
                 Waiting::Claim { epoch } => self.claimed(epoch, result, &mut effects),
                 Waiting::TakeOver { changes } => self.taken_over(changes, result, &mut effects),
                 Waiting::Create { ticket, drafts } => self.created(ticket, drafts, result, &mut effects),
+                Waiting::Expand { ticket, expansions } => self.expanded(ticket, expansions, result, &mut effects),
                 Waiting::Configs { ticket, drafts } => self.configs_written(ticket, drafts, result, &mut effects),
                 Waiting::Mark { topics } => self.marked(topics, result, &mut effects),
                 Waiting::Remove { topics } => self.removed(&topics, result, &mut effects),
@@ -261,10 +266,14 @@ impl Controller {
         if let Some(error) = self.refusal() {
             return effects.push(Effect::Answer { ticket, answer: Answer::Failed(error), when: When::Now });
         }
+        self.remove_again(effects);
         if proposal.is_serial() && std::mem::replace(&mut self.serial_running, true) {
             return self.serial.push_back((ticket, proposal));
         }
         match proposal {
+            Proposal::CreatePartitions { topics, validate_only } => {
+                self.create_partitions(ticket, topics, validate_only, effects);
+            }
             Proposal::AlterConfigs { changes, validate_only } => {
                 self.alter_configs(ticket, changes, validate_only, effects);
             }
@@ -295,6 +304,14 @@ impl Controller {
         }
     }
 
+    /// The same after a write that failed: a controller that goes on says what the tree said.
+    fn refusal_after(&self, failed: &MultiError) -> TopicRefusal {
+        match &self.role {
+            Role::Active(_) => TopicRefusal::Tree(failed.error.to_string()),
+            _ => self.topic_refusal(),
+        }
+    }
+
     fn cluster(&mut self) -> Option<&mut Cluster> {
         match &mut self.role {
             Role::Active(cluster) | Role::TakingOver(cluster, _) => Some(cluster),
@@ -316,6 +333,7 @@ impl Controller {
                 self.fail(failed.to_string(), effects);
                 false
             }
+            // A full disk too: nothing was changed, and there may be room for the next write.
             _ => true,
         }
     }

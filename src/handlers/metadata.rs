@@ -24,7 +24,7 @@ use crate::protocol::{ErrorCode, Reader, WireError};
 /// Bits of Kafka's `AclOperation`: read, write, create, delete, alter, describe, describe and alter configs.
 const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// Create, alter, describe, cluster action, describe and alter configs, idempotent write.
-const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
 /// The longest name a topic may have (Kafka 3.9 `Topic.MAX_NAME_LENGTH`).
 const TOPIC_NAME_LENGTH_MAX: usize = 249;
@@ -126,7 +126,7 @@ fn find(
 }
 
 /// Kafka 3.9 `Topic.validate`.
-fn is_valid_name(name: &str) -> bool {
+pub(super) fn is_valid_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     !name.is_empty() && name != "." && name != ".." && name.len() <= TOPIC_NAME_LENGTH_MAX && name.bytes().all(legal)
 }
@@ -157,7 +157,7 @@ fn describe_partition(image: &ClusterImage, partition: &PartitionImage, version:
     }
 }
 
-fn brokers(image: &ClusterImage) -> Vec<MetadataResponseBroker> {
+pub(super) fn brokers(image: &ClusterImage) -> Vec<MetadataResponseBroker> {
     let live = image.brokers.iter().filter_map(|broker| {
         let endpoint = broker.endpoints.first()?;
         Some(MetadataResponseBroker {

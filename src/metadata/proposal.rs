@@ -22,6 +22,12 @@ pub enum Proposal {
     DeleteTopics {
         topics: Vec<TopicRef>,
     },
+    /// One result for each topic. A topic is in a proposal once.
+    CreatePartitions {
+        topics: Vec<MorePartitions>,
+        /// Check only; nothing is written.
+        validate_only: bool,
+    },
     /// One result for each change.
     AlterConfigs {
         changes: Vec<ConfigChange>,
@@ -36,7 +42,7 @@ impl Proposal {
     /// Whether it changes what is there, so that it must see what the one before it wrote.
     pub fn is_serial(&self) -> bool {
         match self {
-            Proposal::AlterConfigs { .. } => true,
+            Proposal::AlterConfigs { .. } | Proposal::CreatePartitions { .. } => true,
             Proposal::CreateTopics { .. } | Proposal::DeleteTopics { .. } | Proposal::AllocateProducerIds => false,
         }
     }
@@ -93,6 +99,16 @@ impl NewTopic {
     }
 }
 
+/// A topic that is to have more partitions, in CreatePartitions' terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MorePartitions {
+    pub topic: String,
+    /// How many it is to have in all.
+    pub count: i32,
+    /// Replicas of each new partition, the preferred leader first. `None`: the controller places them.
+    pub assignments: Option<Vec<Vec<BrokerId>>>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopicRef {
     Name(String),
@@ -104,6 +120,7 @@ pub enum TopicRef {
 pub enum Answer {
     CreateTopics(Vec<CreateTopicResult>),
     DeleteTopics(Vec<DeleteTopicResult>),
+    CreatePartitions(Vec<Result<(), TopicRefusal>>),
     AlterConfigs(Vec<Result<(), ConfigRefusal>>),
     AllocateProducerIds(ProducerIdBlock),
     /// Nothing was changed, or it is not known whether it was.
@@ -143,7 +160,7 @@ pub struct ProducerIdBlock {
     pub last: i64,
 }
 
-/// Why one topic was not created or deleted; the text is the error message for the client. Kafka's code is named beside
+/// Why one topic was not created, changed or deleted; the text is the error message for the client. Kafka's code is named beside
 /// each.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TopicRefusal {
@@ -174,6 +191,9 @@ pub enum TopicRefusal {
     /// UNKNOWN_TOPIC_OR_PARTITION (3)
     #[error("This server does not host this topic-partition.")]
     UnknownTopic,
+    /// UNKNOWN_TOPIC_OR_PARTITION (3)
+    #[error("The topic '{0}' does not exist.")]
+    NoSuchTopic(String),
     /// UNKNOWN_TOPIC_ID (100)
     #[error("This server does not host this topic ID.")]
     UnknownTopicId,

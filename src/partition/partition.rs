@@ -302,6 +302,17 @@ impl<P: Platform> Partition<P> {
         self.state.borrow_mut().purgatory.watch(watch);
     }
 
+    /// Bytes of all its segments' records; `None` if the log is not open.
+    pub fn size_bytes(&self) -> Option<u64> {
+        self.state.borrow().log.as_ref().map(Log::size_bytes)
+    }
+
+    /// Records that the high watermark is ahead of this replica's log end; `None` if the log is not open.
+    pub fn offset_lag(&self) -> Option<i64> {
+        let offsets = self.state.borrow().offsets()?;
+        Some((offsets.high_watermark - offsets.log_end).max(0))
+    }
+
     /// Which of `log.dirs` it lies in.
     pub fn log_dir_index(&self) -> usize {
         self.home.index

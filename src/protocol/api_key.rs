@@ -184,6 +184,12 @@ pub const ADVERTISED: &[ApiRange] = &[
     range(ApiKey::CreateTopics, 0, 7),
     range(ApiKey::DeleteTopics, 0, 6),
     range(ApiKey::InitProducerId, 0, 5),
+    range(ApiKey::DescribeConfigs, 0, 4),
+    range(ApiKey::AlterConfigs, 0, 2),
+    range(ApiKey::DescribeLogDirs, 0, 4),
+    range(ApiKey::CreatePartitions, 0, 3),
+    range(ApiKey::IncrementalAlterConfigs, 0, 1),
+    range(ApiKey::DescribeCluster, 0, 1),
 ];
 
 /// The API of this key, if it is served in this version. Otherwise Kafka closes the connection without an answer, but

@@ -352,6 +352,11 @@ impl<D: Disk> Log<D> {
         self.run.appended_bytes
     }
 
+    /// Bytes of all segments' records, those of writes under way not counted.
+    pub fn size_bytes(&self) -> u64 {
+        self.closed.values().map(|segment| segment.size).sum::<u64>() + self.active.size
+    }
+
     /// Where the oldest segment begins.
     pub fn first_segment_offset(&self) -> Offset {
         self.closed.keys().next().copied().unwrap_or(self.active.base_offset)

@@ -85,6 +85,9 @@ fn what_a_tree_holds_is_taken_as_far_as_it_can_be() {
     assert_eq!((config.topic_defaults.retention_bytes, config.topic_defaults.max_message_bytes), (9, 77));
     assert_eq!((config.max_connections, config.topic_defaults.segment_bytes), (i32::MAX as u32, 1 << 30));
     assert_eq!(config.of(BrokerScope::All), &map(&[("log.retention.bytes", "9")]));
+    let reset = config.with_stored(&map(&[]), &map(&[("message.max.bytes", "78")]));
+    assert_eq!((reset.topic_defaults.retention_bytes, reset.topic_defaults.max_message_bytes), (-1, 78));
+    assert_eq!(reset.with_stored(&map(&[]), &map(&[])), of(&[]));
     // The rule of threads is for changes: what was stored long ago counts.
     assert_eq!(of(&[]).with_stored(&map(&[("log.cleaner.threads", "9")]), &map(&[])).log_cleaner_threads, 9);
 }
