@@ -42,7 +42,8 @@ use crate::metadata::embedded::{EmbeddedTree, FILE_NAME as TREE_FILE, OpenError}
 use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread::{self as metadata_thread, Inbox, MetadataHandle};
 use crate::metrics::{RecoveryProgress, ShardCounters};
-use crate::net::listener::Listener;
+use crate::net::listener::{Accepted, Acceptor, Listener, Targets};
+use crate::net::quotas::ConnectionQuotas;
 use crate::platform::linux::{Directory, DiskLimits, KERNEL_WORKERS_PER_DIRECTORY, LinuxPlatform, LinuxSocket};
 use crate::platform::{Clock, Platform, Random, Tasks};
 use crate::shard::mailbox::{CREDITS_DEFAULT, Mailboxes};
@@ -136,6 +137,7 @@ pub enum StartError {
 /// Runs a broker until SIGINT or SIGTERM; says on standard output what it serves and on standard error what is wrong.
 pub fn run(config: Config) -> ExitCode {
     start_logging();
+    use_small_pages();
     let signals = stop_signals();
     // Blocked in every thread that is started from here on, so that only `wait` below sees them.
     if let Err(error) = signals.thread_block() {
@@ -201,8 +203,8 @@ fn stop_signals() -> SigSet {
 /// A broker that serves, in this process.
 pub struct Broker {
     config: Arc<Config>,
-    advertised: Endpoint,
-    address: SocketAddr,
+    advertised: Vec<Endpoint>,
+    addresses: Vec<SocketAddr>,
     counters: Vec<Arc<ShardCounters>>,
     shards: Vec<ShardHandle>,
     metadata: MetadataHandle,
@@ -228,13 +230,9 @@ impl Broker {
         let progress = Arc::new(RecoveryProgress::default());
         let status = Status::new(Arc::clone(&directories), Arc::clone(&progress));
         let admin = start_admin(&mut config, &status)?;
-        let listener = Listener::bind(&config.listener.host, config.listener.port, config.socket_listen_backlog_size)
-            .map_err(StartError::Listen)?;
-        let address = listener.address;
-        let mut advertised = config.advertised_listener.clone();
-        if advertised.port == 0 {
-            advertised.port = address.port();
-        }
+        let listeners = bind_all(&config)?;
+        let addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
+        let advertised = with_bound_ports(&config, &addresses);
         let work = WorkPool::start(WORK_THREADS).map_err(StartError::Thread)?;
 
         let found = directories.scan(&progress, &work)?;
@@ -254,19 +252,25 @@ impl Broker {
         let (shards, shard_inputs, connections, counters) = start_shards(&starting)?;
         status.set_shards(counters.clone());
         let tree_path = directories.tree_path();
-        let (metadata_thread, cluster_id) =
-            start_metadata(&config, &advertised, tree_path, inbox, shard_inputs, &progress)?;
+        let quotas = ConnectionQuotas::new(config.dynamic.connection_quotas.clone());
+        let inputs = InputQueues { shards: shard_inputs, quotas: Arc::clone(&quotas) };
+        let (metadata_thread, cluster_id) = start_metadata(&config, &advertised, tree_path, inbox, inputs, &progress)?;
         directories.check_meta(&found, "cluster.id", &cluster_id, |meta| meta.cluster_id.clone())?;
         directories.write_meta(&found, &config, &cluster_id, &work)?;
 
-        let targets = counters.iter().cloned().zip(connections.queues).collect();
-        connections.listener.send((listener, targets)).map_err(|_| StartError::ShardEnded)?;
+        let targets: Targets = counters.iter().cloned().zip(connections.queues).collect();
+        let acceptors =
+            listeners.into_iter().zip(&config.listeners).enumerate().map(|(index, (listener, endpoint))| {
+                let (quotas, targets) = (Arc::clone(&quotas), targets.clone());
+                Acceptor { listener, name: Arc::clone(&endpoint.listener), index, quotas, targets }
+            });
+        connections.acceptors.send(acceptors.collect()).map_err(|_| StartError::ShardEnded)?;
         directories.log_dirs.set_loaded();
         status.set_serving();
         Ok(Broker {
             config,
             advertised,
-            address,
+            addresses,
             counters,
             shards,
             metadata,
@@ -278,9 +282,14 @@ impl Broker {
         })
     }
 
-    /// Where it listens, with the port really bound.
+    /// Where the first listener listens, with the port really bound.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// Where all listeners listen, in the order of the settings.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Where the admin port listens, if there is one.
@@ -372,20 +381,18 @@ struct Starting {
     last_stops: Arc<LastStops>,
 }
 
-type Targets = Vec<(Arc<ShardCounters>, Sender<OwnedFd>)>;
-
-/// How connections get to the shards: the listener goes to shard 0, which hands them out.
+/// How connections get to the shards: the listeners go to shard 0, which hands them out.
 struct Connections {
-    queues: Vec<Sender<OwnedFd>>,
-    listener: oneshot::Sender<(Listener, Targets)>,
+    queues: Vec<Sender<Accepted>>,
+    acceptors: oneshot::Sender<Vec<Acceptor>>,
 }
 
 type StartedShards = (Vec<ShardHandle>, Vec<Sender<ShardInput>>, Connections, Vec<Arc<ShardCounters>>);
 
 fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
     let cores = if starting.config.pin { sys::allowed_cores().map_err(StartError::Thread)? } else { Vec::new() };
-    let (listener, listener_receiver) = oneshot::channel();
-    let mut listener_receiver = Some(listener_receiver);
+    let (acceptors, acceptors_receiver) = oneshot::channel();
+    let mut acceptors_receiver = Some(acceptors_receiver);
     let (mut handles, mut inputs, mut queues, mut counters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for index in 0..starting.config.shards {
         let (input, input_receiver) = async_channel::bounded(SHARD_INPUTS_MAX);
@@ -405,7 +412,7 @@ fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
             counters: Arc::clone(&shard_counters),
             inputs: input_receiver,
             connections: queue_receiver,
-            listener: listener_receiver.take(),
+            acceptors: acceptors_receiver.take(),
             stop: stop_receiver,
             closed: closed_sender,
         };
@@ -416,7 +423,7 @@ fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
         queues.push(queue);
         counters.push(shard_counters);
     }
-    Ok((handles, inputs, Connections { queues, listener }, counters))
+    Ok((handles, inputs, Connections { queues, acceptors }, counters))
 }
 
 /// Everything a shard's thread is given.
@@ -431,8 +438,8 @@ struct ShardThread {
     last_stops: Arc<LastStops>,
     counters: Arc<ShardCounters>,
     inputs: Receiver<ShardInput>,
-    connections: Receiver<OwnedFd>,
-    listener: Option<oneshot::Receiver<(Listener, Targets)>>,
+    connections: Receiver<Accepted>,
+    acceptors: Option<oneshot::Receiver<Vec<Acceptor>>>,
     stop: Receiver<()>,
     closed: std::sync::mpsc::Sender<ClosedShard>,
 }
@@ -473,11 +480,11 @@ impl ShardThread {
             limits: ShardLimits { segments_open_max: segments_open_max(&self.config), ..ShardLimits::default() },
         }));
         platform.tasks().spawn(take_connections(platform.clone(), Rc::clone(&shard), self.connections.clone()));
-        if let Some(listener) = self.listener {
+        if let Some(acceptors) = self.acceptors {
             let accepting = platform.clone();
             platform.tasks().spawn(async move {
-                if let Ok((listener, targets)) = listener.await {
-                    listener.accept(accepting, targets).await;
+                for acceptor in acceptors.await.unwrap_or_default() {
+                    accepting.tasks().spawn(acceptor.accept(accepting.clone()));
                 }
             });
         }
@@ -493,12 +500,12 @@ impl ShardThread {
     }
 }
 
-async fn take_connections(platform: LinuxPlatform, shard: Rc<Shard<LinuxPlatform>>, connections: Receiver<OwnedFd>) {
-    while let Ok(descriptor) = connections.recv().await {
+async fn take_connections(platform: LinuxPlatform, shard: Rc<Shard<LinuxPlatform>>, connections: Receiver<Accepted>) {
+    while let Ok(Accepted { socket: descriptor, arrival }) = connections.recv().await {
         let (ring, executor) = (platform.ring().clone(), platform.executor().clone());
         let sized = set_socket_buffers(&descriptor, &shard.context().config);
         match sized.and_then(|()| LinuxSocket::new(ring, executor, Arc::clone(platform.counters()), descriptor)) {
-            Ok(socket) => shard.serve(socket),
+            Ok(socket) => shard.serve(socket, arrival),
             Err(error) => tracing::debug!(%error, "a connection was gone before it was served"),
         }
     }
@@ -515,17 +522,23 @@ fn set_socket_buffers(descriptor: &OwnedFd, config: &Config) -> io::Result<()> {
     Ok(())
 }
 
-/// The metadata thread's way to the shards' input queues.
-struct InputQueues(Vec<Sender<ShardInput>>);
+/// The metadata thread's way to the shards' input queues, and to what all of them share.
+struct InputQueues {
+    shards: Vec<Sender<ShardInput>>,
+    quotas: Arc<ConnectionQuotas>,
+}
 
 impl ShardSink for InputQueues {
     fn shard_count(&self) -> u16 {
-        u16::try_from(self.0.len()).expect("as many as shards")
+        u16::try_from(self.shards.len()).expect("as many as shards")
     }
 
     fn send(&self, shard: ShardId, input: ShardInput) {
+        if let (ShardInput::Image(image), ShardId(0)) = (&input, shard) {
+            self.quotas.set_limits(&image.dynamic.connection_quotas);
+        }
         // The bound is far above what the publisher lets be under way. A closed queue: the process stops.
-        if let Err(async_channel::TrySendError::Full(_)) = self.0[shard.index()].try_send(input) {
+        if let Err(async_channel::TrySendError::Full(_)) = self.shards[shard.index()].try_send(input) {
             unreachable!("the publisher waits long before {SHARD_INPUTS_MAX} inputs are under way");
         }
     }
@@ -534,19 +547,19 @@ impl ShardSink for InputQueues {
 /// Starts the metadata thread and waits until every shard shows the first image; gives the cluster id.
 fn start_metadata(
     config: &Arc<Config>,
-    advertised: &Endpoint,
+    advertised: &[Endpoint],
     tree_path: PathBuf,
     inbox: Inbox,
-    inputs: Vec<Sender<ShardInput>>,
+    inputs: InputQueues,
     progress: &RecoveryProgress,
 ) -> Result<(JoinHandle<()>, String), StartError> {
     let (sender, started) = std::sync::mpsc::channel();
-    let settings = NodeSettings::new(config, advertised.clone());
+    let settings = NodeSettings::new(config, advertised.to_vec());
     let thread = metadata_thread::spawn(move || async move {
         let random = Box::new(|| crate::platform::linux::LinuxRandom.next_u64());
         let wall = crate::platform::linux::LinuxClock::start().wall();
         let started = match EmbeddedTree::open(&tree_path) {
-            Ok(tree) => MetadataNode::start(tree, InputQueues(inputs), settings, wall, random)
+            Ok(tree) => MetadataNode::start(tree, inputs, settings, wall, random)
                 .await
                 .map_err(|source| StartError::Metadata { path: tree_path, source }),
             Err(source) => Err(StartError::Tree { path: tree_path, source }),
@@ -578,6 +591,32 @@ fn wait_for_logs<T>(started: &std::sync::mpsc::Receiver<T>, progress: &RecoveryP
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(StartError::ShardEnded),
         }
+    }
+}
+
+fn bind_all(config: &Config) -> Result<Vec<Listener>, StartError> {
+    let backlog = config.socket_listen_backlog_size;
+    let bound = config.listeners.iter().map(|endpoint| Listener::bind(&endpoint.host, endpoint.port, backlog));
+    bound.collect::<io::Result<_>>().map_err(StartError::Listen)
+}
+
+/// What clients are told, where any free port was asked for the one that was bound.
+fn with_bound_ports(config: &Config, addresses: &[SocketAddr]) -> Vec<Endpoint> {
+    let advertised = config.advertised_listeners.iter().cloned().map(|mut advertised| {
+        if advertised.port == 0 {
+            let bound = config.listeners.iter().zip(addresses).find(|(own, _)| own.listener == advertised.listener);
+            advertised.port = bound.map_or(0, |(_, address)| address.port());
+        }
+        advertised
+    });
+    advertised.collect()
+}
+
+/// The allocator asks for huge pages, and a byte touched in one then takes 2 MiB: connections that hold next to nothing would
+/// take megabytes each.
+fn use_small_pages() {
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::warn!(%error, "huge pages stay on: the broker takes more memory");
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod checkpoints;
 pub mod dispatch;
+pub mod lanes;
 pub mod mailbox;
 pub mod message;
 pub mod metadata_inputs;

@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::TopicConfig;
 use super::keys::{self, BrokerKey, Update};
 use super::load::{ConfigError, OWN_NODE_DEFAULTS, Settings, invalid};
+use super::{ConnectionQuotaLimits, Endpoint, TopicConfig};
 
 /// Names and values as somebody wrote them.
 pub type ConfigMap = BTreeMap<String, String>;
@@ -34,14 +34,8 @@ const DEDUPE_BUFFER_BYTES_MIN: i64 = 1024 * 1024;
 pub struct DynamicConfig {
     /// The `log.*` settings and their like: what a topic without overrides lives by.
     pub topic_defaults: Arc<TopicConfig>,
-    pub max_connections: u32,
-    pub max_connections_per_ip: u32,
-    /// Hosts or addresses as they were written, and the limit of each.
-    pub max_connections_per_ip_overrides: BTreeMap<String, u32>,
-    /// Connections a second.
-    pub max_connection_creation_rate: u32,
-    /// By a listener's name in upper case.
-    pub listener_limits: BTreeMap<String, ListenerLimits>,
+    /// `max.connections` and its like.
+    pub connection_quotas: ConnectionQuotaLimits,
     pub log_cleaner_threads: u32,
     pub log_cleaner_dedupe_buffer_size: u64,
     pub log_cleaner_io_buffer_size: u32,
@@ -52,16 +46,11 @@ pub struct DynamicConfig {
     layers: Layers,
 }
 
-/// What `listener.name.<listener>.` sets for one listener alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ListenerLimits {
-    pub max_connections: Option<u32>,
-    pub max_connection_creation_rate: Option<u32>,
-}
-
 /// Where values come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Layers {
+    /// Limits of connections are by listener.
+    listeners: Arc<[Endpoint]>,
     /// Of flags and files.
     fixed: Arc<ConfigMap>,
     of_all_brokers: Arc<ConfigMap>,
@@ -104,7 +93,7 @@ impl Default for DynamicConfig {
 
 impl DynamicConfig {
     /// What flags and files say.
-    pub(super) fn fixed(settings: &Settings) -> Result<DynamicConfig, ConfigError> {
+    pub(super) fn fixed(settings: &Settings, listeners: &[Endpoint]) -> Result<DynamicConfig, ConfigError> {
         let mut fixed = settings.named.clone();
         if settings.own_node {
             for (name, value) in OWN_NODE_DEFAULTS {
@@ -115,7 +104,7 @@ impl DynamicConfig {
         if let (Some(id), None) = (fixed.get("broker.id"), fixed.get("node.id")) {
             fixed.insert("node.id".to_owned(), id.clone());
         }
-        DynamicConfig::resolve(Layers { fixed: Arc::new(fixed), ..Layers::default() })
+        DynamicConfig::resolve(Layers { listeners: listeners.into(), fixed: Arc::new(fixed), ..Layers::default() })
     }
 
     /// These settings with others of one scope instead of what that scope had.
@@ -143,7 +132,8 @@ impl DynamicConfig {
 
     /// What a tree holds instead of what it held, as far as it can be: what is wrong is left out, and said in the log.
     pub fn with_stored(&self, of_all_brokers: &ConfigMap, of_this_broker: &ConfigMap) -> DynamicConfig {
-        let fixed = Layers { fixed: Arc::clone(&self.layers.fixed), ..Layers::default() };
+        let Layers { listeners, fixed, .. } = self.layers.clone();
+        let fixed = Layers { listeners, fixed, ..Layers::default() };
         let mut config = DynamicConfig::resolve(fixed).expect("files and flags were checked at the start");
         for (scope, stored) in [(BrokerScope::All, of_all_brokers), (BrokerScope::This, of_this_broker)] {
             let mut good = ConfigMap::new();
@@ -209,14 +199,13 @@ impl DynamicConfig {
 
     fn resolve(layers: Layers) -> Result<DynamicConfig, ConfigError> {
         let settings = Settings { named: layers.effective(), own_node: false };
+        let named = |name: &str| settings.named.get(name).cloned();
+        let connection_quotas = ConnectionQuotaLimits::resolve(&layers.listeners, named)
+            .map_err(|(name, value, reason)| invalid(&name, &value, reason))?;
         let bytes = |name| u64::try_from(settings.value(name).number()).unwrap_or(0);
         let config = DynamicConfig {
             topic_defaults: Arc::new(TopicConfig::of_broker(&settings.named)?),
-            max_connections: settings.unsigned("max.connections"),
-            max_connections_per_ip: settings.unsigned("max.connections.per.ip"),
-            max_connections_per_ip_overrides: per_ip_overrides(&settings)?,
-            max_connection_creation_rate: settings.unsigned("max.connection.creation.rate"),
-            listener_limits: listener_limits(&settings.named)?,
+            connection_quotas,
             log_cleaner_threads: settings.unsigned("log.cleaner.threads"),
             log_cleaner_dedupe_buffer_size: bytes("log.cleaner.dedupe.buffer.size"),
             log_cleaner_io_buffer_size: settings.unsigned("log.cleaner.io.buffer.size"),
@@ -296,42 +285,6 @@ fn may_follow(before: &ConfigMap, after: &ConfigMap, name: &str) -> bool {
         // What is no number is refused for that.
         _ => true,
     }
-}
-
-fn per_ip_overrides(settings: &Settings) -> Result<BTreeMap<String, u32>, ConfigError> {
-    let name = "max.connections.per.ip.overrides";
-    let text = settings.text(name).unwrap_or_default();
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            let parsed =
-                part.rsplit_once(':').and_then(|(host, limit)| Some((host.trim(), limit.trim().parse().ok()?)));
-            let (host, limit) = parsed.filter(|(host, _)| !host.is_empty()).ok_or_else(|| {
-                invalid(name, text, format!("{part} is no limit; write it as HOST:COUNT, with commas between"))
-            })?;
-            Ok((host.trim_start_matches('[').trim_end_matches(']').to_owned(), limit))
-        })
-        .collect()
-}
-
-fn listener_limits(named: &ConfigMap) -> Result<BTreeMap<String, ListenerLimits>, ConfigError> {
-    let mut limits: BTreeMap<String, ListenerLimits> = BTreeMap::new();
-    for (name, text) in named {
-        let base = keys::without_listener(name);
-        let Some(listener) = keys::listener_of(name) else { continue };
-        if !["max.connections", "max.connection.creation.rate"].contains(&base) {
-            continue;
-        }
-        let key = BrokerKey::find(base).expect("in the table");
-        let value = key.parse(text).map_err(|reason| invalid(name, text, reason))?;
-        let limit = u32::try_from(value.number()).ok();
-        let of_listener = limits.entry(listener.to_uppercase()).or_default();
-        match base {
-            "max.connections" => of_listener.max_connections = limit,
-            _ => of_listener.max_connection_creation_rate = limit,
-        }
-    }
-    Ok(limits)
 }
 
 #[cfg(test)]

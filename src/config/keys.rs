@@ -188,6 +188,41 @@ mod tests {
         }
     }
 
+    /// Kind and name, then type, default, update mode, internal.
+    fn golden() -> Vec<Vec<&'static str>> {
+        let lines = include_str!("../../tests/golden/settings/kafka-3.9.1.txt").lines();
+        lines.filter(|line| !line.starts_with('#')).map(|line| line.split('\t').collect()).collect()
+    }
+
+    #[test]
+    fn the_tables_have_every_setting_of_kafkas_own_classes_and_no_other() {
+        let type_of = |kind: Kind| format!("{:?}", kind.config_type()).to_uppercase();
+        let quoted = |text: Option<String>| text.map_or_else(|| "null".to_owned(), |text| format!("'{text}'"));
+        let broker = BROKER_KEYS.iter().map(|key| {
+            let update = match key.update {
+                Update::ReadOnly => "-",
+                Update::ClusterWide => "cluster-wide",
+                Update::PerBroker => "per-broker",
+            };
+            let internal = if key.internal { "internal" } else { "-" };
+            let texts = ["broker", key.name, &type_of(key.kind), &quoted(key.default_text()), update, internal];
+            texts.map(str::to_owned).to_vec()
+        });
+        let topic = TOPIC_KEYS.iter().map(|key| {
+            let default = quoted(Some(key.default.to_owned()));
+            ["topic", key.name, &type_of(key.kind), &default, "-", "-"].map(str::to_owned).to_vec()
+        });
+        let ours: Vec<Vec<String>> = broker.chain(topic).collect();
+        let golden = golden();
+        assert_eq!(ours.len(), golden.len());
+        for (ours, kafkas) in ours.iter().zip(golden) {
+            // Kafka writes this map in the order of a hash.
+            if ours[1] != "listener.security.protocol.map" {
+                assert_eq!(ours, &kafkas);
+            }
+        }
+    }
+
     #[test]
     fn every_synonym_of_a_topic_config_is_in_the_table() {
         for (synonym, _) in TOPIC_KEYS.iter().flat_map(|key| key.synonyms) {

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod connections;
 pub mod describe;
 pub mod dynamic;
 pub mod keys;
@@ -15,9 +16,11 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::ids::BrokerId;
 
+pub use connections::ConnectionQuotaLimits;
 pub use dynamic::DynamicConfig;
 pub use load::{ConfigError, ServeOptions};
 pub use topic::TopicConfig;
@@ -95,10 +98,11 @@ impl AdminListen {
 pub struct Config {
     pub broker_id: BrokerId,
     pub broker_rack: Option<Arc<str>>,
-    /// `listeners`: where to listen. One, PLAINTEXT.
-    pub listener: Endpoint,
-    /// `advertised.listeners`: what clients are told. Its port is 0 only if `listener`'s is: use the bound one then.
-    pub advertised_listener: Endpoint,
+    /// `listeners`: where to listen, PLAINTEXT. At least one.
+    pub listeners: Vec<Endpoint>,
+    /// `advertised.listeners`: what clients of some of the listeners are told. A port is 0 only if the listener's is: the bound
+    /// one is told then.
+    pub advertised_listeners: Vec<Endpoint>,
     /// `log.dirs`, at least one. The first also holds the metadata tree.
     pub log_dirs: Vec<PathBuf>,
 
@@ -124,7 +128,8 @@ pub struct Config {
     /// `None`: the kernel tunes it, unless `server.properties` names it.
     pub socket_send_buffer_bytes: Option<u32>,
     pub socket_receive_buffer_bytes: Option<u32>,
-    pub connections_max_idle_ms: u64,
+    /// `connections.max.idle.ms`; `None`: an idle connection is kept for ever.
+    pub connections_max_idle: Option<Duration>,
 
     /// The settings that may change while the broker runs, as the start finds them in files and flags. What they are now
     /// is in the image: `handlers::Context::dynamic`.

@@ -146,6 +146,10 @@ impl Controller {
                 }
                 resource @ (ConfigResource::ThisBroker | ConfigResource::AllBrokers) => {
                     let node = broker_node(&resource, cluster.controller_id.0);
+                    let is_kept = |name: &&String| BrokerKey::find(name).is_some_and(|key| !key.applied);
+                    for name in draft.settings.keys().filter(is_kept) {
+                        tracing::warn!(name, "this setting is kept, but changes nothing yet");
+                    }
                     cluster.broker_configs.insert(node, draft.settings);
                     of_brokers = true;
                 }

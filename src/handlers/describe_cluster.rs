@@ -13,6 +13,7 @@ const CONTROLLERS: i8 = 2;
 
 pub fn handle<P: Platform>(
     context: &Context<P>,
+    listener: &str,
     body: &[u8],
     version: i16,
 ) -> Result<DescribeClusterResponse, WireError> {
@@ -34,7 +35,7 @@ pub fn handle<P: Platform>(
         other => return refuse(ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {other}")),
     }
     let image = context.image();
-    let brokers: Vec<DescribeClusterBroker> = metadata::brokers(&image)
+    let brokers: Vec<DescribeClusterBroker> = metadata::brokers(&image, listener)
         .into_iter()
         .map(|broker| DescribeClusterBroker {
             broker_id: broker.node_id,

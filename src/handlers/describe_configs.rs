@@ -20,7 +20,7 @@ use crate::protocol::{ErrorCode, Reader, WireError};
 
 /// Entries of one response. A resource has some hundred; a request that repeats one would else be answered with far more
 /// memory than it took.
-const ENTRIES_MAX: usize = 500_000;
+const ENTRIES_MAX: usize = 200_000;
 
 pub fn handle<P: Platform>(
     context: &Context<P>,

@@ -301,6 +301,35 @@ mod tests {
     }
 
     #[test]
+    fn every_shard_hears_of_other_settings_before_the_image_that_shows_them() {
+        let sent = Sent::default();
+        let mut publisher = publisher(&sent);
+        publisher.receive(&inputs(1, 10)).unwrap();
+        sent.0.borrow_mut().clear();
+        let config = Arc::new(TopicConfig { segment_bytes: 77, ..TopicConfig::default() });
+        let dynamic = Arc::new(DynamicConfig::default());
+        let configs = vec![("t".into(), Arc::clone(&config)), ("gone".into(), Arc::clone(&config))];
+        let changed = BrokerInputs { configs, dynamic: Some(Arc::clone(&dynamic)), ..BrokerInputs::default() };
+        publisher.receive(&changed).unwrap();
+        let image = publisher.image();
+        assert!(Arc::ptr_eq(&image.topic("t").unwrap().config, &config) && Arc::ptr_eq(&image.dynamic, &dynamic));
+        assert!(Arc::ptr_eq(image.topic("t").unwrap(), image.topic_by_id(TopicId([1; 16])).unwrap()));
+        let kinds: Vec<_> = sent
+            .0
+            .borrow()
+            .iter()
+            .map(|(shard, input)| match input {
+                ShardInput::Configs { configs, image_version: 2 } => (*shard, configs.len()),
+                ShardInput::Image(image) if image.version == 2 => (*shard, 0),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(kinds, [(0, 1), (1, 1), (0, 0), (1, 0)], "and of no topic that is not there");
+        publisher.receive(&changed).unwrap();
+        assert!(sent.0.borrow()[4..].iter().all(|(_, input)| matches!(input, ShardInput::Image(_))), "nothing new");
+    }
+
+    #[test]
     fn a_version_counts_as_applied_when_the_last_shard_says_so() {
         let sent = Sent::default();
         let mut publisher = publisher(&sent);

@@ -14,6 +14,8 @@ pub struct Home {
     waiting_bytes: Cell<u64>,
     waiting_batches: Cell<usize>,
     most: WaitingMax,
+    /// Replicas whose logs are being opened or given up: at a stop they are not closed in order.
+    pub replicas_under_way: Cell<usize>,
 }
 
 /// What may wait for one directory of several, so that one that hangs can't take all that requests may use.
@@ -36,7 +38,8 @@ impl Home {
         let most = if count > 1 { most } else { WaitingMax { bytes: u64::MAX, batches: usize::MAX } };
         let home = |index| {
             let (waiting_bytes, waiting_batches) = (Cell::new(0), Cell::new(0));
-            Rc::new(Home { index, log_dirs: Arc::clone(log_dirs), waiting_bytes, waiting_batches, most })
+            let (log_dirs, replicas_under_way) = (Arc::clone(log_dirs), Cell::new(0));
+            Rc::new(Home { index, log_dirs, waiting_bytes, waiting_batches, most, replicas_under_way })
         };
         (0..count).map(home).collect()
     }

@@ -15,7 +15,6 @@ use super::mailbox::Mailboxes;
 use super::message::Message;
 use super::metadata_inputs::{self, LastStops};
 use super::router::Router;
-use crate::base::budget::Budget;
 use crate::base::ids::ShardId;
 use crate::config::Config;
 use crate::executor::all;
@@ -24,7 +23,7 @@ use crate::handlers::context::Bounds;
 use crate::metadata::node::ShardInput;
 use crate::metadata::thread::MetadataHandle;
 use crate::metrics::ShardCounters;
-use crate::net::connection::{self, ConnectionLimits};
+use crate::net::connection::{self, Arrival, ConnectionLimits};
 use crate::partition::Partition;
 use crate::partition::home::WaitingMax;
 use crate::partition::partition::LogCheckpoint;
@@ -71,8 +70,7 @@ pub struct ShardParts<P: Platform> {
 pub struct Shard<P: Platform> {
     context: Rc<Context<P>>,
     dispatcher: Dispatcher<P>,
-    connection_limits: ConnectionLimits,
-    request_bytes: Rc<Budget>,
+    connections: Rc<connection::Shared<P>>,
 }
 
 impl<P: Platform> Shard<P> {
@@ -99,7 +97,11 @@ impl<P: Platform> Shard<P> {
             }
         }
         let dispatcher = Dispatcher::new(Rc::clone(&context), router);
-        Shard { context, dispatcher, connection_limits, request_bytes: Budget::new(limits.request_bytes_max) }
+        let counters = Arc::clone(&context.counters);
+        let connections = connection::Shared::new(platform, connection_limits, limits.request_bytes_max, counters);
+        let (idle, clock) = (Rc::clone(&connections.idle), context.platform.clock().clone());
+        context.platform.tasks().spawn(idle.keep_looking(clock, context.config.connections_max_idle));
+        Shard { context, dispatcher, connections }
     }
 
     pub fn context(&self) -> &Rc<Context<P>> {
@@ -107,15 +109,9 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Serves a connection in a task of its own.
-    pub fn serve(&self, socket: P::Socket) {
-        self.context.platform.tasks().spawn(connection::serve(
-            self.context.platform.clone(),
-            socket,
-            self.dispatcher.clone(),
-            self.connection_limits,
-            Rc::clone(&self.request_bytes),
-            Arc::clone(&self.context.counters),
-        ));
+    pub fn serve(&self, socket: P::Socket, arrival: Arrival) {
+        let (shared, dispatcher) = (Rc::clone(&self.connections), self.dispatcher.clone());
+        self.context.platform.tasks().spawn(connection::serve(shared, socket, arrival, dispatcher));
     }
 
     /// An orderly stop: requests are refused from now on, every log is flushed and closed. A log that was not, with the
@@ -136,6 +132,10 @@ impl<P: Platform> Shard<P> {
         let mut closed = ClosedShard::default();
         for lane in all(lanes.collect()).await {
             closed.add(lane);
+        }
+        for home in self.context.homes.iter().filter(|home| home.replicas_under_way.get() > 0) {
+            closed.unclean_count += home.replicas_under_way.get();
+            closed.unclean_log_dirs.insert(home.index);
         }
         closed
     }

@@ -10,7 +10,7 @@
 //!                                   append more -> stop, kill or power cut -> start -> held against it again
 //! ```
 //! Starts of the workload are watched like anything else, so recovery is cut too. A failure says seed, operation and
-//! way; `scripts/power-cuts` looks at more cut points than the tests do, or again at one seed.
+//! way; `scripts/power-cuts` cuts after more changes than the tests do, or again at one seed.
 
 #![forbid(unsafe_code)]
 
@@ -34,8 +34,8 @@ const LOGS: [(&str, i32); 3] = [("a", 0), ("a", 1), ("b", 0)];
 const STEPS: usize = 80;
 /// Ways in which the power goes after one change.
 const WAYS_PER_CHANGE: usize = 2;
-/// What the tests look at, all together, unless `RINGLOG_POWER_CUTS` says otherwise.
-const CUT_POINTS: u64 = 20_000;
+/// Changes after which the tests cut the power, all together, unless `RINGLOG_POWER_CUTS` says otherwise.
+const CHANGES: u64 = 20_000;
 /// The tests that share them.
 const SHARES: u64 = 4;
 /// Cut points within which a planted bug must show.
@@ -395,12 +395,12 @@ fn number_from_environment(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// Looks at this share of the cut points: every fourth seed.
+/// Cuts the power after this share of the changes: every fourth seed.
 fn every_cut_of_share(share: u64) {
-    let wanted = number_from_environment("RINGLOG_POWER_CUTS").unwrap_or(CUT_POINTS).div_ceil(SHARES);
+    let wanted = number_from_environment("RINGLOG_POWER_CUTS").unwrap_or(CHANGES).div_ceil(SHARES);
     let first = number_from_environment("RINGLOG_SEED").unwrap_or(0) + share;
     let (mut cut_points, mut changes, mut seeds) = (0, 0, 0);
-    while cut_points < wanted {
+    while changes < wanted {
         let shared = run_seed(first + seeds * SHARES, None);
         if let Some(violation) = shared.violation.take() {
             panic!("{violation}");
@@ -409,7 +409,7 @@ fn every_cut_of_share(share: u64) {
         changes += shared.changes.get();
         seeds += 1;
     }
-    println!("{cut_points} cut points after {changes} changes of {seeds} workloads, from seed {first}");
+    println!("{changes} changes of {seeds} workloads, the power cut after each: {cut_points} cuts, from seed {first}");
 }
 
 #[test]

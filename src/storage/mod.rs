@@ -7,6 +7,7 @@
 
 pub mod checkpoint;
 pub mod entry;
+pub mod held;
 pub mod identity;
 pub mod leader_epoch;
 pub mod log;

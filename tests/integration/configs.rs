@@ -5,7 +5,6 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigSource as ClientSource, NewPartitions, ResourceSpecifier,
 };
 use rdkafka::client::DefaultClientContext;
-use ringlog::protocol::ErrorCode;
 use ringlog::protocol::message::alter_configs::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResponse, AlterableConfig,
 };
@@ -14,6 +13,7 @@ use ringlog::protocol::message::describe_configs::{
     DescribeConfigsResult,
 };
 use ringlog::protocol::message::incremental_alter_configs::{self as incremental, IncrementalAlterConfigsResponse};
+use ringlog::protocol::{ApiKey, ErrorCode};
 use ringlog::record::batch::BatchBuilder;
 use ringlog::record::compression::Codec;
 
@@ -310,6 +310,21 @@ fn a_brokers_settings_reach_its_topics_at_once_by_rank_and_over_a_restart() {
     assert_eq!(produce(&mut wire, "follows", 2_000), 0);
     assert_eq!(change(&mut wire, BROKER, "", &[("message.max.bytes", DELETE, None)]), (0, None));
     assert_eq!(value(&mut wire, TOPIC, "follows", key), (Some("1000".into()), 4));
+}
+
+#[test]
+fn limits_of_connections_change_while_the_broker_runs() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    set(&mut wire, BROKER, "", "max.connections.per.ip", "1");
+    let mut second = Wire::connect(server.address);
+    let asked = second.send(ApiKey::ApiVersions, 0, |_| Ok(()));
+    assert!(asked.is_err() || second.receive().is_err(), "the second connection is closed");
+    assert_eq!(change(&mut wire, BROKER, "", &[("max.connections.per.ip", DELETE, None)]), (0, None));
+    let mut third = Wire::connect(server.address);
+    third.send(ApiKey::ApiVersions, 0, |_| Ok(())).expect("sent");
+    third.receive().expect("answered");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod admin_port;
 mod clients;
 mod cold;
 mod configs;
+mod connections;
 mod disk_faults;
 mod idle;
 mod import;
