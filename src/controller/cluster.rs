@@ -36,8 +36,8 @@ pub struct Cluster {
     pub stray_configs: BTreeSet<String>,
     /// Settings of brokers in the tree, by the name of their node.
     pub broker_configs: BTreeMap<String, ConfigMap>,
-    /// The newest notice of changed settings; older ones are gone, as nobody else reads this tree.
-    pub config_change: Option<String>,
+    /// The notices of the last change of settings; older ones are gone, as nobody else reads this tree.
+    pub config_changes: Vec<String>,
     /// Topics marked for deletion.
     pub deleting: BTreeMap<Arc<str>, Deletion>,
     /// What brokers are giving up, by group.
@@ -83,7 +83,7 @@ impl Cluster {
             creating: BTreeSet::new(),
             stray_configs: BTreeSet::new(),
             broker_configs: BTreeMap::new(),
-            config_change: None,
+            config_changes: Vec::new(),
             deleting: BTreeMap::new(),
             stopping: BTreeMap::new(),
             next_group: 0,

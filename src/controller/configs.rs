@@ -1,8 +1,8 @@
 //! Changing settings of topics and brokers (Kafka 3.9 `ZkAdminManager.alterConfigs`, `ConfigAdminManager`).
 //!
 //! Each proposal is one transaction: the settings' nodes, and one notice below `/config/changes` for each, as Kafka's
-//! tools and brokers expect them. Nobody but this process reads the notices, so the newest stays and older ones go. One
-//! proposal runs at a time: each starts from what the one before wrote.
+//! tools and brokers expect them. Nobody but this process reads the notices, so those of the last change stay and older
+//! ones go. One proposal runs at a time: each starts from what the one before wrote.
 
 #![forbid(unsafe_code)]
 
@@ -78,9 +78,8 @@ impl Controller {
             mode: CreateMode::PersistentSequential,
         };
         operations.extend(drafts.iter().map(notice));
-        if let Some(path) = cluster.config_change.clone() {
-            operations.push(Operation::Delete { path, version: Version::Any });
-        }
+        let older = cluster.config_changes.iter().cloned();
+        operations.extend(older.map(|path| Operation::Delete { path, version: Version::Any }));
         self.write(operations, Waiting::Configs { ticket, drafts }, effects);
     }
 
@@ -111,9 +110,9 @@ impl Controller {
                     }
                     return self.decide_configs(ticket, &[draft.index], Some(refusal), effects);
                 }
-                // The notice of the change before may be gone: a second try does without it.
-                if let Some(cluster) = self.cluster() {
-                    cluster.config_change = None;
+                // Somebody has taken a notice of the change before away: the next try does without.
+                if let (TreeError::NoNode(path), Some(cluster)) = (&failed.error, self.cluster()) {
+                    cluster.config_changes.retain(|notice| notice != path);
                 }
                 let refusal = self.config_refusal(&failed);
                 let indexes: Vec<usize> = drafts.iter().map(|draft| draft.index).collect();
@@ -126,11 +125,11 @@ impl Controller {
     fn take_configs(&mut self, drafts: Vec<ConfigDraft>, outcomes: &[Outcome], effects: &mut Vec<Effect>) {
         let mut settings = self.settings.clone();
         let Some(cluster) = self.cluster() else { return };
-        let notices = outcomes.iter().rev().find_map(|outcome| match outcome {
+        let notices = outcomes.iter().filter_map(|outcome| match outcome {
             Outcome::Created(path, _) if path.starts_with(znodes::CONFIG_CHANGES) => Some(path.clone()),
             _ => None,
         });
-        cluster.config_change = notices;
+        cluster.config_changes = notices.collect();
         let mut changed: BTreeSet<Arc<str>> = BTreeSet::new();
         let mut of_brokers = false;
         for draft in drafts {
