@@ -28,9 +28,11 @@ use futures_channel::oneshot;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{setsockopt, sockopt};
+use tracing_subscriber::EnvFilter;
 
 use crate::admin::{Admin, Source};
 use crate::base::ids::ShardId;
+use crate::base::log_levels;
 use crate::cli::banner;
 use crate::config::{AdminListen, Config, Endpoint};
 use crate::controller::import::ImportError;
@@ -67,7 +69,7 @@ const WORK_THREADS: usize = 2;
 const CONNECTIONS_QUEUED_MAX: usize = 1024;
 
 /// Inputs from the metadata thread that wait for a shard. The metadata thread stops long before, see
-/// `metadata::publisher::UNAPPLIED_IMAGES_MAX`: at most three inputs for each image.
+/// `metadata::publisher::UNAPPLIED_IMAGES_MAX`: at most four inputs for each image.
 const SHARD_INPUTS_MAX: usize = 1024;
 
 /// Submission entries of the ring that the start and the stop use for themselves.
@@ -173,14 +175,22 @@ pub fn run(config: Config) -> ExitCode {
 }
 
 fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("RINGLOG_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    // Fails only if a test has set one up already.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let named = std::env::var("RINGLOG_LOG").ok().filter(|text| EnvFilter::try_new(text).is_ok());
+    let first = named.unwrap_or_else(|| "info".to_owned());
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&first))
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
         .with_writer(io::stderr)
-        .try_init();
+        .with_filter_reloading();
+    let filter = subscriber.reload_handle();
+    // Fails only if a test has set one up already.
+    if subscriber.try_init().is_ok() {
+        let apply = move |text: &str| {
+            let next = EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+            filter.reload(next).map_err(|error| error.to_string())
+        };
+        log_levels::install(first, Box::new(apply));
+    }
 }
 
 fn stop_signals() -> SigSet {
@@ -242,13 +252,13 @@ impl Broker {
         let (shards, shard_inputs, connections, counters) = start_shards(&starting)?;
         status.set_shards(counters.clone());
         let tree_path = directories.tree_path();
-        let (metadata_thread, cluster_id) =
-            start_metadata(&config, &advertised, tree_path, inbox, shard_inputs, &progress)?;
+        let quotas = ConnectionQuotas::new(config.dynamic.connection_quotas.clone());
+        let inputs = InputQueues { shards: shard_inputs, quotas: Arc::clone(&quotas) };
+        let (metadata_thread, cluster_id) = start_metadata(&config, &advertised, tree_path, inbox, inputs, &progress)?;
         directories.check_meta(&found, "cluster.id", &cluster_id, |meta| meta.cluster_id.clone())?;
         directories.write_meta(&found, &config, &cluster_id, &work)?;
 
         let targets: Targets = counters.iter().cloned().zip(connections.queues).collect();
-        let quotas = ConnectionQuotas::new(config.connection_quotas.clone());
         let acceptors =
             listeners.into_iter().zip(&config.listeners).enumerate().map(|(index, (listener, endpoint))| {
                 let (quotas, targets) = (Arc::clone(&quotas), targets.clone());
@@ -512,17 +522,23 @@ fn set_socket_buffers(descriptor: &OwnedFd, config: &Config) -> io::Result<()> {
     Ok(())
 }
 
-/// The metadata thread's way to the shards' input queues.
-struct InputQueues(Vec<Sender<ShardInput>>);
+/// The metadata thread's way to the shards' input queues, and to what all of them share.
+struct InputQueues {
+    shards: Vec<Sender<ShardInput>>,
+    quotas: Arc<ConnectionQuotas>,
+}
 
 impl ShardSink for InputQueues {
     fn shard_count(&self) -> u16 {
-        u16::try_from(self.0.len()).expect("as many as shards")
+        u16::try_from(self.shards.len()).expect("as many as shards")
     }
 
     fn send(&self, shard: ShardId, input: ShardInput) {
+        if let (ShardInput::Image(image), ShardId(0)) = (&input, shard) {
+            self.quotas.set_limits(&image.dynamic.connection_quotas);
+        }
         // The bound is far above what the publisher lets be under way. A closed queue: the process stops.
-        if let Err(async_channel::TrySendError::Full(_)) = self.0[shard.index()].try_send(input) {
+        if let Err(async_channel::TrySendError::Full(_)) = self.shards[shard.index()].try_send(input) {
             unreachable!("the publisher waits long before {SHARD_INPUTS_MAX} inputs are under way");
         }
     }
@@ -534,7 +550,7 @@ fn start_metadata(
     advertised: &[Endpoint],
     tree_path: PathBuf,
     inbox: Inbox,
-    inputs: Vec<Sender<ShardInput>>,
+    inputs: InputQueues,
     progress: &RecoveryProgress,
 ) -> Result<(JoinHandle<()>, String), StartError> {
     let (sender, started) = std::sync::mpsc::channel();
@@ -543,7 +559,7 @@ fn start_metadata(
         let random = Box::new(|| crate::platform::linux::LinuxRandom.next_u64());
         let wall = crate::platform::linux::LinuxClock::start().wall();
         let started = match EmbeddedTree::open(&tree_path) {
-            Ok(tree) => MetadataNode::start(tree, InputQueues(inputs), settings, wall, random)
+            Ok(tree) => MetadataNode::start(tree, inputs, settings, wall, random)
                 .await
                 .map_err(|source| StartError::Metadata { path: tree_path, source }),
             Err(source) => Err(StartError::Tree { path: tree_path, source }),

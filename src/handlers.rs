@@ -4,14 +4,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alter_configs;
 pub mod api_versions;
+pub mod configs;
 pub mod context;
+pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod errors;
 pub mod fetch;
 pub mod find_coordinator;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod list_offsets;
 pub mod metadata;

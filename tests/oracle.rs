@@ -100,12 +100,18 @@ macro_rules! check {
 #[test]
 fn requests_are_what_kafka_protocol_reads_and_writes() {
     check! {
+        AlterConfigsRequest, request_header_version;
         ApiVersionsRequest, request_header_version;
+        CreatePartitionsRequest, request_header_version;
         CreateTopicsRequest, request_header_version;
         DeleteTopicsRequest, request_header_version;
+        DescribeClusterRequest, request_header_version;
+        DescribeConfigsRequest, request_header_version;
+        DescribeLogDirsRequest, request_header_version;
         DescribeProducersRequest, request_header_version;
         FetchRequest, request_header_version;
         FindCoordinatorRequest, request_header_version;
+        IncrementalAlterConfigsRequest, request_header_version;
         InitProducerIdRequest, request_header_version;
         LeaderAndIsrRequest, request_header_version;
         ListOffsetsRequest, request_header_version;
@@ -119,11 +125,17 @@ fn requests_are_what_kafka_protocol_reads_and_writes() {
 #[test]
 fn responses_are_what_kafka_protocol_reads_and_writes() {
     check! {
+        AlterConfigsResponse, response_header_version;
         ApiVersionsResponse, response_header_version;
+        CreatePartitionsResponse, response_header_version;
         CreateTopicsResponse, response_header_version;
         DeleteTopicsResponse, response_header_version;
+        DescribeClusterResponse, response_header_version;
+        DescribeConfigsResponse, response_header_version;
+        DescribeLogDirsResponse, response_header_version;
         DescribeProducersResponse, response_header_version;
         FindCoordinatorResponse, response_header_version;
+        IncrementalAlterConfigsResponse, response_header_version;
         InitProducerIdResponse, response_header_version;
         LeaderAndIsrResponse, response_header_version;
         ListOffsetsResponse, response_header_version;

@@ -1,8 +1,12 @@
-//! The table of Kafka 3.9's broker settings.
+//! What Kafka 3.9's broker settings are, and how their names hang together.
 
 #![forbid(unsafe_code)]
 
-use super::value::Kind;
+mod table;
+
+use super::value::{Kind, Value};
+
+pub use table::BROKER_KEYS;
 
 /// One broker setting.
 #[derive(Clone, Copy, Debug)]
@@ -11,23 +15,125 @@ pub struct BrokerKey {
     pub kind: Kind,
     /// Kafka's default as text; empty for "not set".
     pub default: &'static str,
+    /// Kafka's default is the empty text, not "not set".
+    empty_by_default: bool,
     /// Whether the broker lives by it. One it does not is kept, and said at start if it is set.
     pub applied: bool,
+    pub update: Update,
+    /// Clients are told of it only if somebody has set it.
+    pub internal: bool,
+    /// What it is about, for clients.
+    pub documentation: &'static str,
+}
+
+/// How a setting may change while the broker runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// Not at all.
+    ReadOnly,
+    /// For all brokers or for one.
+    ClusterWide,
+    /// For one broker.
+    PerBroker,
 }
 
 impl BrokerKey {
     pub fn find(name: &str) -> Option<&'static BrokerKey> {
         BROKER_KEYS.binary_search_by(|key| key.name.cmp(name)).ok().map(|at| &BROKER_KEYS[at])
     }
+
+    /// Kafka's default as clients are told of it; `None`: null.
+    pub fn default_text(&self) -> Option<String> {
+        if self.default.is_empty() {
+            return self.empty_by_default.then(String::new);
+        }
+        let value = self.kind.parse(self.default).expect("the table's defaults are valid");
+        Some(self.kind.text(&value))
+    }
+
+    /// The value of `text`. No text stands for no value where that is the default.
+    pub fn parse(&self, text: &str) -> Result<Value, String> {
+        match text.trim().is_empty() && self.default.is_empty() {
+            true => Ok(Value::Text(String::new())),
+            false => self.kind.parse(text),
+        }
+    }
+
+    const fn cluster_wide(self) -> BrokerKey {
+        BrokerKey { update: Update::ClusterWide, ..self }
+    }
+
+    const fn per_broker(self) -> BrokerKey {
+        BrokerKey { update: Update::PerBroker, ..self }
+    }
+
+    const fn internal(self) -> BrokerKey {
+        BrokerKey { internal: true, ..self }
+    }
+
+    const fn empty_by_default(self) -> BrokerKey {
+        BrokerKey { empty_by_default: true, ..self }
+    }
 }
 
-/// Settings that are known by how they begin: per listener, TLS, SASL and others that plug-ins read.
-pub const KNOWN_PREFIXES: &[&str] =
-    &["listener.name.", "ssl.", "sasl.", "zookeeper.ssl.", "authorizer.", "remote.log.", "kafka.", "group."];
+/// Settings that plug-ins of Kafka read, and Kafka itself does not list.
+const PLUGIN_KEYS: &[&str] = &["allow.everyone.if.no.acl.found", "super.users"];
 
-/// Whether Kafka 3.9 knows the name.
+/// Settings that are known by how they begin: those of one listener, and those of plug-ins.
+const KNOWN_PREFIXES: &[&str] = &["listener.name.", "authorizer.", "rlmm.config.", "rsm.config."];
+
+/// What may be set for all brokers for one listener alone (Kafka 3.9 `DynamicBrokerConfig.ClusterLevelListenerConfigs`).
+pub const CLUSTER_LEVEL_LISTENER_KEYS: &[&str] =
+    &["max.connection.creation.rate", "max.connections", "num.network.threads"];
+
+/// Broker settings that exist as dynamic ones only (Kafka 3.9 `QuotaConfigs.brokerQuotaConfigs`).
+pub const DYNAMIC_ONLY_KEYS: &[&str] = &[
+    "follower.replication.throttled.rate",
+    "leader.replication.throttled.rate",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
+];
+
+/// Names for the same thing, the one that counts first.
+const SYNONYMS: &[&[&str]] = &[
+    &["log.retention.ms", "log.retention.minutes", "log.retention.hours"],
+    &["log.roll.jitter.ms", "log.roll.jitter.hours"],
+    &["log.roll.ms", "log.roll.hours"],
+];
+
+/// Whether Kafka 3.9 or a plug-in of it knows the name.
 pub fn is_known(name: &str) -> bool {
-    BrokerKey::find(name).is_some() || KNOWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    BrokerKey::find(name).is_some()
+        || PLUGIN_KEYS.contains(&name)
+        || KNOWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The name without `listener.name.<listener>.` before it.
+pub fn without_listener(name: &str) -> &str {
+    split_listener(name).map_or(name, |(_, base)| base)
+}
+
+/// The listener that the name is about, if it is about one.
+pub fn listener_of(name: &str) -> Option<&str> {
+    split_listener(name).map(|(listener, _)| listener)
+}
+
+fn split_listener(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("listener.name.")?
+        .split_once('.')
+        .filter(|(listener, base)| !listener.is_empty() && !base.is_empty())
+}
+
+/// All names under which the value of `name` may be set, the one that counts first (Kafka 3.9
+/// `DynamicBrokerConfig.brokerConfigSynonyms`).
+pub fn synonyms(name: &str) -> Vec<&str> {
+    if let Some(names) = SYNONYMS.iter().find(|names| names.contains(&name)) {
+        return names.to_vec();
+    }
+    match (name, without_listener(name)) {
+        ("log.flush.interval.ms", _) => vec![name, "log.flush.scheduler.interval.ms"],
+        (_, base) if base != name => vec![name, base],
+        _ => vec![name],
+    }
 }
 
 /// The known name that `name` was most likely meant to be; `None` if none is near.
@@ -52,207 +158,22 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-const fn applied(name: &'static str, kind: Kind, default: &'static str) -> BrokerKey {
-    BrokerKey { name, kind, default, applied: true }
+const fn applied(name: &'static str, kind: Kind, default: &'static str, documentation: &'static str) -> BrokerKey {
+    BrokerKey { applied: true, ..kept(name, kind, default, documentation) }
 }
 
-const fn kept(name: &'static str, kind: Kind, default: &'static str) -> BrokerKey {
-    BrokerKey { name, kind, default, applied: false }
+const fn kept(name: &'static str, kind: Kind, default: &'static str, documentation: &'static str) -> BrokerKey {
+    BrokerKey {
+        name,
+        kind,
+        default,
+        empty_by_default: false,
+        applied: false,
+        update: Update::ReadOnly,
+        internal: false,
+        documentation,
+    }
 }
-
-const LONG: Kind = Kind::Long { min: i64::MIN, max: i64::MAX };
-const INT: Kind = Kind::Int { min: i32::MIN, max: i32::MAX };
-const SHORT: Kind = Kind::Int { min: 1, max: 32_767 };
-const RATIO: Kind = Kind::Double { min: 0.0, max: 1.0 };
-const POSITIVE: Kind = Kind::Double { min: 0.0, max: f64::INFINITY };
-const MAX_INT: &str = "2147483647";
-const MAX_LONG: &str = "9223372036854775807";
-const COMPRESSION: Kind = Kind::Word(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]);
-const TIMESTAMPS: Kind = Kind::Word(&["CreateTime", "LogAppendTime"]);
-const CLEANUP: Kind = Kind::Words(&["compact", "delete"]);
-
-/// By name.
-#[rustfmt::skip]
-pub const BROKER_KEYS: &[BrokerKey] = &[
-    kept("advertised.host.name", Kind::Text, ""),
-    applied("advertised.listeners", Kind::Text, ""),
-    kept("allow.everyone.if.no.acl.found", Kind::Bool, "false"),
-    kept("alter.config.policy.class.name", Kind::Text, ""),
-    kept("alter.log.dirs.replication.quota.window.num", Kind::int(1), "11"),
-    kept("alter.log.dirs.replication.quota.window.size.seconds", Kind::int(1), "1"),
-    kept("authorizer.class.name", Kind::Text, ""),
-    applied("auto.create.topics.enable", Kind::Bool, "true"),
-    kept("auto.include.jmx.reporter", Kind::Bool, "true"),
-    kept("auto.leader.rebalance.enable", Kind::Bool, "true"),
-    kept("background.threads", Kind::int(1), "10"),
-    applied("broker.id", INT, "-1"),
-    applied("broker.id.generation.enable", Kind::Bool, "true"),
-    applied("broker.rack", Kind::Text, ""),
-    kept("client.quota.callback.class", Kind::Text, ""),
-    kept("compression.gzip.level", Kind::GzipLevel, "-1"),
-    kept("compression.lz4.level", Kind::Int { min: 1, max: 17 }, "9"),
-    kept("compression.type", COMPRESSION, "producer"),
-    kept("compression.zstd.level", Kind::Int { min: -131_072, max: 22 }, "3"),
-    kept("connection.failed.authentication.delay.ms", Kind::int(0), "100"),
-    applied("connections.max.idle.ms", LONG, "600000"),
-    kept("connections.max.reauth.ms", LONG, "0"),
-    kept("control.plane.listener.name", Kind::Text, ""),
-    kept("controlled.shutdown.enable", Kind::Bool, "true"),
-    kept("controlled.shutdown.max.retries", INT, "3"),
-    kept("controlled.shutdown.retry.backoff.ms", LONG, "5000"),
-    kept("controller.quota.window.num", Kind::int(1), "11"),
-    kept("controller.quota.window.size.seconds", Kind::int(1), "1"),
-    kept("controller.socket.timeout.ms", INT, "30000"),
-    kept("create.topic.policy.class.name", Kind::Text, ""),
-    applied("default.replication.factor", SHORT, "1"),
-    kept("delegation.token.expiry.check.interval.ms", Kind::long(1), "3600000"),
-    kept("delegation.token.expiry.time.ms", Kind::long(1), "86400000"),
-    kept("delegation.token.master.key", Kind::Text, ""),
-    kept("delegation.token.max.lifetime.ms", Kind::long(1), "604800000"),
-    kept("delegation.token.secret.key", Kind::Text, ""),
-    kept("delete.records.purgatory.purge.interval.requests", INT, "1"),
-    applied("delete.topic.enable", Kind::Bool, "true"),
-    kept("early.start.listeners", Kind::Text, ""),
-    applied("fetch.max.bytes", Kind::int(1024), "57671680"),
-    kept("fetch.purgatory.purge.interval.requests", INT, "1000"),
-    kept("group.initial.rebalance.delay.ms", INT, "3000"),
-    kept("group.max.session.timeout.ms", INT, "1800000"),
-    kept("group.max.size", Kind::int(1), MAX_INT),
-    kept("group.min.session.timeout.ms", INT, "6000"),
-    kept("inter.broker.listener.name", Kind::Text, ""),
-    kept("inter.broker.protocol.version", Kind::Text, "3.9-IV0"),
-    kept("leader.imbalance.check.interval.seconds", Kind::long(1), "300"),
-    kept("leader.imbalance.per.broker.percentage", INT, "10"),
-    applied("listener.security.protocol.map", Kind::Text, ""),
-    applied("listeners", Kind::Text, "PLAINTEXT://:9092"),
-    kept("log.cleaner.backoff.ms", Kind::long(0), "15000"),
-    kept("log.cleaner.dedupe.buffer.size", LONG, "134217728"),
-    kept("log.cleaner.delete.retention.ms", Kind::long(0), "86400000"),
-    kept("log.cleaner.enable", Kind::Bool, "true"),
-    kept("log.cleaner.io.buffer.load.factor", POSITIVE, "0.9"),
-    kept("log.cleaner.io.buffer.size", Kind::int(0), "524288"),
-    kept("log.cleaner.io.max.bytes.per.second", POSITIVE, "1.7976931348623157E308"),
-    kept("log.cleaner.max.compaction.lag.ms", Kind::long(1), MAX_LONG),
-    kept("log.cleaner.min.cleanable.ratio", RATIO, "0.5"),
-    kept("log.cleaner.min.compaction.lag.ms", Kind::long(0), "0"),
-    kept("log.cleaner.threads", Kind::int(0), "1"),
-    kept("log.cleanup.policy", CLEANUP, "delete"),
-    applied("log.dir", Kind::Text, "/tmp/kafka-logs"),
-    kept("log.dir.failure.timeout.ms", Kind::long(1), "30000"),
-    applied("log.dirs", Kind::Text, ""),
-    applied("log.flush.interval.messages", Kind::long(1), MAX_LONG),
-    applied("log.flush.interval.ms", LONG, ""),
-    applied("log.flush.offset.checkpoint.interval.ms", Kind::int(0), "60000"),
-    applied("log.flush.scheduler.interval.ms", LONG, MAX_LONG),
-    applied("log.flush.start.offset.checkpoint.interval.ms", Kind::int(0), "60000"),
-    applied("log.index.interval.bytes", Kind::int(0), "4096"),
-    applied("log.index.size.max.bytes", Kind::int(4), "10485760"),
-    kept("log.initial.task.delay.ms", Kind::long(0), "30000"),
-    kept("log.local.retention.bytes", Kind::long(-2), "-2"),
-    kept("log.local.retention.ms", Kind::long(-2), "-2"),
-    applied("log.message.downconversion.enable", Kind::Bool, "true"),
-    kept("log.message.format.version", Kind::Text, "3.0-IV1"),
-    applied("log.message.timestamp.after.max.ms", Kind::long(0), MAX_LONG),
-    applied("log.message.timestamp.before.max.ms", Kind::long(0), MAX_LONG),
-    applied("log.message.timestamp.difference.max.ms", Kind::long(0), MAX_LONG),
-    applied("log.message.timestamp.type", TIMESTAMPS, "CreateTime"),
-    kept("log.preallocate", Kind::Bool, "false"),
-    kept("log.retention.bytes", LONG, "-1"),
-    kept("log.retention.check.interval.ms", Kind::long(1), "300000"),
-    kept("log.retention.hours", INT, "168"),
-    kept("log.retention.minutes", INT, ""),
-    kept("log.retention.ms", LONG, ""),
-    applied("log.roll.hours", Kind::int(1), "168"),
-    applied("log.roll.jitter.hours", Kind::int(0), "0"),
-    applied("log.roll.jitter.ms", LONG, ""),
-    applied("log.roll.ms", LONG, ""),
-    applied("log.segment.bytes", Kind::int(14), "1073741824"),
-    kept("log.segment.delete.delay.ms", Kind::long(0), "60000"),
-    applied("max.connection.creation.rate", Kind::int(0), MAX_INT),
-    applied("max.connections", Kind::int(0), MAX_INT),
-    applied("max.connections.per.ip", Kind::int(0), MAX_INT),
-    applied("max.connections.per.ip.overrides", Kind::Text, ""),
-    applied("max.incremental.fetch.session.cache.slots", Kind::int(0), "1000"),
-    kept("max.request.partition.size.limit", Kind::int(1), "2000"),
-    applied("message.max.bytes", Kind::int(0), "1048588"),
-    kept("metric.reporters", Kind::Text, ""),
-    kept("metrics.num.samples", Kind::int(1), "2"),
-    kept("metrics.recording.level", Kind::Text, "INFO"),
-    kept("metrics.sample.window.ms", Kind::long(1), "30000"),
-    applied("min.insync.replicas", Kind::int(1), "1"),
-    kept("num.io.threads", Kind::int(1), "8"),
-    kept("num.network.threads", Kind::int(1), "3"),
-    applied("num.partitions", Kind::int(1), "1"),
-    kept("num.recovery.threads.per.data.dir", Kind::int(1), "1"),
-    kept("num.replica.alter.log.dirs.threads", INT, ""),
-    kept("num.replica.fetchers", INT, "1"),
-    kept("offset.metadata.max.bytes", INT, "4096"),
-    kept("offsets.commit.required.acks", INT, "-1"),
-    kept("offsets.commit.timeout.ms", Kind::int(1), "5000"),
-    kept("offsets.load.buffer.size", Kind::int(1), "5242880"),
-    kept("offsets.retention.check.interval.ms", Kind::long(1), "600000"),
-    kept("offsets.retention.minutes", Kind::int(1), "10080"),
-    kept("offsets.topic.compression.codec", INT, "0"),
-    applied("offsets.topic.num.partitions", Kind::int(1), "50"),
-    applied("offsets.topic.replication.factor", SHORT, "3"),
-    applied("offsets.topic.segment.bytes", Kind::int(14), "104857600"),
-    kept("password.encoder.cipher.algorithm", Kind::Text, "AES/CBC/PKCS5Padding"),
-    kept("password.encoder.iterations", Kind::int(1024), "4096"),
-    kept("password.encoder.key.length", Kind::int(8), "128"),
-    kept("password.encoder.keyfactory.algorithm", Kind::Text, ""),
-    kept("password.encoder.old.secret", Kind::Text, ""),
-    kept("password.encoder.secret", Kind::Text, ""),
-    kept("principal.builder.class", Kind::Text, ""),
-    kept("process.roles", Kind::Text, ""),
-    kept("producer.id.expiration.check.interval.ms", Kind::int(1), "600000"),
-    kept("producer.id.expiration.ms", Kind::int(1), "86400000"),
-    kept("producer.purgatory.purge.interval.requests", INT, "1000"),
-    kept("queued.max.request.bytes", LONG, "-1"),
-    kept("queued.max.requests", Kind::int(1), "500"),
-    kept("quota.window.num", Kind::int(1), "11"),
-    kept("quota.window.size.seconds", Kind::int(1), "1"),
-    kept("replica.fetch.backoff.ms", Kind::int(0), "1000"),
-    kept("replica.fetch.max.bytes", Kind::int(0), "1048576"),
-    kept("replica.fetch.min.bytes", INT, "1"),
-    kept("replica.fetch.response.max.bytes", Kind::int(0), "10485760"),
-    kept("replica.fetch.wait.max.ms", INT, "500"),
-    applied("replica.high.watermark.checkpoint.interval.ms", LONG, "5000"),
-    kept("replica.lag.time.max.ms", LONG, "30000"),
-    kept("replica.selector.class", Kind::Text, ""),
-    kept("replica.socket.receive.buffer.bytes", INT, "65536"),
-    kept("replica.socket.timeout.ms", INT, "30000"),
-    kept("replication.quota.window.num", Kind::int(1), "11"),
-    kept("replication.quota.window.size.seconds", Kind::int(1), "1"),
-    kept("request.timeout.ms", INT, "30000"),
-    applied("reserved.broker.max.id", Kind::int(0), "1000"),
-    kept("security.inter.broker.protocol", Kind::Text, "PLAINTEXT"),
-    kept("security.providers", Kind::Text, ""),
-    applied("socket.listen.backlog.size", Kind::int(1), "50"),
-    applied("socket.receive.buffer.bytes", Kind::int(-1), "102400"),
-    applied("socket.request.max.bytes", Kind::int(1), "104857600"),
-    applied("socket.send.buffer.bytes", Kind::int(-1), "102400"),
-    kept("super.users", Kind::Text, ""),
-    kept("telemetry.max.bytes", Kind::int(1), "1048576"),
-    kept("transaction.abort.timed.out.transaction.cleanup.interval.ms", Kind::int(1), "10000"),
-    kept("transaction.max.timeout.ms", Kind::int(1), "900000"),
-    kept("transaction.partition.verification.enable", Kind::Bool, "true"),
-    kept("transaction.remove.expired.transaction.cleanup.interval.ms", Kind::int(1), "3600000"),
-    kept("transaction.state.log.load.buffer.size", Kind::int(1), "5242880"),
-    applied("transaction.state.log.min.isr", Kind::int(1), "2"),
-    applied("transaction.state.log.num.partitions", Kind::int(1), "50"),
-    applied("transaction.state.log.replication.factor", SHORT, "3"),
-    applied("transaction.state.log.segment.bytes", Kind::int(14), "104857600"),
-    kept("transactional.id.expiration.ms", Kind::int(1), "604800000"),
-    applied("unclean.leader.election.enable", Kind::Bool, "false"),
-    kept("unstable.api.versions.enable", Kind::Bool, "false"),
-    kept("zookeeper.clientCnxnSocket", Kind::Text, ""),
-    kept("zookeeper.connect", Kind::Text, ""),
-    kept("zookeeper.connection.timeout.ms", INT, ""),
-    kept("zookeeper.max.in.flight.requests", Kind::int(1), "10"),
-    kept("zookeeper.metadata.migration.enable", Kind::Bool, "false"),
-    kept("zookeeper.session.timeout.ms", INT, "18000"),
-    kept("zookeeper.set.acl", Kind::Bool, "false"),
-];
 
 #[cfg(test)]
 mod tests {
@@ -264,6 +185,41 @@ mod tests {
         assert!(BROKER_KEYS.is_sorted_by(|a, b| a.name < b.name));
         for key in BROKER_KEYS.iter().filter(|key| !key.default.is_empty()) {
             key.kind.parse(key.default).unwrap_or_else(|reason| panic!("{}: {reason}", key.name));
+        }
+    }
+
+    /// Kind and name, then type, default, update mode, internal.
+    fn golden() -> Vec<Vec<&'static str>> {
+        let lines = include_str!("../../tests/golden/settings/kafka-3.9.1.txt").lines();
+        lines.filter(|line| !line.starts_with('#')).map(|line| line.split('\t').collect()).collect()
+    }
+
+    #[test]
+    fn the_tables_have_every_setting_of_kafkas_own_classes_and_no_other() {
+        let type_of = |kind: Kind| format!("{:?}", kind.config_type()).to_uppercase();
+        let quoted = |text: Option<String>| text.map_or_else(|| "null".to_owned(), |text| format!("'{text}'"));
+        let broker = BROKER_KEYS.iter().map(|key| {
+            let update = match key.update {
+                Update::ReadOnly => "-",
+                Update::ClusterWide => "cluster-wide",
+                Update::PerBroker => "per-broker",
+            };
+            let internal = if key.internal { "internal" } else { "-" };
+            let texts = ["broker", key.name, &type_of(key.kind), &quoted(key.default_text()), update, internal];
+            texts.map(str::to_owned).to_vec()
+        });
+        let topic = TOPIC_KEYS.iter().map(|key| {
+            let default = quoted(Some(key.default.to_owned()));
+            ["topic", key.name, &type_of(key.kind), &default, "-", "-"].map(str::to_owned).to_vec()
+        });
+        let ours: Vec<Vec<String>> = broker.chain(topic).collect();
+        let golden = golden();
+        assert_eq!(ours.len(), golden.len());
+        for (ours, kafkas) in ours.iter().zip(golden) {
+            // Kafka writes this map in the order of a hash.
+            if ours[1] != "listener.security.protocol.map" {
+                assert_eq!(ours, &kafkas);
+            }
         }
     }
 
@@ -280,5 +236,6 @@ mod tests {
         assert_eq!(nearest("log.segments.byte"), Some("log.segment.bytes"));
         assert_eq!(nearest("my.plugin.setting.of.mine"), None);
         assert!(is_known("listener.name.internal.ssl.keystore.location") && !is_known("num.partition"));
+        assert!(is_known("super.users") && !is_known("ssl.keystore.locaton"));
     }
 }

@@ -16,11 +16,11 @@ use thiserror::Error;
 
 use crate::base::ids::BrokerId;
 
-use super::connections::{ConnectionQuotaLimits, check_listeners};
+use super::connections::check_listeners;
 use super::keys::{self, BrokerKey};
 use super::topic::InvalidTopicConfig;
 use super::value::Value;
-use super::{AdminListen, Config, Durability, Endpoint, TopicConfig, Validation, properties};
+use super::{AdminListen, Config, Durability, DynamicConfig, Endpoint, Validation, properties};
 
 /// The largest settings file that is read, in bytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -173,14 +173,14 @@ fn unknown_names(path: &Path, named: &BTreeMap<String, String>) -> Vec<String> {
 }
 
 /// What was named, by Kafka's names, over the defaults.
-struct Settings {
-    named: BTreeMap<String, String>,
+pub(super) struct Settings {
+    pub named: BTreeMap<String, String>,
     /// Without a file.
-    own_node: bool,
+    pub own_node: bool,
 }
 
 /// The defaults that differ from Kafka's when there is no file.
-const OWN_NODE_DEFAULTS: &[(&str, &str)] = &[
+pub(super) const OWN_NODE_DEFAULTS: &[(&str, &str)] = &[
     ("broker.id", "1"),
     ("listeners", "PLAINTEXT://127.0.0.1:9092"),
     ("log.dirs", "./ringlog-data"),
@@ -191,7 +191,7 @@ const OWN_NODE_DEFAULTS: &[(&str, &str)] = &[
 
 impl Settings {
     /// The text of a setting; `None` if it is not set and has no default.
-    fn text(&self, name: &str) -> Option<&str> {
+    pub fn text(&self, name: &str) -> Option<&str> {
         if let Some(text) = self.named.get(name) {
             return Some(text.as_str()).filter(|text| !text.is_empty());
         }
@@ -200,13 +200,13 @@ impl Settings {
         Some(own.map_or_else(kafkas, |(_, text)| *text)).filter(|text| !text.is_empty())
     }
 
-    fn value(&self, name: &str) -> Value {
+    pub fn value(&self, name: &str) -> Value {
         let key = BrokerKey::find(name).expect("in the table");
         let text = self.named.get(name).map(String::as_str).unwrap_or_else(|| self.text(name).unwrap_or_default());
         key.kind.parse(text).expect("checked before, or a default")
     }
 
-    fn int(&self, name: &str) -> i32 {
+    pub fn int(&self, name: &str) -> i32 {
         self.value(name).int()
     }
 
@@ -215,7 +215,7 @@ impl Settings {
     }
 
     /// For settings whose least value is not negative.
-    fn unsigned(&self, name: &str) -> u32 {
+    pub fn unsigned(&self, name: &str) -> u32 {
         u32::try_from(self.int(name)).expect("the table bounds it")
     }
 
@@ -237,10 +237,7 @@ impl Settings {
     fn check_all(&self) -> Result<(), ConfigError> {
         for (name, text) in &self.named {
             let Some(key) = BrokerKey::find(name) else { continue };
-            if key.default.is_empty() && text.is_empty() {
-                continue;
-            }
-            key.kind.parse(text).map_err(|reason| invalid(name, text, reason))?;
+            key.parse(text).map_err(|reason| invalid(name, text, reason))?;
         }
         Ok(())
     }
@@ -264,10 +261,8 @@ impl Settings {
         let broker_id = self.broker_id()?;
         let listeners = self.listeners()?;
         let advertised_listeners = self.advertised_listeners(&listeners)?;
-        let connection_quotas = ConnectionQuotaLimits::resolve(&listeners, |name| self.named.get(name).cloned())
-            .map_err(|(name, value, reason)| invalid(&name, &value, reason))?;
         let log_dirs = self.log_dirs()?;
-        let topic_defaults = Arc::new(TopicConfig::of_broker(&self.named)?);
+        let dynamic = Arc::new(DynamicConfig::fixed(&self, &listeners)?);
         Ok(Config {
             broker_id,
             broker_rack: self.text("broker.rack").map(Arc::from),
@@ -297,11 +292,10 @@ impl Settings {
             socket_listen_backlog_size: self.unsigned("socket.listen.backlog.size"),
             socket_send_buffer_bytes: self.buffer("socket.send.buffer.bytes"),
             socket_receive_buffer_bytes: self.buffer("socket.receive.buffer.bytes"),
-            connection_quotas,
             connections_max_idle: u64::try_from(self.value("connections.max.idle.ms").number())
                 .ok()
                 .map(Duration::from_millis),
-            topic_defaults,
+            dynamic,
             import: options.import,
             shards: options.shards.unwrap_or_else(cores),
             pin: options.pin,
@@ -449,7 +443,7 @@ fn parse_endpoints(name: &str, text: &str) -> Result<Vec<Endpoint>, ConfigError>
         .collect()
 }
 
-fn invalid(name: &str, value: &str, reason: String) -> ConfigError {
+pub(super) fn invalid(name: &str, value: &str, reason: String) -> ConfigError {
     ConfigError::Value { name: name.to_owned(), value: value.to_owned(), reason }
 }
 

@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod connections;
+pub mod describe;
+pub mod dynamic;
 pub mod keys;
 pub mod load;
 pub mod properties;
@@ -19,6 +21,7 @@ use std::time::Duration;
 use crate::base::ids::BrokerId;
 
 pub use connections::ConnectionQuotaLimits;
+pub use dynamic::DynamicConfig;
 pub use load::{ConfigError, ServeOptions};
 pub use topic::TopicConfig;
 
@@ -127,12 +130,12 @@ pub struct Config {
     /// `None`: the kernel tunes it, unless `server.properties` names it.
     pub socket_send_buffer_bytes: Option<u32>,
     pub socket_receive_buffer_bytes: Option<u32>,
-    pub connection_quotas: ConnectionQuotaLimits,
     /// `connections.max.idle.ms`; `None`: an idle connection is kept for ever.
     pub connections_max_idle: Option<Duration>,
 
-    /// The broker's `log.*` values: what a topic without overrides lives by.
-    pub topic_defaults: Arc<TopicConfig>,
+    /// The settings that may change while the broker runs, as the start finds them in files and flags. What they are now
+    /// is in the image: `handlers::Context::dynamic`.
+    pub dynamic: Arc<DynamicConfig>,
 
     /// `--import`: make the metadata tree from the directory that Kafka left.
     pub import: bool,

@@ -2,11 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use super::DynamicConfig;
+use super::keys::BrokerKey;
 use super::value::{Kind, Value};
 
 /// `message.timestamp.type`.
@@ -72,8 +73,6 @@ pub struct TopicConfig {
     pub unclean_leader_election_enable: bool,
     /// What the topic itself sets, in Kafka's names and the client's words; all else comes from the broker.
     pub overrides: BTreeMap<String, String>,
-    /// Names of the topic configs that the broker's own settings set.
-    pub broker_set: Arc<BTreeSet<&'static str>>,
 }
 
 /// A topic config that can't be.
@@ -87,23 +86,6 @@ pub enum InvalidTopicConfig {
     CompactionLag { min: i64, max: i64 },
 }
 
-/// Where a value comes from; the numbers are those of CreateTopics and DescribeConfigs responses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i8)]
-pub enum ConfigSource {
-    Topic = 1,
-    StaticBroker = 4,
-    Default = 5,
-}
-
-/// One topic config as a client is told of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicConfigEntry {
-    pub name: &'static str,
-    pub value: String,
-    pub source: ConfigSource,
-}
-
 /// One line of the table of topic configs.
 pub struct TopicKey {
     pub name: &'static str,
@@ -114,12 +96,16 @@ pub struct TopicKey {
     pub synonyms: &'static [(&'static str, i64)],
     /// `None`: accepted and kept, but nothing here acts on it.
     set: Option<fn(&mut TopicConfig, &Value)>,
-    /// The value as text, of what broker settings may set.
+    /// The value as text, of what can be set.
     get: fn(&TopicConfig) -> String,
 }
 
 const HOUR_MS: i64 = 3_600_000;
 const MINUTE_MS: i64 = 60_000;
+/// Which replicas are throttled: `*`, or pairs of partition and broker (Kafka 3.9 `ThrottledReplicaListValidator`).
+const THROTTLED: Kind = Kind::Replicas;
+/// There is no tiered storage here.
+const NEVER: Kind = Kind::Never;
 const COMPRESSION_TYPES: &[&str] = &["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"];
 
 /// Every topic config of Kafka 3.9, by name.
@@ -133,7 +119,8 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         |config| match config.cleanup_policy {
             CleanupPolicy { delete: true, compact: true } => "compact,delete".to_owned(),
             CleanupPolicy { compact: true, .. } => "compact".to_owned(),
-            CleanupPolicy { .. } => "delete".to_owned(),
+            CleanupPolicy { delete: true, .. } => "delete".to_owned(),
+            CleanupPolicy { .. } => String::new(),
         }),
     key("compression.gzip.level", Kind::GzipLevel, "-1", &[("compression.gzip.level", 1)],
         |config, value| config.compression_gzip_level = value.int(),
@@ -160,13 +147,13 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         &[("log.flush.interval.ms", 1), ("log.flush.scheduler.interval.ms", 1)],
         |config, value| config.flush_ms = value.number(),
         |config| config.flush_ms.to_string()),
-    kept("follower.replication.throttled.replicas", Kind::Text, ""),
+    kept("follower.replication.throttled.replicas", THROTTLED, "", &[]),
     key("index.interval.bytes", Kind::int(0), "4096", &[("log.index.interval.bytes", 1)],
         |config, value| config.index_interval_bytes = value.int(),
         |config| config.index_interval_bytes.to_string()),
-    kept("leader.replication.throttled.replicas", Kind::Text, ""),
-    kept("local.retention.bytes", Kind::long(-2), "-2"),
-    kept("local.retention.ms", Kind::long(-2), "-2"),
+    kept("leader.replication.throttled.replicas", THROTTLED, "", &[]),
+    kept("local.retention.bytes", Kind::long(-2), "-2", &[("log.local.retention.bytes", 1)]),
+    kept("local.retention.ms", Kind::long(-2), "-2", &[("log.local.retention.ms", 1)]),
     key("max.compaction.lag.ms", Kind::long(1), "9223372036854775807", &[("log.cleaner.max.compaction.lag.ms", 1)],
         |config, value| config.max_compaction_lag_ms = value.number(),
         |config| config.max_compaction_lag_ms.to_string()),
@@ -177,7 +164,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         |config, value| config.message_downconversion_enable = value.bool(),
         |config| config.message_downconversion_enable.to_string()),
     // Ignored since inter.broker.protocol.version 3.0 (Kafka 3.9 `LogConfig.shouldIgnoreMessageFormatVersion`).
-    kept("message.format.version", Kind::Text, "3.0-IV1"),
+    kept("message.format.version", Kind::Text, "3.0-IV1", &[("log.message.format.version", 1)]),
     key("message.timestamp.after.max.ms", Kind::long(0), "9223372036854775807",
         &[("log.message.timestamp.after.max.ms", 1), ("log.message.timestamp.difference.max.ms", 1)],
         |config, value| config.message_timestamp_after_max_ms = value.number(),
@@ -187,7 +174,8 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         |config, value| config.message_timestamp_before_max_ms = value.number(),
         |config| config.message_timestamp_before_max_ms.to_string()),
     // Deprecated; stands in for the two above where they are not set.
-    kept("message.timestamp.difference.max.ms", Kind::long(0), "9223372036854775807"),
+    kept("message.timestamp.difference.max.ms", Kind::long(0), "9223372036854775807",
+        &[("log.message.timestamp.difference.max.ms", 1)]),
     key("message.timestamp.type", Kind::Word(&["CreateTime", "LogAppendTime"]), "CreateTime",
         &[("log.message.timestamp.type", 1)],
         |config, value| config.message_timestamp_type = match value.text() {
@@ -208,10 +196,9 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
     key("preallocate", Kind::Bool, "false", &[("log.preallocate", 1)],
         |config, value| config.preallocate = value.bool(),
         |config| config.preallocate.to_string()),
-    // ZooKeeper mode refuses `true` for the two remote.log ones, and there is no tiered storage here.
-    kept("remote.log.copy.disable", Kind::Word(&["false"]), "false"),
-    kept("remote.log.delete.on.disable", Kind::Word(&["false"]), "false"),
-    kept("remote.storage.enable", Kind::Word(&["false"]), "false"),
+    kept("remote.log.copy.disable", NEVER, "false", &[]),
+    kept("remote.log.delete.on.disable", NEVER, "false", &[]),
+    kept("remote.storage.enable", NEVER, "false", &[]),
     key("retention.bytes", Kind::Long { min: i64::MIN, max: i64::MAX }, "-1", &[("log.retention.bytes", 1)],
         |config, value| config.retention_bytes = value.number(),
         |config| config.retention_bytes.to_string()),
@@ -247,8 +234,13 @@ const fn key(
     TopicKey { name, kind, default, synonyms, set: Some(set), get }
 }
 
-const fn kept(name: &'static str, kind: Kind, default: &'static str) -> TopicKey {
-    TopicKey { name, kind, default, synonyms: &[], set: None, get: |_| String::new() }
+const fn kept(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    synonyms: &'static [(&'static str, i64)],
+) -> TopicKey {
+    TopicKey { name, kind, default, synonyms, set: None, get: |_| String::new() }
 }
 
 fn compression_type(name: &str) -> CompressionType {
@@ -294,7 +286,6 @@ impl Default for TopicConfig {
             segment_ms: 0,
             unclean_leader_election_enable: false,
             overrides: BTreeMap::new(),
-            broker_set: Arc::default(),
         };
         for key in TOPIC_KEYS {
             config.apply(key, &key.kind.parse(key.default).expect("the table's defaults are valid"));
@@ -308,7 +299,6 @@ impl TopicConfig {
     /// checked as its own kind.
     pub fn of_broker(settings: &BTreeMap<String, String>) -> Result<TopicConfig, InvalidTopicConfig> {
         let mut config = TopicConfig::default();
-        let mut set = BTreeSet::new();
         for key in TOPIC_KEYS {
             let Some((synonym, text, unit)) =
                 key.synonyms.iter().find_map(|(synonym, unit)| Some((*synonym, settings.get(*synonym)?, *unit)))
@@ -324,9 +314,7 @@ impl TopicConfig {
                 _ => text.clone(),
             };
             config.apply(key, &key.kind.parse(&value).map_err(|reason| invalid(synonym, text, &reason))?);
-            set.insert(key.name);
         }
-        config.broker_set = Arc::new(set);
         config.check()?;
         Ok(config)
     }
@@ -351,19 +339,6 @@ impl TopicConfig {
         Ok(config)
     }
 
-    /// All topic configs with their values and where these come from, by name.
-    pub fn entries(&self) -> Vec<TopicConfigEntry> {
-        let entry = |key: &TopicKey| {
-            let (value, source) = match self.overrides.get(key.name) {
-                Some(text) => (text.trim().to_owned(), ConfigSource::Topic),
-                None if self.broker_set.contains(key.name) => ((key.get)(self), ConfigSource::StaticBroker),
-                None => (key.default.to_owned(), ConfigSource::Default),
-            };
-            TopicConfigEntry { name: key.name, value, source }
-        };
-        TOPIC_KEYS.iter().map(entry).collect()
-    }
-
     fn apply(&mut self, key: &TopicKey, value: &Value) {
         if let Some(set) = key.set {
             set(self, value);
@@ -382,6 +357,34 @@ impl TopicConfig {
 impl TopicKey {
     pub fn find(name: &str) -> Option<&'static TopicKey> {
         TOPIC_KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The value that topics have that do not set it, as clients are told of it.
+    pub fn broker_text(&self, dynamic: &DynamicConfig) -> String {
+        if self.set.is_some() {
+            return (self.get)(&dynamic.topic_defaults);
+        }
+        let named = self.synonyms.iter().find_map(|(name, _)| dynamic.synonyms(name).into_iter().next());
+        named.map_or_else(|| self.default.to_owned(), |synonym| synonym.value.trim().to_owned())
+    }
+
+    /// What it is about, for clients.
+    pub fn documentation(&self) -> &'static str {
+        match self.name {
+            "follower.replication.throttled.replicas" => {
+                "Replicas that are throttled as followers: PARTITION:BROKER, with commas between, or *."
+            }
+            "leader.replication.throttled.replicas" => {
+                "Replicas that are throttled as leaders: PARTITION:BROKER, with commas between, or *."
+            }
+            "remote.log.copy.disable" => "Whether nothing more is copied to tiered storage; there is none here.",
+            "remote.log.delete.on.disable" => "Whether the tiered part goes when tiering ends; there is none here.",
+            "remote.storage.enable" => "Whether the log is tiered; there is no tiered storage here.",
+            _ => {
+                let named = self.synonyms.first().and_then(|(name, _)| BrokerKey::find(name));
+                named.map_or("", |key| key.documentation)
+            }
+        }
     }
 }
 

@@ -25,8 +25,39 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// Comma-separated, each one of these words.
     Words(&'static [&'static str]),
+    /// Comma-separated.
+    List,
+    /// The name of a Java class; none can be loaded here.
+    Class,
+    /// Text that nobody is told.
+    Password,
     /// -1, or a gzip level.
     GzipLevel,
+    /// A boolean that can only be false here.
+    Never,
+    /// `*`, or pairs `partition:broker` with commas between.
+    Replicas,
+    /// 16 bits.
+    Short {
+        min: i16,
+        max: i16,
+    },
+}
+
+/// Kafka's name of a type, as DescribeConfigs numbers it (Kafka 3.9 `DescribeConfigsResponse.ConfigType`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i8)]
+pub enum ConfigType {
+    Unknown = 0,
+    Boolean = 1,
+    String = 2,
+    Int = 3,
+    Short = 4,
+    Long = 5,
+    Double = 6,
+    List = 7,
+    Class = 8,
+    Password = 9,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -46,39 +77,96 @@ impl Kind {
         Kind::Long { min, max: i64::MAX }
     }
 
-    /// Reads `text` as Kafka does: trimmed, booleans in any case. The error says what would have been right.
+    /// The type as clients are told of it.
+    pub fn config_type(self) -> ConfigType {
+        match self {
+            Kind::Int { .. } | Kind::GzipLevel => ConfigType::Int,
+            Kind::Short { .. } => ConfigType::Short,
+            Kind::Long { .. } => ConfigType::Long,
+            Kind::Double { .. } => ConfigType::Double,
+            Kind::Bool | Kind::Never => ConfigType::Boolean,
+            Kind::Text | Kind::Word(_) => ConfigType::String,
+            Kind::Words(_) | Kind::List | Kind::Replicas => ConfigType::List,
+            Kind::Class => ConfigType::Class,
+            Kind::Password => ConfigType::Password,
+        }
+    }
+
+    /// Reads `text` as Kafka does: trimmed, booleans in any case. The error says what would have been right, in the words
+    /// of Kafka 3.9's `ConfigDef`.
     pub fn parse(self, text: &str) -> Result<Value, String> {
         let text = text.trim();
+        let not_a_number = || format!("Not a number of type {}", format!("{:?}", self.config_type()).to_uppercase());
         match self {
             Kind::Int { min, max } => {
-                let number: i32 = text.parse().map_err(|_| "not a 32-bit number".to_owned())?;
+                let number: i32 = text.parse().map_err(|_| not_a_number())?;
+                in_range(i64::from(number), i64::from(min), i64::from(max)).map(Value::Number)
+            }
+            Kind::Short { min, max } => {
+                let number: i16 = text.parse().map_err(|_| not_a_number())?;
                 in_range(i64::from(number), i64::from(min), i64::from(max)).map(Value::Number)
             }
             Kind::Long { min, max } => {
-                let number: i64 = text.parse().map_err(|_| "not a 64-bit number".to_owned())?;
+                let number: i64 = text.parse().map_err(|_| not_a_number())?;
                 in_range(number, min, max).map(Value::Number)
             }
-            Kind::GzipLevel => match text.parse() {
-                Ok(level @ (-1 | 1..=9)) => Ok(Value::Number(level)),
-                _ => Err("must be -1 or from 1 to 9".to_owned()),
+            Kind::GzipLevel => match text.parse::<i32>().map_err(|_| not_a_number())? {
+                level @ (-1 | 1..=9) => Ok(Value::Number(i64::from(level))),
+                _ => Err("Value must be between 1 and 9 or equal to -1".to_owned()),
             },
             Kind::Double { min, max } => match text.parse::<f64>() {
-                Ok(number) if (min..=max).contains(&number) => Ok(Value::Double(number)),
-                Ok(_) => Err(format!("must be from {min} to {max}")),
-                Err(_) => Err("not a number".to_owned()),
+                Ok(number) if number < min => Err(format!("Value must be at least {min}")),
+                Ok(number) if number > max => Err(format!("Value must be no more than {max}")),
+                Ok(number) if !number.is_nan() => Ok(Value::Double(number)),
+                Ok(_) | Err(_) => Err(not_a_number()),
             },
             Kind::Bool if text.eq_ignore_ascii_case("true") => Ok(Value::Bool(true)),
             Kind::Bool if text.eq_ignore_ascii_case("false") => Ok(Value::Bool(false)),
-            Kind::Bool => Err("must be true or false".to_owned()),
-            Kind::Text => Ok(Value::Text(text.to_owned())),
+            Kind::Never if text.eq_ignore_ascii_case("true") => Err("there is no tiered storage".to_owned()),
+            Kind::Never if text.eq_ignore_ascii_case("false") => Ok(Value::Bool(false)),
+            Kind::Bool | Kind::Never => Err("Expected value to be either true or false".to_owned()),
+            Kind::Text | Kind::Class | Kind::Password => Ok(Value::Text(text.to_owned())),
             Kind::Word(words) => one_of(text, words).map(|()| Value::Text(text.to_owned())),
+            Kind::Words(_) | Kind::List | Kind::Replicas if text.is_empty() => Ok(Value::Text(String::new())),
             Kind::Words(words) => {
                 for word in text.split(',') {
                     one_of(word.trim(), words)?;
                 }
                 Ok(Value::Text(text.to_owned()))
             }
+            Kind::List => Ok(Value::Text(text.to_owned())),
+            Kind::Replicas if text == "*" || text.split(',').all(is_replica) => Ok(Value::Text(text.to_owned())),
+            Kind::Replicas => Err(
+                "Must be the literal '*' or a list of replicas in the form [partitionId]:[brokerId],..., but was not"
+                    .to_owned(),
+            ),
         }
+    }
+
+    /// A value of this kind as Kafka writes it: `TRUE` is `true`, `a, b` is `a,b`.
+    pub fn text(self, value: &Value) -> String {
+        match (self, value) {
+            (Kind::Words(_) | Kind::List | Kind::Replicas, Value::Text(text)) => {
+                text.split(',').map(str::trim).collect::<Vec<_>>().join(",")
+            }
+            (_, Value::Text(text)) => text.clone(),
+            (_, Value::Number(number)) => number.to_string(),
+            (_, Value::Bool(value)) => value.to_string(),
+            (_, Value::Double(number)) => double_text(*number),
+        }
+    }
+}
+
+/// A double as Java's `Double.toString` writes it.
+fn double_text(number: f64) -> String {
+    let size = number.abs();
+    if number == 0.0 || (1e-3..1e7).contains(&size) || !number.is_finite() {
+        return format!("{number:?}");
+    }
+    let text = format!("{number:E}");
+    match text.split_once('E') {
+        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0E{exponent}"),
+        _ => text,
     }
 }
 
@@ -126,16 +214,21 @@ impl Value {
 
 fn in_range(number: i64, min: i64, max: i64) -> Result<i64, String> {
     if number < min {
-        Err(format!("must be at least {min}"))
+        Err(format!("Value must be at least {min}"))
     } else if number > max {
-        Err(format!("must be at most {max}"))
+        Err(format!("Value must be no more than {max}"))
     } else {
         Ok(number)
     }
 }
 
+fn is_replica(text: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.trim().split_once(':').is_some_and(|(partition, broker)| number(partition) && number(broker))
+}
+
 fn one_of(text: &str, words: &[&str]) -> Result<(), String> {
-    if words.contains(&text) { Ok(()) } else { Err(format!("must be one of {}", words.join(", "))) }
+    if words.contains(&text) { Ok(()) } else { Err(format!("String must be one of: {}", words.join(", "))) }
 }
 
 #[cfg(test)]
@@ -152,8 +245,26 @@ mod tests {
         assert!(Kind::Bool.parse("yes").is_err());
         assert!(Kind::GzipLevel.parse("0").is_err() && Kind::GzipLevel.parse("-1").is_ok());
         assert!(Kind::Double { min: 0.0, max: 1.0 }.parse("NaN").is_err());
-        assert!(Kind::Words(&["a", "b"]).parse("a, b").is_ok());
+        assert!(Kind::Words(&["a", "b"]).parse("a, b").is_ok() && Kind::Words(&["a"]).parse("").is_ok());
+        assert!(Kind::Short { min: 1, max: i16::MAX }.parse("32768").unwrap_err().ends_with("type SHORT"));
         assert!(Kind::Words(&["a", "b"]).parse("a,,b").is_err());
-        assert!(Kind::Word(&["a"]).parse("A").unwrap_err().contains("one of a"));
+        assert!(Kind::Word(&["a"]).parse("A").unwrap_err().contains("one of: a"));
+    }
+    #[test]
+    fn values_are_written_as_java_writes_them() {
+        let written = |kind: Kind, text: &str| kind.text(&kind.parse(text).unwrap());
+        let double = Kind::Double { min: f64::MIN, max: f64::MAX };
+        for (text, java) in [
+            ("0.5", "0.5"),
+            ("1", "1.0"),
+            ("1.7976931348623157E308", "1.7976931348623157E308"),
+            ("10000000", "1.0E7"),
+            ("0.00025", "2.5E-4"),
+        ] {
+            assert_eq!(written(double, text), java);
+        }
+        assert_eq!(written(Kind::List, " a , b"), "a,b");
+        assert_eq!(written(Kind::Bool, "TRUE"), "true");
+        assert_eq!(written(Kind::int(0), " 7 "), "7");
     }
 }

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::ids::{BrokerId, TopicId};
-use crate::config::TopicConfig;
+use crate::config::dynamic::ConfigMap;
+use crate::config::{DynamicConfig, TopicConfig};
 use crate::metadata::inputs::{
     BrokerImage, BrokerInputs, EPOCH_DURING_DELETE, LEADER_DURING_DELETE, LeaderAndIsr, LeaderAndIsrPartition,
     LeaderAndIsrTopic, Sender, StopReplica, StopReplicaPartition, StopReplicaTopic, UpdateMetadata,
@@ -33,11 +34,17 @@ pub struct Cluster {
     pub creating: BTreeSet<String>,
     /// `/config/topics` nodes without topic, left by a creation that broke off.
     pub stray_configs: BTreeSet<String>,
+    /// Settings of brokers in the tree, by the name of their node.
+    pub broker_configs: BTreeMap<String, ConfigMap>,
+    /// The notices of the last change of settings; older ones are gone, as nobody else reads this tree.
+    pub config_changes: Vec<String>,
     /// Topics marked for deletion.
     pub deleting: BTreeMap<Arc<str>, Deletion>,
     /// What brokers are giving up, by group.
     pub stopping: BTreeMap<u64, Stopping>,
     pub next_group: u64,
+    /// Topics whose logs are gone, and that the tree had no room to forget.
+    pub unremoved: Vec<Vec<Arc<str>>>,
 }
 
 #[derive(Default)]
@@ -75,9 +82,12 @@ impl Cluster {
             unified: BTreeMap::new(),
             creating: BTreeSet::new(),
             stray_configs: BTreeSet::new(),
+            broker_configs: BTreeMap::new(),
+            config_changes: Vec::new(),
             deleting: BTreeMap::new(),
             stopping: BTreeMap::new(),
             next_group: 0,
+            unremoved: Vec::new(),
         }
     }
 
@@ -125,6 +135,7 @@ impl Cluster {
                 stop_replica: None,
                 update_metadata: Some(self.update(sender, updates.clone())),
                 configs: configs.clone(),
+                dynamic: None,
             };
             (*broker, inputs)
         };
@@ -144,10 +155,26 @@ impl Cluster {
                 stop_replica: Some(StopReplica { sender, topics }),
                 update_metadata: Some(self.update(sender, updates.clone())),
                 configs: Vec::new(),
+                dynamic: None,
             };
             (*broker, inputs)
         };
         self.brokers.iter().map(tell).collect()
+    }
+
+    /// What each live broker is told when only settings have changed. `dynamic` are this broker's own.
+    pub fn announce_configs(
+        &self,
+        topics: &[Arc<str>],
+        dynamic: Option<&Arc<DynamicConfig>>,
+    ) -> Vec<(BrokerId, BrokerInputs)> {
+        let known = topics.iter().filter_map(|name| Some((name.clone(), self.topics.get(name)?.config.clone())));
+        let configs: Vec<_> = known.collect();
+        let tell = |broker: &BrokerId| {
+            let dynamic = dynamic.filter(|_| *broker == self.controller_id).cloned();
+            (*broker, BrokerInputs { configs: configs.clone(), dynamic, ..BrokerInputs::default() })
+        };
+        self.brokers.keys().map(tell).collect()
     }
 
     fn deletion_of(&self, name: &Arc<str>, topic: &Topic) -> UpdateMetadataTopic {

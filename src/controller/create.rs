@@ -14,7 +14,7 @@ use crate::metadata::tree::{CreateMode, MultiError, Operation, Outcome, TreeErro
 use crate::metadata::znodes;
 
 use super::cluster::{Cluster, Topic};
-use super::election::{encode_topic, state_operations};
+use super::election::{encode_topic, read_config, state_operations};
 use super::partition::{Partition, first_leadership};
 use super::replicas::{self, PlacementError};
 use super::{Controller, Effect, OPERATIONS_PER_WRITE, Open, Settings, Ticket, Waiting, When, topic_name};
@@ -112,7 +112,7 @@ impl Controller {
                     }
                     return self.decide_creations(ticket, &[draft.index], Some(refusal), effects);
                 }
-                let refusal = self.topic_refusal();
+                let refusal = self.refusal_after(&failed);
                 let indexes: Vec<usize> = drafts.iter().map(|draft| draft.index).collect();
                 self.drop_drafts(&drafts);
                 self.decide_creations(ticket, &indexes, Some(refusal), effects);
@@ -122,10 +122,13 @@ impl Controller {
 
     /// The topics are in the tree: take them in and tell the brokers.
     fn install(&mut self, drafts: Vec<Draft>, effects: &mut Vec<Effect>) {
+        let defaults = self.settings.dynamic.topic_defaults.clone();
         let Some(cluster) = self.cluster() else { return };
         let names: Vec<Arc<str>> = drafts.iter().map(|draft| draft.name.clone()).collect();
-        for draft in drafts {
+        for mut draft in drafts {
             cluster.creating.remove(&*draft.name);
+            // The defaults may have changed since the topic was checked.
+            draft.topic.config = read_config(&draft.name, &draft.topic.config.overrides, &defaults);
             cluster.insert(draft.name, draft.topic);
         }
         for (broker, inputs) in cluster.announce(&names, &|_, _| true) {
@@ -246,9 +249,9 @@ fn check_topic(
     check_collision(cluster, &new.name, unified)?;
     check_assignment(&assignment)?;
     let config = if overrides.is_empty() {
-        settings.topic_defaults.clone()
+        settings.dynamic.topic_defaults.clone()
     } else {
-        let config = settings.topic_defaults.with_overrides(&overrides);
+        let config = settings.dynamic.topic_defaults.with_overrides(&overrides);
         Arc::new(config.map_err(|error| TopicRefusal::InvalidConfig(error.to_string()))?)
     };
     *room -= assignment.len();

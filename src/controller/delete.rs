@@ -92,6 +92,10 @@ impl Controller {
         if !self.survives(&failed, effects) {
             return;
         }
+        if let TreeError::NoSpace(_) = failed.error {
+            let refusal = Err(self.refusal_after(&failed));
+            return topics.iter().for_each(|topic| self.end_deletion(topic, &refusal, effects));
+        }
         // The fence is nobody's; the one that failed is decided alone, the others are tried again.
         let Some(at) = failed.index.checked_sub(1) else {
             return self.fail(format!("marking topics for deletion: {failed}"), effects);
@@ -161,6 +165,11 @@ impl Controller {
             return;
         }
         let Some(Stopping { topics, .. }) = cluster.stopping.remove(&group) else { unreachable!("just looked") };
+        self.remove_from_tree(topics, effects);
+    }
+
+    fn remove_from_tree(&mut self, topics: Vec<Arc<str>>, effects: &mut Vec<Effect>) {
+        let Some(cluster) = self.cluster() else { return };
         let mut operations = vec![cluster.fence()];
         operations.extend(topics.iter().flat_map(|name| removal(name, &cluster.topics[name])));
         self.write(operations, Waiting::Remove { topics }, effects);
@@ -173,6 +182,9 @@ impl Controller {
         effects: &mut Vec<Effect>,
     ) {
         if let Err(failed) = result {
+            if let TreeError::NoSpace(_) = failed.error {
+                return self.put_removal_off(topics, &failed, effects);
+            }
             if self.survives(&failed, effects) {
                 // The tree has more or less below a topic than this controller wrote: stop rather than guess.
                 self.fail(format!("removing deleted topics: {failed}"), effects);
@@ -184,6 +196,27 @@ impl Controller {
                 cluster.remove(name);
             }
             self.end_deletion(name, &Ok(()), effects);
+        }
+    }
+
+    /// There is no room for the transaction that takes topics out of the tree, though their logs are gone: whoever waits
+    /// is told, the marks stay, and the next proposal tries again.
+    fn put_removal_off(&mut self, topics: &[Arc<str>], failed: &MultiError, effects: &mut Vec<Effect>) {
+        let refusal = Err(self.refusal_after(failed));
+        let Some(cluster) = self.cluster() else { return };
+        let mut waiters = Vec::new();
+        for name in topics {
+            waiters.append(&mut cluster.deleting.get_mut(name).expect("marked").waiters);
+        }
+        cluster.unremoved.push(topics.to_vec());
+        self.decide_deletions(waiters, &refusal, effects);
+    }
+
+    /// Tries again what had no room.
+    pub(super) fn remove_again(&mut self, effects: &mut Vec<Effect>) {
+        let Some(cluster) = self.cluster() else { return };
+        for topics in std::mem::take(&mut cluster.unremoved) {
+            self.remove_from_tree(topics, effects);
         }
     }
 

@@ -118,12 +118,14 @@ impl Controller {
         let Role::TakingOver(cluster, take_over) = &mut self.role else { return };
         cluster.brokers = snapshot.brokers.into_iter().map(|(broker, epoch)| (broker.id, (broker, epoch))).collect();
         cluster.stray_configs = snapshot.stray_configs;
+        cluster.broker_configs = snapshot.broker_configs;
+        self.settings.dynamic = Arc::new(cluster.stored_dynamic(&self.settings.dynamic));
 
         let mut writes = Writes::new(cluster);
         // The one live broker is this process, and it has just come: what it led before, it led in another life.
         let returned = self.settings.broker_id;
         for topic in snapshot.topics {
-            take_topic(cluster, take_over, topic, returned, &self.settings.topic_defaults, &mut writes);
+            take_topic(cluster, take_over, topic, returned, &self.settings.dynamic.topic_defaults, &mut writes);
         }
         for name in snapshot.marked {
             if let Some((name, _)) = cluster.topics.get_key_value(&*name) {
@@ -132,6 +134,10 @@ impl Controller {
                 let path = znodes::delete_topic_path(&name);
                 writes.add(vec![Operation::Delete { path, version: Version::Any }], None);
             }
+        }
+        for name in snapshot.config_changes {
+            let path = format!("{}/{name}", znodes::CONFIG_CHANGES);
+            writes.add(vec![Operation::Delete { path, version: Version::Any }], None);
         }
         let writes = writes.finish();
         take_over.writes = writes.len();
@@ -174,7 +180,8 @@ impl Controller {
         let topics: Vec<Arc<str>> =
             cluster.topics.keys().filter(|name| !cluster.deleting.contains_key(*name)).cloned().collect();
         let is_new = |topic: &str, partition| take_over.new.contains(&(Arc::from(topic), partition));
-        for (broker, inputs) in cluster.announce(&topics, &is_new) {
+        for (broker, mut inputs) in cluster.announce(&topics, &is_new) {
+            inputs.dynamic = Some(self.settings.dynamic.clone());
             effects.push(Effect::Tell { broker, inputs: Box::new(inputs), done: None });
         }
         let deleting: Vec<Arc<str>> = cluster.deleting.keys().cloned().collect();
@@ -282,7 +289,7 @@ pub(super) fn state_operations(
 
 /// A topic's settings from the tree. What is wrong with them is logged and left out: the topic stays usable, and the tree
 /// keeps what it has.
-fn read_config(topic: &str, overrides: &ConfigMap, defaults: &Arc<TopicConfig>) -> Arc<TopicConfig> {
+pub(super) fn read_config(topic: &str, overrides: &ConfigMap, defaults: &Arc<TopicConfig>) -> Arc<TopicConfig> {
     if overrides.is_empty() {
         return defaults.clone();
     }

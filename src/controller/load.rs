@@ -23,6 +23,10 @@ pub struct Snapshot {
     pub marked: Vec<String>,
     /// Topic configs without topic.
     pub stray_configs: BTreeSet<String>,
+    /// Settings of brokers, by the name of their node.
+    pub broker_configs: BTreeMap<String, ConfigMap>,
+    /// Names of the notices that settings have changed.
+    pub config_changes: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +65,12 @@ pub async fn load(tree: &impl MetadataTree) -> Result<Snapshot, LoadError> {
         snapshot.topics.push(load_topic(tree, name, has_config).await?);
     }
     snapshot.stray_configs = configs;
+    for name in tree.children(znodes::BROKER_CONFIGS, Watch::None).await? {
+        let path = znodes::broker_config_path(&name);
+        let (data, _) = tree.get(&path, Watch::None).await?;
+        snapshot.broker_configs.insert(name, znodes::decode_config(&path, &data)?);
+    }
+    snapshot.config_changes = tree.children(znodes::CONFIG_CHANGES, Watch::None).await?;
     snapshot.marked = tree.children(znodes::DELETE_TOPICS, Watch::None).await?;
     Ok(snapshot)
 }

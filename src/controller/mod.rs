@@ -23,9 +23,11 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod configs;
 mod create;
 mod delete;
 mod election;
+mod expand;
 pub mod import;
 pub mod load;
 pub mod node;
@@ -34,21 +36,23 @@ mod producer_ids;
 pub mod replicas;
 pub mod topic_name;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::base::ids::BrokerId;
 use crate::base::time::WallMs;
-use crate::config::TopicConfig;
+use crate::config::DynamicConfig;
 use crate::metadata::inputs::BrokerInputs;
 use crate::metadata::proposal::{
-    Answer, CreateTopicResult, DeleteTopicResult, ProducerIdBlock, Proposal, ProposalError, TopicRefusal,
+    Answer, ConfigRefusal, CreateTopicResult, DeleteTopicResult, ProducerIdBlock, Proposal, ProposalError, TopicRefusal,
 };
 use crate::metadata::tree::{MultiError, Operation, Outcome, Stat, TreeError};
 
 use cluster::Cluster;
+use configs::ConfigDraft;
 use create::Draft;
 use election::TakeOver;
+use expand::Expansion;
 use load::Snapshot;
 
 /// Operations that one transaction may hold, as long as no single topic needs more: keeps what is undecided small.
@@ -67,7 +71,8 @@ pub struct Settings {
     pub num_partitions: i32,
     pub default_replication_factor: i16,
     pub delete_topic_enable: bool,
-    pub topic_defaults: Arc<TopicConfig>,
+    /// What flags and files set; while the controller is active, with what the tree has over it.
+    pub dynamic: Arc<DynamicConfig>,
 }
 
 /// What the controller hears.
@@ -150,6 +155,10 @@ pub struct Controller {
     waiting: BTreeMap<Token, Waiting>,
     /// Proposals whose parts are not all decided.
     open: BTreeMap<Ticket, Open>,
+    /// A proposal that starts from what is there runs, and others of its kind wait for its end: each must see what the
+    /// one before it wrote. As few as are ever open.
+    serial_running: bool,
+    serial: VecDeque<(Ticket, Proposal)>,
 }
 
 enum Role {
@@ -167,6 +176,8 @@ enum Waiting {
     Claim { epoch: i32 },
     TakeOver { changes: Vec<election::Change> },
     Create { ticket: Ticket, drafts: Vec<Draft> },
+    Expand { ticket: Ticket, expansions: Vec<Expansion> },
+    Configs { ticket: Ticket, drafts: Vec<ConfigDraft> },
     Mark { topics: Vec<Arc<str>> },
     Stop { group: u64 },
     Remove { topics: Vec<Arc<str>> },
@@ -178,11 +189,21 @@ enum Waiting {
 enum Open {
     Create { results: Vec<CreateTopicResult>, undecided: usize },
     Delete { results: Vec<DeleteTopicResult>, undecided: usize },
+    Expand { results: Vec<Result<(), TopicRefusal>> },
+    Configs { results: Vec<Result<(), ConfigRefusal>>, undecided: usize },
 }
 
 impl Controller {
     pub fn new(settings: Settings) -> Controller {
-        Controller { settings, role: Role::Idle, next_token: 0, waiting: BTreeMap::new(), open: BTreeMap::new() }
+        Controller {
+            settings,
+            role: Role::Idle,
+            next_token: 0,
+            waiting: BTreeMap::new(),
+            open: BTreeMap::new(),
+            serial_running: false,
+            serial: VecDeque::new(),
+        }
     }
 
     pub fn standing(&self) -> Standing {
@@ -211,6 +232,8 @@ impl Controller {
                 Waiting::Claim { epoch } => self.claimed(epoch, result, &mut effects),
                 Waiting::TakeOver { changes } => self.taken_over(changes, result, &mut effects),
                 Waiting::Create { ticket, drafts } => self.created(ticket, drafts, result, &mut effects),
+                Waiting::Expand { ticket, expansions } => self.expanded(ticket, expansions, result, &mut effects),
+                Waiting::Configs { ticket, drafts } => self.configs_written(ticket, drafts, result, &mut effects),
                 Waiting::Mark { topics } => self.marked(topics, result, &mut effects),
                 Waiting::Remove { topics } => self.removed(&topics, result, &mut effects),
                 Waiting::ProducerIdsWritten { ticket, block } => {
@@ -225,6 +248,11 @@ impl Controller {
                 _ => unreachable!("a broker answers for what it was told"),
             },
         }
+        while !self.serial_running
+            && let Some((ticket, proposal)) = self.serial.pop_front()
+        {
+            self.proposed(ticket, proposal, random, &mut effects);
+        }
         effects
     }
 
@@ -238,7 +266,17 @@ impl Controller {
         if let Some(error) = self.refusal() {
             return effects.push(Effect::Answer { ticket, answer: Answer::Failed(error), when: When::Now });
         }
+        self.remove_again(effects);
+        if proposal.is_serial() && std::mem::replace(&mut self.serial_running, true) {
+            return self.serial.push_back((ticket, proposal));
+        }
         match proposal {
+            Proposal::CreatePartitions { topics, validate_only } => {
+                self.create_partitions(ticket, topics, validate_only, effects);
+            }
+            Proposal::AlterConfigs { changes, validate_only } => {
+                self.alter_configs(ticket, changes, validate_only, effects);
+            }
             Proposal::CreateTopics { topics, validate_only } => {
                 self.create_topics(ticket, topics, validate_only, random, effects);
             }
@@ -266,6 +304,14 @@ impl Controller {
         }
     }
 
+    /// The same after a write that failed: a controller that goes on says what the tree said.
+    fn refusal_after(&self, failed: &MultiError) -> TopicRefusal {
+        match &self.role {
+            Role::Active(_) => TopicRefusal::Tree(failed.error.to_string()),
+            _ => self.topic_refusal(),
+        }
+    }
+
     fn cluster(&mut self) -> Option<&mut Cluster> {
         match &mut self.role {
             Role::Active(cluster) | Role::TakingOver(cluster, _) => Some(cluster),
@@ -287,6 +333,7 @@ impl Controller {
                 self.fail(failed.to_string(), effects);
                 false
             }
+            // A full disk too: nothing was changed, and there may be room for the next write.
             _ => true,
         }
     }

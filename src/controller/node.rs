@@ -50,7 +50,7 @@ impl NodeSettings {
                 num_partitions: config.num_partitions,
                 default_replication_factor: config.default_replication_factor,
                 delete_topic_enable: config.delete_topic_enable,
-                topic_defaults: config.topic_defaults.clone(),
+                dynamic: config.dynamic.clone(),
             },
         }
     }
@@ -97,9 +97,8 @@ impl<T: MetadataTree, S: ShardSink> MetadataNode<T, S> {
     ) -> Result<MetadataNode<T, S>, StartError> {
         let registration = register(&tree, &settings.broker, wall, &mut random).await?;
         let broker_id = settings.broker.id;
-        let topic_defaults = settings.controller.topic_defaults.clone();
-        let publisher =
-            Publisher::new(broker_id, registration.broker_epoch, registration.cluster_id, topic_defaults, sink);
+        let dynamic = settings.controller.dynamic.clone();
+        let publisher = Publisher::new(broker_id, registration.broker_epoch, registration.cluster_id, dynamic, sink);
         let mut node = MetadataNode {
             tree,
             controller: Controller::new(settings.controller),

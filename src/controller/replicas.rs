@@ -39,6 +39,29 @@ pub fn assign(
     start: u64,
     shift: u64,
 ) -> Result<BTreeMap<i32, Vec<BrokerId>>, PlacementError> {
+    place(0, partitions, replication_factor, brokers, (start, shift))
+}
+
+/// Replicas for `partitions` more of a topic that has `existing`, the first of which has its preferred leader at
+/// `first_leader`: the round goes on where it would have been had it begun there.
+pub fn assign_more(
+    existing: i32,
+    partitions: i32,
+    replication_factor: i16,
+    brokers: &[(BrokerId, Option<Arc<str>>)],
+    first_leader: BrokerId,
+) -> Result<BTreeMap<i32, Vec<BrokerId>>, PlacementError> {
+    let start = brokers.iter().position(|(id, _)| *id >= first_leader).unwrap_or(0) as u64;
+    place(existing, partitions, replication_factor, brokers, (start, start))
+}
+
+fn place(
+    first_partition: i32,
+    partitions: i32,
+    replication_factor: i16,
+    brokers: &[(BrokerId, Option<Arc<str>>)],
+    (start, shift): (u64, u64),
+) -> Result<BTreeMap<i32, Vec<BrokerId>>, PlacementError> {
     if partitions <= 0 {
         return Err(PlacementError::NoPartitions);
     }
@@ -60,7 +83,7 @@ pub fn assign(
     let mut shift = index_below(shift, n);
 
     let mut assignment = BTreeMap::new();
-    for partition in 0..partitions {
+    for partition in first_partition..first_partition.saturating_add(partitions) {
         let turn = usize::try_from(partition).expect("not negative");
         if turn > 0 && turn.is_multiple_of(n) {
             shift += 1;
@@ -143,6 +166,17 @@ mod tests {
             [4, 1, 2],
         ];
         assert_eq!(lists(&assignment), expected);
+    }
+
+    #[test]
+    fn more_partitions_go_on_where_the_first_ones_would_have() {
+        let five = brokers(&[(0, ""), (1, ""), (2, ""), (3, ""), (4, "")]);
+        let all = assign(10, 3, &five, 2, 2).unwrap();
+        // The shift that all brokers' turn has added is not known any more, so only whole first turns agree.
+        let more = assign_more(3, 2, 3, &five, BrokerId(2)).unwrap();
+        assert_eq!(more.keys().copied().collect::<Vec<_>>(), [3, 4]);
+        assert!(more.iter().all(|(number, replicas)| all[number] == *replicas));
+        assert_eq!(assign_more(1, 0, 1, &five, BrokerId(9)), Err(PlacementError::NoPartitions));
     }
 
     #[test]

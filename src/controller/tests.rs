@@ -8,7 +8,9 @@ use crate::base::ids::TopicId;
 use crate::config::Endpoint;
 use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::inputs::{BrokerImage, LEADER_DURING_DELETE, UpdateMetadata};
-use crate::metadata::proposal::{NewTopic, TopicRef};
+use crate::metadata::proposal::{
+    ConfigChange, ConfigEdit, ConfigOperation, ConfigResource, MorePartitions, NewTopic, TopicRef,
+};
 use crate::metadata::registration::register;
 use crate::metadata::thread::block_on;
 use crate::metadata::tree::{CreateMode, MetadataTree, TreeError, Version, Watch};
@@ -29,6 +31,18 @@ enum Step {
         names: Vec<u8>,
     },
     ProducerIds,
+    /// Another `segment.bytes` for a topic, or for all brokers.
+    Alter {
+        name: Option<u8>,
+        segment_bytes: i32,
+    },
+    /// More partitions for a topic.
+    Expand {
+        name: u8,
+        count: i32,
+    },
+    /// The tree's file system has no room, or has some again.
+    Full(bool),
     /// The oldest of the controller's effects happens.
     Perform(usize),
     /// A broker says that it has done what it was told.
@@ -46,6 +60,10 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(names, partitions, validate_only)| Step::Create { names, partitions, validate_only }),
         3 => names().prop_map(|names| Step::Delete { names }),
         1 => Just(Step::ProducerIds),
+        2 => (proptest::option::of(0u8..6), 14..99i32)
+            .prop_map(|(name, segment_bytes)| Step::Alter { name, segment_bytes }),
+        2 => (0u8..6, 1..7i32).prop_map(|(name, count)| Step::Expand { name, count }),
+        1 => any::<bool>().prop_map(Step::Full),
         8 => (1..6usize).prop_map(Step::Perform),
         3 => Just(Step::Tell),
         1 => Just(Step::Crash),
@@ -72,6 +90,13 @@ struct World {
     told: BTreeMap<String, TopicId>,
     epochs: BTreeMap<(TopicId, i32), i32>,
     last_producer_id: i64,
+    /// What clients know of settings: of a topic by its id, of all brokers by the zero one.
+    altered: BTreeMap<TopicId, String>,
+    /// How many partitions clients know of.
+    counts: BTreeMap<TopicId, i32>,
+    is_full: bool,
+    /// What the broker was told of them.
+    told_configs: BTreeMap<String, i32>,
 }
 
 impl World {
@@ -90,6 +115,10 @@ impl World {
             told: BTreeMap::new(),
             epochs: BTreeMap::new(),
             last_producer_id: -1,
+            altered: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            is_full: false,
+            told_configs: BTreeMap::new(),
         };
         world.start();
         world
@@ -157,6 +186,10 @@ impl World {
                     };
                     self.handle(Event::Read { token, result });
                 }
+                Effect::Write { token, .. } if self.is_full => {
+                    let error = TreeError::NoSpace("free space".into());
+                    self.handle(Event::Written { token, result: Err(MultiError { index: 0, error }) });
+                }
                 Effect::Write { token, operations } => {
                     let result = block_on(self.tree().multi(operations));
                     self.handle(Event::Written { token, result });
@@ -167,7 +200,12 @@ impl World {
                 }
                 Effect::Tell { broker, inputs, done } => {
                     assert_eq!(broker, BrokerId(1));
-                    self.hear(inputs.update_metadata.as_ref().unwrap());
+                    for (name, config) in &inputs.configs {
+                        self.told_configs.insert(name.to_string(), config.segment_bytes);
+                    }
+                    if let Some(update) = &inputs.update_metadata {
+                        self.hear(update);
+                    }
                     self.orders.extend(done);
                 }
                 Effect::Answer { ticket, answer, .. } => self.answered(ticket, answer),
@@ -206,6 +244,7 @@ impl World {
                     if let Ok(created) = result.outcome
                         && known.contains(&result.name)
                     {
+                        self.counts.insert(created.id, created.partitions);
                         self.exists.insert(result.name, created.id);
                     }
                 }
@@ -223,7 +262,41 @@ impl World {
                 assert!(block.start > self.last_producer_id, "a producer id is given once");
                 self.last_producer_id = block.last;
             }
-            Answer::Failed(error) => assert_eq!(error, ProposalError::NotController),
+            Answer::CreatePartitions(results) => {
+                let Proposal::CreatePartitions { topics, validate_only: false } = proposal else { return };
+                for (topic, result) in topics.into_iter().zip(results) {
+                    if result.is_ok()
+                        && let Some(id) = self.told.get(&topic.topic)
+                    {
+                        self.counts.insert(*id, topic.count);
+                    }
+                }
+            }
+            Answer::AlterConfigs(results) => {
+                let Proposal::AlterConfigs { changes, validate_only: false } = proposal else { return };
+                for (change, result) in changes.into_iter().zip(results) {
+                    if result.is_ok() {
+                        self.take_change(change);
+                    }
+                }
+            }
+            Answer::Failed(error) => {
+                assert!(matches!(error, ProposalError::NotController | ProposalError::Tree(_)), "{error}");
+            }
+        }
+    }
+
+    fn take_change(&mut self, change: ConfigChange) {
+        let ConfigEdit::Change(operations) = change.edit else { unreachable!("the steps change") };
+        let Some((_, ConfigOperation::Set(value))) = operations.into_iter().next() else { unreachable!("and set") };
+        match change.resource {
+            ConfigResource::Topic(name) => {
+                // One that is being deleted has none any more.
+                if let Some(id) = self.told.get(&name) {
+                    self.altered.insert(*id, value);
+                }
+            }
+            _ => drop(self.altered.insert(TopicId::ZERO, value)),
         }
     }
 
@@ -241,6 +314,10 @@ impl World {
         self.effects.clear();
         self.orders.clear();
         self.told.clear();
+        self.altered.clear();
+        self.counts.clear();
+        self.is_full = false;
+        self.told_configs.clear();
         self.controller = controller();
         self.tree = Some(self.tree.take().unwrap().reopen().unwrap());
         self.start();
@@ -253,12 +330,20 @@ impl World {
         block_on(self.tree().set(znodes::CONTROLLER_EPOCH, &data, Version::Any)).unwrap();
     }
 
+    /// Lets all that is under way end, with room for it, and what was put off for lack of room be tried again.
     fn settle(&mut self) {
+        self.is_full = false;
+        self.run_out();
+        self.propose(Proposal::AllocateProducerIds);
+        self.run_out();
+        assert!(self.asked.is_empty(), "every proposal is answered");
+    }
+
+    fn run_out(&mut self) {
         while !self.effects.is_empty() || !self.orders.is_empty() {
             self.perform(usize::MAX);
             self.tell();
         }
-        assert!(self.asked.is_empty(), "every proposal is answered");
     }
 
     /// The tree has what clients know, and brokers know what the tree has.
@@ -272,6 +357,28 @@ impl World {
         for name in &self.gone {
             assert!(!in_tree.contains_key(name), "{name} was deleted");
         }
+        let of_all = snapshot.broker_configs.get(znodes::ALL_BROKERS).and_then(|map| map.get("log.segment.bytes"));
+        if let Some(value) = self.altered.get(&TopicId::ZERO) {
+            assert_eq!(of_all, Some(value));
+        }
+        for topic in &snapshot.topics {
+            if let Some(count) = self.counts.get(&topic.id) {
+                assert_eq!(topic.partitions.len() as i32, *count, "{}", topic.name);
+            }
+            if self.controller.standing() == Standing::Active {
+                let is_told = |number: &i32| self.epochs.contains_key(&(topic.id, *number));
+                assert!(topic.partitions.keys().all(is_told), "the broker knows all of {}", topic.name);
+            }
+            let own = topic.config.as_ref().and_then(|map| map.get("segment.bytes"));
+            if let Some(value) = self.altered.get(&topic.id) {
+                assert_eq!(own, Some(value), "{}", topic.name);
+            }
+            if self.controller.standing() == Standing::Active {
+                let in_force = own.or(of_all).map_or(1 << 30, |value| value.parse().unwrap());
+                assert_eq!(self.told_configs.get(&topic.name), Some(&in_force), "{}", topic.name);
+            }
+        }
+        assert!(snapshot.config_changes.len() <= 1, "notices do not pile up");
         if self.controller.standing() == Standing::Active {
             assert_eq!(self.told, in_tree);
             assert!(snapshot.marked.is_empty() && snapshot.stray_configs.is_empty());
@@ -288,7 +395,10 @@ impl World {
 /// Topics that a proposal may change.
 fn changed_names(proposal: &Proposal) -> Vec<String> {
     match proposal {
-        Proposal::CreateTopics { validate_only: true, .. } | Proposal::AllocateProducerIds => Vec::new(),
+        Proposal::CreateTopics { validate_only: true, .. }
+        | Proposal::AlterConfigs { .. }
+        | Proposal::CreatePartitions { .. }
+        | Proposal::AllocateProducerIds => Vec::new(),
         Proposal::CreateTopics { topics, .. } => topics.iter().map(|topic| topic.name.clone()).collect(),
         Proposal::DeleteTopics { topics } => topics
             .iter()
@@ -306,7 +416,7 @@ fn controller() -> Controller {
         num_partitions: 1,
         default_replication_factor: 1,
         delete_topic_enable: true,
-        topic_defaults: Arc::new(TopicConfig::default()),
+        dynamic: Arc::default(),
     })
 }
 
@@ -336,6 +446,12 @@ proptest! {
                     world.propose(Proposal::DeleteTopics { topics });
                 }
                 Step::ProducerIds => world.propose(Proposal::AllocateProducerIds),
+                Step::Alter { name: index, segment_bytes } => world.propose(alter(index, segment_bytes)),
+                Step::Expand { name: index, count } => {
+                    let topics = vec![MorePartitions { topic: name(index), count, assignments: None }];
+                    world.propose(Proposal::CreatePartitions { topics, validate_only: false });
+                }
+                Step::Full(is_full) => world.is_full = is_full,
                 Step::Perform(count) => world.perform(count),
                 Step::Tell => world.tell(),
                 Step::Crash => world.crash(),
@@ -348,6 +464,15 @@ proptest! {
         world.settle();
         world.check();
     }
+}
+
+fn alter(index: Option<u8>, segment_bytes: i32) -> Proposal {
+    let (resource, key) = match index {
+        Some(index) => (ConfigResource::Topic(name(index)), "segment.bytes"),
+        None => (ConfigResource::AllBrokers, "log.segment.bytes"),
+    };
+    let edit = ConfigEdit::Change(vec![(key.to_owned(), ConfigOperation::Set(segment_bytes.to_string()))]);
+    Proposal::AlterConfigs { changes: vec![ConfigChange { resource, edit }], validate_only: false }
 }
 
 fn refusals(topics: Vec<NewTopic>) -> Vec<Option<TopicRefusal>> {
@@ -408,6 +533,89 @@ fn topics_that_cannot_be_are_refused_for_kafkas_reasons() {
         assert!(found.as_ref().is_some_and(expected), "{}: {found:?}", topic.name);
     }
     assert_eq!(refusals(vec![new_topic("fine".into(), -1)]), [None]);
+}
+
+#[test]
+fn more_partitions_are_refused_for_kafkas_reasons_and_made_for_good_ones() {
+    let mut world = World::new();
+    world.propose(Proposal::CreateTopics { topics: vec![new_topic("a".into(), 3)], validate_only: false });
+    world.settle();
+    let more = |topic: &str, count, assignments: Option<&[&[i32]]>| MorePartitions {
+        topic: topic.to_owned(),
+        count,
+        assignments: assignments
+            .map(|lists| lists.iter().map(|ids| ids.iter().copied().map(BrokerId).collect()).collect()),
+    };
+    let mut ask = |topics: Vec<MorePartitions>, validate_only| {
+        world.handle(Event::Proposed { ticket: 99, proposal: Proposal::CreatePartitions { topics, validate_only } });
+        loop {
+            match world.effects.pop_front().expect("an answer comes") {
+                Effect::Answer { answer: Answer::CreatePartitions(results), .. } => break results,
+                other => {
+                    world.effects.push_front(other);
+                    world.perform(1);
+                }
+            }
+        }
+    };
+    let cases = [
+        (more("nothing", 5, None), "The topic 'nothing' does not exist."),
+        (more("a", 3, None), "Topic already has 3 partitions."),
+        (more("a", -1, None), "Topic currently has 3 partitions, which is higher than the requested -1."),
+        (more("a", i32::MAX, None), "One request may create at most 50000 partitions."),
+        (more("a", 4, Some(&[&[1, 9]])), "Unknown broker(s) in replica assignment: 9."),
+        (more("a", 5, Some(&[&[1]])), "Increasing the number of partitions by 2 but 1 assignments provided."),
+        (more("a", 4, Some(&[&[]])), "Cannot have replication factor of 0 for partition id 3."),
+        (
+            more("a", 4, Some(&[&[1, 1]])),
+            "Duplicate brokers not allowed in replica assignment: 1, 1 for partition id 3.",
+        ),
+    ];
+    for (topic, text) in cases {
+        assert_eq!(ask(vec![topic], false)[0].as_ref().unwrap_err().to_string(), text);
+    }
+    assert_eq!(ask(vec![more("a", 5, None)], true), [Ok(())]);
+    assert_eq!(ask(vec![more("a", 4, Some(&[&[1]]))], false), [Ok(())], "what was only validated was not made");
+    let results = ask(vec![more("b", 9, None), more("a", 6, None)], false);
+    assert!(results[0].is_err() && results[1].is_ok());
+    world.counts.clear();
+    world.settle();
+    world.check();
+    assert_eq!(block_on(load(world.tree())).unwrap().topics[0].partitions.len(), 6);
+}
+
+#[test]
+fn on_a_full_disk_proposals_are_refused_and_the_controller_goes_on_when_there_is_room() {
+    let mut world = World::new();
+    let create = |name: &str| Proposal::CreateTopics { topics: vec![new_topic(name.into(), 1)], validate_only: false };
+    world.propose(create("a"));
+    world.settle();
+    world.is_full = true;
+    world.handle(Event::Proposed { ticket: 99, proposal: create("b") });
+    world.perform(1);
+    match world.effects.pop_front() {
+        Some(Effect::Answer { answer: Answer::CreateTopics(results), .. }) => {
+            let refusal = results[0].outcome.as_ref().unwrap_err();
+            assert!(refusal.to_string().contains("free space"), "{refusal}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // The logs go, and the tree has no room to forget the topic.
+    world.is_full = false;
+    world.propose(Proposal::DeleteTopics { topics: vec![TopicRef::Name("a".into())] });
+    world.perform(2);
+    world.is_full = true;
+    world.run_out();
+    assert_eq!(world.controller.standing(), Standing::Active);
+    assert!(world.asked.is_empty(), "the deletion is answered");
+    world.is_full = false;
+    world.propose(create("b"));
+    world.run_out();
+    let topics: Vec<String> =
+        block_on(load(world.tree())).unwrap().topics.into_iter().map(|topic| topic.name).collect();
+    assert_eq!(topics, ["b"]);
+    world.settle();
+    world.check();
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::fetch::session::{CacheLimits, SessionCache};
 use crate::base::budget::Budget;
 use crate::base::ids::{ShardId, TopicPartition};
 use crate::base::log_limit::LogLimit;
-use crate::config::Config;
+use crate::config::{Config, DynamicConfig};
 use crate::metadata::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal, ProposalError};
 use crate::metadata::thread::MetadataHandle;
@@ -81,13 +81,13 @@ impl<P: Platform> Context<P> {
         Rc::new(Context {
             shard,
             platform,
+            image: RefCell::new(Arc::new(ClusterImage::empty("".into(), Arc::clone(&config.dynamic)))),
             config,
             log_dirs,
             metadata,
             counters,
             homes,
             open_files,
-            image: RefCell::new(Arc::new(ClusterImage::empty("".into()))),
             partitions: RefCell::default(),
             stopping: Cell::new(false),
             fetch_sessions: RefCell::new(fetch_sessions),
@@ -108,6 +108,11 @@ impl<P: Platform> Context<P> {
 
     pub fn image(&self) -> Arc<ClusterImage> {
         Arc::clone(&self.image.borrow())
+    }
+
+    /// The broker's settings that may change while it runs, as they are now.
+    pub fn dynamic(&self) -> Arc<DynamicConfig> {
+        Arc::clone(&self.image.borrow().dynamic)
     }
 
     pub fn set_image(&self, image: Arc<ClusterImage>) {
@@ -132,6 +137,11 @@ impl<P: Platform> Context<P> {
             partitions.remove(&gone.topic);
         }
         removed
+    }
+
+    /// The partitions of one topic that this shard owns.
+    pub fn partitions_of(&self, topic: &str) -> Vec<Rc<Partition<P>>> {
+        self.partitions.borrow().get(topic).map_or_else(Vec::new, |topic| topic.values().cloned().collect())
     }
 
     /// All partitions that this shard owns.

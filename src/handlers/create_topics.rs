@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Context, errors};
 use crate::base::ids::BrokerId;
+use crate::config::{DynamicConfig, describe};
 use crate::executor::either;
 use crate::metadata::proposal::{Answer, CreateTopicResult, NewTopic, Proposal};
 use crate::platform::{Clock, Platform};
@@ -28,7 +29,10 @@ pub async fn handle<P: Platform>(
     let deadline = clock.now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let proposal = Proposal::CreateTopics { topics, validate_only: request.validate_only };
     let topics = match either(context.propose(proposal), clock.sleep_until(deadline)).await {
-        Ok(Answer::CreateTopics(results)) => results.into_iter().map(describe).collect(),
+        Ok(Answer::CreateTopics(results)) => {
+            let dynamic = context.dynamic();
+            results.into_iter().map(|result| describe(result, &dynamic)).collect()
+        }
         Ok(Answer::Failed(error)) => refuse_all(names, errors::of_proposal(&error), &error.to_string()),
         Ok(_) => refuse_all(names, ErrorCode::UnknownServerError, "The controller gave another answer."),
         Err(()) => refuse_all(names, ErrorCode::RequestTimedOut, "The creation goes on."),
@@ -50,12 +54,12 @@ fn new_topic(topic: CreatableTopic) -> NewTopic {
     }
 }
 
-fn describe(result: CreateTopicResult) -> CreatableTopicResult {
+fn describe(result: CreateTopicResult, dynamic: &DynamicConfig) -> CreatableTopicResult {
     match result.outcome {
         Ok(created) => {
-            let configs = created.config.entries().into_iter().map(|entry| CreatableTopicConfigs {
-                name: entry.name.to_owned(),
-                value: Some(entry.value),
+            let configs = describe::topic(&created.config, dynamic).into_iter().map(|entry| CreatableTopicConfigs {
+                name: entry.name,
+                value: entry.value,
                 read_only: false,
                 config_source: entry.source as i8,
                 is_sensitive: false,

@@ -1,6 +1,6 @@
 //! From the causes that subsystems name to Kafka's error codes: the only place, every variant spelled out.
 
-use crate::metadata::proposal::{ProposalError, TopicRefusal};
+use crate::metadata::proposal::{ConfigRefusal, ProposalError, TopicRefusal};
 use crate::partition::append::AppendFailure;
 use crate::partition::partition::LeadershipError;
 use crate::partition::read::ReadFailure;
@@ -69,12 +69,22 @@ pub fn of_topic_refusal(refusal: &TopicRefusal) -> ErrorCode {
         TopicRefusal::InvalidReplicaAssignment(_) => ErrorCode::InvalidReplicaAssignment,
         TopicRefusal::InvalidConfig(_) => ErrorCode::InvalidConfig,
         TopicRefusal::InvalidRequest(_) => ErrorCode::InvalidRequest,
-        TopicRefusal::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+        TopicRefusal::UnknownTopic | TopicRefusal::NoSuchTopic(_) => ErrorCode::UnknownTopicOrPartition,
         TopicRefusal::UnknownTopicId => ErrorCode::UnknownTopicId,
         TopicRefusal::DeletionDisabled => ErrorCode::TopicDeletionDisabled,
         TopicRefusal::DeletionSuspended => ErrorCode::RequestTimedOut,
         TopicRefusal::NotController => ErrorCode::NotController,
         TopicRefusal::Tree(_) => ErrorCode::UnknownServerError,
+    }
+}
+
+pub fn of_config_refusal(refusal: &ConfigRefusal) -> ErrorCode {
+    match refusal {
+        ConfigRefusal::UnknownTopic(_) => ErrorCode::UnknownTopicOrPartition,
+        ConfigRefusal::InvalidConfig(_) => ErrorCode::InvalidConfig,
+        ConfigRefusal::InvalidRequest(_) => ErrorCode::InvalidRequest,
+        ConfigRefusal::NotController => ErrorCode::NotController,
+        ConfigRefusal::Tree(_) => ErrorCode::UnknownServerError,
     }
 }
 

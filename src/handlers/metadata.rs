@@ -24,7 +24,7 @@ use crate::protocol::{ErrorCode, Reader, WireError};
 /// Bits of Kafka's `AclOperation`: read, write, create, delete, alter, describe, describe and alter configs.
 const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// Create, alter, describe, cluster action, describe and alter configs, idempotent write.
-const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
 /// The longest name a topic may have (Kafka 3.9 `Topic.MAX_NAME_LENGTH`).
 const TOPIC_NAME_LENGTH_MAX: usize = 249;
@@ -178,7 +178,7 @@ fn describe_partition(
 }
 
 /// Those that the client can reach by its listener.
-fn brokers(image: &ClusterImage, listener: &str) -> Vec<MetadataResponseBroker> {
+pub(super) fn brokers(image: &ClusterImage, listener: &str) -> Vec<MetadataResponseBroker> {
     let live = image.brokers.iter().filter_map(|broker| {
         let endpoint = broker.endpoint(listener)?;
         Some(MetadataResponseBroker {

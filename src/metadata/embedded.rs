@@ -10,15 +10,19 @@
 //!             "zxid"   -> the last transaction's number; it grows over restarts, and so do broker epochs
 //! ```
 //!
+//! redb does nothing more with a file once a write of it has failed. If that was for lack of room, the file is opened again
+//! when it is next needed, as after a crash: what was committed is there and nothing else.
+//!
 //! Children of a node are neighbours in the key order, so listing them reads nothing else. The session is the process's:
 //! it starts at open and never expires. Watches and events live in memory.
 
 #![forbid(unsafe_code)]
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, Waker};
 
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -57,9 +61,19 @@ pub enum OpenError {
 }
 
 pub struct EmbeddedTree {
-    database: Database,
+    /// `None` after a write that found no room, until the file is opened again.
+    database: RefCell<Option<Database>>,
+    /// `None`: it is in memory.
+    path: Option<PathBuf>,
     session: i64,
     watches: RefCell<Watches>,
+}
+
+/// What a transaction will have done once it is committed.
+struct Staged {
+    zxid: i64,
+    outcomes: Vec<Outcome>,
+    events: Vec<TreeEvent>,
 }
 
 /// One-shot watches by path, and the events not yet taken.
@@ -83,15 +97,13 @@ impl EmbeddedTree {
     ///
     /// Reads the whole file to check it: a page that changed on disk is an error here, not a surprise later.
     pub fn open(path: &Path) -> Result<EmbeddedTree, OpenError> {
-        let mut builder = Builder::new();
-        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-        let database = builder.create(path).map_err(|error| match error {
+        let database = open_file(path).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => OpenError::Locked,
             other => OpenError::Storage(format!("{}: {other}", path.display())),
         })?;
         // redb syncs the file; its name in the directory is ours to keep.
         sync_parent(path)?;
-        EmbeddedTree::over(database)
+        EmbeddedTree::over(database, Some(path.to_owned()))
     }
 
     /// Makes the tree of `path`, which has none, with what `operations` create: whole or not at all. It grows beside
@@ -116,36 +128,94 @@ impl EmbeddedTree {
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(redb::backends::InMemoryBackend::new())
             .map_err(|error| OpenError::Storage(error.to_string()))?;
-        EmbeddedTree::over(database)
+        EmbeddedTree::over(database, None)
     }
 
     /// What the next process finds if this one ends now: the same nodes without its ephemerals, no watches.
     pub fn reopen(self) -> Result<EmbeddedTree, OpenError> {
-        EmbeddedTree::over(self.database)
+        let database = self.database.into_inner();
+        let database = database.ok_or_else(|| OpenError::Storage("there was no room".to_owned()))?;
+        EmbeddedTree::over(database, self.path)
     }
 
-    fn over(database: Database) -> Result<EmbeddedTree, OpenError> {
-        let transaction = write(&database).map_err(OpenError::Storage)?;
+    fn over(database: Database, path: Option<PathBuf>) -> Result<EmbeddedTree, OpenError> {
+        let failed = |error: TreeError| OpenError::Storage(error.to_string());
+        let transaction = write(&database).map_err(failed)?;
         let session = begin_session(&transaction)?;
         transaction.commit().map_err(|error| OpenError::Storage(error.to_string()))?;
-        Ok(EmbeddedTree { database, session, watches: RefCell::default() })
+        Ok(EmbeddedTree { database: RefCell::new(Some(database)), path, session, watches: RefCell::default() })
+    }
+
+    /// The database; opened again if a write has failed before.
+    fn database(&self) -> Result<Ref<'_, Database>, TreeError> {
+        if self.database.borrow().is_none()
+            && let Some(path) = &self.path
+        {
+            let database = open_file(path).map_err(|error| self.explained(storage(error)))?;
+            tracing::info!(file = %path.display(), "the metadata tree is open again");
+            *self.database.borrow_mut() = Some(database);
+        }
+        Ref::filter_map(self.database.borrow(), Option::as_ref)
+            .map_err(|_| TreeError::Storage("a write has failed in memory".to_owned()))
+    }
+
+    /// Says of a full disk which one, and what to do.
+    fn explained(&self, error: TreeError) -> TreeError {
+        match (error, self.path.as_deref().and_then(Path::parent)) {
+            (TreeError::NoSpace(reason), Some(directory)) => TreeError::NoSpace(format!(
+                "there is no room for it in {} ({reason}): free space on that file system and try again",
+                directory.display()
+            )),
+            (error, _) => error,
+        }
     }
 
     fn apply(&self, operations: &[Operation]) -> Result<Vec<Outcome>, MultiError> {
-        let failed = |error: String| MultiError { index: 0, error: TreeError::Storage(error) };
-        let transaction = write(&self.database).map_err(failed)?;
-        let (outcomes, events) = {
+        let mut staged = None;
+        if let Err(MultiError { index, error }) = self.transact(operations, &mut staged) {
+            let error = self.explained(error);
+            let TreeError::NoSpace(reason) = &error else { return Err(MultiError { index, error }) };
+            tracing::error!(reason, "the metadata tree could not be written");
+            self.database.borrow_mut().take();
+            // Where the failure was the commit's own, only the file knows whether it happened.
+            match staged.as_ref().map(|staged: &Staged| Ok(self.last_zxid()? >= staged.zxid)) {
+                Some(Ok(true)) => {}
+                None | Some(Ok(false)) => return Err(MultiError { index: 0, error }),
+                Some(Err(error)) => return Err(MultiError { index: 0, error: self.unknown(error) }),
+            }
+        }
+        let Staged { outcomes, events, .. } = staged.expect("a transaction that was committed had been staged");
+        self.watches.borrow_mut().fire(events);
+        Ok(outcomes)
+    }
+
+    /// The file can't be read again, so nobody knows what became of the last transaction.
+    fn unknown(&self, error: TreeError) -> TreeError {
+        TreeError::Storage(format!("the outcome of a transaction is unknown: {error}"))
+    }
+
+    /// One transaction; `staged` is set before it is committed.
+    fn transact(&self, operations: &[Operation], staged: &mut Option<Staged>) -> Result<(), MultiError> {
+        let failed = |error: TreeError| MultiError { index: 0, error };
+        let database = self.database().map_err(failed)?;
+        let transaction = write(&database).map_err(failed)?;
+        {
             let mut tables = Tables::open(&transaction, self.session).map_err(failed)?;
             let mut outcomes = Vec::with_capacity(operations.len());
             for (index, operation) in operations.iter().enumerate() {
                 // Dropping the transaction undoes what came before.
                 outcomes.push(tables.apply(operation).map_err(|error| MultiError { index, error })?);
             }
-            (outcomes, tables.events)
-        };
-        transaction.commit().map_err(|error| failed(error.to_string()))?;
-        self.watches.borrow_mut().fire(events);
-        Ok(outcomes)
+            *staged = Some(Staged { zxid: tables.zxid, outcomes, events: tables.events });
+        }
+        transaction.commit().map_err(|error| failed(storage(error)))
+    }
+
+    /// The number of the last transaction that was committed.
+    fn last_zxid(&self) -> Result<i64, TreeError> {
+        let transaction = self.database()?.begin_read().map_err(storage)?;
+        let meta = transaction.open_table(META).map_err(storage)?;
+        Ok(meta.get("zxid").map_err(storage)?.map_or(0, |value| value.value()))
     }
 
     fn apply_one(&self, operation: Operation) -> Result<Outcome, TreeError> {
@@ -155,7 +225,7 @@ impl EmbeddedTree {
 
     fn read(&self, path: &str) -> Result<Option<(Head, Vec<u8>)>, TreeError> {
         let (parent, name) = key_of(path)?;
-        let transaction = self.database.begin_read().map_err(storage)?;
+        let transaction = self.database()?.begin_read().map_err(storage)?;
         let nodes = transaction.open_table(NODES).map_err(storage)?;
         let Some(value) = nodes.get((parent, name)).map_err(storage)? else { return Ok(None) };
         let (head, data) = decode(path, value.value())?;
@@ -166,7 +236,7 @@ impl EmbeddedTree {
         if self.read(path)?.is_none() {
             return Err(TreeError::NoNode(path.into()));
         }
-        let transaction = self.database.begin_read().map_err(storage)?;
+        let transaction = self.database()?.begin_read().map_err(storage)?;
         let nodes = transaction.open_table(NODES).map_err(storage)?;
         let mut names = Vec::new();
         for entry in nodes.range((path, "")..).map_err(storage)? {
@@ -277,14 +347,14 @@ struct Tables<'t> {
 
 impl<'t> Tables<'t> {
     /// Takes the next transaction number.
-    fn open(transaction: &'t WriteTransaction, session: i64) -> Result<Tables<'t>, String> {
-        let mut meta = transaction.open_table(META).map_err(|error| error.to_string())?;
-        let last = meta.get("zxid").map_err(|error| error.to_string())?.map_or(0, |value| value.value());
+    fn open(transaction: &'t WriteTransaction, session: i64) -> Result<Tables<'t>, TreeError> {
+        let mut meta = transaction.open_table(META).map_err(storage)?;
+        let last = meta.get("zxid").map_err(storage)?.map_or(0, |value| value.value());
         let zxid = last + 1;
-        meta.insert("zxid", zxid).map_err(|error| error.to_string())?;
+        meta.insert("zxid", zxid).map_err(storage)?;
         Ok(Tables {
-            nodes: transaction.open_table(NODES).map_err(|error| error.to_string())?,
-            ephemerals: transaction.open_table(EPHEMERALS).map_err(|error| error.to_string())?,
+            nodes: transaction.open_table(NODES).map_err(storage)?,
+            ephemerals: transaction.open_table(EPHEMERALS).map_err(storage)?,
             session,
             zxid,
             events: Vec::new(),
@@ -390,9 +460,13 @@ fn sync_parent(path: &Path) -> Result<(), OpenError> {
         .map_err(|error| OpenError::Storage(format!("{}: {error}", directory.display())))
 }
 
-fn write(database: &Database) -> Result<WriteTransaction, String> {
-    let mut transaction = database.begin_write().map_err(|error| error.to_string())?;
-    transaction.set_durability(Durability::Immediate).map_err(|error| error.to_string())?;
+fn open_file(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Builder::new().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(path)
+}
+
+fn write(database: &Database) -> Result<WriteTransaction, TreeError> {
+    let mut transaction = database.begin_write().map_err(storage)?;
+    transaction.set_durability(Durability::Immediate).map_err(storage)?;
     Ok(transaction)
 }
 
@@ -410,8 +484,8 @@ fn begin_session(transaction: &WriteTransaction) -> Result<i64, OpenError> {
             }
         }
     }
-    let mut tables = Tables::open(transaction, 0).map_err(failed)?;
     let tree_failed = |error: TreeError| OpenError::Storage(error.to_string());
+    let mut tables = Tables::open(transaction, 0).map_err(tree_failed)?;
     if tables.load("/").map_err(tree_failed)?.is_none() {
         let stat = Stat { czxid: 0, version: 0, ephemeral_owner: 0 };
         tables.store("/", Head { stat, next_child: 0 }, &[]).map_err(tree_failed)?;
@@ -462,8 +536,15 @@ fn decode<'v>(path: &str, value: &'v [u8]) -> Result<(Head, &'v [u8]), TreeError
     parts().ok_or_else(|| TreeError::Storage(format!("{path}: a node of {} bytes is too short", value.len())))
 }
 
-fn storage(error: impl std::fmt::Display) -> TreeError {
-    TreeError::Storage(error.to_string())
+fn storage(error: impl Into<redb::Error>) -> TreeError {
+    match error.into() {
+        redb::Error::Io(error) if is_no_space(&error) => TreeError::NoSpace(error.to_string()),
+        other => TreeError::Storage(other.to_string()),
+    }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::base::ids::{BrokerId, LeaderEpoch, ShardId, TopicId};
-use crate::config::TopicConfig;
+use crate::config::{DynamicConfig, TopicConfig};
 
 use super::inputs::{LEADER_DURING_DELETE, UpdateMetadata, UpdateMetadataTopic};
 use super::shared_map::SharedMap;
@@ -39,6 +39,8 @@ pub struct ClusterImage {
     pub controller_id: BrokerId,
     /// Live brokers, by id.
     pub brokers: Arc<[BrokerImage]>,
+    /// The broker's settings that may change while it runs.
+    pub dynamic: Arc<DynamicConfig>,
     topics: SharedMap<Arc<str>, Arc<TopicImage>>,
     ids: SharedMap<TopicId, Arc<TopicImage>>,
 }
@@ -68,13 +70,14 @@ pub struct PartitionImage {
 }
 
 impl ClusterImage {
-    /// The image before the first input: nothing is known.
-    pub fn empty(cluster_id: Arc<str>) -> ClusterImage {
+    /// The image before the first input: nothing is known but what flags and files set.
+    pub fn empty(cluster_id: Arc<str>, dynamic: Arc<DynamicConfig>) -> ClusterImage {
         ClusterImage {
             version: 0,
             cluster_id,
             controller_id: NO_LEADER,
             brokers: Arc::new([]),
+            dynamic,
             topics: SharedMap::new(),
             ids: SharedMap::new(),
         }
@@ -99,6 +102,20 @@ impl ClusterImage {
     /// The next image with nothing changed but the version: to learn when shards have done what came before it.
     pub fn barrier(&self) -> ClusterImage {
         ClusterImage { version: self.version + 1, ..self.clone() }
+    }
+
+    /// Gives topics other settings; unknown ones are passed over.
+    pub fn set_configs(&mut self, configs: &[(Arc<str>, Arc<TopicConfig>)]) {
+        for (name, config) in configs {
+            let Some(before) = self.topics.get(&**name).filter(|topic| !Arc::ptr_eq(&topic.config, config)) else {
+                continue;
+            };
+            let topic = Arc::new(TopicImage { config: Arc::clone(config), ..TopicImage::clone(before) });
+            self.topics.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+            if topic.id != TopicId::ZERO {
+                self.ids.insert(topic.id, topic);
+            }
+        }
     }
 
     fn update_topic(&mut self, update: &UpdateMetadataTopic, local: &impl LocalView) {
@@ -234,7 +251,7 @@ mod tests {
     fn updates_merge_by_partition_and_deletions_take_topics_out() {
         let local = Local(Arc::new(TopicConfig::default()));
         let leader = BrokerId(1);
-        let first = ClusterImage::empty("c".into())
+        let first = ClusterImage::empty("c".into(), Arc::default())
             .updated(&update(&[("a", 1, &[0, 2], leader), ("__consumer_offsets", 2, &[0], leader)]), &local);
         assert_eq!((first.version, first.topic_count()), (1, 2));
         assert!(first.topic("__consumer_offsets").unwrap().internal && !first.topic("a").unwrap().internal);
@@ -254,7 +271,8 @@ mod tests {
     #[test]
     fn a_topic_of_a_new_id_replaces_the_old_one() {
         let local = Local(Arc::new(TopicConfig::default()));
-        let old = ClusterImage::empty("c".into()).updated(&update(&[("a", 1, &[0, 1], BrokerId(1))]), &local);
+        let old =
+            ClusterImage::empty("c".into(), Arc::default()).updated(&update(&[("a", 1, &[0, 1], BrokerId(1))]), &local);
         let new = old.updated(&update(&[("a", 2, &[0], BrokerId(1))]), &local);
         assert!(new.topic_by_id(TopicId([1; 16])).is_none());
         assert_eq!(new.topic_by_id(TopicId([2; 16])).unwrap().partitions.len(), 1);
@@ -263,7 +281,7 @@ mod tests {
     #[test]
     fn topics_that_did_not_change_are_shared_between_images() {
         let local = Local(Arc::new(TopicConfig::default()));
-        let before = ClusterImage::empty("c".into())
+        let before = ClusterImage::empty("c".into(), Arc::default())
             .updated(&update(&[("a", 1, &[0], BrokerId(1)), ("b", 2, &[0], BrokerId(1))]), &local);
         let after = before.updated(&update(&[("c", 3, &[0], BrokerId(1))]), &local);
         for name in ["a", "b"] {

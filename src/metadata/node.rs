@@ -1,9 +1,9 @@
 //! The seam between metadata and shards: what shards are told, and what they say back.
 //!
-//! For each change a shard gets the LeaderAndIsr and StopReplica that concern its partitions, then the image that shows
-//! the change; all carry the image's version. When it has done what came first (logs open, replicas gone; those of a log
-//! directory that hangs come later) and reads that image, it says Applied with the version, which stands for all lower ones
-//! too. Inputs of a shard stay in order.
+//! For each change a shard gets the LeaderAndIsr and StopReplica that concern its partitions and the Configs that have
+//! changed, then the image that shows the change; all carry the image's version. When it has done what came first (logs
+//! open, replicas gone; those of a log directory that hangs come later) and reads that image, it says Applied with the
+//! version, which stands for all lower ones too. Inputs of a shard stay in order.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ pub trait ShardSink: 'static {
     fn shard_count(&self) -> u16;
 
     /// Never waits. Few are ever under way: no proposal is taken while `publisher::UNAPPLIED_IMAGES_MAX` versions are not
-    /// applied, each version is at most three inputs per shard, and one proposal makes at most some hundred versions.
+    /// applied, each version is at most four inputs per shard, and one proposal makes at most some hundred versions.
     fn send(&self, shard: ShardId, input: ShardInput);
 }
 
@@ -31,6 +31,8 @@ pub enum ShardInput {
     LeaderAndIsr { partitions: Vec<LocalPartition>, image_version: u64 },
     /// Replicas to give up; with `true` also delete the log, be it open or not, and it is no error if there is none.
     StopReplica { partitions: Vec<(TopicPartition, bool)>, image_version: u64 },
+    /// Topics whose settings have changed: open logs and partitions live by them from now on.
+    Configs { configs: Arc<[(Arc<str>, Arc<TopicConfig>)]>, image_version: u64 },
     /// What to read from now on. Ask for Applied.
     Image(Arc<ClusterImage>),
 }

@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -23,8 +22,30 @@ pub enum Proposal {
     DeleteTopics {
         topics: Vec<TopicRef>,
     },
+    /// One result for each topic. A topic is in a proposal once.
+    CreatePartitions {
+        topics: Vec<MorePartitions>,
+        /// Check only; nothing is written.
+        validate_only: bool,
+    },
+    /// One result for each change.
+    AlterConfigs {
+        changes: Vec<ConfigChange>,
+        /// Check only; nothing is written.
+        validate_only: bool,
+    },
     /// The next block of [`PRODUCER_ID_BLOCK_SIZE`] producer ids for this broker.
     AllocateProducerIds,
+}
+
+impl Proposal {
+    /// Whether it changes what is there, so that it must see what the one before it wrote.
+    pub fn is_serial(&self) -> bool {
+        match self {
+            Proposal::AlterConfigs { .. } | Proposal::CreatePartitions { .. } => true,
+            Proposal::CreateTopics { .. } | Proposal::DeleteTopics { .. } | Proposal::AllocateProducerIds => false,
+        }
+    }
 }
 
 /// Producer ids in one block (Kafka 3.9 `ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
@@ -78,6 +99,16 @@ impl NewTopic {
     }
 }
 
+/// A topic that is to have more partitions, in CreatePartitions' terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MorePartitions {
+    pub topic: String,
+    /// How many it is to have in all.
+    pub count: i32,
+    /// Replicas of each new partition, the preferred leader first. `None`: the controller places them.
+    pub assignments: Option<Vec<Vec<BrokerId>>>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopicRef {
     Name(String),
@@ -89,6 +120,8 @@ pub enum TopicRef {
 pub enum Answer {
     CreateTopics(Vec<CreateTopicResult>),
     DeleteTopics(Vec<DeleteTopicResult>),
+    CreatePartitions(Vec<Result<(), TopicRefusal>>),
+    AlterConfigs(Vec<Result<(), ConfigRefusal>>),
     AllocateProducerIds(ProducerIdBlock),
     /// Nothing was changed, or it is not known whether it was.
     Failed(ProposalError),
@@ -127,7 +160,7 @@ pub struct ProducerIdBlock {
     pub last: i64,
 }
 
-/// Why one topic was not created or deleted; the text is the error message for the client. Kafka's code is named beside
+/// Why one topic was not created, changed or deleted; the text is the error message for the client. Kafka's code is named beside
 /// each.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TopicRefusal {
@@ -158,6 +191,9 @@ pub enum TopicRefusal {
     /// UNKNOWN_TOPIC_OR_PARTITION (3)
     #[error("This server does not host this topic-partition.")]
     UnknownTopic,
+    /// UNKNOWN_TOPIC_OR_PARTITION (3)
+    #[error("The topic '{0}' does not exist.")]
+    NoSuchTopic(String),
     /// UNKNOWN_TOPIC_ID (100)
     #[error("This server does not host this topic ID.")]
     UnknownTopicId,
@@ -167,6 +203,61 @@ pub enum TopicRefusal {
     /// REQUEST_TIMED_OUT (7): the topic is marked, and goes when all brokers with a replica of it are live.
     #[error("The deletion waits for a broker that is not live.")]
     DeletionSuspended,
+    /// NOT_CONTROLLER (41)
+    #[error("This is not the correct controller for this cluster.")]
+    NotController,
+    /// UNKNOWN_SERVER_ERROR (-1): the tree refused or is broken; the log has the reason.
+    #[error("The metadata tree failed: {0}")]
+    Tree(String),
+}
+
+/// New settings for one resource. A resource is in a proposal once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigChange {
+    pub resource: ConfigResource,
+    pub edit: ConfigEdit,
+}
+
+/// Whose settings.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigResource {
+    Topic(String),
+    /// The broker that proposes.
+    ThisBroker,
+    AllBrokers,
+}
+
+/// What is to become of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigEdit {
+    /// All that is not named is reset.
+    Replace(ConfigMap),
+    /// What is not named stays. Each name is there once.
+    Change(Vec<(String, ConfigOperation)>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigOperation {
+    Set(String),
+    Delete,
+    /// Adds to a list what is not in it yet.
+    Append(String),
+    /// Takes out of a list.
+    Subtract(String),
+}
+
+/// Why settings were not changed; the text is the error message for the client.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigRefusal {
+    /// UNKNOWN_TOPIC_OR_PARTITION (3)
+    #[error("The topic '{0}' does not exist.")]
+    UnknownTopic(String),
+    /// INVALID_CONFIG (40)
+    #[error("{0}")]
+    InvalidConfig(String),
+    /// INVALID_REQUEST (42)
+    #[error("{0}")]
+    InvalidRequest(String),
     /// NOT_CONTROLLER (41)
     #[error("This is not the correct controller for this cluster.")]
     NotController,
@@ -190,4 +281,4 @@ pub enum ProposalError {
 }
 
 /// Overrides as the tree stores them.
-pub type ConfigMap = BTreeMap<String, String>;
+pub use crate::config::dynamic::ConfigMap;

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::base::ids::{BrokerId, ShardId, TopicPartition};
-use crate::config::TopicConfig;
+use crate::config::{DynamicConfig, TopicConfig};
 
 use super::image::{ClusterImage, LocalView};
-use super::inputs::{BrokerInputs, LeaderAndIsr, Sender, StopReplica, UpdateMetadata};
+use super::inputs::{BrokerInputs, LeaderAndIsr, Sender, StopReplica};
 use super::node::{LocalPartition, ShardInput, ShardSink};
 use super::placement::Placement;
 
@@ -41,7 +41,6 @@ pub struct Publisher<S: ShardSink> {
     sink: S,
     placement: Placement,
     image: Arc<ClusterImage>,
-    topic_defaults: Arc<TopicConfig>,
     /// By shard: the highest version it said Applied of.
     applied: Vec<u64>,
 }
@@ -51,7 +50,7 @@ impl<S: ShardSink> Publisher<S> {
         broker_id: BrokerId,
         broker_epoch: i64,
         cluster_id: Arc<str>,
-        topic_defaults: Arc<TopicConfig>,
+        dynamic: Arc<DynamicConfig>,
         sink: S,
     ) -> Publisher<S> {
         let shard_count = sink.shard_count();
@@ -61,8 +60,7 @@ impl<S: ShardSink> Publisher<S> {
             controller_epoch: 0,
             sink,
             placement: Placement::new(shard_count),
-            image: Arc::new(ClusterImage::empty(cluster_id)),
-            topic_defaults,
+            image: Arc::new(ClusterImage::empty(cluster_id, dynamic)),
             applied: vec![0; usize::from(shard_count)],
         }
     }
@@ -90,7 +88,8 @@ impl<S: ShardSink> Publisher<S> {
         if let Some(input) = &inputs.stop_replica {
             self.stop(input, version);
         }
-        self.publish(inputs.update_metadata.as_ref(), &configs);
+        self.change_configs(inputs, version);
+        self.publish(inputs, &configs);
         Ok(version)
     }
 
@@ -131,7 +130,7 @@ impl<S: ShardSink> Publisher<S> {
     ) {
         let mut by_shard: BTreeMap<ShardId, Vec<LocalPartition>> = BTreeMap::new();
         for topic in &input.topics {
-            let config = config_of(&topic.name, configs, &self.image, &self.topic_defaults);
+            let config = config_of(&topic.name, configs, &self.image);
             for partition in topic.partitions.iter().filter(|partition| partition.replicas.contains(&self.broker_id)) {
                 let shard = self.placement.place(&topic.name, partition.partition);
                 by_shard.entry(shard).or_default().push(LocalPartition {
@@ -171,12 +170,31 @@ impl<S: ShardSink> Publisher<S> {
         }
     }
 
-    fn publish(&mut self, update: Option<&UpdateMetadata>, configs: &BTreeMap<&str, &Arc<TopicConfig>>) {
+    /// Tells every shard which of the topics that it may run have other settings now.
+    fn change_configs(&mut self, inputs: &BrokerInputs, image_version: u64) {
+        let is_changed = |(name, config): &&(Arc<str>, Arc<TopicConfig>)| {
+            self.image.topic(name).is_some_and(|topic| !Arc::ptr_eq(&topic.config, config))
+        };
+        let configs: Arc<[_]> = inputs.configs.iter().filter(is_changed).cloned().collect();
+        if configs.is_empty() {
+            return;
+        }
+        for shard in 0..self.sink.shard_count() {
+            let configs = Arc::clone(&configs);
+            self.sink.send(ShardId(shard), ShardInput::Configs { configs, image_version });
+        }
+    }
+
+    fn publish(&mut self, inputs: &BrokerInputs, configs: &BTreeMap<&str, &Arc<TopicConfig>>) {
         let view = View { publisher: self, configs };
-        let next = match update {
+        let mut next = match &inputs.update_metadata {
             Some(update) => self.image.updated(update, &view),
             None => self.image.barrier(),
         };
+        next.set_configs(&inputs.configs);
+        if let Some(dynamic) = &inputs.dynamic {
+            next.dynamic = Arc::clone(dynamic);
+        }
         self.image = Arc::new(next);
         for shard in 0..self.sink.shard_count() {
             self.sink.send(ShardId(shard), ShardInput::Image(self.image.clone()));
@@ -195,20 +213,15 @@ impl<S: ShardSink> LocalView for View<'_, S> {
     }
 
     fn config_of(&self, topic: &str) -> Arc<TopicConfig> {
-        config_of(topic, self.configs, &self.publisher.image, &self.publisher.topic_defaults)
+        config_of(topic, self.configs, &self.publisher.image)
     }
 }
 
 /// A topic's settings: new ones, else the image's, else the broker's.
-fn config_of(
-    topic: &str,
-    configs: &BTreeMap<&str, &Arc<TopicConfig>>,
-    image: &ClusterImage,
-    defaults: &Arc<TopicConfig>,
-) -> Arc<TopicConfig> {
+fn config_of(topic: &str, configs: &BTreeMap<&str, &Arc<TopicConfig>>, image: &ClusterImage) -> Arc<TopicConfig> {
     match configs.get(topic) {
         Some(config) => (*config).clone(),
-        None => image.topic(topic).map_or_else(|| defaults.clone(), |topic| topic.config.clone()),
+        None => image.topic(topic).map_or_else(|| image.dynamic.topic_defaults.clone(), |topic| topic.config.clone()),
     }
 }
 
@@ -234,7 +247,7 @@ mod tests {
     }
 
     fn publisher(sent: &Sent) -> Publisher<Sent> {
-        Publisher::new(BrokerId(1), 10, "c".into(), Arc::new(TopicConfig::default()), sent.clone())
+        Publisher::new(BrokerId(1), 10, "c".into(), Arc::default(), sent.clone())
     }
 
     fn inputs(controller_epoch: i32, broker_epoch: i64) -> BrokerInputs {
@@ -266,6 +279,7 @@ mod tests {
             leader_and_isr: Some(LeaderAndIsr { sender, topics: vec![topic] }),
             stop_replica: None,
             configs: vec![],
+            dynamic: None,
         }
     }
 
@@ -284,6 +298,35 @@ mod tests {
         }
         assert!(inputs[2..].iter().all(|(_, input)| matches!(input, ShardInput::Image(image) if image.version == 1)));
         assert_eq!(publisher.image().partition("t", 1).unwrap().shard, None, "another broker's replica has no shard");
+    }
+
+    #[test]
+    fn every_shard_hears_of_other_settings_before_the_image_that_shows_them() {
+        let sent = Sent::default();
+        let mut publisher = publisher(&sent);
+        publisher.receive(&inputs(1, 10)).unwrap();
+        sent.0.borrow_mut().clear();
+        let config = Arc::new(TopicConfig { segment_bytes: 77, ..TopicConfig::default() });
+        let dynamic = Arc::new(DynamicConfig::default());
+        let configs = vec![("t".into(), Arc::clone(&config)), ("gone".into(), Arc::clone(&config))];
+        let changed = BrokerInputs { configs, dynamic: Some(Arc::clone(&dynamic)), ..BrokerInputs::default() };
+        publisher.receive(&changed).unwrap();
+        let image = publisher.image();
+        assert!(Arc::ptr_eq(&image.topic("t").unwrap().config, &config) && Arc::ptr_eq(&image.dynamic, &dynamic));
+        assert!(Arc::ptr_eq(image.topic("t").unwrap(), image.topic_by_id(TopicId([1; 16])).unwrap()));
+        let kinds: Vec<_> = sent
+            .0
+            .borrow()
+            .iter()
+            .map(|(shard, input)| match input {
+                ShardInput::Configs { configs, image_version: 2 } => (*shard, configs.len()),
+                ShardInput::Image(image) if image.version == 2 => (*shard, 0),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(kinds, [(0, 1), (1, 1), (0, 0), (1, 0)], "and of no topic that is not there");
+        publisher.receive(&changed).unwrap();
+        assert!(sent.0.borrow()[4..].iter().all(|(_, input)| matches!(input, ShardInput::Image(_))), "nothing new");
     }
 
     #[test]

@@ -85,6 +85,9 @@ pub enum TreeError {
     NoChildrenForEphemerals(String),
     #[error("bad argument: {0}")]
     BadArguments(String),
+    /// Nothing was changed; the text says where there is no room, and what to do.
+    #[error("{0}")]
+    NoSpace(String),
     #[error("connection to the metadata tree lost")]
     ConnectionLoss,
     #[error("session of the metadata tree expired")]

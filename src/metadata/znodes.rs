@@ -24,6 +24,9 @@ pub const CLUSTER_ID: &str = "/cluster/id";
 pub const BROKER_IDS: &str = "/brokers/ids";
 pub const TOPICS: &str = "/brokers/topics";
 pub const TOPIC_CONFIGS: &str = "/config/topics";
+pub const BROKER_CONFIGS: &str = "/config/brokers";
+/// The node of the settings of all brokers, beside those of each.
+pub const ALL_BROKERS: &str = "<default>";
 pub const CONFIG_CHANGES: &str = "/config/changes";
 pub const DELETE_TOPICS: &str = "/admin/delete_topics";
 pub const LATEST_PRODUCER_ID_BLOCK: &str = "/latest_producer_id_block";
@@ -38,7 +41,7 @@ pub const PERSISTENT_PATHS: [&str; 19] = [
     TOPICS,
     "/cluster",
     "/config",
-    "/config/brokers",
+    BROKER_CONFIGS,
     CONFIG_CHANGES,
     "/config/client-metrics",
     "/config/clients",
@@ -81,6 +84,16 @@ pub fn partition_state_path(topic: &str, partition: i32) -> String {
 
 pub fn topic_config_path(topic: &str) -> String {
     format!("{TOPIC_CONFIGS}/{topic}")
+}
+
+/// `name`: a broker id, or [`ALL_BROKERS`].
+pub fn broker_config_path(name: &str) -> String {
+    format!("{BROKER_CONFIGS}/{name}")
+}
+
+/// Where notices of changed settings are made; the tree numbers them.
+pub fn config_change_path() -> String {
+    format!("{CONFIG_CHANGES}/config_change_")
 }
 
 pub fn delete_topic_path(topic: &str) -> String {
@@ -252,6 +265,11 @@ pub fn decode_config(path: &str, data: &[u8]) -> Result<ConfigMap, BadValue> {
             Ok((key.clone(), text.to_owned()))
         })
         .collect()
+}
+
+/// The value of a notice below `/config/changes`, version 2. `entity` is the node's path below `/config`.
+pub fn encode_config_change(entity: &str) -> Vec<u8> {
+    bytes(json!({"version": 2, "entity_path": entity}))
 }
 
 /// The value of `/latest_producer_id_block`; its ends are strings.

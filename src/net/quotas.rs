@@ -98,10 +98,10 @@ impl ConnectionQuotas {
     }
 
     /// Other limits from now on; connections that there are stay.
-    pub fn set_limits(&self, limits: ConnectionQuotaLimits) {
+    pub fn set_limits(&self, limits: &ConnectionQuotaLimits) {
         let mut state = self.state();
-        if state.limits != limits {
-            state.limits = limits;
+        if state.limits != *limits {
+            state.limits = limits.clone();
             state.waiting.drain(..).for_each(Waker::wake);
         }
     }
@@ -253,7 +253,7 @@ mod tests {
     fn other_limits_hold_at_once_and_wake_who_waits() {
         let quotas = ConnectionQuotas::new(ConnectionQuotaLimits { connections_max: 0, ..limits() });
         assert_eq!(room(&quotas, 0, START), Err(Full::Connections));
-        quotas.set_limits(limits());
+        quotas.set_limits(&limits());
         assert!(quotas.state().waiting.is_empty());
         assert_eq!(room(&quotas, 0, START), Ok(()));
     }

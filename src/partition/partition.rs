@@ -19,7 +19,7 @@ use super::replica_set::ReplicaSet;
 use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::config::{Durability, TopicConfig};
 use crate::platform::{Disk, Platform};
-use crate::storage::log::{LastStop, Log, LogError};
+use crate::storage::log::{LastStop, Log, LogConfig, LogError};
 use crate::storage::log_dirs::is_fatal;
 use crate::storage::producer_state::ActiveProducer;
 
@@ -175,6 +175,14 @@ impl<P: Platform> State<P> {
         }
     }
 
+    /// The log and the high watermark live by the settings of the role: what counts as appended may hang on them.
+    fn follow_config(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.set_config(LogConfig::new(&self.role.config, log.config().producer_id_expiration_ms));
+        }
+        self.move_high_watermark();
+    }
+
     /// Tells who waits for it.
     pub(super) fn high_watermark_moved(&mut self) {
         let high_watermark = self.replicas.high_watermark();
@@ -251,7 +259,22 @@ impl<P: Platform> Partition<P> {
             state.high_watermark_moved();
         }
         state.role = role;
-        state.move_high_watermark();
+        state.follow_config();
+    }
+
+    /// The topic has other settings: role and log live by them.
+    pub fn set_config(&self, config: Arc<TopicConfig>) {
+        let mut state = self.state.borrow_mut();
+        state.role.config = config;
+        state.follow_config();
+    }
+
+    /// `producer.id.expiration.ms` has changed.
+    pub fn set_producer_id_expiration(&self, expiration_ms: i64) {
+        let mut state = self.state.borrow_mut();
+        if let Some(log) = &mut state.log {
+            log.set_config(LogConfig { producer_id_expiration_ms: expiration_ms, ..log.config().clone() });
+        }
     }
 
     pub fn leader_epoch(&self) -> LeaderEpoch {
@@ -341,6 +364,17 @@ impl<P: Platform> Partition<P> {
     /// Fetches that wait for this partition.
     pub fn watch_count(&self) -> usize {
         self.state.borrow().purgatory.watch_count()
+    }
+
+    /// Bytes of all its segments' records; `None` if the log is not open.
+    pub fn size_bytes(&self) -> Option<u64> {
+        self.state.borrow().log.as_ref().map(Log::size_bytes)
+    }
+
+    /// Records that the high watermark is ahead of this replica's log end; `None` if the log is not open.
+    pub fn offset_lag(&self) -> Option<i64> {
+        let offsets = self.state.borrow().offsets()?;
+        Some((offsets.high_watermark - offsets.log_end).max(0))
     }
 
     /// Which of `log.dirs` it lies in.

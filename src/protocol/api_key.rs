@@ -182,6 +182,12 @@ pub const ADVERTISED: &[ApiRange] = &[
     range(ApiKey::DeleteTopics, 0, 6),
     range(ApiKey::InitProducerId, 0, 5),
     range(ApiKey::OffsetForLeaderEpoch, 0, 4),
+    range(ApiKey::DescribeConfigs, 0, 4),
+    range(ApiKey::AlterConfigs, 0, 2),
+    range(ApiKey::DescribeLogDirs, 0, 4),
+    range(ApiKey::CreatePartitions, 0, 3),
+    range(ApiKey::IncrementalAlterConfigs, 0, 1),
+    range(ApiKey::DescribeCluster, 0, 1),
     range(ApiKey::DescribeProducers, 0, 0),
 ];
 

@@ -11,8 +11,9 @@ use bytes::{Buf, BytesMut};
 
 use super::router::Router;
 use crate::handlers::{
-    Context, api_versions, create_topics, delete_topics, describe_producers, fetch, find_coordinator, init_producer_id,
-    list_offsets, metadata, offset_for_leader_epoch, produce,
+    Context, alter_configs, api_versions, create_partitions, create_topics, delete_topics, describe_cluster,
+    describe_configs, describe_log_dirs, describe_producers, fetch, find_coordinator, incremental_alter_configs,
+    init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
 };
 use crate::net::connection::{FrameHandler, ReplySlot};
 use crate::net::reply::Reply;
@@ -147,6 +148,33 @@ impl<P: Platform> Dispatcher<P> {
             },
             ApiKey::FindCoordinator => {
                 let response = find_coordinator::handle(body, version)?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
+            ApiKey::DescribeConfigs => {
+                let response = describe_configs::handle(context, body, version)?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
+            ApiKey::AlterConfigs => {
+                let response = alter_configs::handle(context, body, version).await?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
+            ApiKey::IncrementalAlterConfigs => {
+                let response = incremental_alter_configs::handle(context, body, version).await?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
+            ApiKey::DescribeLogDirs => match describe_log_dirs::handle(context, &self.router, body, version).await {
+                Some(response) => {
+                    let response = response?;
+                    frame(version, &|writer| response.encode(writer, version))
+                }
+                None => Ok(Answer::Close),
+            },
+            ApiKey::CreatePartitions => {
+                let response = create_partitions::handle(context, body, version).await?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
+            ApiKey::DescribeCluster => {
+                let response = describe_cluster::handle(context, listener, body, version)?;
                 frame(version, &|writer| response.encode(writer, version))
             }
             // Not advertised, so the gate in `handle` has closed the connection already.

@@ -25,14 +25,12 @@ use futures_channel::oneshot;
 use super::metadata_inputs::LastStops;
 use crate::base::ids::TopicPartition;
 use crate::base::time::Monotonic;
-use crate::config::topic::TimestampType as ConfiguredTimestamp;
-use crate::config::{Config, TopicConfig};
+use crate::config::Config;
 use crate::executor::{all, either};
 use crate::handlers::Context;
 use crate::metadata::node::LocalPartition;
 use crate::partition::{Partition, Role};
 use crate::platform::{Clock, Disk, Platform, Tasks};
-use crate::record::batch::TimestampType;
 use crate::storage::log::{LastStop, Log, LogConfig, LogError, OpenLog};
 use crate::storage::log_dirs::is_fatal;
 
@@ -337,7 +335,7 @@ async fn open_log<P: Platform>(
         log_dir: context.log_dirs.all()[log_dir].path.clone(),
         topic_partition: topic_partition.clone(),
         topic_id: local.id,
-        config: log_config(&local.config),
+        config: LogConfig::new(&local.config, context.dynamic().producer_id_expiration_ms),
         last_stop,
         wall: context.platform.clock().wall(),
         open_files: Rc::clone(&context.open_files),
@@ -368,6 +366,12 @@ async fn add_partition<P: Platform>(
     let (role, home) = (role_of(&context.config, &local), Rc::clone(&context.homes[log_dir]));
     let topic_partition = topic_partition_of(&local);
     let partition = Partition::new(context.platform.clone(), home, topic_partition, local.id, role, log);
+    // They may have changed while the log was opened.
+    let (image, dynamic) = (context.image(), context.dynamic());
+    if let Some(topic) = image.topic(&local.topic).filter(|topic| topic.id == local.id) {
+        partition.set_config(Arc::clone(&topic.config));
+        partition.set_producer_id_expiration(dynamic.producer_id_expiration_ms);
+    }
     partition.flush_recovered().await;
     partition.flush_in_time();
     context.add_partition(partition);
@@ -418,22 +422,5 @@ fn role_of(config: &Config, partition: &LocalPartition) -> Role {
         isr: partition.isr.clone(),
         durability: config.durability,
         config: Arc::clone(&partition.config),
-    }
-}
-
-fn log_config(config: &TopicConfig) -> LogConfig {
-    let positive = |value: i32| u32::try_from(value).unwrap_or(0);
-    LogConfig {
-        segment_bytes: positive(config.segment_bytes),
-        segment_ms: config.segment_ms,
-        segment_jitter_ms: config.segment_jitter_ms,
-        index_interval_bytes: positive(config.index_interval_bytes),
-        segment_index_bytes: positive(config.segment_index_bytes),
-        message_timestamp_type: match config.message_timestamp_type {
-            ConfiguredTimestamp::CreateTime => TimestampType::CreateTime,
-            ConfiguredTimestamp::LogAppendTime => TimestampType::LogAppendTime,
-        },
-        compacted: config.cleanup_policy.compact,
-        ..LogConfig::default()
     }
 }

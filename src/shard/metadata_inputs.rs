@@ -13,6 +13,7 @@ use async_channel::Receiver;
 
 use super::lanes::Lanes;
 use crate::base::ids::TopicPartition;
+use crate::config::TopicConfig;
 use crate::handlers::Context;
 use crate::metadata::node::ShardInput;
 use crate::metrics::RecoveryProgress;
@@ -79,16 +80,36 @@ impl LastStops {
 /// A task for the shard's life.
 pub async fn serve<P: Platform>(context: Rc<Context<P>>, inputs: Receiver<ShardInput>, last_stops: Arc<LastStops>) {
     let mut lanes = Lanes::start(&context, last_stops);
+    // Taken up with the image that shows them: a log that is opened meanwhile has them from there.
+    let mut changed = Vec::new();
     while let Ok(input) = inputs.recv().await {
         match input {
             ShardInput::LeaderAndIsr { partitions, .. } => lanes.take(partitions).await,
             ShardInput::StopReplica { partitions, .. } => lanes.stop(partitions).await,
+            ShardInput::Configs { configs, .. } => changed.push(configs),
             ShardInput::Image(image) => {
                 lanes.settle().await;
                 let version = image.version;
+                let expiration_ms = image.dynamic.producer_id_expiration_ms;
+                let is_changed = context.dynamic().producer_id_expiration_ms != expiration_ms;
                 context.set_image(image);
+                changed.drain(..).for_each(|configs: Arc<[_]>| change_configs(&context, &configs));
+                if is_changed {
+                    let all = context.all_partitions();
+                    all.iter().for_each(|partition| partition.set_producer_id_expiration(expiration_ms));
+                }
                 context.metadata.applied(context.shard, version);
             }
+        }
+    }
+}
+
+fn change_configs<P: Platform>(context: &Context<P>, configs: &[(Arc<str>, Arc<TopicConfig>)]) {
+    for (topic, config) in configs {
+        for partition in context.partitions_of(topic) {
+            partition.set_config(Arc::clone(config));
+            // What waits for a flush waits by the new settings.
+            partition.flush_in_time();
         }
     }
 }

@@ -33,6 +33,8 @@ use bytes::BytesMut;
 
 use crate::base::ids::{LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::base::time::WallMs;
+use crate::config::TopicConfig;
+use crate::config::topic::TimestampType as ConfiguredTimestamp;
 use crate::metrics::RecoveryProgress;
 use crate::platform::Disk;
 use crate::record::batch::{BatchHeader, TimestampType, set_log_append_time, stamp};
@@ -79,6 +81,26 @@ pub struct LogConfig {
     pub producer_id_expiration_ms: i64,
     /// `cleanup.policy` contains compact: offsets between batches may be missing.
     pub compacted: bool,
+}
+
+impl LogConfig {
+    /// What a topic's settings say of its logs, and the broker's of producers.
+    pub fn new(config: &TopicConfig, producer_id_expiration_ms: i64) -> LogConfig {
+        let positive = |value: i32| u32::try_from(value).unwrap_or(0);
+        LogConfig {
+            segment_bytes: positive(config.segment_bytes),
+            segment_ms: config.segment_ms,
+            segment_jitter_ms: config.segment_jitter_ms,
+            index_interval_bytes: positive(config.index_interval_bytes),
+            segment_index_bytes: positive(config.segment_index_bytes),
+            message_timestamp_type: match config.message_timestamp_type {
+                ConfiguredTimestamp::CreateTime => TimestampType::CreateTime,
+                ConfiguredTimestamp::LogAppendTime => TimestampType::LogAppendTime,
+            },
+            producer_id_expiration_ms,
+            compacted: config.cleanup_policy.compact,
+        }
+    }
 }
 
 impl Default for LogConfig {
@@ -302,6 +324,12 @@ impl<D: Disk> Log<D> {
         &self.config
     }
 
+    /// Lives by other settings from now on. Indexes get their new size at the next roll, and a segment that is full or old
+    /// by them is rolled by the next append. A log that was ever compacted may have holes, whatever its topic says now.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = LogConfig { compacted: config.compacted || self.config.compacted, ..config };
+    }
+
     pub fn log_start_offset(&self) -> Offset {
         self.log_start_offset
     }
@@ -324,6 +352,11 @@ impl<D: Disk> Log<D> {
     /// Bytes appended since the log was opened.
     pub fn appended_bytes(&self) -> u64 {
         self.run.appended_bytes
+    }
+
+    /// Bytes of all segments' records, those of writes under way not counted.
+    pub fn size_bytes(&self) -> u64 {
+        self.closed.values().map(|segment| segment.size).sum::<u64>() + self.active.size
     }
 
     /// Where the oldest segment begins.

@@ -6,8 +6,15 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use ringlog::protocol::message::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+use ringlog::protocol::message::create_partitions::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
+};
 use ringlog::protocol::message::create_topics::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse};
 use ringlog::protocol::message::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
+use ringlog::protocol::message::describe_cluster::{DescribeClusterRequest, DescribeClusterResponse};
+use ringlog::protocol::message::describe_log_dirs::{
+    DescribableLogDirTopic, DescribeLogDirsRequest, DescribeLogDirsResponse,
+};
 use ringlog::protocol::message::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 use ringlog::protocol::message::list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
@@ -227,4 +234,121 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
             std::task::Poll::Pending => std::thread::park(),
         }
     }
+}
+
+/// Asks for partitions; the code and the text of each topic.
+fn create_partitions(wire: &mut Wire, topics: &[(&str, i32)], validate_only: bool) -> Vec<(i16, Option<String>)> {
+    let topics = topics.iter().map(|(name, count)| CreatePartitionsTopic {
+        name: (*name).to_owned(),
+        count: *count,
+        assignments: None,
+    });
+    let request = CreatePartitionsRequest { topics: topics.collect(), timeout_ms: 30_000, validate_only };
+    let response = ask!(wire, 3, request, CreatePartitionsResponse);
+    response.results.into_iter().map(|result| (result.error_code, result.error_message)).collect()
+}
+
+#[test]
+fn new_partitions_are_served_from_the_answer_on_and_after_a_kill() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("orders", 1), 0);
+    let record = |value: &[u8]| {
+        let mut builder = BatchBuilder::new(Codec::None);
+        builder.push(1_000, None, Some(value), &[]);
+        builder.build()
+    };
+    assert_eq!(wire.produce(PRODUCE_VERSION, "orders", 0, &record(b"old")).error_code, 0);
+    assert_eq!(create_partitions(&mut wire, &[("orders", 4)], true), [(0, None)]);
+    assert_eq!(wire.wait_for_topic("orders"), 1, "only validated");
+    assert_eq!(create_partitions(&mut wire, &[("orders", 4)], false), [(0, None)]);
+    for partition in 0..4 {
+        assert_eq!(wire.produce(PRODUCE_VERSION, "orders", partition, &record(b"new")).error_code, 0);
+    }
+    let epochs: Vec<i32> =
+        wire.metadata("orders").topics[0].partitions.iter().map(|partition| partition.leader_epoch).collect();
+    assert_eq!(epochs, [0; 4], "the partition that was there goes on in its epoch");
+    let told = create_partitions(&mut wire, &[("orders", 4), ("none", 2)], false);
+    assert_eq!(told[0], (ErrorCode::InvalidPartitions as i16, Some("Topic already has 4 partitions.".into())));
+    assert_eq!(told[1].0, ErrorCode::UnknownTopicOrPartition as i16);
+    let told = create_partitions(&mut wire, &[("orders", 5), ("orders", 6)], false);
+    assert_eq!(told, [(ErrorCode::InvalidRequest as i16, Some("Duplicate topic in request.".into()))]);
+    server.kill();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.wait_for_topic("orders"), 4);
+    let counts: Vec<usize> = (0..4).map(|partition| wire.read_all("orders", partition).len()).collect();
+    assert_eq!(counts, [2, 1, 1, 1]);
+    let topics = vec![DeleteTopicState { name: Some("orders".to_owned()), ..Default::default() }];
+    let request = DeleteTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
+    assert_eq!(ask!(wire, 6, request, DeleteTopicsResponse).responses[0].error_code, 0);
+    assert!(!data_path(directory.path()).join("orders-3").exists());
+}
+
+#[test]
+fn the_cluster_is_described_to_whoever_asks_for_brokers() {
+    let directory = directory();
+    let server = Server::start_with(directory.path(), &["broker.rack=r1"]);
+    let mut wire = Wire::connect(server.address);
+    let cluster_id = wire.metadata("t").cluster_id;
+    for version in 0..=1 {
+        let response = ask!(wire, version, DescribeClusterRequest::default(), DescribeClusterResponse);
+        assert_eq!((response.error_code, response.controller_id), (0, 1));
+        assert_eq!(Some(response.cluster_id), cluster_id);
+        assert_eq!(response.cluster_authorized_operations, i32::MIN);
+        let broker = &response.brokers[0];
+        assert_eq!((broker.broker_id, broker.rack.as_deref()), (1, Some("r1")));
+        assert_eq!(broker.port, i32::from(server.address.port()));
+    }
+    let request = DescribeClusterRequest { include_cluster_authorized_operations: true, ..Default::default() };
+    let response = ask!(wire, 1, request, DescribeClusterResponse);
+    assert!(response.cluster_authorized_operations > 0);
+    for (endpoint_type, code) in [(2, ErrorCode::MismatchedEndpointType), (7, ErrorCode::UnsupportedEndpointType)] {
+        let request = DescribeClusterRequest { endpoint_type, ..Default::default() };
+        let response = ask!(wire, 1, request, DescribeClusterResponse);
+        assert_eq!((response.error_code, response.brokers.len()), (code as i16, 0));
+    }
+}
+
+#[test]
+fn log_directories_say_what_lies_in_them_to_the_byte() {
+    let directory = directory();
+    let second = directory.path().join("second");
+    let dirs = format!("log.dirs={},{}", data_path(directory.path()).display(), second.display());
+    let server = Server::start_with(directory.path(), &[&dirs]);
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("a", 3), 0);
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(1_000, None, Some(b"value"), &[]);
+    let batch = builder.build();
+    for _ in 0..2 {
+        assert_eq!(wire.produce(PRODUCE_VERSION, "a", 1, &batch).error_code, 0);
+    }
+    for version in 0..=4 {
+        let all = ask!(wire, version, DescribeLogDirsRequest { topics: None }, DescribeLogDirsResponse);
+        assert_eq!((all.error_code, all.results.len()), (0, 2));
+        let mut sizes = std::collections::BTreeMap::new();
+        for result in &all.results {
+            assert_eq!(result.error_code, 0);
+            assert_eq!(result.total_bytes > 0 && result.usable_bytes > 0, version == 4);
+            for partition in result.topics.iter().flat_map(|topic| &topic.partitions) {
+                assert_eq!((partition.offset_lag, partition.is_future_key), (0, false));
+                sizes.insert(partition.partition_index, partition.partition_size);
+            }
+        }
+        assert_eq!(sizes, [(0, 0), (1, 2 * batch.len() as i64), (2, 0)].into());
+    }
+    let topics = Some(vec![
+        DescribableLogDirTopic { topic: "a".into(), partitions: vec![1, 9] },
+        DescribableLogDirTopic { topic: "none".into(), partitions: vec![0] },
+    ]);
+    let some = ask!(wire, 4, DescribeLogDirsRequest { topics }, DescribeLogDirsResponse);
+    let found: Vec<i32> = some
+        .results
+        .iter()
+        .flat_map(|result| &result.topics)
+        .flat_map(|topic| topic.partitions.iter().map(|partition| partition.partition_index))
+        .collect();
+    assert_eq!(found, [1]);
 }

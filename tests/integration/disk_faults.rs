@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use ringlog::protocol::ErrorCode;
+use ringlog::protocol::message::create_topics::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse};
 use ringlog::protocol::message::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
 use ringlog::record::batch::BatchBuilder;
 use ringlog::record::compression::Codec;
@@ -365,4 +366,50 @@ fn a_partition_in_two_directories_refuses_the_start_and_names_both() {
     fs::create_dir_all(second.join("one-0")).expect("a directory");
     let told = refused(&mut over_two(directory.path(), &second));
     assert!(told.contains("one-0") && told.contains(&second.display().to_string()), "{told}");
+}
+
+/// The code and the text.
+fn create(wire: &mut Wire, name: &str) -> (i16, String) {
+    let topic =
+        CreatableTopic { name: name.to_owned(), num_partitions: 1, replication_factor: 1, ..Default::default() };
+    let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+    let result = ask!(wire, 7, request, CreateTopicsResponse).topics.remove(0);
+    (result.error_code, result.error_message.unwrap_or_default())
+}
+
+#[test]
+fn a_metadata_tree_without_room_refuses_changes_with_the_remedy_and_takes_them_when_there_is_room() {
+    const TOPICS_MAX: usize = 2_000;
+    let directory = directory();
+    let small = SmallFileSystem::mount(&data_path(directory.path()), 48);
+    let broker = || Server::run(directory.path(), small.within(&serve(directory.path(), &[])));
+    let server = broker();
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(create(&mut wire, "before").0, 0);
+    // To the last byte; dd fails when it is done.
+    small.run(
+        "dd if=/dev/zero of=$0/filling bs=64k 2>/dev/null; dd if=/dev/zero of=$0/rest bs=1 count=1 2>/dev/null; true",
+    );
+    let (code, text) = (0..TOPICS_MAX)
+        .map(|number| create(&mut wire, &format!("topic-{number}")))
+        .find(|(code, _)| *code != 0)
+        .expect("the tree grows until there is no room");
+    assert_eq!(code, ErrorCode::UnknownServerError as i16, "{text}");
+    let data = data_path(directory.path());
+    assert!(text.contains(data.to_str().expect("plain")) && text.contains("free space"), "{text}");
+    // Again, and it still serves.
+    let (_, again) = create(&mut wire, "another");
+    assert!(again.contains("free space"), "{again}");
+    assert_eq!(wire.metadata("before").topics[0].error_code, 0);
+
+    small.run("rm $0/filling");
+    assert_eq!(create(&mut wire, "after"), (0, String::new()));
+    produce_when_there_is_room(&mut wire, "after", 0);
+    server.stop();
+    let server = broker();
+    let mut wire = Wire::connect(server.address);
+    for topic in ["before", "after"] {
+        assert_eq!(wire.metadata(topic).topics[0].partitions.len(), 1);
+    }
+    assert_holds(&mut wire, "after", 1);
 }

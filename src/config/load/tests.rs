@@ -39,7 +39,10 @@ fn set_goes_before_the_file_and_the_file_before_the_defaults() {
     let text = "num.partitions=4\nlog.segment.bytes=1000\nbroker.id=7\nsocket.send.buffer.bytes=5000";
     let config = with_file(text, &["num.partitions=5", "num.partitions=6", "listeners=PLAINTEXT://h:0"]).unwrap();
     assert_eq!((config.num_partitions, config.broker_id), (6, BrokerId(7)));
-    assert_eq!((config.topic_defaults.segment_bytes, config.topic_defaults.segment_ms), (1000, 604_800_000));
+    assert_eq!(
+        (config.dynamic.topic_defaults.segment_bytes, config.dynamic.topic_defaults.segment_ms),
+        (1000, 604_800_000)
+    );
     assert_eq!((config.advertised_listeners[0].host.as_ref(), config.advertised_listeners[0].port), ("h", 0));
     assert_eq!(config.socket_send_buffer_bytes, Some(5000));
 }
@@ -57,10 +60,10 @@ fn an_unknown_name_warns_in_the_file_and_is_an_error_in_set() {
 
 #[test]
 fn known_settings_that_change_nothing_yet_are_said() {
-    let text = "log.retention.hours=24\nnum.io.threads=8\nssl.keystore.location=/k\nlog.segment.bytes=1000";
+    let text = "log.preallocate=true\nnum.io.threads=8\nssl.keystore.location=/k\nlog.retention.hours=24";
     let config = with_file(text, &[]).unwrap();
-    assert_eq!(config.warnings, ["not applied yet: log.retention.hours, ssl.keystore.location"]);
-    assert_eq!(config.topic_defaults.retention_ms, 86_400_000);
+    assert_eq!(config.warnings, ["not applied yet: log.preallocate, ssl.keystore.location"]);
+    assert_eq!(config.dynamic.topic_defaults.retention_ms, 86_400_000);
 }
 
 #[test]

@@ -3,7 +3,6 @@ use std::rc::Rc;
 use std::sync::{Mutex, mpsc};
 
 use crate::base::ids::{ShardId, TopicId};
-use crate::config::TopicConfig;
 use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::node::ShardInput;
 use crate::metadata::proposal::{CreateTopicResult, NewTopic, Proposal, TopicRef, TopicRefusal};
@@ -43,7 +42,7 @@ fn settings() -> NodeSettings {
             num_partitions: 3,
             default_replication_factor: 1,
             delete_topic_enable: true,
-            topic_defaults: Arc::new(TopicConfig::default()),
+            dynamic: Arc::default(),
         },
     }
 }

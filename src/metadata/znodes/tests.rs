@@ -42,6 +42,8 @@ fn values_are_those_of_kafka() {
         json!({"version":1,"leader":1,"leader_epoch":4,"controller_epoch":2,"isr":[1]})
     );
     assert_eq!(text(encode_config(&ConfigMap::new())), json!({"version":1,"config":{}}));
+    assert_eq!(text(encode_config_change("topics/t")), json!({"version":2,"entity_path":"topics/t"}));
+    assert_eq!(broker_config_path(ALL_BROKERS), "/config/brokers/<default>");
     assert_eq!(
         text(encode_producer_id_block(BrokerId(1), ProducerIdBlock { start: 1000, last: 1999 })),
         json!({"version":1,"broker":1,"block_start":"1000","block_end":"1999"})

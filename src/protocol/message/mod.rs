@@ -9,12 +9,18 @@
 mod table;
 mod field;
 
+pub mod alter_configs;
 pub mod api_versions;
+pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod fetch;
 pub mod find_coordinator;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod leader;
 pub mod leader_and_isr;
@@ -30,13 +36,19 @@ mod tests;
 
 pub(crate) use table::each_plain_api;
 
+pub use alter_configs::*;
 pub use api_versions::*;
+pub use create_partitions::*;
 pub use create_topics::*;
 pub use delete_topics::*;
+pub use describe_cluster::*;
+pub use describe_configs::*;
+pub use describe_log_dirs::*;
 pub use describe_producers::*;
 pub use fetch::*;
 pub use field::RecordsSpan;
 pub use find_coordinator::*;
+pub use incremental_alter_configs::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 pub use init_producer_id::*;
 pub use leader::*;
 pub use leader_and_isr::*;

@@ -222,11 +222,17 @@ macro_rules! message {
 macro_rules! each_plain_api {
     ($callback:ident) => {
         $callback! {
+            AlterConfigs: AlterConfigsRequest, AlterConfigsResponse;
             ApiVersions: ApiVersionsRequest, ApiVersionsResponse;
+            CreatePartitions: CreatePartitionsRequest, CreatePartitionsResponse;
             CreateTopics: CreateTopicsRequest, CreateTopicsResponse;
             DeleteTopics: DeleteTopicsRequest, DeleteTopicsResponse;
+            DescribeCluster: DescribeClusterRequest, DescribeClusterResponse;
+            DescribeConfigs: DescribeConfigsRequest, DescribeConfigsResponse;
+            DescribeLogDirs: DescribeLogDirsRequest, DescribeLogDirsResponse;
             DescribeProducers: DescribeProducersRequest, DescribeProducersResponse;
             FindCoordinator: FindCoordinatorRequest, FindCoordinatorResponse;
+            IncrementalAlterConfigs: IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse;
             InitProducerId: InitProducerIdRequest, InitProducerIdResponse;
             LeaderAndIsr: LeaderAndIsrRequest, LeaderAndIsrResponse;
             ListOffsets: ListOffsetsRequest, ListOffsetsResponse;

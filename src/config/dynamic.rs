@@ -1,0 +1,291 @@
+//! The broker settings that may change while the broker runs (Kafka 3.9 `DynamicBrokerConfig`), resolved.
+//!
+//! Each value comes from the first of these that has it: the broker's own dynamic settings (`/config/brokers/N`), those of
+//! all brokers (`/config/brokers/<default>`), `--set`, `server.properties`, Kafka's default. A change makes a new
+//! [`DynamicConfig`]; the one in force is part of the cluster image, so every shard reads it there and nowhere else.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::keys::{self, BrokerKey, Update};
+use super::load::{ConfigError, OWN_NODE_DEFAULTS, Settings, invalid};
+use super::{ConnectionQuotaLimits, Endpoint, TopicConfig};
+
+/// Names and values as somebody wrote them.
+pub type ConfigMap = BTreeMap<String, String>;
+
+/// Numbers of threads may at most double or halve in one change (Kafka 3.9 `DynamicThreadPool`, `LogCleaner`).
+const THREAD_COUNTS: &[&str] = &[
+    "background.threads",
+    "log.cleaner.threads",
+    "num.io.threads",
+    "num.network.threads",
+    "num.recovery.threads.per.data.dir",
+    "num.replica.fetchers",
+];
+
+/// Kafka needs more than this much of the cleaner's memory for each of its threads.
+const DEDUPE_BUFFER_BYTES_MIN: i64 = 1024 * 1024;
+
+/// See the head of this file. Fields keep Kafka's spelling.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DynamicConfig {
+    /// The `log.*` settings and their like: what a topic without overrides lives by.
+    pub topic_defaults: Arc<TopicConfig>,
+    /// `max.connections` and its like.
+    pub connection_quotas: ConnectionQuotaLimits,
+    pub log_cleaner_threads: u32,
+    pub log_cleaner_dedupe_buffer_size: u64,
+    pub log_cleaner_io_buffer_size: u32,
+    pub log_cleaner_io_buffer_load_factor: f64,
+    pub log_cleaner_io_max_bytes_per_second: f64,
+    pub log_cleaner_backoff_ms: u64,
+    pub producer_id_expiration_ms: i64,
+    layers: Layers,
+}
+
+/// Where values come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Layers {
+    /// Limits of connections are by listener.
+    listeners: Arc<[Endpoint]>,
+    /// Of flags and files.
+    fixed: Arc<ConfigMap>,
+    of_all_brokers: Arc<ConfigMap>,
+    of_this_broker: Arc<ConfigMap>,
+}
+
+/// Which entity's settings: this broker's, or those of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokerScope {
+    This,
+    All,
+}
+
+/// Where a value comes from; the numbers are those of DescribeConfigs and CreateTopics responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i8)]
+pub enum ConfigSource {
+    Topic = 1,
+    DynamicBroker = 2,
+    DynamicDefaultBroker = 3,
+    StaticBroker = 4,
+    Default = 5,
+    DynamicBrokerLogger = 6,
+}
+
+/// One name that a value may have been set under, and what it says there; the first counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Synonym {
+    pub name: String,
+    pub value: String,
+    pub source: ConfigSource,
+}
+
+impl Default for DynamicConfig {
+    /// Kafka's defaults.
+    fn default() -> DynamicConfig {
+        DynamicConfig::resolve(Layers::default()).expect("the table's defaults are valid")
+    }
+}
+
+impl DynamicConfig {
+    /// What flags and files say.
+    pub(super) fn fixed(settings: &Settings, listeners: &[Endpoint]) -> Result<DynamicConfig, ConfigError> {
+        let mut fixed = settings.named.clone();
+        if settings.own_node {
+            for (name, value) in OWN_NODE_DEFAULTS {
+                fixed.entry((*name).to_owned()).or_insert_with(|| (*value).to_owned());
+            }
+        }
+        // Kafka 3.9 `KafkaConfig.populateSynonyms`.
+        if let (Some(id), None) = (fixed.get("broker.id"), fixed.get("node.id")) {
+            fixed.insert("node.id".to_owned(), id.clone());
+        }
+        DynamicConfig::resolve(Layers { listeners: listeners.into(), fixed: Arc::new(fixed), ..Layers::default() })
+    }
+
+    /// These settings with others of one scope instead of what that scope had.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST, in Kafka's words; what comes from files and flags was checked before.
+    pub fn with(&self, scope: BrokerScope, settings: &ConfigMap) -> Result<DynamicConfig, String> {
+        check_names(scope, settings)?;
+        let mut layers = self.layers.clone();
+        match scope {
+            BrokerScope::This => layers.of_this_broker = Arc::new(settings.clone()),
+            BrokerScope::All => layers.of_all_brokers = Arc::new(settings.clone()),
+        }
+        let (before, after) = (self.layers.effective(), layers.effective());
+        if !THREAD_COUNTS.iter().all(|name| may_follow(&before, &after, name)) {
+            return Err("Invalid dynamic configuration".to_owned());
+        }
+        DynamicConfig::resolve(layers).map_err(|error| match error {
+            ConfigError::Value { name, value, reason } => {
+                format!("Invalid value {value} for configuration {name}: {reason}")
+            }
+            other => other.to_string(),
+        })
+    }
+
+    /// What a tree holds instead of what it held, as far as it can be: what is wrong is left out, and said in the log.
+    pub fn with_stored(&self, of_all_brokers: &ConfigMap, of_this_broker: &ConfigMap) -> DynamicConfig {
+        let Layers { listeners, fixed, .. } = self.layers.clone();
+        let fixed = Layers { listeners, fixed, ..Layers::default() };
+        let mut config = DynamicConfig::resolve(fixed).expect("files and flags were checked at the start");
+        for (scope, stored) in [(BrokerScope::All, of_all_brokers), (BrokerScope::This, of_this_broker)] {
+            let mut good = ConfigMap::new();
+            for (name, value) in stored {
+                good.insert(name.clone(), value.clone());
+                let layers = |settings: &ConfigMap| match scope {
+                    BrokerScope::All => Layers { of_all_brokers: Arc::new(settings.clone()), ..config.layers.clone() },
+                    BrokerScope::This => Layers { of_this_broker: Arc::new(settings.clone()), ..config.layers.clone() },
+                };
+                let alone = ConfigMap::from([(name.clone(), value.clone())]);
+                let resolved = check_names(scope, &alone)
+                    .and_then(|()| DynamicConfig::resolve(layers(&good)).map_err(|error| error.to_string()));
+                match resolved {
+                    Ok(next) => config = next,
+                    Err(reason) => {
+                        tracing::error!(name, reason, "a dynamic broker setting of the metadata tree is ignored");
+                        good.remove(name);
+                    }
+                }
+            }
+        }
+        config
+    }
+
+    /// What one scope has set.
+    pub fn of(&self, scope: BrokerScope) -> &ConfigMap {
+        match scope {
+            BrokerScope::This => &self.layers.of_this_broker,
+            BrokerScope::All => &self.layers.of_all_brokers,
+        }
+    }
+
+    /// All names that anybody has set, with the text that counts.
+    pub fn effective(&self) -> ConfigMap {
+        self.layers.effective()
+    }
+
+    /// Where `name` may have its value from, the one that counts first (Kafka 3.9 `ConfigHelper.configSynonyms`): by layer,
+    /// within a layer by name, and none before the first of its own name.
+    pub fn synonyms(&self, name: &str) -> Vec<Synonym> {
+        let names = keys::synonyms(name);
+        let mut found = Vec::new();
+        let layers = [
+            (&self.layers.of_this_broker, ConfigSource::DynamicBroker),
+            (&self.layers.of_all_brokers, ConfigSource::DynamicDefaultBroker),
+            (&self.layers.fixed, ConfigSource::StaticBroker),
+        ];
+        for (layer, source) in layers {
+            for name in &names {
+                if let Some(value) = layer.get(*name) {
+                    found.push(Synonym { name: (*name).to_owned(), value: value.clone(), source });
+                }
+            }
+        }
+        for key in names.iter().filter_map(|name| BrokerKey::find(name)) {
+            if let Some(value) = key.default_text() {
+                found.push(Synonym { name: key.name.to_owned(), value, source: ConfigSource::Default });
+            }
+        }
+        let own = found.iter().position(|synonym| synonym.name == name).unwrap_or(found.len());
+        found.split_off(own)
+    }
+
+    fn resolve(layers: Layers) -> Result<DynamicConfig, ConfigError> {
+        let settings = Settings { named: layers.effective(), own_node: false };
+        let named = |name: &str| settings.named.get(name).cloned();
+        let connection_quotas = ConnectionQuotaLimits::resolve(&layers.listeners, named)
+            .map_err(|(name, value, reason)| invalid(&name, &value, reason))?;
+        let bytes = |name| u64::try_from(settings.value(name).number()).unwrap_or(0);
+        let config = DynamicConfig {
+            topic_defaults: Arc::new(TopicConfig::of_broker(&settings.named)?),
+            connection_quotas,
+            log_cleaner_threads: settings.unsigned("log.cleaner.threads"),
+            log_cleaner_dedupe_buffer_size: bytes("log.cleaner.dedupe.buffer.size"),
+            log_cleaner_io_buffer_size: settings.unsigned("log.cleaner.io.buffer.size"),
+            log_cleaner_io_buffer_load_factor: settings.value("log.cleaner.io.buffer.load.factor").double(),
+            log_cleaner_io_max_bytes_per_second: settings.value("log.cleaner.io.max.bytes.per.second").double(),
+            log_cleaner_backoff_ms: bytes("log.cleaner.backoff.ms"),
+            producer_id_expiration_ms: settings.value("producer.id.expiration.ms").number(),
+            layers,
+        };
+        let (buffer, threads) =
+            (settings.value("log.cleaner.dedupe.buffer.size").number(), i64::from(config.log_cleaner_threads));
+        if buffer / threads.max(1) <= DEDUPE_BUFFER_BYTES_MIN {
+            let reason = "must be more than 1 MiB for each of log.cleaner.threads".to_owned();
+            return Err(invalid("log.cleaner.dedupe.buffer.size", &buffer.to_string(), reason));
+        }
+        Ok(config)
+    }
+}
+
+impl Layers {
+    fn effective(&self) -> ConfigMap {
+        let mut all = (*self.fixed).clone();
+        for layer in [&self.of_all_brokers, &self.of_this_broker] {
+            for (name, value) in layer.iter() {
+                // A dynamic value also goes before a static one under a name that would win over its own.
+                keys::synonyms(name).iter().for_each(|synonym| drop(all.remove(*synonym)));
+                all.insert(name.clone(), value.clone());
+            }
+        }
+        all
+    }
+}
+
+/// Whether these may be set so while the broker runs, and each is of its kind (Kafka 3.9
+/// `DynamicBrokerConfig.validateConfigs`). Names that Kafka does not know are taken: plug-ins read them.
+fn check_names(scope: BrokerScope, settings: &ConfigMap) -> Result<(), String> {
+    let refuse = |message: &str, refused: &dyn Fn(&str) -> bool| {
+        let names: BTreeSet<&str> = settings.keys().map(String::as_str).filter(|name| refused(name)).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        Err(format!("{message}: Set({})", names.into_iter().collect::<Vec<_>>().join(", ")))
+    };
+    let update = |name: &str| BrokerKey::find(name).map(|key| key.update);
+    refuse("Cannot update these configs dynamically", &|name| update(name) == Some(Update::ReadOnly))?;
+    refuse("These security configs can be dynamically updated only per-listener using the listener prefix", &|name| {
+        update(name) == Some(Update::PerBroker) && name.starts_with("ssl.")
+    })?;
+    for (name, value) in settings {
+        let Some(key) = BrokerKey::find(keys::without_listener(name)) else { continue };
+        key.parse(value).map_err(|reason| format!("Invalid value {value} for configuration {}: {reason}", key.name))?;
+    }
+    if scope == BrokerScope::All {
+        refuse("Cannot update these configs at default cluster level, broker id must be specified", &|name| {
+            let base = keys::without_listener(name);
+            match update(base) {
+                Some(Update::PerBroker) => true,
+                Some(Update::ReadOnly) | None => base != name,
+                Some(Update::ClusterWide) => base != name && !keys::CLUSTER_LEVEL_LISTENER_KEYS.contains(&base),
+            }
+        })?;
+    }
+    // A difference: Kafka opens and closes listeners and reloads key stores while it runs.
+    refuse("This broker can't change listeners, TLS or SASL while it runs; set them in server.properties", &|name| {
+        let base = keys::without_listener(name);
+        update(base) == Some(Update::PerBroker) || (base != name && !keys::CLUSTER_LEVEL_LISTENER_KEYS.contains(&base))
+    })
+}
+
+fn may_follow(before: &ConfigMap, after: &ConfigMap, name: &str) -> bool {
+    let count = |settings: &ConfigMap| -> Option<i64> {
+        let default = BrokerKey::find(name).map_or("", |key| key.default);
+        settings.get(name).map_or(default, String::as_str).trim().parse().ok()
+    };
+    match (count(before), count(after)) {
+        (Some(before), Some(after)) => after == before || (after >= 1 && after >= before / 2 && after <= before * 2),
+        // What is no number is refused for that.
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+use super::*;
+
+fn map(pairs: &[(&str, &str)]) -> ConfigMap {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn of(named: &[(&str, &str)]) -> DynamicConfig {
+    let listeners = ["CLIENT://a:1", "OUTSIDE://a:2"].map(|text| Endpoint::parse(text).unwrap());
+    DynamicConfig::fixed(&Settings { named: map(named), own_node: false }, &listeners).unwrap()
+}
+
+fn with(config: &DynamicConfig, scope: BrokerScope, pairs: &[(&str, &str)]) -> Result<DynamicConfig, String> {
+    config.with(scope, &map(pairs))
+}
+
+#[test]
+fn this_broker_goes_before_all_brokers_before_files_before_defaults() {
+    let config = of(&[("log.retention.hours", "2"), ("message.max.bytes", "5000"), ("max.connections", "7")]);
+    assert_eq!(config.topic_defaults.retention_ms, 7_200_000);
+    let config = with(&config, BrokerScope::All, &[("log.retention.ms", "3"), ("max.connections", "8")]).unwrap();
+    assert_eq!((config.topic_defaults.retention_ms, config.connection_quotas.connections_max), (3, 8));
+    let config = with(&config, BrokerScope::This, &[("max.connections", "9")]).unwrap();
+    assert_eq!((config.topic_defaults.retention_ms, config.connection_quotas.connections_max), (3, 9));
+    assert_eq!(config.topic_defaults.max_message_bytes, 5000);
+    let config = with(&config, BrokerScope::This, &[]).unwrap();
+    let config = with(&config, BrokerScope::All, &[]).unwrap();
+    assert_eq!((config.topic_defaults.retention_ms, config.connection_quotas.connections_max), (7_200_000, 7));
+}
+
+#[test]
+fn what_may_not_change_while_the_broker_runs_is_refused_by_name() {
+    let refused = |scope, name, value| with(&of(&[]), scope, &[(name, value)]).unwrap_err();
+    for scope in [BrokerScope::This, BrokerScope::All] {
+        let text = refused(scope, "num.partitions", "3");
+        assert_eq!(text, "Cannot update these configs dynamically: Set(num.partitions)");
+        let text = refused(scope, "log.segment.bytes", "x");
+        assert_eq!(text, "Invalid value x for configuration log.segment.bytes: Not a number of type INT");
+        assert!(refused(scope, "ssl.keystore.location", "/k").contains("listener prefix"));
+        assert!(refused(scope, "max.connections.per.ip.overrides", "a").contains("host:count"));
+    }
+    for name in ["listeners", "listener.name.a.ssl.keystore.location"] {
+        assert!(refused(BrokerScope::All, name, "x").contains("broker id must be specified"), "{name}");
+        assert!(refused(BrokerScope::This, name, "x").contains("server.properties"), "{name}");
+    }
+    assert!(refused(BrokerScope::This, "log.cleaner.dedupe.buffer.size", "1048576").contains("1 MiB"));
+}
+
+#[test]
+fn numbers_of_threads_at_most_double_or_halve() {
+    let config = of(&[]);
+    for good in ["4", "8", "16"] {
+        with(&config, BrokerScope::This, &[("num.io.threads", good)]).unwrap();
+    }
+    for bad in ["3", "17"] {
+        let refused = with(&config, BrokerScope::This, &[("num.io.threads", bad)]).unwrap_err();
+        assert_eq!(refused, "Invalid dynamic configuration");
+    }
+    let more = with(&config, BrokerScope::All, &[("log.cleaner.threads", "2")]).unwrap();
+    assert_eq!(more.log_cleaner_threads, 2);
+    with(&more, BrokerScope::All, &[("log.cleaner.threads", "4")]).unwrap();
+}
+
+#[test]
+fn limits_of_one_listener_and_of_addresses_are_read() {
+    let config = with(
+        &of(&[]),
+        BrokerScope::All,
+        &[
+            ("listener.name.outside.max.connections", "5"),
+            ("listener.name.outside.max.connection.creation.rate", "6"),
+            ("max.connections.per.ip.overrides", "10.0.0.1:3, [::1]:4"),
+        ],
+    )
+    .unwrap();
+    let quotas = &config.connection_quotas;
+    let unlimited = i32::MAX as u32;
+    assert_eq!(quotas.listener_connections_max, [unlimited, 5]);
+    assert_eq!(quotas.listener_creation_rate, [unlimited, 6]);
+    assert_eq!(quotas.address_overrides.values().copied().collect::<Vec<_>>(), [3, 4]);
+    with(&of(&[]), BrokerScope::All, &[("my.own", "anything")]).unwrap();
+}
+
+#[test]
+fn what_a_tree_holds_is_taken_as_far_as_it_can_be() {
+    let stored = map(&[("num.partitions", "3"), ("max.connections", "x"), ("log.retention.bytes", "9")]);
+    let config = of(&[]).with_stored(&stored, &map(&[("message.max.bytes", "77"), ("log.segment.bytes", "1")]));
+    assert_eq!((config.topic_defaults.retention_bytes, config.topic_defaults.max_message_bytes), (9, 77));
+    assert_eq!(
+        (config.connection_quotas.connections_max, config.topic_defaults.segment_bytes),
+        (i32::MAX as u32, 1 << 30)
+    );
+    assert_eq!(config.of(BrokerScope::All), &map(&[("log.retention.bytes", "9")]));
+    let reset = config.with_stored(&map(&[]), &map(&[("message.max.bytes", "78")]));
+    assert_eq!((reset.topic_defaults.retention_bytes, reset.topic_defaults.max_message_bytes), (-1, 78));
+    assert_eq!(reset.with_stored(&map(&[]), &map(&[])), of(&[]));
+    // The rule of threads is for changes: what was stored long ago counts.
+    assert_eq!(of(&[]).with_stored(&map(&[("log.cleaner.threads", "9")]), &map(&[])).log_cleaner_threads, 9);
+}

@@ -1,0 +1,39 @@
+//! AlterConfigs (33), versions 0-2: all settings of a topic or a broker at once; what is not named is reset. The answer
+//! leaves when every shard shows the new settings.
+
+use super::Context;
+use super::configs::{self, Asked, Refusal};
+use crate::metadata::proposal::{ConfigChange, ConfigEdit};
+use crate::platform::Platform;
+use crate::protocol::message::{
+    AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
+};
+use crate::protocol::{Reader, WireError};
+
+pub async fn handle<P: Platform>(
+    context: &Context<P>,
+    body: &[u8],
+    version: i16,
+) -> Result<AlterConfigsResponse, WireError> {
+    let request = AlterConfigsRequest::decode(&mut Reader::new(body), version)?;
+    let asked = request.resources.into_iter().map(|resource| Asked {
+        wanted: change(context, &resource).into(),
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name,
+    });
+    let outcomes = configs::alter(context, asked.collect(), request.validate_only).await;
+    let responses = outcomes.into_iter().map(|(resource_type, resource_name, outcome)| {
+        let (error_code, error_message) = configs::told(outcome);
+        AlterConfigsResourceResponse { error_code, error_message, resource_type, resource_name }
+    });
+    Ok(AlterConfigsResponse { responses: responses.collect(), ..AlterConfigsResponse::default() })
+}
+
+fn change<P: Platform>(context: &Context<P>, resource: &AlterConfigsResource) -> Result<ConfigChange, Refusal> {
+    let configs = &resource.configs;
+    let without_value = configs.iter().filter(|config| config.value.is_none());
+    configs::check_settings(configs.iter().map(|config| &*config.name), without_value.map(|config| &*config.name))?;
+    let settings = configs.iter().filter_map(|config| Some((config.name.clone(), config.value.clone()?))).collect();
+    let resource = configs::changed_resource(context, resource.resource_type, &resource.resource_name)?;
+    Ok(ConfigChange { resource, edit: ConfigEdit::Replace(settings) })
+}

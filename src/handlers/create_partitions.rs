@@ -1,0 +1,74 @@
+//! CreatePartitions (37), versions 0-3.
+//!
+//! - `count` is what the topic is to have in all; a topic that is named twice is refused (Kafka 3.9
+//!   `KafkaApis.handleCreatePartitionsRequest`).
+//! - The answer leaves when every shard shows the partitions; a timeout that passes first is answered REQUEST_TIMED_OUT,
+//!   and the creation goes on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Context, errors};
+use crate::base::ids::BrokerId;
+use crate::executor::either;
+use crate::metadata::proposal::{Answer, MorePartitions, Proposal};
+use crate::platform::{Clock, Platform};
+use crate::protocol::message::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
+};
+use crate::protocol::{ErrorCode, Reader, WireError};
+
+pub async fn handle<P: Platform>(
+    context: &Context<P>,
+    body: &[u8],
+    version: i16,
+) -> Result<CreatePartitionsResponse, WireError> {
+    let request = CreatePartitionsRequest::decode(&mut Reader::new(body), version)?;
+    let mut named: BTreeMap<&str, usize> = BTreeMap::new();
+    for topic in &request.topics {
+        *named.entry(&topic.name).or_default() += 1;
+    }
+    let twice = named.iter().filter(|(_, count)| **count > 1).map(|(name, _)| (*name).to_owned());
+    let mut results: Vec<CreatePartitionsTopicResult> = twice
+        .map(|name| result(name, ErrorCode::InvalidRequest, Some("Duplicate topic in request.".to_owned())))
+        .collect();
+    let once = request.topics.iter().filter(|topic| named[&*topic.name] == 1);
+    let topics: Vec<MorePartitions> = once.map(more_partitions).collect();
+    let names: Vec<String> = topics.iter().map(|topic| topic.topic.clone()).collect();
+    let clock = context.platform.clock();
+    let deadline = clock.now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let proposal = Proposal::CreatePartitions { topics, validate_only: request.validate_only };
+    // Nothing is waited for when nothing is made.
+    let asked = context.propose(proposal);
+    let answer = if request.validate_only { Ok(asked.await) } else { either(asked, clock.sleep_until(deadline)).await };
+    let of_all = |code: ErrorCode, message: &str| {
+        let message = Some(message.to_owned());
+        names.iter().map(|name| result(name.clone(), code, message.clone())).collect()
+    };
+    let of_each: Vec<CreatePartitionsTopicResult> = match answer {
+        Ok(Answer::CreatePartitions(outcomes)) => names
+            .into_iter()
+            .zip(outcomes)
+            .map(|(name, outcome)| match outcome {
+                Ok(()) => result(name, ErrorCode::None, None),
+                Err(refusal) => result(name, errors::of_topic_refusal(&refusal), Some(refusal.to_string())),
+            })
+            .collect(),
+        Ok(Answer::Failed(error)) => of_all(errors::of_proposal(&error), &error.to_string()),
+        Ok(_) => of_all(ErrorCode::UnknownServerError, "The controller gave another answer."),
+        Err(()) => of_all(ErrorCode::RequestTimedOut, "The creation goes on."),
+    };
+    results.extend(of_each);
+    Ok(CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() })
+}
+
+fn more_partitions(topic: &CreatePartitionsTopic) -> MorePartitions {
+    let assignments = topic.assignments.as_ref().map(|assignments| {
+        assignments.iter().map(|given| given.broker_ids.iter().copied().map(BrokerId).collect()).collect()
+    });
+    MorePartitions { topic: topic.name.clone(), count: topic.count, assignments }
+}
+
+fn result(name: String, code: ErrorCode, error_message: Option<String>) -> CreatePartitionsTopicResult {
+    CreatePartitionsTopicResult { name, error_code: code.code(), error_message }
+}

@@ -1,0 +1,146 @@
+//! DescribeConfigs (32), versions 0-4: settings of topics, of this broker, of all brokers, and levels of loggers.
+//!
+//! - v1 sources and synonyms (KIP-226); v3 types and documentation (KIP-569). Version 0 only says whether a value is the
+//!   default. Values of secrets, and of names that Kafka does not know, are null.
+//! - A resource of an unknown type fails all of them, as in Kafka 3.9 `ConfigHelper`.
+
+use std::collections::BTreeSet;
+
+use super::configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, Refusal, TOPIC};
+use super::{Context, metadata};
+use crate::base::log_levels;
+use crate::config::describe::{self, ConfigEntry};
+use crate::config::dynamic::ConfigSource;
+use crate::platform::Platform;
+use crate::protocol::message::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
+    DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use crate::protocol::{ErrorCode, Reader, WireError};
+
+/// Entries of one response. A resource has some hundred; a request that repeats one would else be answered with far more
+/// memory than it took.
+const ENTRIES_MAX: usize = 200_000;
+
+pub fn handle<P: Platform>(
+    context: &Context<P>,
+    body: &[u8],
+    version: i16,
+) -> Result<DescribeConfigsResponse, WireError> {
+    let request = DescribeConfigsRequest::decode(&mut Reader::new(body), version)?;
+    let odd = request.resources.iter().find_map(|resource| {
+        let name = unexpected_type(resource.resource_type)?;
+        Some(format!("Unexpected resource type {name} for resource {}", resource.resource_name))
+    });
+    let mut room = ENTRIES_MAX;
+    let results = request.resources.iter().map(|resource| {
+        let entries = match &odd {
+            Some(message) => Err(Refusal::request(message.as_str())),
+            None => find(context, resource),
+        };
+        let entries = entries.and_then(|entries| {
+            let left = room.checked_sub(entries.len());
+            room =
+                left.ok_or_else(|| Refusal::request("This request asks for more settings than one response has."))?;
+            Ok(entries)
+        });
+        describe_resource(&request, resource, entries, version)
+    });
+    Ok(DescribeConfigsResponse { results: results.collect(), ..DescribeConfigsResponse::default() })
+}
+
+/// Kafka's name of a type that can't be described.
+fn unexpected_type(resource_type: i8) -> Option<&'static str> {
+    match resource_type {
+        TOPIC | BROKER | BROKER_LOGGER | CLIENT_METRICS => None,
+        GROUP => Some("GROUP"),
+        _ => Some("UNKNOWN"),
+    }
+}
+
+/// The settings that are asked for.
+fn find<P: Platform>(context: &Context<P>, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, Refusal> {
+    let (image, name) = (context.image(), &*resource.resource_name);
+    let mut entries = match resource.resource_type {
+        TOPIC => {
+            if !metadata::is_valid_name(name) {
+                let message = format!("Topic name is invalid: '{name}'");
+                return Err(Refusal::new(ErrorCode::InvalidTopicException, message));
+            }
+            let topic = image.topic(name).ok_or_else(|| Refusal::new(ErrorCode::UnknownTopicOrPartition, ""))?;
+            describe::topic(&topic.config, &image.dynamic)
+        }
+        BROKER if name.is_empty() => describe::all_brokers(&image.dynamic),
+        BROKER => {
+            check_broker_id(context, name, ", expected {} or empty string, but received ")?;
+            describe::broker(&image.dynamic)
+        }
+        BROKER_LOGGER if name.is_empty() => return Err(Refusal::request("Broker id must not be empty")),
+        BROKER_LOGGER => {
+            check_broker_id(context, name, ", expected {} but received ")?;
+            log_levels::all().into_iter().map(|(logger, level)| describe::logger(logger, level.name())).collect()
+        }
+        // Subscriptions to clients' metrics exist in KRaft mode only: each is an empty one.
+        _ if name.is_empty() => {
+            return Err(Refusal::request("Client metrics subscription name must not be empty"));
+        }
+        _ => Vec::new(),
+    };
+    if let Some(keys) = resource.configuration_keys.as_deref().filter(|keys| !keys.is_empty()) {
+        let keys: BTreeSet<&str> = keys.iter().map(String::as_str).collect();
+        entries.retain(|entry| keys.contains(&*entry.name));
+    }
+    Ok(entries)
+}
+
+/// `words` are Kafka's between "Unexpected broker id" and the name, with the broker's id for `{}`.
+fn check_broker_id<P: Platform>(context: &Context<P>, name: &str, words: &str) -> Result<(), Refusal> {
+    let id = context.config.broker_id.0;
+    match name.parse::<i32>() {
+        Ok(named) if named == id => Ok(()),
+        Ok(_) => Err(Refusal::request(format!("Unexpected broker id{}{name}", words.replace("{}", &id.to_string())))),
+        Err(_) => Err(Refusal::request(format!("Broker id must be an integer, but it is: {name}"))),
+    }
+}
+
+fn describe_resource(
+    request: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+    entries: Result<Vec<ConfigEntry>, Refusal>,
+    version: i16,
+) -> DescribeConfigsResult {
+    let result = DescribeConfigsResult {
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name.clone(),
+        ..DescribeConfigsResult::default()
+    };
+    match entries {
+        Ok(entries) => {
+            let configs = entries.into_iter().map(|entry| describe_entry(request, entry, version)).collect();
+            DescribeConfigsResult { configs, ..result }
+        }
+        Err(Refusal { code, message }) => {
+            DescribeConfigsResult { error_code: code.code(), error_message: Some(message), ..result }
+        }
+    }
+}
+
+fn describe_entry(request: &DescribeConfigsRequest, entry: ConfigEntry, version: i16) -> DescribeConfigsResourceResult {
+    let synonyms = entry.synonyms.into_iter().filter(|_| request.include_synonyms);
+    let synonym = |synonym: crate::config::dynamic::Synonym| DescribeConfigsSynonym {
+        name: synonym.name,
+        value: Some(synonym.value).filter(|_| !entry.is_sensitive),
+        source: synonym.source as i8,
+    };
+    DescribeConfigsResourceResult {
+        name: entry.name,
+        value: entry.value,
+        read_only: entry.read_only,
+        is_default: version == 0 && entry.source == ConfigSource::Default,
+        config_source: entry.source as i8,
+        is_sensitive: entry.is_sensitive,
+        synonyms: synonyms.map(synonym).collect(),
+        config_type: entry.config_type as i8,
+        documentation: entry.documentation.filter(|_| request.include_documentation).map(str::to_owned),
+    }
+}
