@@ -40,6 +40,9 @@ pub struct ConnectionLimits {
 /// Large frames are received into memory of this size at first; it grows as their bytes come.
 const FRAME_CAPACITY_FIRST_BYTES: usize = 1024 * 1024;
 
+/// What is read of later requests while one is handled, give or take a chunk; then the socket rests.
+const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
+
 /// Lines about connections whose bytes are no frames that a shard logs in [`REFUSALS_LOGGED_INTERVAL`].
 const REFUSALS_LOGGED_MAX: u32 = 10;
 const REFUSALS_LOGGED_INTERVAL: Duration = Duration::from_secs(10);
@@ -385,18 +388,27 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
             handling.await;
             continue;
         }
-        // A client that goes away is noticed while its request is handled. What comes instead begins the next frame:
-        // one chunk, copied so that its buffer can go; then the socket rests.
-        match either(handling.as_mut(), connection.socket.receive()).await {
-            Ok(()) => continue,
-            Err(Ok(chunk)) if !chunk.is_empty() => {
-                connection.moved.set(true);
-                connection.taken.set(true);
-                cutter.push(BytesMut::from(&chunk[..]));
+        // A client that goes away is noticed while its request is handled. What comes before that begins the next
+        // frames; it is copied, so that its buffers can go.
+        let mut ahead = BytesMut::new();
+        loop {
+            if ahead.len() >= READ_AHEAD_BYTES_MAX || connection.closing.get() {
+                handling.await;
+                break;
             }
-            Err(_) => connection.close(),
+            match either(handling.as_mut(), connection.socket.receive()).await {
+                Ok(()) => break,
+                Err(Ok(chunk)) if !chunk.is_empty() => {
+                    connection.moved.set(true);
+                    connection.taken.set(true);
+                    ahead.extend_from_slice(&chunk);
+                }
+                Err(_) => connection.close(),
+            }
         }
-        handling.await;
+        if !ahead.is_empty() {
+            cutter.push(ahead);
+        }
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ pub use delete_topics::*;
 pub use describe_cluster::*;
 pub use describe_configs::*;
 pub use describe_log_dirs::*;
-pub use describe_producers::*;
+pub use describe_producers::{DescribeProducersRequest, DescribeProducersResponse};
 pub use fetch::*;
 pub use field::RecordsSpan;
 pub use find_coordinator::*;
@@ -54,7 +54,10 @@ pub use leader::*;
 pub use leader_and_isr::*;
 pub use list_offsets::*;
 pub use metadata::*;
-pub use offset_for_leader_epoch::*;
+pub use offset_for_leader_epoch::{
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopic,
+    OffsetForLeaderTopicResult,
+};
 pub use produce::*;
 pub use stop_replica::*;
 pub use update_metadata::*;
