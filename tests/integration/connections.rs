@@ -225,3 +225,20 @@ fn a_producer_goes_on_beside_clients_that_never_finish_a_frame_and_never_read() 
     }
     server.stop();
 }
+
+#[test]
+fn a_client_that_sends_no_more_still_gets_its_answers() {
+    let directory = directory();
+    let broker = start(directory.path(), 2, &[]);
+    let mut wire = Wire::connect(broker.address());
+    assert_eq!(wire.create_topic("half-closed", 4), 0);
+    for partition in 0..4 {
+        wire.send_produce(PRODUCE_VERSION, -1, "half-closed", partition, &batch(100_000)).expect("sent");
+    }
+    wire.shut_down_sending();
+    for _ in 0..4 {
+        assert_eq!(wire.receive_produce(PRODUCE_VERSION).expect("answered").1.error_code, 0);
+    }
+    assert!(wire.receive().is_err(), "then the broker ends the connection");
+    broker.stop().expect("a clean stop");
+}
