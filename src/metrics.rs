@@ -50,6 +50,8 @@ pub struct ShardCounters {
     pub append_bytes_total: Counter,
     /// Appends that went to a kernel worker because the directory was slow.
     pub appends_deferred_total: Counter,
+    /// Segments that retention has taken out of their logs.
+    pub segments_deleted_total: Counter,
 }
 
 /// How far the opening of logs is, of all shards together: what there is to do is announced before it is done.

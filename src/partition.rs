@@ -9,6 +9,7 @@ pub mod partition;
 pub mod purgatory;
 pub mod read;
 pub mod replica_set;
+pub mod retain;
 
 pub use home::Home;
 pub use partition::{Partition, Role};

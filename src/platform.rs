@@ -54,6 +54,8 @@ pub struct DirectoryEntry {
     pub is_directory: bool,
     /// Bytes; 0 for a directory.
     pub length: u64,
+    /// When its bytes were changed last.
+    pub modified: WallMs,
 }
 
 /// Room on a file system.

@@ -8,6 +8,7 @@ pub mod dispatch;
 pub mod mailbox;
 pub mod message;
 pub mod metadata_inputs;
+mod retention;
 pub mod router;
 pub mod run;
 pub mod shard;

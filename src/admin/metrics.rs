@@ -44,6 +44,7 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
         appends_total,
         append_bytes_total,
         appends_deferred_total,
+        segments_deleted_total,
     } = counters;
     let row = |name, kind, help, counter| Row { name, kind, help, counter };
     vec![
@@ -85,6 +86,12 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
             Total,
             "Writes that went to a kernel worker because the directory was slow.",
             appends_deferred_total,
+        ),
+        row(
+            "segments_deleted_total",
+            Total,
+            "Segments that retention has taken out of their logs.",
+            segments_deleted_total,
         ),
     ]
 }

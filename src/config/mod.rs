@@ -115,6 +115,8 @@ pub struct Config {
     pub fetch_max_bytes: u32,
     pub log_flush_offset_checkpoint_interval_ms: u64,
     pub log_flush_start_offset_checkpoint_interval_ms: u64,
+    pub log_initial_task_delay_ms: u64,
+    pub log_retention_check_interval_ms: u64,
     pub replica_high_watermark_checkpoint_interval_ms: u64,
     pub queued_max_requests: u32,
     pub socket_listen_backlog_size: u32,

@@ -11,6 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use futures_channel::oneshot;
+
 use super::append::{AppendFailure, Pending};
 use super::flush::Flushing;
 use super::home::Home;
@@ -116,6 +118,12 @@ pub(super) struct State<P: Platform> {
     pub(super) pending: VecDeque<Pending>,
     pub(super) append_running: bool,
     pub(super) upkeep_running: bool,
+    /// Retention or compaction is under way.
+    pub(super) maintenance_running: bool,
+    /// The log is to be rolled between two writes; who is told then.
+    pub(super) rolls: Vec<oneshot::Sender<()>>,
+    /// Somebody waits for the log, to close or delete it.
+    pub(super) leaving: bool,
     /// The log is to give back what it holds for appends.
     pub(super) rest_wanted: bool,
     pub(super) flushing: Flushing,
@@ -194,6 +202,9 @@ impl<P: Platform> Partition<P> {
             pending: VecDeque::new(),
             append_running: false,
             upkeep_running: false,
+            maintenance_running: false,
+            rolls: Vec::new(),
+            leaving: false,
             rest_wanted: false,
             flushing: Flushing::default(),
             home: Rc::clone(&home),
@@ -309,10 +320,12 @@ impl<P: Platform> Partition<P> {
             let mut state = self.state.borrow_mut();
             state.purgatory.interrupt();
             state.pending.clear();
+            state.leaving = true;
         }
         poll_fn(|context| {
             let mut state = self.state.borrow_mut();
-            if state.append_running || state.upkeep_running || state.flushing.running {
+            let is_busy = state.append_running || state.upkeep_running || state.maintenance_running;
+            if is_busy || state.flushing.running {
                 state.taker = Some(context.waker().clone());
                 return Poll::Pending;
             }

@@ -9,7 +9,7 @@ use crate::platform::{Disk, FileRange, Platform};
 use crate::storage::log::{LogError, Read};
 use crate::storage::transaction_index::EndedTransaction;
 
-/// How often a read may find pages or files missing that it has just asked for: each step of an index lookup is one.
+/// How often a read may find pages, files or segments other than it has just asked for: each step of an index lookup is one.
 const READ_TRIES_MAX: u32 = 64;
 
 /// Why nothing can be read; the offsets are what the response still carries.
@@ -71,7 +71,10 @@ impl<P: Platform> Partition<P> {
             match outcome {
                 Read::Range { range, first_batch_bytes, recently_appended, .. } => {
                     let aborted = match aborted {
-                        Some(aborted) => aborted.await.map_err(|error| ReadFailure::Storage(error.to_string()))?,
+                        Some(aborted) => match aborted.await {
+                            Err(LogError::SegmentsChanged) => continue,
+                            aborted => aborted.map_err(|error| ReadFailure::Storage(error.to_string()))?,
+                        },
                         None => Vec::new(),
                     };
                     let data = Some(ReadData { range, first_batch_bytes, recently_appended, aborted });
@@ -121,15 +124,21 @@ impl<P: Platform> Partition<P> {
         current_leader_epoch: LeaderEpoch,
         isolation: Isolation,
     ) -> Result<Option<(Offset, i64)>, ReadFailure> {
-        let lookup = {
-            let state = self.state.borrow();
-            state.check_leader(current_leader_epoch)?;
-            let (Some(log), Some(offsets)) = (state.log.as_ref(), state.offsets()) else {
-                return Err(LeadershipError::LogOffline.into());
+        for _ in 0..READ_TRIES_MAX {
+            let lookup = {
+                let state = self.state.borrow();
+                state.check_leader(current_leader_epoch)?;
+                let (Some(log), Some(offsets)) = (state.log.as_ref(), state.offsets()) else {
+                    return Err(LeadershipError::LogOffline.into());
+                };
+                log.lookup_timestamp(timestamp, isolation.ceiling(&offsets))
             };
-            log.lookup_timestamp(timestamp, isolation.ceiling(&offsets))
-        };
-        lookup.await.map_err(|error| self.log_failed(error))
+            match lookup.await {
+                Err(LogError::SegmentsChanged) => {}
+                found => return found.map_err(|error| self.log_failed(error)),
+            }
+        }
+        Err(ReadFailure::Storage("segments change faster than they can be looked at".to_owned()))
     }
 
     /// The leader epoch that wrote the record at `offset`, -1 if it is not known.

@@ -14,6 +14,7 @@ use super::dispatch::Dispatcher;
 use super::mailbox::Mailboxes;
 use super::message::Message;
 use super::metadata_inputs::{self, LastStops};
+use super::retention;
 use super::router::Router;
 use crate::base::budget::Budget;
 use crate::base::ids::ShardId;
@@ -91,6 +92,7 @@ impl<P: Platform> Shard<P> {
         let router = Router::new(Rc::clone(&context), mailboxes);
         platform.tasks().spawn(router.clone().serve_mailbox());
         platform.tasks().spawn(give_up_offline(Rc::clone(&context)));
+        platform.tasks().spawn(retention::keep(Rc::clone(&context)));
         platform.tasks().spawn(metadata_inputs::serve(Rc::clone(&context), inputs, last_stops));
         if id == CHECKPOINT_SHARD {
             for (log_dir, _) in context.log_dirs.online() {

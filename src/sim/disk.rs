@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use crate::base::time::WallMs;
 use crate::platform::{DirectoryEntry, Disk, DiskFile, OpenMode, Space};
 use fault::Faults;
 pub use fault::{Delay, Fault, FaultRule, Operation, ReplaceStep};
@@ -91,6 +92,8 @@ struct World {
     delays: BTreeMap<PathBuf, Delay>,
     hanging: Vec<Waker>,
     counts: BTreeMap<&'static str, u64>,
+    /// The time of changes.
+    wall: WallMs,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -201,7 +204,10 @@ impl World {
         let (end, length) = (position + data.len() as u64, lock(inode).data.len() as u64);
         let missing = end.saturating_sub(length.max(position)).saturating_sub(self.room(path));
         data.truncate(data.len() - missing as usize);
-        lock(inode).write(position as usize, data);
+        let mut inode = lock(inode);
+        inode.write(position as usize, data);
+        inode.modified = self.wall;
+        drop(inode);
         self.changed = true;
         match missing {
             0 => Ok(()),
@@ -287,6 +293,11 @@ impl FakeDisk {
         let inode = lock(&self.world).file(path)?;
         lock(&inode).flip(position, bit);
         Ok(())
+    }
+
+    /// Files changed from now on were changed at this time.
+    pub fn set_wall(&self, wall: WallMs) {
+        lock(&self.world).wall = wall;
     }
 
     /// How often each operation was asked for.
@@ -378,8 +389,8 @@ impl FakeDisk {
                 other => other,
             })
             .collect();
-        let capacities = old.capacities.clone();
-        let world = World { names: new_names, durable_names, name_changes, capacities, ..World::default() };
+        let (capacities, wall) = (old.capacities.clone(), old.wall);
+        let world = World { names: new_names, durable_names, name_changes, capacities, wall, ..World::default() };
         FakeDisk { world: Arc::new(Mutex::new(world)), pause: None, watch: None }
     }
 
@@ -641,9 +652,11 @@ impl Disk for FakeDisk {
                 .filter_map(|(name, node)| {
                     let name = name.file_name()?.to_string_lossy().into_owned();
                     Some(match node {
-                        Node::Directory => DirectoryEntry { name, is_directory: true, length: 0 },
+                        Node::Directory => DirectoryEntry { name, is_directory: true, length: 0, modified: 0 },
                         Node::File(inode) => {
-                            DirectoryEntry { name, is_directory: false, length: lock(inode).data.len() as u64 }
+                            let inode = lock(inode);
+                            let (length, modified) = (inode.data.len() as u64, inode.modified);
+                            DirectoryEntry { name, is_directory: false, length, modified }
                         }
                     })
                 })

@@ -14,8 +14,10 @@
 #![forbid(unsafe_code)]
 
 mod lookup;
+mod names;
 mod read;
 mod reindex;
+mod retain;
 mod roll;
 mod transactions;
 mod truncate;
@@ -43,7 +45,11 @@ use crate::storage::recovery;
 pub use crate::storage::refusal::AppendRefusal;
 use crate::storage::segment::{ActiveSegment, BatchPlace, ClosedSegment, WrittenBatch};
 
+pub(super) use names::Names;
+
+pub use names::NamesHeld;
 pub use read::{LoadedSegment, Read};
+pub use retain::{Age, Retention, TakenOut};
 pub use roll::{Flushed, Rolled};
 pub use upkeep::{Rested, UpkeepDone};
 
@@ -135,6 +141,9 @@ pub enum LogError {
     /// INCONSISTENT_TOPIC_ID: `partition.metadata` holds another id.
     #[error("{path} holds topic id {found}, not {expected}")]
     InconsistentTopicId { path: PathBuf, found: TopicId, expected: TopicId },
+    /// Segments were deleted or compacted while somebody waited to open them by name: ask again.
+    #[error("the log's segments changed meanwhile")]
+    SegmentsChanged,
 }
 
 impl LogError {
@@ -241,6 +250,8 @@ pub struct Log<D: Disk> {
     pub(super) last_snapshot: Option<Offset>,
     /// Base offsets of the segments that have aborted transactions in their `.txnindex`.
     pub(super) transaction_indexes: BTreeSet<Offset>,
+    /// Those of the closed segments' files.
+    pub(super) names: Rc<Names>,
     pub(super) run: Run,
 }
 
@@ -257,6 +268,8 @@ pub(super) struct Run {
     names_unsynced: bool,
     /// Something was written since the log was opened, or recovery changed it: close has work to do.
     touched: bool,
+    /// `leader-epoch-checkpoint` holds what lies below the log start yet.
+    epochs_trimmed: bool,
     upkeep: upkeep::Upkeep,
     /// Bytes appended since the log was opened, those of them that are durable, and those before the newest snapshot.
     appended_bytes: u64,

@@ -17,6 +17,7 @@ pub mod open_files;
 pub mod producer_state;
 pub mod recovery;
 pub mod refusal;
+pub mod retention;
 pub mod segment;
 pub mod time_index;
 pub mod transaction_index;

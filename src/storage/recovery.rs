@@ -36,7 +36,7 @@ use crate::storage::checkpoint::CheckpointError;
 use crate::storage::entry::{Entry, Scanned, Scanner};
 use crate::storage::leader_epoch::LeaderEpochs;
 use crate::storage::log::{
-    LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, LogError, OpenLog, PARTITION_METADATA, Run,
+    LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, LogError, Names, OpenLog, PARTITION_METADATA, Run,
 };
 use crate::storage::log_dir::RECOVERY_POINTS;
 use crate::storage::offset_index::{OffsetEntry, OffsetIndex, relative_offset};
@@ -506,6 +506,7 @@ impl<D: Disk> Recovery<D> {
             epochs: self.epochs,
             last_snapshot,
             transaction_indexes,
+            names: Names::new(),
             run: Run::new(self.changed || self.last_stop.unclean, self.wall),
         })
     }

@@ -237,6 +237,8 @@ pub struct ClosedSegment<F> {
     pub unsynced: Vec<Arc<F>>,
     /// Its latest timestamp, once somebody asked; -1 if none of its batches has one.
     pub latest_timestamp: Rc<Cell<Option<i64>>>,
+    /// When its file was changed last, once somebody asked.
+    pub modified: Option<WallMs>,
 }
 
 /// A closed segment's files, open for reading.
@@ -263,6 +265,7 @@ impl<F> ClosedSegment<F> {
             files: None,
             unsynced: Vec::new(),
             latest_timestamp: Rc::new(Cell::new(None)),
+            modified: None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -357,6 +357,7 @@ impl Disk for LinuxDisk {
                     name: entry.file_name().to_string_lossy().into_owned(),
                     is_directory,
                     length: if is_directory { 0 } else { metadata.len() },
+                    modified: metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000,
                 });
             }
             entries.sort_by(|one, other| one.name.cmp(&other.name));

@@ -55,6 +55,9 @@ struct Lookup<D: Disk> {
 impl<D: Disk> Log<D> {
     /// The first record at or after `timestamp` that is not below the log start and is below `ceiling`: its offset and
     /// timestamp; `None` if there is none (ListOffsets answers -1).
+    ///
+    /// # Errors
+    /// `SegmentsChanged`: ask again.
     pub fn lookup_timestamp(
         &self,
         timestamp: i64,
@@ -93,7 +96,9 @@ impl<D: Disk> Log<D> {
         let active_path = self.active_path();
         let (disk, directory) = (self.disk.clone(), self.directory.clone());
         let lookup = Lookup { disk, directory, timestamp, start_offset: self.log_start_offset };
+        let names = self.names.ask();
         async move {
+            let _names = names.hold().await?;
             for segment in closed {
                 if let Some(found) = lookup.in_closed(&segment).await? {
                     return Ok(Some(found).filter(|(offset, _)| *offset < ceiling));

@@ -746,4 +746,5 @@ fn a_producer_of_old_records_keeps_its_window_over_a_kill() {
 }
 
 mod recovery;
+mod retention;
 mod truncation;

@@ -138,7 +138,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn files_of(&self) -> Directory<D> {
+    pub(super) fn files_of(&self) -> Directory<D> {
         Directory { disk: self.disk.clone(), path: self.directory.clone() }
     }
 
