@@ -7,6 +7,7 @@
 pub mod api_versions;
 pub mod context;
 pub mod create_topics;
+pub mod delete_records;
 pub mod delete_topics;
 pub mod errors;
 pub mod fetch;

@@ -102,6 +102,7 @@ fn requests_are_what_kafka_protocol_reads_and_writes() {
     check! {
         ApiVersionsRequest, request_header_version;
         CreateTopicsRequest, request_header_version;
+        DeleteRecordsRequest, request_header_version;
         DeleteTopicsRequest, request_header_version;
         FetchRequest, request_header_version;
         FindCoordinatorRequest, request_header_version;
@@ -119,6 +120,7 @@ fn responses_are_what_kafka_protocol_reads_and_writes() {
     check! {
         ApiVersionsResponse, response_header_version;
         CreateTopicsResponse, response_header_version;
+        DeleteRecordsResponse, response_header_version;
         DeleteTopicsResponse, response_header_version;
         FindCoordinatorResponse, response_header_version;
         InitProducerIdResponse, response_header_version;

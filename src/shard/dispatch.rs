@@ -11,8 +11,8 @@ use bytes::{Buf, BytesMut};
 
 use super::router::Router;
 use crate::handlers::{
-    Context, api_versions, create_topics, delete_topics, fetch, find_coordinator, init_producer_id, list_offsets,
-    metadata, produce,
+    Context, api_versions, create_topics, delete_records, delete_topics, fetch, find_coordinator, init_producer_id,
+    list_offsets, metadata, produce,
 };
 use crate::net::connection::{FrameHandler, ReplySlot};
 use crate::net::reply::Reply;
@@ -98,6 +98,13 @@ impl<P: Platform> Dispatcher<P> {
                 let response = delete_topics::handle(context, body, version).await?;
                 frame(version, &|writer| response.encode(writer, version))
             }
+            ApiKey::DeleteRecords => match delete_records::handle(context, &self.router, body, version).await {
+                Some(response) => {
+                    let response = response?;
+                    frame(version, &|writer| response.encode(writer, version))
+                }
+                None => Ok(Answer::Close),
+            },
             ApiKey::InitProducerId => {
                 let response = init_producer_id::handle(context, body, version).await?;
                 frame(version, &|writer| response.encode(writer, version))

@@ -14,6 +14,7 @@ mod kcat;
 mod kill9;
 mod message_sets;
 mod refused;
+mod retention;
 mod server;
 mod shards;
 mod wire;

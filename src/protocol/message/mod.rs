@@ -11,6 +11,7 @@ mod field;
 
 pub mod api_versions;
 pub mod create_topics;
+pub mod delete_records;
 pub mod delete_topics;
 pub mod fetch;
 pub mod find_coordinator;
@@ -30,6 +31,7 @@ pub(crate) use table::each_plain_api;
 
 pub use api_versions::*;
 pub use create_topics::*;
+pub use delete_records::*;
 pub use delete_topics::*;
 pub use fetch::*;
 pub use field::RecordsSpan;

@@ -224,6 +224,7 @@ macro_rules! each_plain_api {
         $callback! {
             ApiVersions: ApiVersionsRequest, ApiVersionsResponse;
             CreateTopics: CreateTopicsRequest, CreateTopicsResponse;
+            DeleteRecords: DeleteRecordsRequest, DeleteRecordsResponse;
             DeleteTopics: DeleteTopicsRequest, DeleteTopicsResponse;
             FindCoordinator: FindCoordinatorRequest, FindCoordinatorResponse;
             InitProducerId: InitProducerIdRequest, InitProducerIdResponse;
