@@ -43,6 +43,7 @@ use crate::metrics::{RecoveryProgress, ShardCounters};
 use crate::net::listener::Listener;
 use crate::platform::linux::{Directory, DiskLimits, KERNEL_WORKERS_PER_DIRECTORY, LinuxPlatform, LinuxSocket};
 use crate::platform::{Clock, Platform, Random, Tasks};
+use crate::shard::cleaner::CleanerSlots;
 use crate::shard::mailbox::{CREDITS_DEFAULT, Mailboxes};
 use crate::shard::message::Message;
 use crate::shard::metadata_inputs::{FoundTwice, LastStops};
@@ -240,6 +241,7 @@ impl Broker {
             metadata: metadata.clone(),
             mailboxes: Mailboxes::new(config.shards, CREDITS_DEFAULT),
             last_stops: Arc::new(found.last_stops.clone()),
+            cleaner_slots: CleanerSlots::new(config.log_cleaner.threads),
         };
         let (shards, shard_inputs, connections, counters) = start_shards(&starting)?;
         status.set_shards(counters.clone());
@@ -360,6 +362,7 @@ struct Starting {
     metadata: MetadataHandle,
     mailboxes: Mailboxes<Message<LinuxPlatform>>,
     last_stops: Arc<LastStops>,
+    cleaner_slots: CleanerSlots,
 }
 
 type Targets = Vec<(Arc<ShardCounters>, Sender<OwnedFd>)>;
@@ -392,6 +395,7 @@ fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
             metadata: starting.metadata.clone(),
             mailboxes: starting.mailboxes.clone(),
             last_stops: Arc::clone(&starting.last_stops),
+            cleaner_slots: starting.cleaner_slots.clone(),
             counters: Arc::clone(&shard_counters),
             inputs: input_receiver,
             connections: queue_receiver,
@@ -419,6 +423,7 @@ struct ShardThread {
     metadata: MetadataHandle,
     mailboxes: Mailboxes<Message<LinuxPlatform>>,
     last_stops: Arc<LastStops>,
+    cleaner_slots: CleanerSlots,
     counters: Arc<ShardCounters>,
     inputs: Receiver<ShardInput>,
     connections: Receiver<OwnedFd>,
@@ -460,6 +465,7 @@ impl ShardThread {
             mailboxes: self.mailboxes.clone(),
             inputs: self.inputs.clone(),
             last_stops: Arc::clone(&self.last_stops),
+            cleaner_slots: self.cleaner_slots.clone(),
             limits: ShardLimits { segments_open_max: segments_open_max(&self.config), ..ShardLimits::default() },
         }));
         platform.tasks().spawn(take_connections(platform.clone(), Rc::clone(&shard), self.connections.clone()));

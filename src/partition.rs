@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod append;
+pub mod clean;
 mod flush;
 pub mod home;
 pub mod partition;

@@ -4,6 +4,7 @@
 //! `metadata_inputs` does what the metadata thread says; `checkpoints` writes down how far the logs are.
 
 pub mod checkpoints;
+pub mod cleaner;
 pub mod dispatch;
 pub mod mailbox;
 pub mod message;

@@ -18,7 +18,7 @@ use crate::base::ids::BrokerId;
 use super::keys::{self, BrokerKey};
 use super::topic::InvalidTopicConfig;
 use super::value::Value;
-use super::{AdminListen, Config, Durability, Endpoint, TopicConfig, Validation, properties};
+use super::{AdminListen, CleanerConfig, Config, Durability, Endpoint, TopicConfig, Validation, properties};
 
 /// The largest settings file that is read, in bytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -28,6 +28,9 @@ pub const RING_DEPTH_DEFAULT: u32 = 512;
 
 /// Kafka takes 0 and would write the checkpoints without a pause.
 const CHECKPOINT_INTERVAL_MS_MIN: i64 = 100;
+
+/// Bytes of the cleaner's offset map that one thread needs.
+const DEDUPE_BYTES_MIN: u64 = 1024 * 1024;
 
 /// Bytes per shard on their way from the device for cold readers.
 pub const COLD_BYTES_MAX_DEFAULT: u64 = 16 * 1024 * 1024;
@@ -288,6 +291,7 @@ impl Settings {
             log_flush_offset_checkpoint_interval_ms: self.checkpoint_ms("log.flush.offset.checkpoint.interval.ms"),
             log_flush_start_offset_checkpoint_interval_ms: self
                 .checkpoint_ms("log.flush.start.offset.checkpoint.interval.ms"),
+            log_cleaner: self.cleaner()?,
             log_initial_task_delay_ms: self.milliseconds("log.initial.task.delay.ms"),
             log_retention_check_interval_ms: self.milliseconds("log.retention.check.interval.ms"),
             replica_high_watermark_checkpoint_interval_ms: self
@@ -312,6 +316,26 @@ impl Settings {
             validation: options.validation.unwrap_or(Validation::Kafka),
             admin_listen: options.admin_listen,
             warnings,
+        })
+    }
+
+    /// Kafka 3.9 `KafkaConfig.validateValues` asks for as much room per thread.
+    fn cleaner(&self) -> Result<CleanerConfig, ConfigError> {
+        let name = "log.cleaner.dedupe.buffer.size";
+        let (threads, buffer) = (self.unsigned("log.cleaner.threads"), self.value(name).number());
+        let dedupe_buffer_size = u64::try_from(buffer).unwrap_or(0);
+        if threads > 0 && dedupe_buffer_size / u64::from(threads) <= DEDUPE_BYTES_MIN {
+            let reason = format!("must be more than {DEDUPE_BYTES_MIN} bytes for each of log.cleaner.threads ({threads})");
+            return Err(invalid(name, &buffer.to_string(), reason));
+        }
+        Ok(CleanerConfig {
+            enable: self.bool("log.cleaner.enable"),
+            threads,
+            dedupe_buffer_size,
+            io_buffer_load_factor: self.value("log.cleaner.io.buffer.load.factor").double(),
+            io_buffer_size: self.unsigned("log.cleaner.io.buffer.size"),
+            io_max_bytes_per_second: self.value("log.cleaner.io.max.bytes.per.second").double(),
+            backoff_ms: self.milliseconds("log.cleaner.backoff.ms"),
         })
     }
 

@@ -86,6 +86,18 @@ impl AdminListen {
     pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9644));
 }
 
+/// `log.cleaner.*`, as far as it is the whole broker's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CleanerConfig {
+    pub enable: bool,
+    pub threads: u32,
+    pub dedupe_buffer_size: u64,
+    pub io_buffer_load_factor: f64,
+    pub io_buffer_size: u32,
+    pub io_max_bytes_per_second: f64,
+    pub backoff_ms: u64,
+}
+
 /// The settings of one broker process. Kafka's settings keep Kafka's spelling, with `_` for `.`; sizes are bytes, times
 /// milliseconds.
 #[derive(Clone, Debug)]
@@ -115,6 +127,7 @@ pub struct Config {
     pub fetch_max_bytes: u32,
     pub log_flush_offset_checkpoint_interval_ms: u64,
     pub log_flush_start_offset_checkpoint_interval_ms: u64,
+    pub log_cleaner: CleanerConfig,
     pub log_initial_task_delay_ms: u64,
     pub log_retention_check_interval_ms: u64,
     pub replica_high_watermark_checkpoint_interval_ms: u64,

@@ -14,6 +14,7 @@ use std::task::{Poll, Waker};
 use futures_channel::oneshot;
 
 use super::append::{AppendFailure, Pending};
+use super::clean::CleanerNotes;
 use super::flush::Flushing;
 use super::home::Home;
 use super::purgatory::{Purgatory, Watch};
@@ -96,6 +97,8 @@ pub struct LogCheckpoint {
     /// Where the oldest segment begins.
     pub first_segment_offset: Offset,
     pub high_watermark: Offset,
+    /// Up to where it was cleaned, if it ever was.
+    pub cleaned_to: Option<Offset>,
 }
 
 pub struct Partition<P: Platform> {
@@ -124,6 +127,7 @@ pub(super) struct State<P: Platform> {
     pub(super) rolls: Vec<oneshot::Sender<()>>,
     /// Somebody waits for the log, to close or delete it.
     pub(super) leaving: bool,
+    pub(super) cleaner: CleanerNotes,
     /// The log is to give back what it holds for appends.
     pub(super) rest_wanted: bool,
     pub(super) flushing: Flushing,
@@ -205,6 +209,7 @@ impl<P: Platform> Partition<P> {
             maintenance_running: false,
             rolls: Vec::new(),
             leaving: false,
+            cleaner: CleanerNotes::default(),
             rest_wanted: false,
             flushing: Flushing::default(),
             home: Rc::clone(&home),
@@ -272,14 +277,16 @@ impl<P: Platform> Partition<P> {
                 log_start_offset: log.log_start_offset(),
                 first_segment_offset: log.first_segment_offset(),
                 high_watermark: state.replicas.high_watermark(),
+                cleaned_to: log.cleaned_to(),
             }),
-            (None, Some(LastStop { recovery_point, log_start_offset, .. })) => Some(LogCheckpoint {
+            (None, Some(LastStop { recovery_point, log_start_offset, cleaned_to, .. })) => Some(LogCheckpoint {
                 topic_partition,
                 log_dir,
                 recovery_point,
                 log_start_offset,
                 first_segment_offset: 0,
                 high_watermark: recovery_point,
+                cleaned_to,
             }),
             (None, None) => None,
         }

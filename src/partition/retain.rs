@@ -16,6 +16,8 @@ use crate::storage::retention::RetentionPolicy;
 
 /// Looks at one log in one run: a roll, a flush and a few ages come before segments go.
 const LOOKS_MAX: u32 = 64;
+/// Flushes in one run: more would not help either.
+const FLUSHES_MAX: u32 = 2;
 
 /// Why records are not deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,7 +75,7 @@ impl<P: Platform> Partition<P> {
             return 0;
         }
         let Some(_maintenance) = self.begin_maintenance() else { return 0 };
-        let mut modified = None;
+        let (mut modified, mut flushes) = (None, 0);
         for _ in 0..LOOKS_MAX {
             match self.look(modified) {
                 None | Some(Retention::Keep) => return 0,
@@ -87,11 +89,16 @@ impl<P: Platform> Partition<P> {
                         None => return 0,
                     }
                 }
+                Some(Retention::RollFirst | Retention::FlushFirst) if flushes == FLUSHES_MAX => return 0,
                 Some(Retention::RollFirst) => {
+                    flushes += 1;
                     self.roll().await;
                     self.flush_now().await;
                 }
-                Some(Retention::FlushFirst) => self.flush_now().await,
+                Some(Retention::FlushFirst) => {
+                    flushes += 1;
+                    self.flush_now().await;
+                }
                 Some(Retention::DeleteBelow(end_offset)) => return self.delete_segments_below(end_offset).await,
             }
         }

@@ -13,6 +13,7 @@ pub mod batch;
 pub mod compression;
 pub mod message_set;
 pub mod records;
+pub mod rewrite;
 pub mod validate;
 pub mod varint;
 

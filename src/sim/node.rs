@@ -23,6 +23,7 @@ use crate::metadata::thread;
 use crate::metrics::ShardCounters;
 use crate::platform::{Disk, Platform};
 use crate::shard::checkpoints;
+use crate::shard::cleaner::CleanerSlots;
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::metadata_inputs::LastStops;
 use crate::shard::shard::{ClosedShard, Shard, ShardLimits, ShardParts};
@@ -131,6 +132,7 @@ impl Node {
 
         let (metadata, mut inbox) = thread::channel(capacities.shards);
         let mailboxes = Mailboxes::new(capacities.shards, capacities.credits);
+        let cleaner_slots = CleanerSlots::new(config.log_cleaner.threads);
         let mut queues = Vec::new();
         let mut shards = Vec::new();
         for index in 0..capacities.shards {
@@ -147,6 +149,7 @@ impl Node {
                 mailboxes: mailboxes.clone(),
                 inputs,
                 last_stops: Arc::clone(&last_stops),
+                cleaner_slots: cleaner_slots.clone(),
                 limits: capacities.limits,
             })));
             executors.push(executor);

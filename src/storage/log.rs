@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub(crate) mod clean;
 mod lookup;
 mod names;
 mod read;
@@ -47,6 +48,7 @@ use crate::storage::segment::{ActiveSegment, BatchPlace, ClosedSegment, WrittenB
 
 pub(super) use names::Names;
 
+pub use clean::{CleanError, CleanPlan, CleanTime, Cleaned, Cleaning, CompactionLags, Swapped, Unknown};
 pub use names::NamesHeld;
 pub use read::{LoadedSegment, Read};
 pub use retain::{Age, Retention, TakenOut};
@@ -110,8 +112,8 @@ pub struct LastStop {
     pub recovery_point: Offset,
     /// From `log-start-offset-checkpoint`; 0 if unknown.
     pub log_start_offset: Offset,
-    /// `cleaner-offset-checkpoint` knows it: it was compacted once, whatever its topic says now.
-    pub was_compacted: bool,
+    /// From `cleaner-offset-checkpoint`. If it is there, the log was compacted once, whatever its topic says now.
+    pub cleaned_to: Option<Offset>,
 }
 
 /// What a log is opened with.
@@ -250,6 +252,8 @@ pub struct Log<D: Disk> {
     pub(super) last_snapshot: Option<Offset>,
     /// Base offsets of the segments that have aborted transactions in their `.txnindex`.
     pub(super) transaction_indexes: BTreeSet<Offset>,
+    /// Up to where the log was cleaned, if it ever was.
+    pub(super) cleaned_to: Option<Offset>,
     /// Those of the closed segments' files.
     pub(super) names: Rc<Names>,
     pub(super) run: Run,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod compaction;
 pub mod entry;
 pub mod identity;
 pub mod leader_epoch;

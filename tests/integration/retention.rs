@@ -1,5 +1,6 @@
 //! The beginning of a log as clients see it go: DeleteRecords, retention, compaction.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -11,6 +12,7 @@ use ringlog::protocol::message::create_topics::{
 use ringlog::protocol::message::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic,
 };
+use ringlog::protocol::message::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
 use ringlog::protocol::message::list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
 };
@@ -151,5 +153,118 @@ fn old_segments_go_and_their_bytes_come_back() {
     let server = Server::start(directory.path());
     let mut wire = Wire::connect(server.address);
     assert_eq!((earliest(&mut wire, "short"), earliest(&mut wire, "kept")), (30, 0));
+    server.stop();
+}
+
+/// The values that a consumer from the beginning ends up with, by key.
+fn compacted_view(wire: &mut Wire, topic: &str) -> (usize, BTreeMap<Vec<u8>, Vec<u8>>) {
+    let records = wire.read_all(topic, 0);
+    let count = records.len();
+    let mut view = BTreeMap::new();
+    for record in records {
+        let key = record.key.expect("a key").to_vec();
+        match record.value {
+            Some(value) => drop(view.insert(key, value.to_vec())),
+            None => drop(view.remove(&key)),
+        }
+    }
+    (count, view)
+}
+
+#[test]
+fn of_a_compacted_topic_the_latest_value_of_each_key_stays_and_its_bytes_shrink() {
+    let directory = directory();
+    let settings = [
+        "log.cleaner.backoff.ms=20",
+        "log.cleaner.min.cleanable.ratio=0.01",
+        "log.segment.bytes=8192",
+        "log.segment.delete.delay.ms=50",
+        "log.cleaner.delete.retention.ms=0",
+    ];
+    let server = Server::start_with(directory.path(), &settings);
+    let mut wire = Wire::connect(server.address);
+    create(&mut wire, "latest", &[("cleanup.policy", "compact")]);
+    create(&mut wire, "both", &[("cleanup.policy", "compact,delete"), ("retention.ms", "60000")]);
+    let mut expected = BTreeMap::new();
+    for at in 0..300 {
+        let key = format!("key {}", at % 10).into_bytes();
+        let value = format!("{at:0300}").into_bytes();
+        match at % 10 == 9 && at > 250 {
+            true => {
+                produce(&mut wire, "latest", 1000 + at, Some(&key), None);
+                expected.remove(&key);
+            }
+            false => {
+                produce(&mut wire, "latest", 1000 + at, Some(&key), Some(&value));
+                expected.insert(key.clone(), value.clone());
+            }
+        }
+        produce(&mut wire, "both", 1000 + at, Some(&key), Some(&value));
+    }
+    let mut builder = BatchBuilder::new(Codec::Zstd);
+    builder.push(1000, None, Some(b"without a key"), &[]);
+    let refused = wire.produce(PRODUCE_VERSION, "latest", 0, &builder.build());
+    assert_eq!((refused.error_code, refused.record_errors.len()), (ErrorCode::InvalidRecord as i16, 1));
+
+    // The active segment stays as it is: about 20 records of 400 bytes.
+    wait_until("the end of what is superseded", || compacted_view(&mut wire, "latest").0 < 50);
+    assert_eq!(compacted_view(&mut wire, "latest").1, expected);
+    wait_until("the room of what is superseded", || {
+        let (bytes, waits) = log_files(directory.path(), "latest");
+        bytes < 20_000 && !waits
+    });
+    assert_eq!((earliest(&mut wire, "latest"), wire.fetch("latest", 0, 0, 1000).0.high_watermark), (0, 300));
+    // With delete as well, what is too old goes, whatever its key.
+    wait_until("the end of what is too old", || earliest(&mut wire, "both") == 300);
+    let checkpoint = data_path(directory.path()).join("cleaner-offset-checkpoint");
+    let knows = || fs::read_to_string(&checkpoint).is_ok_and(|text| text.contains("latest 0 "));
+    wait_until("the cleaner's checkpoint", knows);
+    server.kill();
+
+    let server = Server::start_with(directory.path(), &settings);
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(compacted_view(&mut wire, "latest").1, expected);
+    // A tombstone waits for the cleaning after the one that saw it first.
+    for at in 300..400 {
+        produce(&mut wire, "latest", 1000 + at, Some(b"another key"), Some(&[b'x'; 300]));
+    }
+    expected.insert(b"another key".to_vec(), vec![b'x'; 300]);
+    wait_until("the end of the tombstones", || {
+        let records = wire.read_all("latest", 0);
+        records.iter().filter(|record| record.offset < 300).all(|record| record.value.is_some())
+    });
+    assert_eq!(compacted_view(&mut wire, "latest").1, expected);
+    server.stop();
+}
+
+#[test]
+fn a_cleaning_that_is_held_back_holds_up_neither_a_deletion_nor_a_stop() {
+    let directory = directory();
+    let settings = [
+        "log.cleaner.backoff.ms=20",
+        "log.cleaner.min.cleanable.ratio=0.01",
+        "log.cleaner.io.max.bytes.per.second=100",
+        "log.segment.bytes=8192",
+    ];
+    let server = Server::start_with(directory.path(), &settings);
+    let mut wire = Wire::connect(server.address);
+    for topic in ["gone", "left"] {
+        create(&mut wire, topic, &[("cleanup.policy", "compact")]);
+        for at in 0..60 {
+            produce(&mut wire, topic, 1000 + at, Some(b"key"), Some(&[b'x'; 300]));
+        }
+    }
+    // Its line comes when a cleaning begins.
+    let checkpoint = data_path(directory.path()).join("cleaner-offset-checkpoint");
+    let knows = || fs::read_to_string(&checkpoint).is_ok_and(|text| text.contains(" 0 0"));
+    wait_until("a cleaning", knows);
+    let topics = vec![DeleteTopicState { name: Some("gone".to_owned()), ..Default::default() }];
+    let request = DeleteTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
+    assert_eq!(ask!(wire, 6, request, DeleteTopicsResponse).responses[0].error_code, 0);
+    wait_until("the end of its directory", || !data_path(directory.path()).join("gone-0").exists());
+    wait_until("the other's cleaning", || fs::read_to_string(&checkpoint).is_ok_and(|text| text.contains("left 0 0")));
+    server.stop();
+    let server = Server::start(directory.path());
+    assert_eq!(compacted_view(&mut Wire::connect(server.address), "left").1.len(), 1);
     server.stop();
 }

@@ -94,8 +94,12 @@ impl<D: Disk> Log<D> {
         loop {
             // Compaction can leave a gap behind a segment's last batch, and segments without any. Those are passed over
             // unopened: a row of them must not need more open files than a log may have.
-            let is_empty = self.closed.get(&segment).is_some_and(|closed| closed.size == 0);
+            let closed = self.closed.get(&segment);
+            let is_empty = closed.is_some_and(|closed| offset >= closed.empty_from.get());
             let place = if is_empty { Place::PastEnd } else { self.locate(segment, offset)? };
+            if let (Place::PastEnd, Some(closed)) = (&place, closed) {
+                closed.empty_from.set(closed.empty_from.get().min(offset));
+            }
             match place {
                 Place::At(first) if first.base_offset >= ceiling => return Ok(Read::Empty),
                 Place::At(first) => return self.range_from(segment, first, bytes_max, ceiling),

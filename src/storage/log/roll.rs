@@ -226,6 +226,7 @@ impl<D: Disk> Log<D> {
         let mut closed = ClosedSegment::new(old.base_offset, old.size);
         closed.fence = old.fence.clone();
         closed.latest_timestamp.set(Some(old.latest.map_or(-1, |latest| latest.timestamp)));
+        closed.first_timestamp = old.first_timestamp;
         let [offset_index, time_index] = indexes;
         closed.unsynced = vec![old_log.clone(), offset_index.clone(), time_index];
         let offset_index_bytes = old.offset_index.bytes();

@@ -9,7 +9,9 @@ const FOR_EVER: RetentionPolicy = RetentionPolicy { delete: true, retention_ms: 
 /// A log of several segments, flushed; records of offset `n` are of time 10,000 + n.
 fn flushed(disk: &FakeDisk) -> Log<FakeDisk> {
     let mut log = open(disk, small(), CLEAN);
-    (0..100).for_each(|at| drop(append(&mut log, batch(at, 1))));
+    for at in 0..100 {
+        append(&mut log, batch(at, 1));
+    }
     flush(&mut log);
     log
 }
