@@ -40,7 +40,8 @@ use crate::metadata::embedded::{EmbeddedTree, FILE_NAME as TREE_FILE, OpenError}
 use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread::{self as metadata_thread, Inbox, MetadataHandle};
 use crate::metrics::{RecoveryProgress, ShardCounters};
-use crate::net::listener::Listener;
+use crate::net::listener::{Accepted, Acceptor, Listener, Targets};
+use crate::net::quotas::ConnectionQuotas;
 use crate::platform::linux::{Directory, DiskLimits, KERNEL_WORKERS_PER_DIRECTORY, LinuxPlatform, LinuxSocket};
 use crate::platform::{Clock, Platform, Random, Tasks};
 use crate::shard::cleaner::CleanerSlots;
@@ -135,6 +136,7 @@ pub enum StartError {
 /// Runs a broker until SIGINT or SIGTERM; says on standard output what it serves and on standard error what is wrong.
 pub fn run(config: Config) -> ExitCode {
     start_logging();
+    use_small_pages();
     let signals = stop_signals();
     // Blocked in every thread that is started from here on, so that only `wait` below sees them.
     if let Err(error) = signals.thread_block() {
@@ -192,8 +194,8 @@ fn stop_signals() -> SigSet {
 /// A broker that serves, in this process.
 pub struct Broker {
     config: Arc<Config>,
-    advertised: Endpoint,
-    address: SocketAddr,
+    advertised: Vec<Endpoint>,
+    addresses: Vec<SocketAddr>,
     counters: Vec<Arc<ShardCounters>>,
     shards: Vec<ShardHandle>,
     metadata: MetadataHandle,
@@ -219,13 +221,9 @@ impl Broker {
         let progress = Arc::new(RecoveryProgress::default());
         let status = Status::new(Arc::clone(&directories), Arc::clone(&progress));
         let admin = start_admin(&mut config, &status)?;
-        let listener = Listener::bind(&config.listener.host, config.listener.port, config.socket_listen_backlog_size)
-            .map_err(StartError::Listen)?;
-        let address = listener.address;
-        let mut advertised = config.advertised_listener.clone();
-        if advertised.port == 0 {
-            advertised.port = address.port();
-        }
+        let listeners = bind_all(&config)?;
+        let addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
+        let advertised = with_bound_ports(&config, &addresses);
         let work = WorkPool::start(WORK_THREADS).map_err(StartError::Thread)?;
 
         let found = directories.scan(&progress, &work)?;
@@ -251,14 +249,20 @@ impl Broker {
         directories.check_meta(&found, "cluster.id", &cluster_id, |meta| meta.cluster_id.clone())?;
         directories.write_meta(&found, &config, &cluster_id, &work)?;
 
-        let targets = counters.iter().cloned().zip(connections.queues).collect();
-        connections.listener.send((listener, targets)).map_err(|_| StartError::ShardEnded)?;
+        let targets: Targets = counters.iter().cloned().zip(connections.queues).collect();
+        let quotas = ConnectionQuotas::new(config.connection_quotas.clone());
+        let acceptors =
+            listeners.into_iter().zip(&config.listeners).enumerate().map(|(index, (listener, endpoint))| {
+                let (quotas, targets) = (Arc::clone(&quotas), targets.clone());
+                Acceptor { listener, name: Arc::clone(&endpoint.listener), index, quotas, targets }
+            });
+        connections.acceptors.send(acceptors.collect()).map_err(|_| StartError::ShardEnded)?;
         directories.log_dirs.set_loaded();
         status.set_serving();
         Ok(Broker {
             config,
             advertised,
-            address,
+            addresses,
             counters,
             shards,
             metadata,
@@ -270,9 +274,14 @@ impl Broker {
         })
     }
 
-    /// Where it listens, with the port really bound.
+    /// Where the first listener listens, with the port really bound.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// Where all listeners listen, in the order of the settings.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Where the admin port listens, if there is one.
@@ -365,20 +374,18 @@ struct Starting {
     cleaner_slots: CleanerSlots,
 }
 
-type Targets = Vec<(Arc<ShardCounters>, Sender<OwnedFd>)>;
-
-/// How connections get to the shards: the listener goes to shard 0, which hands them out.
+/// How connections get to the shards: the listeners go to shard 0, which hands them out.
 struct Connections {
-    queues: Vec<Sender<OwnedFd>>,
-    listener: oneshot::Sender<(Listener, Targets)>,
+    queues: Vec<Sender<Accepted>>,
+    acceptors: oneshot::Sender<Vec<Acceptor>>,
 }
 
 type StartedShards = (Vec<ShardHandle>, Vec<Sender<ShardInput>>, Connections, Vec<Arc<ShardCounters>>);
 
 fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
     let cores = if starting.config.pin { sys::allowed_cores().map_err(StartError::Thread)? } else { Vec::new() };
-    let (listener, listener_receiver) = oneshot::channel();
-    let mut listener_receiver = Some(listener_receiver);
+    let (acceptors, acceptors_receiver) = oneshot::channel();
+    let mut acceptors_receiver = Some(acceptors_receiver);
     let (mut handles, mut inputs, mut queues, mut counters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for index in 0..starting.config.shards {
         let (input, input_receiver) = async_channel::bounded(SHARD_INPUTS_MAX);
@@ -399,7 +406,7 @@ fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
             counters: Arc::clone(&shard_counters),
             inputs: input_receiver,
             connections: queue_receiver,
-            listener: listener_receiver.take(),
+            acceptors: acceptors_receiver.take(),
             stop: stop_receiver,
             closed: closed_sender,
         };
@@ -410,7 +417,7 @@ fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
         queues.push(queue);
         counters.push(shard_counters);
     }
-    Ok((handles, inputs, Connections { queues, listener }, counters))
+    Ok((handles, inputs, Connections { queues, acceptors }, counters))
 }
 
 /// Everything a shard's thread is given.
@@ -426,8 +433,8 @@ struct ShardThread {
     cleaner_slots: CleanerSlots,
     counters: Arc<ShardCounters>,
     inputs: Receiver<ShardInput>,
-    connections: Receiver<OwnedFd>,
-    listener: Option<oneshot::Receiver<(Listener, Targets)>>,
+    connections: Receiver<Accepted>,
+    acceptors: Option<oneshot::Receiver<Vec<Acceptor>>>,
     stop: Receiver<()>,
     closed: std::sync::mpsc::Sender<ClosedShard>,
 }
@@ -469,11 +476,11 @@ impl ShardThread {
             limits: ShardLimits { segments_open_max: segments_open_max(&self.config), ..ShardLimits::default() },
         }));
         platform.tasks().spawn(take_connections(platform.clone(), Rc::clone(&shard), self.connections.clone()));
-        if let Some(listener) = self.listener {
+        if let Some(acceptors) = self.acceptors {
             let accepting = platform.clone();
             platform.tasks().spawn(async move {
-                if let Ok((listener, targets)) = listener.await {
-                    listener.accept(accepting, targets).await;
+                for acceptor in acceptors.await.unwrap_or_default() {
+                    accepting.tasks().spawn(acceptor.accept(accepting.clone()));
                 }
             });
         }
@@ -489,12 +496,12 @@ impl ShardThread {
     }
 }
 
-async fn take_connections(platform: LinuxPlatform, shard: Rc<Shard<LinuxPlatform>>, connections: Receiver<OwnedFd>) {
-    while let Ok(descriptor) = connections.recv().await {
+async fn take_connections(platform: LinuxPlatform, shard: Rc<Shard<LinuxPlatform>>, connections: Receiver<Accepted>) {
+    while let Ok(Accepted { socket: descriptor, arrival }) = connections.recv().await {
         let (ring, executor) = (platform.ring().clone(), platform.executor().clone());
         let sized = set_socket_buffers(&descriptor, &shard.context().config);
         match sized.and_then(|()| LinuxSocket::new(ring, executor, Arc::clone(platform.counters()), descriptor)) {
-            Ok(socket) => shard.serve(socket),
+            Ok(socket) => shard.serve(socket, arrival),
             Err(error) => tracing::debug!(%error, "a connection was gone before it was served"),
         }
     }
@@ -530,14 +537,14 @@ impl ShardSink for InputQueues {
 /// Starts the metadata thread and waits until every shard shows the first image; gives the cluster id.
 fn start_metadata(
     config: &Arc<Config>,
-    advertised: &Endpoint,
+    advertised: &[Endpoint],
     tree_path: PathBuf,
     inbox: Inbox,
     inputs: Vec<Sender<ShardInput>>,
     progress: &RecoveryProgress,
 ) -> Result<(JoinHandle<()>, String), StartError> {
     let (sender, started) = std::sync::mpsc::channel();
-    let settings = NodeSettings::new(config, advertised.clone());
+    let settings = NodeSettings::new(config, advertised.to_vec());
     let thread = metadata_thread::spawn(move || async move {
         let random = Box::new(|| crate::platform::linux::LinuxRandom.next_u64());
         let wall = crate::platform::linux::LinuxClock::start().wall();
@@ -574,6 +581,32 @@ fn wait_for_logs<T>(started: &std::sync::mpsc::Receiver<T>, progress: &RecoveryP
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(StartError::ShardEnded),
         }
+    }
+}
+
+fn bind_all(config: &Config) -> Result<Vec<Listener>, StartError> {
+    let backlog = config.socket_listen_backlog_size;
+    let bound = config.listeners.iter().map(|endpoint| Listener::bind(&endpoint.host, endpoint.port, backlog));
+    bound.collect::<io::Result<_>>().map_err(StartError::Listen)
+}
+
+/// What clients are told, where any free port was asked for the one that was bound.
+fn with_bound_ports(config: &Config, addresses: &[SocketAddr]) -> Vec<Endpoint> {
+    let advertised = config.advertised_listeners.iter().cloned().map(|mut advertised| {
+        if advertised.port == 0 {
+            let bound = config.listeners.iter().zip(addresses).find(|(own, _)| own.listener == advertised.listener);
+            advertised.port = bound.map_or(0, |(_, address)| address.port());
+        }
+        advertised
+    });
+    advertised.collect()
+}
+
+/// The allocator asks for huge pages, and a byte touched in one then takes 2 MiB: connections that hold next to nothing would
+/// take megabytes each.
+fn use_small_pages() {
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::warn!(%error, "huge pages stay on: the broker takes more memory");
     }
 }
 

@@ -46,6 +46,8 @@ pub struct ShardCounters {
     pub cold_reads_total: Counter,
     /// Bytes that had to be brought into the page cache first.
     pub cold_bytes_total: Counter,
+    /// Bytes that were sent as a copy, because their pages were evicted faster than they could be sent.
+    pub cold_copied_bytes_total: Counter,
     pub appends_total: Counter,
     pub append_bytes_total: Counter,
     /// Appends that went to a kernel worker because the directory was slow.

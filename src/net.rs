@@ -5,5 +5,8 @@
 
 pub mod connection;
 pub mod frames;
+pub mod idle;
+pub mod incoming;
 pub mod listener;
+pub mod quotas;
 pub mod reply;

@@ -189,6 +189,9 @@ pub trait Socket: 'static {
         recently_appended: bool,
     ) -> impl Future<Output = io::Result<()>>;
 
+    /// Memory of bytes that were received and that [`Socket::receive`] has not given yet.
+    fn unread_bytes(&self) -> u64;
+
     /// The peer, for logs and limits.
     fn peer(&self) -> String;
 

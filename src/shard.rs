@@ -6,6 +6,7 @@
 pub mod checkpoints;
 pub mod cleaner;
 pub mod dispatch;
+pub mod lanes;
 pub mod mailbox;
 pub mod message;
 pub mod metadata_inputs;

@@ -9,6 +9,7 @@
 
 mod client;
 mod fetch;
+mod neighbours;
 mod produce;
 mod report;
 mod topic;
@@ -65,6 +66,8 @@ enum Command {
         #[arg(long)]
         evict_in: Option<PathBuf>,
     },
+    /// Hold connections that do next to nothing.
+    Neighbours(neighbours::Neighbours),
     /// Create topics of so many partitions in all, and wait until each has a leader.
     Create {
         #[arg(long)]
@@ -147,6 +150,7 @@ fn main() {
             let pace = byte_rate.map(Pace::Bytes).or(common.rate.map(Pace::Requests)).unwrap_or(Pace::Closed);
             run(&common, pace, workload, ANSWER_BYTES_MAX + usize::try_from(max_bytes).unwrap_or(0))
         }
+        Command::Neighbours(neighbours) => neighbours::run(&neighbours),
         Command::Create { address, topic, partitions, topic_partitions } => {
             topic::create_many(address, &topic, partitions, topic_partitions)
         }

@@ -41,6 +41,7 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
         sendfile_slept_total,
         cold_reads_total,
         cold_bytes_total,
+        cold_copied_bytes_total,
         appends_total,
         append_bytes_total,
         appends_deferred_total,
@@ -83,6 +84,12 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
         ),
         row("cold_reads_total", Total, "Ranges that had to be brought into the page cache first.", cold_reads_total),
         row("cold_bytes_total", Total, "Bytes that had to be brought into the page cache first.", cold_bytes_total),
+        row(
+            "cold_copied_bytes_total",
+            Total,
+            "Bytes sent as a copy because their pages were evicted faster than they could be sent.",
+            cold_copied_bytes_total,
+        ),
         row("appends_total", Total, "Writes to logs.", appends_total),
         row("append_bytes_total", Total, "Bytes written to logs.", append_bytes_total),
         row(

@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod crc32c;
 pub mod ids;
+pub mod log_limit;
 pub mod sleep;
 pub mod time;
 pub mod timers;

@@ -8,13 +8,14 @@ use crate::config::{Config, Durability, Endpoint};
 
 /// The lines of the banner; `advertised` with the port really bound, `file_systems` as the kernel names those of the log
 /// directories, in order.
-pub fn text(config: &Config, advertised: &Endpoint, admin: Option<SocketAddr>, file_systems: &[String]) -> String {
+pub fn text(config: &Config, advertised: &[Endpoint], admin: Option<SocketAddr>, file_systems: &[String]) -> String {
     let durability = match config.durability {
         Durability::PageCache => "page cache: acknowledged records survive a crash of ringlog, not of the machine",
         Durability::Fsync => "fsync: acknowledged records are on the disk",
     };
     let pinned = if config.pin { ", each on its core" } else { "" };
-    let mut lines = vec![format!("ringlog {} serves {advertised}", env!("CARGO_PKG_VERSION"))];
+    let advertised: Vec<String> = advertised.iter().map(Endpoint::to_string).collect();
+    let mut lines = vec![format!("ringlog {} serves {}", env!("CARGO_PKG_VERSION"), advertised.join(", "))];
     let directories = config.log_dirs.iter().zip(file_systems);
     lines.extend(directories.map(|(path, file_system)| format!("  data        {} on {file_system}", path.display())));
     lines.extend([
@@ -36,7 +37,7 @@ mod tests {
     fn it_says_where_on_what_and_with_which_promise() {
         let set = vec!["log.retention.hours=1".to_owned()];
         let config = Config::load(&ServeOptions { set, shards: Some(2), ..ServeOptions::default() }).unwrap();
-        let advertised = Endpoint { port: 4711, ..config.advertised_listener.clone() };
+        let advertised = [Endpoint { port: 4711, ..config.advertised_listeners[0].clone() }];
         let text = text(&config, &advertised, Some(([127, 0, 0, 1], 9644).into()), &["ext4".to_owned()]);
         assert_eq!(
             text.lines().skip(1).collect::<Vec<_>>(),

@@ -5,16 +5,18 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::base::ids::BrokerId;
 
+use super::connections::{ConnectionQuotaLimits, check_listeners};
 use super::keys::{self, BrokerKey};
 use super::topic::InvalidTopicConfig;
 use super::value::Value;
@@ -37,6 +39,9 @@ pub const COLD_BYTES_MAX_DEFAULT: u64 = 16 * 1024 * 1024;
 
 /// Directories of one broker; each has threads of its own.
 const LOG_DIRS_MAX: usize = 64;
+
+/// Listeners of one broker.
+const LISTENERS_MAX: usize = 16;
 
 /// What every file system keeps free, unless a twentieth of it is less: enough for the checkpoints, indexes and snapshots
 /// of a stop and a start.
@@ -265,15 +270,17 @@ impl Settings {
     fn into_config(self, options: &ServeOptions, warnings: Vec<String>) -> Result<Config, ConfigError> {
         self.refuse_other_modes()?;
         let broker_id = self.broker_id()?;
-        let listener = self.listener()?;
-        let advertised_listener = self.advertised_listener(&listener)?;
+        let listeners = self.listeners()?;
+        let advertised_listeners = self.advertised_listeners(&listeners)?;
+        let connection_quotas = ConnectionQuotaLimits::resolve(&listeners, |name| self.named.get(name).cloned())
+            .map_err(|(name, value, reason)| invalid(&name, &value, reason))?;
         let log_dirs = self.log_dirs()?;
         let topic_defaults = Arc::new(TopicConfig::of_broker(&self.named)?);
         Ok(Config {
             broker_id,
             broker_rack: self.text("broker.rack").map(Arc::from),
-            listener,
-            advertised_listener,
+            listeners,
+            advertised_listeners,
             log_dirs,
             num_partitions: self.int("num.partitions"),
             default_replication_factor: self.short("default.replication.factor"),
@@ -300,8 +307,10 @@ impl Settings {
             socket_listen_backlog_size: self.unsigned("socket.listen.backlog.size"),
             socket_send_buffer_bytes: self.buffer("socket.send.buffer.bytes"),
             socket_receive_buffer_bytes: self.buffer("socket.receive.buffer.bytes"),
-            max_connections: self.unsigned("max.connections"),
-            connections_max_idle_ms: u64::try_from(self.value("connections.max.idle.ms").number()).unwrap_or(u64::MAX),
+            connection_quotas,
+            connections_max_idle: u64::try_from(self.value("connections.max.idle.ms").number())
+                .ok()
+                .map(Duration::from_millis),
             topic_defaults,
             import: options.import,
             shards: options.shards.unwrap_or_else(cores),
@@ -376,20 +385,21 @@ impl Settings {
         Ok(BrokerId(id))
     }
 
-    fn listener(&self) -> Result<Endpoint, ConfigError> {
+    fn listeners(&self) -> Result<Vec<Endpoint>, ConfigError> {
         let text = self.text("listeners").unwrap_or_default();
-        let mut endpoints = parse_endpoints("listeners", text)?;
-        if endpoints.len() > 1 {
-            let reason = "one listener is supported so far; keep one of them".to_owned();
-            return Err(invalid("listeners", text, reason));
+        let endpoints = parse_endpoints("listeners", text)?;
+        if endpoints.is_empty() || endpoints.len() > LISTENERS_MAX {
+            return Err(invalid("listeners", text, format!("name 1 to {LISTENERS_MAX} listeners")));
         }
-        let endpoint = endpoints.pop().ok_or_else(|| invalid("listeners", text, "name one listener".to_owned()))?;
-        let protocol = self.protocol(&endpoint.listener)?;
-        if protocol != "PLAINTEXT" {
-            let reason = format!("{protocol} is not supported yet; use a PLAINTEXT listener");
-            return Err(invalid("listeners", text, reason));
+        check_listeners(&endpoints).map_err(|reason| invalid("listeners", text, reason))?;
+        for endpoint in &endpoints {
+            let protocol = self.protocol(&endpoint.listener)?;
+            if protocol != "PLAINTEXT" {
+                let reason = format!("{protocol} is not supported yet; use PLAINTEXT listeners");
+                return Err(invalid("listeners", text, reason));
+            }
         }
-        Ok(endpoint)
+        Ok(endpoints)
     }
 
     /// The security protocol of a listener: mapped, or named like it.
@@ -412,24 +422,28 @@ impl Settings {
         Ok(listener.to_owned())
     }
 
-    fn advertised_listener(&self, listener: &Endpoint) -> Result<Endpoint, ConfigError> {
+    fn advertised_listeners(&self, listeners: &[Endpoint]) -> Result<Vec<Endpoint>, ConfigError> {
         let name = "advertised.listeners";
         let text = self.text(name).unwrap_or_default();
-        let mut endpoints = parse_endpoints(name, text)?;
-        if endpoints.len() > 1 {
-            return Err(invalid(name, text, "one listener is supported so far; keep one of them".to_owned()));
+        let mut advertised = parse_endpoints(name, text)?;
+        if advertised.is_empty() {
+            advertised = listeners.to_vec();
         }
-        let mut advertised = endpoints.pop().unwrap_or_else(|| listener.clone());
-        if advertised.listener != listener.listener {
-            let reason = format!("listener {} is not in listeners", advertised.listener);
-            return Err(invalid(name, text, reason));
-        }
-        if ["0.0.0.0", "::"].contains(&&*advertised.host) {
-            let reason = "clients can't connect to it; set advertised.listeners to an address they can reach";
-            return Err(invalid(name, &advertised.to_string(), reason.to_owned()));
-        }
-        if advertised.host.is_empty() {
-            advertised.host = host_name()?.into();
+        let mut names = BTreeSet::new();
+        for endpoint in &mut advertised {
+            let reason = if !listeners.iter().any(|listener| listener.listener == endpoint.listener) {
+                format!("listener {} is not in listeners", endpoint.listener)
+            } else if !names.insert(Arc::clone(&endpoint.listener)) {
+                format!("listener {} is there twice", endpoint.listener)
+            } else if ["0.0.0.0", "::"].contains(&&*endpoint.host) {
+                "clients can't connect to it; set advertised.listeners to an address they can reach".to_owned()
+            } else {
+                if endpoint.host.is_empty() {
+                    endpoint.host = host_name()?.into();
+                }
+                continue;
+            };
+            return Err(invalid(name, &endpoint.to_string(), reason));
         }
         Ok(advertised)
     }

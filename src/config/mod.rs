@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod connections;
 pub mod keys;
 pub mod load;
 pub mod properties;
@@ -13,9 +14,11 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::ids::BrokerId;
 
+pub use connections::ConnectionQuotaLimits;
 pub use load::{ConfigError, ServeOptions};
 pub use topic::TopicConfig;
 
@@ -104,10 +107,11 @@ pub struct CleanerConfig {
 pub struct Config {
     pub broker_id: BrokerId,
     pub broker_rack: Option<Arc<str>>,
-    /// `listeners`: where to listen. One, PLAINTEXT.
-    pub listener: Endpoint,
-    /// `advertised.listeners`: what clients are told. Its port is 0 only if `listener`'s is: use the bound one then.
-    pub advertised_listener: Endpoint,
+    /// `listeners`: where to listen, PLAINTEXT. At least one.
+    pub listeners: Vec<Endpoint>,
+    /// `advertised.listeners`: what clients of some of the listeners are told. A port is 0 only if the listener's is: the bound
+    /// one is told then.
+    pub advertised_listeners: Vec<Endpoint>,
     /// `log.dirs`, at least one. The first also holds the metadata tree.
     pub log_dirs: Vec<PathBuf>,
 
@@ -136,8 +140,9 @@ pub struct Config {
     /// `None`: the kernel tunes it, unless `server.properties` names it.
     pub socket_send_buffer_bytes: Option<u32>,
     pub socket_receive_buffer_bytes: Option<u32>,
-    pub max_connections: u32,
-    pub connections_max_idle_ms: u64,
+    pub connection_quotas: ConnectionQuotaLimits,
+    /// `connections.max.idle.ms`; `None`: an idle connection is kept for ever.
+    pub connections_max_idle: Option<Duration>,
 
     /// The broker's `log.*` values: what a topic without overrides lives by.
     pub topic_defaults: Arc<TopicConfig>,

@@ -42,9 +42,9 @@ pub struct NodeSettings {
 
 impl NodeSettings {
     /// `advertised` is what clients are told, with the port really bound.
-    pub fn new(config: &Config, advertised: Endpoint) -> NodeSettings {
+    pub fn new(config: &Config, advertised: Vec<Endpoint>) -> NodeSettings {
         NodeSettings {
-            broker: BrokerImage { id: config.broker_id, endpoints: vec![advertised], rack: config.broker_rack.clone() },
+            broker: BrokerImage { id: config.broker_id, endpoints: advertised, rack: config.broker_rack.clone() },
             controller: Settings {
                 broker_id: config.broker_id,
                 num_partitions: config.num_partitions,

@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_channel::oneshot;
 
 use crate::base::ids::{ShardId, TopicPartition};
+use crate::base::log_limit::LogLimit;
 use crate::config::Config;
 use crate::metadata::image::{ClusterImage, NO_LEADER, PartitionImage, TopicImage};
 use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal, ProposalError};
@@ -19,6 +21,10 @@ use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::storage::log_dirs::LogDirs;
 use crate::storage::open_files::OpenFiles;
+
+/// Lines about requests that can't be answered that a shard logs in [`REFUSALS_LOGGED_INTERVAL`].
+const REFUSALS_LOGGED_MAX: u32 = 10;
+const REFUSALS_LOGGED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How much of what there may be at most.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +50,8 @@ pub struct Context<P: Platform> {
     image: RefCell<Arc<ClusterImage>>,
     partitions: RefCell<BTreeMap<Arc<str>, BTreeMap<i32, Rc<Partition<P>>>>>,
     stopping: Cell<bool>,
+    /// Of lines about requests that can't be answered.
+    pub refusals: LogLimit,
     /// Producer ids not handed out yet.
     pub(super) producer_ids: Cell<Option<ProducerIdBlock>>,
 }
@@ -72,6 +80,7 @@ impl<P: Platform> Context<P> {
             image: RefCell::new(Arc::new(ClusterImage::empty("".into()))),
             partitions: RefCell::default(),
             stopping: Cell::new(false),
+            refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
             producer_ids: Cell::new(None),
         })
     }

@@ -31,6 +31,7 @@ const TOPIC_NAME_LENGTH_MAX: usize = 249;
 
 pub async fn handle<P: Platform>(
     context: &Context<P>,
+    listener: &str,
     body: &[u8],
     version: i16,
 ) -> Result<MetadataResponse, WireError> {
@@ -46,13 +47,13 @@ pub async fn handle<P: Platform>(
     let image = context.image();
     let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { i32::MIN };
     let topics = if all {
-        image.topics().map(|topic| describe(&image, topic, version, operations)).collect()
+        image.topics().map(|topic| describe(&image, listener, topic, version, operations)).collect()
     } else {
         let asked = request.topics.unwrap_or_default();
-        asked.iter().map(|topic| find(&image, topic, version, operations, &refused)).collect()
+        asked.iter().map(|topic| find(&image, listener, topic, version, operations, &refused)).collect()
     };
     Ok(MetadataResponse {
-        brokers: brokers(&image),
+        brokers: brokers(&image, listener),
         cluster_id: Some(image.cluster_id.to_string()),
         controller_id: image.broker(image.controller_id).map_or(NO_LEADER.0, |broker| broker.id.0),
         topics,
@@ -90,6 +91,7 @@ async fn create_missing<P: Platform>(context: &Context<P>, asked: &[MetadataRequ
 
 fn find(
     image: &ClusterImage,
+    listener: &str,
     asked: &MetadataRequestTopic,
     version: i16,
     operations: i32,
@@ -101,7 +103,7 @@ fn find(
         _ => image.topic_by_id(asked.topic_id),
     };
     if let Some(topic) = topic {
-        return describe(image, topic, version, operations);
+        return describe(image, listener, topic, version, operations);
     }
     let name = asked.name.as_deref().unwrap_or_default();
     let code = if by_id {
@@ -131,20 +133,38 @@ fn is_valid_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && name.len() <= TOPIC_NAME_LENGTH_MAX && name.bytes().all(legal)
 }
 
-fn describe(image: &ClusterImage, topic: &Arc<TopicImage>, version: i16, operations: i32) -> MetadataResponseTopic {
+fn describe(
+    image: &ClusterImage,
+    listener: &str,
+    topic: &Arc<TopicImage>,
+    version: i16,
+    operations: i32,
+) -> MetadataResponseTopic {
+    let partitions = topic.partitions.iter().map(|partition| describe_partition(image, listener, partition, version));
     MetadataResponseTopic {
         error_code: ErrorCode::None.code(),
         name: Some(topic.name.to_string()),
         topic_id: topic.id,
         is_internal: topic.internal,
-        partitions: topic.partitions.iter().map(|partition| describe_partition(image, partition, version)).collect(),
+        partitions: partitions.collect(),
         topic_authorized_operations: operations,
     }
 }
 
-fn describe_partition(image: &ClusterImage, partition: &PartitionImage, version: i16) -> MetadataResponsePartition {
-    let alive = partition.leader != NO_LEADER && image.broker(partition.leader).is_some();
-    let error = if alive { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
+/// Kafka 3.9 `ZkMetadataCache.getPartitionMetadata`: a leader that can't be reached by the client's listener is none.
+fn describe_partition(
+    image: &ClusterImage,
+    listener: &str,
+    partition: &PartitionImage,
+    version: i16,
+) -> MetadataResponsePartition {
+    let leader = image.broker(partition.leader).filter(|_| partition.leader != NO_LEADER);
+    let alive = leader.is_some_and(|leader| leader.endpoint(listener).is_some());
+    let error = match leader {
+        Some(_) if alive => ErrorCode::None,
+        Some(_) if version >= 6 => ErrorCode::ListenerNotFound,
+        _ => ErrorCode::LeaderNotAvailable,
+    };
     let ids = |brokers: &[crate::base::ids::BrokerId]| brokers.iter().map(|broker| broker.0).collect();
     MetadataResponsePartition {
         error_code: error.code(),
@@ -157,9 +177,10 @@ fn describe_partition(image: &ClusterImage, partition: &PartitionImage, version:
     }
 }
 
-fn brokers(image: &ClusterImage) -> Vec<MetadataResponseBroker> {
+/// Those that the client can reach by its listener.
+fn brokers(image: &ClusterImage, listener: &str) -> Vec<MetadataResponseBroker> {
     let live = image.brokers.iter().filter_map(|broker| {
-        let endpoint = broker.endpoints.first()?;
+        let endpoint = broker.endpoint(listener)?;
         Some(MetadataResponseBroker {
             node_id: broker.id.0,
             host: endpoint.host.to_string(),

@@ -122,3 +122,10 @@ pub struct BrokerImage {
     pub endpoints: Vec<Endpoint>,
     pub rack: Option<Arc<str>>,
 }
+
+impl BrokerImage {
+    /// Where clients of this listener reach it.
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| &*endpoint.listener == listener)
+    }
+}

@@ -1,8 +1,9 @@
 //! The seam between metadata and shards: what shards are told, and what they say back.
 //!
 //! For each change a shard gets the LeaderAndIsr and StopReplica that concern its partitions, then the image that shows
-//! the change; all carry the image's version. When it has done what came first (logs open, replicas gone) and reads
-//! that image, it says Applied with the version, which stands for all lower ones too. Inputs of a shard stay in order.
+//! the change; all carry the image's version. When it has done what came first (logs open, replicas gone; those of a log
+//! directory that hangs come later) and reads that image, it says Applied with the version, which stands for all lower ones
+//! too. Inputs of a shard stay in order.
 
 #![forbid(unsafe_code)]
 

@@ -11,14 +11,20 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use bytes::BytesMut;
 
 use super::frames::{Cut, FrameCutter};
+use super::idle::{Idle, Watched};
+use super::incoming::{FIRST_CLAIM_BYTES, Incoming};
+use super::quotas::ConnectionPermit;
 use super::reply::{FileOf, Reply, ReplySender};
 use crate::base::budget::{Budget, Permit};
+use crate::base::log_limit::LogLimit;
 use crate::metrics::ShardCounters;
-use crate::platform::{Platform, Socket, Tasks};
+use crate::platform::{Clock, Platform, Socket, Tasks};
+use crate::protocol::frame::FrameError;
 
 /// Bounds of each connection.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +33,55 @@ pub struct ConnectionLimits {
     pub frame_bytes_max: usize,
     /// Requests of one connection that may be unanswered; then it is not read.
     pub requests_in_flight_max: usize,
+}
+
+/// Large frames are received into memory of this size at first; it grows as their bytes come.
+const FRAME_CAPACITY_FIRST_BYTES: usize = 1024 * 1024;
+
+/// Lines about connections whose bytes are no frames that a shard logs in [`REFUSALS_LOGGED_INTERVAL`].
+const REFUSALS_LOGGED_MAX: u32 = 10;
+const REFUSALS_LOGGED_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What all connections of a shard share.
+pub struct Shared<P: Platform> {
+    pub platform: P,
+    pub limits: ConnectionLimits,
+    /// Bytes of requests that are received and unanswered.
+    pub request_bytes: Rc<Budget>,
+    pub incoming: Rc<Incoming>,
+    pub idle: Rc<Idle>,
+    pub counters: Arc<ShardCounters>,
+    refusals: LogLimit,
+}
+
+impl<P: Platform> Shared<P> {
+    /// Requests may take `request_bytes_max`; those that are not whole yet come on top, with half of it, or what the
+    /// largest takes.
+    pub fn new(
+        platform: P,
+        limits: ConnectionLimits,
+        request_bytes_max: u64,
+        counters: Arc<ShardCounters>,
+    ) -> Rc<Shared<P>> {
+        Rc::new(Shared {
+            platform,
+            limits,
+            request_bytes: Budget::new(request_bytes_max),
+            incoming: Incoming::new((request_bytes_max / 2).max(limits.frame_bytes_max as u64)),
+            idle: Rc::default(),
+            counters,
+            refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
+        })
+    }
+}
+
+/// How a connection came.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Name of the listener that accepted it.
+    pub listener: Arc<str>,
+    /// Its place among the connections that there may be, where that is bounded.
+    pub permit: Option<ConnectionPermit>,
 }
 
 /// What understands the frames.
@@ -47,6 +102,11 @@ enum Slot<F> {
 /// State shared by the two tasks and the open slots.
 pub struct Connection<P: Platform> {
     socket: P::Socket,
+    listener: Arc<str>,
+    /// Something was received or sent since somebody looked.
+    moved: Cell<bool>,
+    /// Received bytes were looked at since somebody looked.
+    taken: Cell<bool>,
     slots: RefCell<VecDeque<Slot<FileOf<P>>>>,
     /// Number of the first slot in the queue.
     first: Cell<u64>,
@@ -77,6 +137,11 @@ impl<P: Platform> ReplySlot<P> {
     /// The peer's address, for logs.
     pub fn peer(&self) -> String {
         self.connection.socket.peer()
+    }
+
+    /// Name of the listener that the request came in on.
+    pub fn listener(&self) -> Arc<str> {
+        Arc::clone(&self.connection.listener)
     }
 
     fn settle(&mut self, reply: Option<Reply<FileOf<P>>>) {
@@ -171,36 +236,67 @@ impl<P: Platform> Connection<P> {
     }
 }
 
+impl<P: Platform> Watched for Connection<P> {
+    fn has_moved(&self) -> bool {
+        self.moved.take() || !self.slots.borrow().is_empty()
+    }
+
+    fn unread(&self) -> (u64, bool) {
+        (self.socket.unread_bytes(), self.taken.take())
+    }
+
+    fn close(&self) {
+        Connection::close(self);
+    }
+}
+
 /// Serves a connection until either side ends it.
 pub async fn serve<P: Platform, H: FrameHandler<P>>(
-    platform: P,
+    shared: Rc<Shared<P>>,
     socket: P::Socket,
+    arrival: Arrival,
     handler: H,
-    limits: ConnectionLimits,
-    budget: Rc<Budget>,
-    counters: Arc<ShardCounters>,
 ) {
+    let (platform, counters) = (&shared.platform, &shared.counters);
     counters.connections_now.add(1);
+    let Arrival { listener, permit } = arrival;
     let connection = Rc::new(Connection::<P> {
         socket,
+        listener,
+        moved: Cell::new(false),
+        taken: Cell::new(false),
         slots: RefCell::default(),
         first: Cell::new(0),
         closing: Cell::new(false),
         reader: Cell::default(),
         writer: Cell::default(),
     });
-    platform.tasks().spawn(write_replies(platform.clone(), Rc::clone(&connection), Arc::clone(&counters)));
-    if let Err(error) = read_frames(&connection, &handler, limits, &budget).await {
-        counters.connections_refused_total.add(1);
-        tracing::debug!(peer = connection.socket.peer(), %error, "connection closed");
+    let watched: Rc<dyn Watched> = Rc::clone(&connection) as _;
+    let number = shared.idle.watch(watched, platform.clock().now());
+    platform.tasks().spawn(write_replies(platform.clone(), Rc::clone(&connection), Arc::clone(counters)));
+    match read_frames(&connection, &handler, &shared).await {
+        Ok(()) => {}
+        Err(Unreadable::Broken(error)) => {
+            tracing::debug!(peer = connection.socket.peer(), %error, "a connection broke");
+        }
+        Err(Unreadable::NoFrame(error)) => {
+            counters.connections_refused_total.add(1);
+            if let Some(left_out) = shared.refusals.allow(platform.clock().now()) {
+                let peer = connection.socket.peer();
+                tracing::info!(peer, left_out, %error, "closing a connection that does not speak Kafka's protocol");
+            }
+        }
     }
     connection.close();
+    shared.idle.forget(number);
     counters.connections_now.subtract(1);
+    drop(permit);
 }
 
 async fn write_replies<P: Platform>(platform: P, connection: Rc<Connection<P>>, counters: Arc<ShardCounters>) {
     while let Some(replies) = connection.ready_replies().await {
         let mut sender = ReplySender::new(&platform, &connection.socket, &counters);
+        connection.moved.set(true);
         if let Err(error) = send_all(&mut sender, replies).await {
             tracing::debug!(peer = connection.socket.peer(), %error, "connection broke while sending");
             connection.close();
@@ -215,27 +311,39 @@ async fn send_all<P: Platform>(sender: &mut ReplySender<'_, P>, replies: Vec<Rep
     sender.finish().await
 }
 
+/// Why a connection is not read any more.
+enum Unreadable {
+    /// It ended, not in order.
+    Broken(io::Error),
+    /// The peer sends something else than frames.
+    NoFrame(FrameError),
+}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Unreadable {
+        Unreadable::Broken(error)
+    }
+}
+
 /// Reads until the peer ends the stream (`Ok`) or says what can't be understood.
 async fn read_frames<P: Platform, H: FrameHandler<P>>(
     connection: &Rc<Connection<P>>,
     handler: &H,
-    limits: ConnectionLimits,
-    budget: &Rc<Budget>,
-) -> io::Result<()> {
+    shared: &Shared<P>,
+) -> Result<(), Unreadable> {
+    let limits = shared.limits;
     let mut cutter = FrameCutter::default();
     while !connection.closing.get() {
-        let cut = cutter.next(limits.frame_bytes_max).map_err(io::Error::other)?;
-        let (frame, permit) = match cut {
+        let (frame, permit) = match cutter.next(limits.frame_bytes_max).map_err(Unreadable::NoFrame)? {
             Cut::Frame(frame) => {
-                let permit = budget.acquire(frame.len() as u64).await;
+                let permit = shared.request_bytes.acquire(frame.len() as u64).await;
                 (frame, permit)
             }
-            Cut::Large { beginning, length } => {
-                let permit = budget.acquire(length as u64).await;
-                (connection.socket.receive_frame(beginning, length).await?, permit)
-            }
+            Cut::Large { beginning, length } => receive_large(connection, shared, beginning, length).await?,
             Cut::NeedMore => {
                 let chunk = connection.socket.receive().await?;
+                connection.moved.set(true);
+                connection.taken.set(true);
                 if chunk.is_empty() {
                     return Ok(());
                 }
@@ -251,4 +359,29 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
         handler.handle(frame, slot).await;
     }
     Ok(())
+}
+
+/// Receives a frame straight into its memory, which it claims as its bytes come.
+async fn receive_large<P: Platform>(
+    connection: &Rc<Connection<P>>,
+    shared: &Shared<P>,
+    mut frame: BytesMut,
+    length: usize,
+) -> io::Result<(BytesMut, Permit)> {
+    let clock = shared.platform.clock();
+    let closing = Rc::clone(connection);
+    let claim = shared.incoming.begin(clock.now(), move || closing.close());
+    frame.reserve(length.min(FRAME_CAPACITY_FIRST_BYTES).saturating_sub(frame.len()));
+    let mut claimed = length.min(FIRST_CLAIM_BYTES.max(frame.len()));
+    loop {
+        claim.grow_to(claimed as u64, clock).await;
+        frame = connection.socket.receive_frame(frame, claimed).await?;
+        connection.moved.set(true);
+        if claimed == length {
+            break;
+        }
+        claimed = length.min(claimed * 2);
+    }
+    let permit = shared.request_bytes.acquire(length as u64).await;
+    Ok((frame, permit))
 }

@@ -82,7 +82,6 @@ impl FrameCutter {
     fn top_up(&mut self, length: usize) {
         let count = self.chunk.len().min(length.saturating_sub(self.partial.len()));
         if count > 0 {
-            self.partial.reserve(length - self.partial.len());
             self.partial.extend_from_slice(&self.chunk.split_to(count));
         }
     }

@@ -15,8 +15,11 @@ pub const COPIED_RANGE_BYTES_MAX: u64 = 8 * 1024;
 /// How far ahead of the send a range is checked for residency, and brought in if it is cold.
 const RESIDENT_STEP_BYTES: u64 = 1024 * 1024;
 
-/// How often one step may be found evicted again after it was brought in, before the connection is given up.
-const RESIDENT_TRIES_MAX: u32 = 16;
+/// How often one step may be found evicted again after it was brought in, before it is read and sent as a copy.
+const RESIDENT_TRIES_MAX: u32 = 8;
+
+/// How much is copied at a time where pages are evicted faster than they can be sent.
+const COPIED_STEP_BYTES: u64 = 128 * 1024;
 
 /// One piece of a reply.
 #[derive(Debug)]
@@ -100,24 +103,38 @@ impl<'a, P: Platform> ReplySender<'a, P> {
         }
         while range.length > 0 {
             let step = if recently_appended { range.length } else { range.length.min(RESIDENT_STEP_BYTES) };
-            if !recently_appended {
-                self.ensure_resident(&range, step).await?;
+            if recently_appended || self.is_brought_in(&range, step).await? {
+                self.socket.send_range(&mut range, step, recently_appended).await?;
+            } else {
+                self.send_copy(&mut range).await?;
             }
-            self.socket.send_range(&mut range, step, recently_appended).await?;
         }
         Ok(())
     }
 
-    /// Returns with the range's first `step` bytes seen in the page cache.
-    async fn ensure_resident(&self, range: &FileRange<FileOf<P>>, step: u64) -> io::Result<()> {
+    /// Sees to it that the range's first `step` bytes are in the page cache; false if they do not stay there.
+    async fn is_brought_in(&self, range: &FileRange<FileOf<P>>, step: u64) -> io::Result<bool> {
         let disk = self.platform.disk();
         for _ in 0..RESIDENT_TRIES_MAX {
             if disk.is_resident(&range.file, range.position, step) {
-                return Ok(());
+                return Ok(true);
             }
             self.counters.cold_reads_total.add(1);
             disk.make_resident(&range.file, range.position, step).await?;
         }
-        Err(io::Error::new(io::ErrorKind::TimedOut, "a range is evicted faster than it can be sent"))
+        Ok(disk.is_resident(&range.file, range.position, step))
+    }
+
+    /// Reads the next bytes of a range and sends them: no page need stay where it is.
+    async fn send_copy(&self, range: &mut FileRange<FileOf<P>>) -> io::Result<()> {
+        let length = range.length.min(COPIED_STEP_BYTES);
+        let bytes = self.platform.disk().read(&range.file, range.position, length as usize).await?;
+        if bytes.len() as u64 != length || range.enter().is_none() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.counters.cold_copied_bytes_total.add(length);
+        self.socket.send(bytes.freeze(), range.length > length).await?;
+        range.advance(length);
+        Ok(())
     }
 }

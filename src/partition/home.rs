@@ -19,6 +19,8 @@ pub struct Home {
     /// Files out of their logs that are still to be removed.
     aside_files: Cell<usize>,
     most: WaitingMax,
+    /// Replicas whose logs are being opened or given up: at a stop they are not closed in order.
+    pub replicas_under_way: Cell<usize>,
 }
 
 /// What may wait for one directory of several, so that one that hangs can't take all that requests may use.
@@ -47,6 +49,7 @@ impl Home {
                 waiting_batches: Cell::new(0),
                 aside_files: Cell::new(0),
                 most,
+                replicas_under_way: Cell::new(0),
             })
         };
         (0..count).map(home).collect()

@@ -6,11 +6,16 @@ use std::rc::Rc;
 use super::partition::{Isolation, LeadershipError, Offsets, Partition};
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::platform::{Disk, FileRange, Platform};
+use crate::storage::held::Held;
 use crate::storage::log::{LogError, Read};
 use crate::storage::transaction_index::EndedTransaction;
 
-/// How often a read may find pages, files or segments other than it has just asked for: each step of an index lookup is one.
-const READ_TRIES_MAX: u32 = 64;
+/// How often a read may find pages, files or segments other than it has just asked for: each step of an index lookup is
+/// one.
+const READ_TRIES_MAX: u32 = 128;
+
+/// From this try on a read keeps what it waited for: pages may be evicted before it comes back to them.
+const TRIES_BEFORE_HOLDING: u32 = 8;
 
 /// Why nothing can be read; the offsets are what the response still carries.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -50,7 +55,8 @@ impl<P: Platform> Partition<P> {
         current_leader_epoch: LeaderEpoch,
         isolation: Isolation,
     ) -> Result<ReadResult<<P::Disk as Disk>::File>, ReadFailure> {
-        for _ in 0..READ_TRIES_MAX {
+        let mut held = Held::default();
+        for tries in 0..READ_TRIES_MAX {
             let (offsets, outcome, aborted) = {
                 let state = self.state.borrow();
                 state.check_leader(current_leader_epoch)?;
@@ -58,7 +64,7 @@ impl<P: Platform> Partition<P> {
                     return Err(LeadershipError::LogOffline.into());
                 };
                 let ceiling = isolation.ceiling(&offsets);
-                let outcome = log.read(offset, bytes_max, ceiling);
+                let outcome = log.read_holding(&held, offset, bytes_max, ceiling);
                 let aborted = match (&outcome, isolation) {
                     (Read::Range { base_offset, .. }, Isolation::ReadCommitted) => {
                         let end = log.segment_end_offset((*base_offset).max(offset)).min(ceiling);
@@ -84,13 +90,18 @@ impl<P: Platform> Partition<P> {
                 Read::OutOfRange => return Err(ReadFailure::OffsetOutOfRange(offsets)),
                 Read::Io(error) => return Err(self.read_failed(error)),
                 Read::NeedPages { file, position, length } => {
-                    let brought = self.platform.disk().make_resident(&file, position, length).await;
-                    brought.map_err(|error| self.read_failed(error))?;
+                    let disk = self.platform.disk();
+                    let made = disk.make_resident(&file, position, length).await;
+                    made.map_err(|error| self.read_failed(error))?;
+                    if tries >= TRIES_BEFORE_HOLDING {
+                        let bytes = disk.read(&file, position, length as usize).await;
+                        held.hold(file, position, bytes.map_err(|error| self.read_failed(error))?);
+                    }
                 }
                 Read::NeedSegment { base_offset } => self.load_segment(base_offset).await?,
             }
         }
-        Err(ReadFailure::Storage("pages are evicted faster than they can be read".to_owned()))
+        Err(ReadFailure::Storage(format!("the batch was not found by {READ_TRIES_MAX} reads of its index and log")))
     }
 
     fn read_failed(&self, source: io::Error) -> ReadFailure {

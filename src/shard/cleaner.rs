@@ -1,8 +1,8 @@
 //! The log cleaner: the dirtiest compacted log first, so many at once in the whole process as `log.cleaner.threads` says
 //! (Kafka 3.9 `LogCleaner.CleanerThread`).
 //!
-//! Each shard looks for the dirtiest of its own logs and waits for its turn among the shards, which comes in the order of
-//! asking; Kafka compares the logs of all. What takes time runs on work threads and the directories' helpers.
+//! Each shard looks for the dirtiest of its own logs in each directory, and waits for its turn among the others, which comes
+//! in the order of asking; Kafka compares the logs of all. What takes time runs on work threads and the directories' helpers.
 
 #![forbid(unsafe_code)]
 
@@ -76,13 +76,14 @@ fn settings(config: &Config) -> CleanerSettings {
     }
 }
 
-/// A task for the shard's life.
-pub async fn keep<P: Platform>(context: Rc<Context<P>>, slots: CleanerSlots) {
+/// A task for one directory, until that is offline: one that hangs holds up the beginnings of no other's logs.
+pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>, slots: CleanerSlots) {
     let clock = context.platform.clock().clone();
-    while !context.is_stopping() {
+    let mut uncleanable = 0;
+    while !context.is_stopping() && !context.log_dirs.all()[log_dir].is_offline() {
         let settings = settings(&context.config);
         let is_ready = settings.is_enabled && context.log_dirs.is_loaded();
-        if !is_ready || !run(&context, &slots, settings.share).await {
+        if !is_ready || !run(&context, log_dir, &slots, settings.share, &mut uncleanable).await {
             // A pause of nothing would keep the shard from all else.
             let pause = settings.backoff.max(Duration::from_millis(1));
             clock.sleep_until(clock.now() + pause).await;
@@ -91,9 +92,15 @@ pub async fn keep<P: Platform>(context: Rc<Context<P>>, slots: CleanerSlots) {
 }
 
 /// One round: the dirtiest log is cleaned, and the beginnings of all compacted logs are looked at. Whether one was cleaned.
-async fn run<P: Platform>(context: &Rc<Context<P>>, slots: &CleanerSlots, share: CleanerShare) -> bool {
+async fn run<P: Platform>(
+    context: &Rc<Context<P>>,
+    log_dir: usize,
+    slots: &CleanerSlots,
+    share: CleanerShare,
+    uncleanable: &mut u64,
+) -> bool {
     let mut compacted = context.all_partitions();
-    compacted.retain(|partition| partition.config().cleanup_policy.compact);
+    compacted.retain(|partition| partition.log_dir_index() == log_dir && partition.config().cleanup_policy.compact);
     let mut cleaned = false;
     if dirtiest(&compacted).await.is_some() {
         let _slot = slots.take().await;
@@ -112,7 +119,9 @@ async fn run<P: Platform>(context: &Rc<Context<P>>, slots: &CleanerSlots, share:
             }
         }
     }
-    note_uncleanable(context, compacted.iter().filter(|partition| partition.is_uncleanable()).count() as u64);
+    let before = std::mem::replace(uncleanable, compacted.iter().filter(|log| log.is_uncleanable()).count() as u64);
+    context.counters.uncleanable_partitions_now.add(*uncleanable);
+    context.counters.uncleanable_partitions_now.subtract(before);
     for (index, partition) in compacted.iter().enumerate() {
         if index % LOGS_A_TURN == LOGS_A_TURN - 1 {
             yield_now().await;
@@ -126,13 +135,6 @@ async fn run<P: Platform>(context: &Rc<Context<P>>, slots: &CleanerSlots, share:
         }
     }
     cleaned
-}
-
-fn note_uncleanable<P: Platform>(context: &Context<P>, count: u64) {
-    let gauge = &context.counters.uncleanable_partitions_now;
-    let before = gauge.get();
-    gauge.add(count.saturating_sub(before));
-    gauge.subtract(before.saturating_sub(count));
 }
 
 async fn dirtiest<P: Platform>(partitions: &[Rc<Partition<P>>]) -> Option<&Rc<Partition<P>>> {

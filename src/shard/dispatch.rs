@@ -16,7 +16,7 @@ use crate::handlers::{
 };
 use crate::net::connection::{FrameHandler, ReplySlot};
 use crate::net::reply::Reply;
-use crate::platform::{Platform, Tasks};
+use crate::platform::{Clock, Platform, Tasks};
 use crate::protocol::api_key::{ApiKey, is_advertised};
 use crate::protocol::header::{RequestHeader, begin_response, finish_frame};
 use crate::protocol::{Reader, WireError, Writer};
@@ -45,11 +45,28 @@ impl<P: Platform> Dispatcher<P> {
         Dispatcher { context, router }
     }
 
+    /// Counts and logs a request that can't be answered; the drop of its slot closes the connection.
+    fn refuse(&self, slot: &ReplySlot<P>, header: &RequestHeader<'_>, error: &dyn std::fmt::Display) {
+        let context = &self.context;
+        context.counters.connections_refused_total.add(1);
+        if let Some(left_out) = context.refusals.allow(context.platform.clock().now()) {
+            tracing::info!(
+                peer = slot.peer(),
+                api_key = header.api_key,
+                api_version = header.api_version,
+                client_id = header.client_id,
+                left_out,
+                %error,
+                "closing a connection whose request can't be answered"
+            );
+        }
+    }
+
     /// Produce: checked and split in connection order, then finished whenever its owners are done.
     async fn produce(&self, header: &RequestHeader<'_>, body: BytesMut, slot: ReplySlot<P>) {
         let plan = match produce::Plan::new(&self.context, header, body).await {
             Ok(plan) => plan,
-            Err(error) => return refuse(&slot, header, &error),
+            Err(error) => return self.refuse(&slot, header, &error),
         };
         let (context, router) = (Rc::clone(&self.context), self.router.clone());
         self.context.platform.tasks().spawn(async move {
@@ -63,7 +80,13 @@ impl<P: Platform> Dispatcher<P> {
     }
 
     /// Everything but Produce.
-    async fn answer(&self, header: &RequestHeader<'_>, key: ApiKey, body: &[u8]) -> Result<Answer<P>, WireError> {
+    async fn answer(
+        &self,
+        header: &RequestHeader<'_>,
+        key: ApiKey,
+        listener: &str,
+        body: &[u8],
+    ) -> Result<Answer<P>, WireError> {
         let (context, version) = (&*self.context, header.api_version);
         let frame = |version: i16, encode: &dyn Fn(&mut Writer) -> Result<(), WireError>| {
             let mut writer = begin_response(key, version, header.correlation_id);
@@ -83,7 +106,7 @@ impl<P: Platform> Dispatcher<P> {
                 None => Ok(Answer::Close),
             },
             ApiKey::Metadata => {
-                let response = metadata::handle(context, body, version).await?;
+                let response = metadata::handle(context, listener, body, version).await?;
                 frame(version, &|writer| response.encode(writer, version))
             }
             ApiKey::ApiVersions => {
@@ -119,17 +142,6 @@ impl<P: Platform> Dispatcher<P> {
     }
 }
 
-fn refuse<P: Platform>(slot: &ReplySlot<P>, header: &RequestHeader<'_>, error: &dyn std::fmt::Display) {
-    tracing::info!(
-        peer = slot.peer(),
-        api_key = header.api_key,
-        api_version = header.api_version,
-        client_id = header.client_id,
-        %error,
-        "closing a connection whose request can't be answered"
-    );
-}
-
 impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
     fn overlaps(&self, frame: &[u8]) -> bool {
         frame.starts_with(&ApiKey::Produce.code().to_be_bytes())
@@ -144,8 +156,8 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
         let header = match RequestHeader::decode(&mut reader) {
             Ok(header) => header,
             Err(error) => {
-                tracing::info!(peer = slot.peer(), %error, "closing a connection that does not speak Kafka's protocol");
-                return;
+                let unknown = RequestHeader { api_key: -1, api_version: -1, correlation_id: 0, client_id: None };
+                return self.refuse(&slot, &unknown, &error);
             }
         };
         let body_start = reader.position();
@@ -155,17 +167,17 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
             is_advertised(header.api_key, header.api_version)
         };
         match key {
-            None => refuse(&slot, &header, &"this API or version is not served"),
+            None => self.refuse(&slot, &header, &"this API or version is not served"),
             Some(ApiKey::Produce) => {
                 let client_id = header.client_id.map(str::to_owned);
                 let header = RequestHeader { client_id: client_id.as_deref(), ..header };
                 frame.advance(body_start);
                 self.produce(&header, frame, slot).await;
             }
-            Some(key) => match self.answer(&header, key, &frame[body_start..]).await {
+            Some(key) => match self.answer(&header, key, &slot.listener(), &frame[body_start..]).await {
                 Ok(Answer::Reply(reply)) => slot.fill(reply),
                 Ok(Answer::Close) => {}
-                Err(error) => refuse(&slot, &header, &error),
+                Err(error) => self.refuse(&slot, &header, &error),
             },
         }
     }

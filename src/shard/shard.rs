@@ -17,7 +17,6 @@ use super::message::Message;
 use super::metadata_inputs::{self, LastStops};
 use super::retention;
 use super::router::Router;
-use crate::base::budget::Budget;
 use crate::base::ids::ShardId;
 use crate::config::Config;
 use crate::executor::all;
@@ -26,7 +25,7 @@ use crate::handlers::context::Bounds;
 use crate::metadata::node::ShardInput;
 use crate::metadata::thread::MetadataHandle;
 use crate::metrics::ShardCounters;
-use crate::net::connection::{self, ConnectionLimits};
+use crate::net::connection::{self, Arrival, ConnectionLimits};
 use crate::partition::Partition;
 use crate::partition::home::WaitingMax;
 use crate::partition::partition::LogCheckpoint;
@@ -74,8 +73,7 @@ pub struct ShardParts<P: Platform> {
 pub struct Shard<P: Platform> {
     context: Rc<Context<P>>,
     dispatcher: Dispatcher<P>,
-    connection_limits: ConnectionLimits,
-    request_bytes: Rc<Budget>,
+    connections: Rc<connection::Shared<P>>,
 }
 
 impl<P: Platform> Shard<P> {
@@ -94,8 +92,10 @@ impl<P: Platform> Shard<P> {
         let router = Router::new(Rc::clone(&context), mailboxes);
         platform.tasks().spawn(router.clone().serve_mailbox());
         platform.tasks().spawn(give_up_offline(Rc::clone(&context)));
-        platform.tasks().spawn(retention::keep(Rc::clone(&context)));
-        platform.tasks().spawn(cleaner::keep(Rc::clone(&context), parts.cleaner_slots));
+        for (log_dir, _) in context.log_dirs.online() {
+            platform.tasks().spawn(retention::keep(log_dir, Rc::clone(&context)));
+            platform.tasks().spawn(cleaner::keep(log_dir, Rc::clone(&context), parts.cleaner_slots.clone()));
+        }
         platform.tasks().spawn(metadata_inputs::serve(Rc::clone(&context), inputs, last_stops));
         if id == CHECKPOINT_SHARD {
             for (log_dir, _) in context.log_dirs.online() {
@@ -104,7 +104,11 @@ impl<P: Platform> Shard<P> {
             }
         }
         let dispatcher = Dispatcher::new(Rc::clone(&context), router);
-        Shard { context, dispatcher, connection_limits, request_bytes: Budget::new(limits.request_bytes_max) }
+        let counters = Arc::clone(&context.counters);
+        let connections = connection::Shared::new(platform, connection_limits, limits.request_bytes_max, counters);
+        let (idle, clock) = (Rc::clone(&connections.idle), context.platform.clock().clone());
+        context.platform.tasks().spawn(idle.keep_looking(clock, context.config.connections_max_idle));
+        Shard { context, dispatcher, connections }
     }
 
     pub fn context(&self) -> &Rc<Context<P>> {
@@ -112,15 +116,9 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Serves a connection in a task of its own.
-    pub fn serve(&self, socket: P::Socket) {
-        self.context.platform.tasks().spawn(connection::serve(
-            self.context.platform.clone(),
-            socket,
-            self.dispatcher.clone(),
-            self.connection_limits,
-            Rc::clone(&self.request_bytes),
-            Arc::clone(&self.context.counters),
-        ));
+    pub fn serve(&self, socket: P::Socket, arrival: Arrival) {
+        let (shared, dispatcher) = (Rc::clone(&self.connections), self.dispatcher.clone());
+        self.context.platform.tasks().spawn(connection::serve(shared, socket, arrival, dispatcher));
     }
 
     /// An orderly stop: requests are refused from now on, every log is flushed and closed. A log that was not, with the
@@ -141,6 +139,10 @@ impl<P: Platform> Shard<P> {
         let mut closed = ClosedShard::default();
         for lane in all(lanes.collect()).await {
             closed.add(lane);
+        }
+        for home in self.context.homes.iter().filter(|home| home.replicas_under_way.get() > 0) {
+            closed.unclean_count += home.replicas_under_way.get();
+            closed.unclean_log_dirs.insert(home.index);
         }
         closed
     }

@@ -129,6 +129,10 @@ impl Socket for SimSocket {
         Ok(())
     }
 
+    fn unread_bytes(&self) -> u64 {
+        self.incoming.data.borrow().len() as u64
+    }
+
     fn peer(&self) -> String {
         "simulated".to_owned()
     }

@@ -312,6 +312,13 @@ impl FakeDisk {
         Ok(())
     }
 
+    /// Memory is so short from now on that no page of the file stays in the cache until somebody has looked.
+    pub fn thrash(&self, path: &Path) -> io::Result<()> {
+        let inode = lock(&self.world).file(path)?;
+        lock(&inode).keep_no_page();
+        Ok(())
+    }
+
     /// A file's bytes as a reader of the page cache sees them.
     pub fn contents(&self, path: &Path) -> io::Result<Vec<u8>> {
         let inode = lock(&self.world).file(path)?;

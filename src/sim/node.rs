@@ -21,6 +21,7 @@ use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread;
 use crate::metrics::ShardCounters;
+use crate::net::connection::Arrival;
 use crate::platform::{Disk, Platform};
 use crate::shard::checkpoints;
 use crate::shard::cleaner::CleanerSlots;
@@ -159,7 +160,7 @@ impl Node {
         let place = Rc::new(RefCell::new(None));
         let shown = Rc::new(Cell::new(false));
         let (resting, dice, ready) = (Rc::clone(&place), world.clone(), Rc::clone(&shown));
-        let settings = NodeSettings::new(&config, config.advertised_listener.clone());
+        let settings = NodeSettings::new(&config, config.advertised_listeners.clone());
         let wall = world.wall();
         executors[0].spawn(async move {
             let random = Box::new(move || dice.next_u64());
@@ -200,7 +201,7 @@ impl Node {
         let shard = self.next_shard.get();
         self.next_shard.set((shard + 1) % self.shards.len());
         let (client, server) = connection::connect(&self.world, &self.disk);
-        self.shards[shard].serve(server);
+        self.shards[shard].serve(server, Arrival { listener: "PLAINTEXT".into(), permit: None });
         client
     }
 

@@ -11,7 +11,7 @@
 //!                                   append more -> stop, kill or power cut -> start -> held against it again
 //! ```
 //! Starts of the workload are watched like anything else, so recovery is cut too. A failure says seed, operation and
-//! way; `scripts/power-cuts` looks at more cut points than the tests do, or again at one seed.
+//! way; `scripts/power-cuts` cuts after more changes than the tests do, or again at one seed.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +23,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use self::directory::{Directory, Outcome, is_compacted};
-use self::model::{BatchSizes, LogModel, Model, wanted};
+use self::model::{BatchSizes, LogModel, Model, read_compacted, wanted};
 use super::disk::power_cut::{Dice, PowerCut};
 use super::disk::tests::run;
 use super::disk::{FakeDisk, Operation, Watch};
@@ -38,8 +38,8 @@ const LOGS: [(&str, i32); 4] = [("a", 0), ("a", 1), ("b", 0), ("c", 0)];
 const STEPS: usize = 80;
 /// Ways in which the power goes after one change.
 const WAYS_PER_CHANGE: usize = 2;
-/// What the tests look at, all together, unless `RINGLOG_POWER_CUTS` says otherwise.
-const CUT_POINTS: u64 = 20_000;
+/// Changes after which the tests cut the power, all together, unless `RINGLOG_POWER_CUTS` says otherwise.
+const CHANGES: u64 = 20_000;
 /// The tests that share them.
 const SHARES: u64 = 4;
 /// Cut points within which a planted bug must show.
@@ -170,7 +170,9 @@ fn look(disk: &FakeDisk, config: &LogConfig, model: &Model, dice: &mut Dice, goe
     for (tp, log) in model {
         directory.assign_epoch(tp, log.leader_epoch)?;
         let found = log.check(&mut directory, tp, dice).map_err(|wrong| format!("{tp}: {wrong}"))?;
-        left.insert(tp.clone(), found);
+        if !found.has_hole() {
+            left.insert(tp.clone(), found);
+        }
     }
     if !goes_on || dice.below(4) > 0 {
         return Ok(());
@@ -429,7 +431,13 @@ impl Workload {
                 log.leader_epoch += reigns;
             });
         }
-        for tp in expected.keys() {
+        for (tp, log) in expected.iter().filter(|(tp, _)| is_compacted(tp) && !keeps_all) {
+            let (end, found) = (self.directory.log(tp).log_end_offset(), read_compacted(&mut self.directory, tp)?);
+            if log.has_hole_in(&found, end) {
+                self.delete(tp)?;
+            }
+        }
+        for tp in expected.keys().filter(|tp| self.shared.model.borrow().contains_key(tp)).collect::<Vec<_>>() {
             let epoch = self.tell(tp, |log| log.leader_epoch);
             self.directory.assign_epoch(tp, epoch)?;
         }
@@ -451,12 +459,12 @@ fn number_from_environment(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// Looks at this share of the cut points: every fourth seed.
+/// Cuts the power after this share of the changes: every fourth seed.
 fn every_cut_of_share(share: u64) {
-    let wanted = number_from_environment("RINGLOG_POWER_CUTS").unwrap_or(CUT_POINTS).div_ceil(SHARES);
+    let wanted = number_from_environment("RINGLOG_POWER_CUTS").unwrap_or(CHANGES).div_ceil(SHARES);
     let first = number_from_environment("RINGLOG_SEED").unwrap_or(0) + share;
     let (mut cut_points, mut changes, mut seeds) = (0, 0, 0);
-    while cut_points < wanted {
+    while changes < wanted {
         let shared = run_seed(first + seeds * SHARES, None);
         if let Some(violation) = shared.violation.take() {
             panic!("{violation}");
@@ -465,7 +473,7 @@ fn every_cut_of_share(share: u64) {
         changes += shared.changes.get();
         seeds += 1;
     }
-    println!("{cut_points} cut points after {changes} changes of {seeds} workloads, from seed {first}");
+    println!("{changes} changes of {seeds} workloads, the power cut after each: {cut_points} cuts, from seed {first}");
 }
 
 #[test]

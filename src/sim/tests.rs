@@ -17,6 +17,7 @@ mod client;
 mod durability;
 mod failing_directory;
 mod life;
+mod little_memory;
 mod load;
 mod read_committed;
 mod recreated_topic;

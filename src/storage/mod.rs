@@ -8,6 +8,7 @@
 pub mod checkpoint;
 pub mod compaction;
 pub mod entry;
+pub mod held;
 pub mod identity;
 pub mod leader_epoch;
 pub mod log;

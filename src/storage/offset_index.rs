@@ -13,7 +13,6 @@ use std::collections::VecDeque;
 use std::io;
 
 use crate::base::ids::Offset;
-use crate::platform::Disk;
 
 pub const ENTRY_BYTES: usize = 8;
 /// Bytes that a search reads at once; a multiple of the entry's.
@@ -184,8 +183,14 @@ pub enum Search {
     Io(io::Error),
 }
 
-/// Finds the position to walk from for `offset` in an index file of `length` bytes, without waiting.
-pub fn search_resident<D: Disk>(disk: &D, file: &D::File, length: u64, base_offset: Offset, offset: Offset) -> Search {
+/// Finds the position to walk from for `offset` in an index file of `length` bytes, without waiting: `read` is
+/// [`crate::platform::Disk::read_resident`] of it.
+pub fn search_resident(
+    length: u64,
+    base_offset: Offset,
+    offset: Offset,
+    read: impl Fn(u64, &mut [u8]) -> io::Result<Option<usize>>,
+) -> Search {
     let target = offset.saturating_sub(base_offset);
     let block_count = length.div_ceil(BLOCK_BYTES as u64);
     let (mut low, mut high) = (0, block_count);
@@ -194,7 +199,7 @@ pub fn search_resident<D: Disk>(disk: &D, file: &D::File, length: u64, base_offs
         let middle = low + (high - low) / 2;
         let position = middle * BLOCK_BYTES as u64;
         let mut entry = [0; ENTRY_BYTES];
-        match disk.read_resident(file, position, &mut entry) {
+        match read(position, &mut entry) {
             Ok(Some(ENTRY_BYTES)) if i64::from(OffsetEntry::decode(&entry).relative_offset) <= target => low = middle,
             Ok(Some(ENTRY_BYTES)) => high = middle,
             Ok(_) => return Search::NeedPages { position, length: (length - position).min(BLOCK_BYTES as u64) },
@@ -204,7 +209,7 @@ pub fn search_resident<D: Disk>(disk: &D, file: &D::File, length: u64, base_offs
     let position = low * BLOCK_BYTES as u64;
     let block_bytes = (length - position).min(BLOCK_BYTES as u64) as usize;
     let mut block = [0; BLOCK_BYTES];
-    match disk.read_resident(file, position, &mut block[..block_bytes]) {
+    match read(position, &mut block[..block_bytes]) {
         Ok(Some(count)) if count == block_bytes => Search::Entry(lookup_in(&block[..count], target)),
         Ok(_) => Search::NeedPages { position, length: block_bytes as u64 },
         Err(error) => Search::Io(error),
@@ -222,7 +227,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::platform::OpenMode;
+    use crate::platform::{Disk, OpenMode};
     use crate::sim::disk::FakeDisk;
     use crate::sim::disk::tests::run;
 
@@ -292,8 +297,9 @@ mod tests {
             let index = index(count);
             disk.put(path, &index.unwritten().1);
             let (file, length) = run(disk.open(path, OpenMode::Read)).unwrap();
+            let read = |position, buffer: &mut [u8]| disk.read_resident(&file, position, buffer);
             for offset in (990..1000 + i64::from(count) * 10 + 20).step_by(7) {
-                match search_resident(&disk, &file, length, 1000, offset) {
+                match search_resident(length, 1000, offset, read) {
                     Search::Entry(entry) => assert_eq!(entry, index.lookup(offset), "{count} {offset}"),
                     other => panic!("{other:?}"),
                 }
@@ -301,6 +307,7 @@ mod tests {
         }
         disk.evict(path).unwrap();
         let (file, length) = run(disk.open(path, OpenMode::Read)).unwrap();
-        assert!(matches!(search_resident(&disk, &file, length, 1000, 5000), Search::NeedPages { .. }));
+        let read = |position, buffer: &mut [u8]| disk.read_resident(&file, position, buffer);
+        assert!(matches!(search_resident(length, 1000, 5000, read), Search::NeedPages { .. }));
     }
 }

@@ -22,7 +22,8 @@ use io_uring::squeue;
 
 use super::ring::Ring;
 
-/// Bytes that a multishot receive may queue for a task that does not take them, before it is cancelled.
+/// Memory that a multishot receive may fill for a task that does not take it, before it is cancelled. What the kernel has
+/// received by then still comes: as much as the pool holds.
 pub const QUEUED_BYTES_MAX: usize = 512 * 1024;
 
 /// What one completion brought.
@@ -80,7 +81,7 @@ impl Slot {
             }
             Slot::Done(_) => unreachable!("a single operation completes once"),
             Slot::Stream(stream) => {
-                stream.queued_bytes += event.data.as_ref().map_or(0, BytesMut::len);
+                stream.queued_bytes += event.data.as_ref().map_or(0, BytesMut::capacity);
                 stream.events.push_back(event);
                 stream.ended |= !more;
                 if let Some(waker) = stream.waker.take() {
@@ -200,7 +201,7 @@ impl<R: 'static> Stream<R> {
         self.ring.with_slot(self.key, |slot| {
             let Slot::Stream(stream) = slot else { unreachable!("a live stream's slot is a stream") };
             if let Some(event) = stream.events.pop_front() {
-                stream.queued_bytes -= event.data.as_ref().map_or(0, BytesMut::len);
+                stream.queued_bytes -= event.data.as_ref().map_or(0, BytesMut::capacity);
                 return Poll::Ready(Some(event));
             }
             if stream.ended {
@@ -208,6 +209,14 @@ impl<R: 'static> Stream<R> {
             }
             stream.waker = Some(context.waker().clone());
             Poll::Pending
+        })
+    }
+
+    /// Memory of the bytes that wait for [`Stream::next`].
+    pub fn queued_bytes(&self) -> usize {
+        self.ring.with_slot(self.key, |slot| match slot {
+            Slot::Stream(stream) => stream.queued_bytes,
+            _ => 0,
         })
     }
 

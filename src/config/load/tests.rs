@@ -17,8 +17,8 @@ fn with_set(set: &[&str]) -> Result<Config, ConfigError> {
 #[test]
 fn without_arguments_it_is_one_node_for_oneself() {
     let config = with_set(&[]).unwrap();
-    assert_eq!(config.listener.to_string(), "PLAINTEXT://127.0.0.1:9092");
-    assert_eq!(config.advertised_listener, config.listener);
+    assert_eq!(config.listeners[0].to_string(), "PLAINTEXT://127.0.0.1:9092");
+    assert_eq!(config.advertised_listeners, config.listeners);
     assert_eq!((config.broker_id, config.log_dirs), (BrokerId(1), vec![PathBuf::from("./ringlog-data")]));
     assert_eq!((config.offsets_topic_replication_factor, config.transaction_state_log_min_isr), (1, 1));
     assert!(config.warnings.is_empty());
@@ -28,8 +28,8 @@ fn without_arguments_it_is_one_node_for_oneself() {
 #[test]
 fn with_a_file_the_defaults_are_kafkas() {
     let config = with_file("", &[]).unwrap();
-    assert_eq!((&*config.listener.host, config.listener.port), ("", 9092));
-    assert!(!config.advertised_listener.host.is_empty());
+    assert_eq!((&*config.listeners[0].host, config.listeners[0].port), ("", 9092));
+    assert!(!config.advertised_listeners[0].host.is_empty());
     assert_eq!((config.broker_id, config.log_dirs), (BrokerId(1001), vec![PathBuf::from("/tmp/kafka-logs")]));
     assert_eq!((config.offsets_topic_replication_factor, config.transaction_state_log_min_isr), (3, 2));
 }
@@ -40,7 +40,7 @@ fn set_goes_before_the_file_and_the_file_before_the_defaults() {
     let config = with_file(text, &["num.partitions=5", "num.partitions=6", "listeners=PLAINTEXT://h:0"]).unwrap();
     assert_eq!((config.num_partitions, config.broker_id), (6, BrokerId(7)));
     assert_eq!((config.topic_defaults.segment_bytes, config.topic_defaults.segment_ms), (1000, 604_800_000));
-    assert_eq!((config.advertised_listener.host.as_ref(), config.advertised_listener.port), ("h", 0));
+    assert_eq!((config.advertised_listeners[0].host.as_ref(), config.advertised_listeners[0].port), ("h", 0));
     assert_eq!(config.socket_send_buffer_bytes, Some(5000));
 }
 
@@ -98,8 +98,8 @@ fn listeners_may_have_other_names_and_addresses() {
         "advertised.listeners=CLIENT://outside:19000",
     ]);
     let config = config.unwrap();
-    assert_eq!(config.listener.to_string(), "CLIENT://[::1]:9000");
-    assert_eq!(config.advertised_listener.to_string(), "CLIENT://outside:19000");
+    assert_eq!(config.listeners[0].to_string(), "CLIENT://[::1]:9000");
+    assert_eq!(config.advertised_listeners[0].to_string(), "CLIENT://outside:19000");
     let error = with_set(&["listeners=PLAINTEXT://0.0.0.0:9092"]).unwrap_err();
     assert!(error.to_string().contains("advertised.listeners"), "{error}");
     with_set(&["listeners=PLAINTEXT://0.0.0.0:9092", "advertised.listeners=PLAINTEXT://h:9092"]).unwrap();

@@ -229,6 +229,12 @@ impl Socket for LinuxSocket {
         Ok(())
     }
 
+    fn unread_bytes(&self) -> u64 {
+        let queued = self.stream.borrow().as_ref().map_or(0, Stream::queued_bytes);
+        let leftover: usize = self.leftover.borrow().iter().map(BytesMut::capacity).sum();
+        (queued + leftover) as u64
+    }
+
     fn peer(&self) -> String {
         nix::sys::socket::getpeername::<nix::sys::socket::SockaddrStorage>(self.descriptor.as_raw_fd())
             .map_or_else(|_| "unknown".to_owned(), |address| address.to_string())

@@ -20,6 +20,8 @@ pub(super) struct Inode {
     changes: Vec<Change>,
     evicted_pages: BTreeSet<u64>,
     pub modified: WallMs,
+    /// What is brought into the page cache is evicted again at once.
+    keeps_no_page: bool,
 }
 
 #[derive(Clone)]
@@ -102,7 +104,16 @@ impl Inode {
         self.evicted_pages = (0..=self.data.len() as u64 / PAGE_BYTES).collect();
     }
 
+    /// From now on no page of it stays in the page cache until somebody has looked.
+    pub fn keep_no_page(&mut self) {
+        self.keeps_no_page = true;
+        self.evict();
+    }
+
     pub fn make_resident(&mut self, position: u64, length: u64) {
+        if self.keeps_no_page {
+            return;
+        }
         let pages = position / PAGE_BYTES..=position.saturating_add(length) / PAGE_BYTES;
         self.evicted_pages.retain(|page| !pages.contains(page));
     }

@@ -48,6 +48,9 @@ pub struct LogModel {
     start_durable: Offset,
     /// A log whose records have keys; those below this offset may have been cleaned.
     cleaned_to: Option<Offset>,
+    /// Unflushed batches are missing before others, which recovery lets pass where compaction may have been: nobody knows
+    /// what the producers know then.
+    has_hole: bool,
 }
 
 /// The logs that should be there.
@@ -68,7 +71,7 @@ struct Sequenced {
 impl LogModel {
     pub fn new(topic_id: TopicId) -> LogModel {
         let (batches, leader_epoch) = (Vec::new(), 0);
-        LogModel { topic_id, leader_epoch, batches, flushed_offset: 0, start_max: 0, start_durable: 0, cleaned_to: None }
+        LogModel { topic_id, leader_epoch, batches, flushed_offset: 0, start_max: 0, start_durable: 0, cleaned_to: None, has_hole: false }
     }
 
     /// One that is cleaned now and then.
@@ -213,7 +216,14 @@ impl LogModel {
         }
         left.started_at(start);
         match self.is_compacted() {
-            true => left.check_compacted(directory, tp)?,
+            true => {
+                let found = read_compacted(directory, tp)?;
+                left.check_compacted(&found)?;
+                left.has_hole = self.has_hole_in(&found, end);
+                if left.has_hole {
+                    return Ok(left);
+                }
+            }
             false => left.check_batches(directory, tp, start, dice)?,
         }
         left.check_producers(directory, tp)?;
@@ -250,45 +260,21 @@ impl LogModel {
         Ok(())
     }
 
-    /// Of every key the latest record is there, unless it is a tombstone and nothing older is; what is not clean is there
-    /// as a whole; and nothing else than what was appended.
-    fn check_compacted(&self, directory: &mut Directory, tp: &TopicPartition) -> Outcome<()> {
-        let mut appended = BTreeMap::new();
-        let mut latest = BTreeMap::new();
-        for batch in &self.batches {
-            for record in decode_records(&batch.bytes, RECORDS_BYTES_MAX).expect("records") {
+    /// Of every key the latest flushed record is there, unless it is a tombstone and nothing older is; what is not clean is
+    /// there as a whole; and nothing else than what was appended.
+    fn check_compacted(&self, found: &BTreeMap<Offset, Record>) -> Outcome<()> {
+        let (mut appended, mut latest) = (BTreeMap::new(), BTreeMap::new());
+        for record in self.records() {
+            if record.offset < self.flushed_offset {
                 latest.insert(record.key.clone(), record.offset);
-                appended.insert(record.offset, record);
             }
+            appended.insert(record.offset, record);
         }
-        let (mut found, mut offset) = (BTreeMap::new(), 0);
-        loop {
-            let served = match directory.read(tp, offset, FETCH_BYTES)? {
-                Read::Range { range, first_batch_bytes, .. } => {
-                    range.file.bytes_at(range.position, range.length.max(first_batch_bytes))
-                }
-                Read::Empty => break,
-                other => return Err(format!("offset {offset} is not there: {other:?}")),
-            };
-            let before = offset;
-            for (header, bytes) in batches(&served).map_while(Result::ok) {
-                if !has_valid_crc(bytes) {
-                    return Err(format!("the batch at {} is damaged", header.base_offset));
-                }
-                for record in decode_records(bytes, RECORDS_BYTES_MAX).map_err(|error| error.to_string())? {
-                    if appended.get(&record.offset) != Some(&record) {
-                        return Err(format!("another record is served from offset {}", record.offset));
-                    }
-                    found.insert(record.offset, record);
-                }
-                offset = offset.max(header.last_offset() + 1);
-            }
-            if offset == before {
-                return Err(format!("nothing whole is served from offset {offset}"));
-            }
+        if let Some(other) = found.values().find(|record| appended.get(&record.offset) != Some(record)) {
+            return Err(format!("another record is served from offset {}", other.offset));
         }
         let cleaned_to = self.cleaned_to.unwrap_or(0);
-        for (offset, record) in &appended {
+        for (offset, record) in appended.range(..self.flushed_offset) {
             let is_latest = latest[&record.key] == *offset;
             let must_stay = *offset >= cleaned_to || (is_latest && record.value.is_some());
             if must_stay && !found.contains_key(offset) {
@@ -300,6 +286,21 @@ impl LogModel {
             }
         }
         Ok(())
+    }
+
+    fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        self.batches.iter().flat_map(|batch| decode_records(&batch.bytes, RECORDS_BYTES_MAX).expect("records"))
+    }
+
+    /// Whether something below `end` that was not flushed is missing.
+    pub fn has_hole_in(&self, found: &BTreeMap<Offset, Record>, end: Offset) -> bool {
+        self.records().any(|record| {
+            (self.flushed_offset..end).contains(&record.offset) && !found.contains_key(&record.offset)
+        })
+    }
+
+    pub fn has_hole(&self) -> bool {
+        self.has_hole
     }
 
     /// The next sequence of every producer is accepted, its last batch is a duplicate, and a gap is refused.
@@ -336,6 +337,32 @@ impl LogModel {
     fn small(&self, at: &Sequenced) -> BytesMut {
         let builder = BatchBuilder::new(Codec::None).producer(at.producer_id, at.epoch, at.base_sequence);
         self.fill(builder, 1, 0, &mut Dice(0))
+    }
+}
+
+/// Every record of a log, by offset.
+pub fn read_compacted(directory: &mut Directory, tp: &TopicPartition) -> Outcome<BTreeMap<Offset, Record>> {
+    let (mut found, mut offset) = (BTreeMap::new(), 0);
+    loop {
+        let served = match directory.read(tp, offset, FETCH_BYTES)? {
+            Read::Range { range, first_batch_bytes, .. } => {
+                range.file.bytes_at(range.position, range.length.max(first_batch_bytes))
+            }
+            Read::Empty => return Ok(found),
+            other => return Err(format!("offset {offset} is not there: {other:?}")),
+        };
+        let before = offset;
+        for (header, bytes) in batches(&served).map_while(Result::ok) {
+            if !has_valid_crc(bytes) {
+                return Err(format!("the batch at {} is damaged", header.base_offset));
+            }
+            let records = decode_records(bytes, RECORDS_BYTES_MAX).map_err(|error| error.to_string())?;
+            found.extend(records.into_iter().map(|record| (record.offset, record)));
+            offset = offset.max(header.last_offset() + 1);
+        }
+        if offset == before {
+            return Err(format!("nothing whole is served from offset {offset}"));
+        }
     }
 }
 

@@ -94,12 +94,12 @@ impl Client {
 
     /// Makes the topic with one partition; the error code.
     pub async fn create_small_topic(&mut self) -> Option<i16> {
-        let topic = CreatableTopic {
-            name: TOPIC.into(),
-            num_partitions: 1,
-            replication_factor: 1,
-            ..CreatableTopic::default()
-        };
+        self.create_named(TOPIC, 1).await
+    }
+
+    pub async fn create_named(&mut self, name: &str, num_partitions: i32) -> Option<i16> {
+        let topic =
+            CreatableTopic { name: name.into(), num_partitions, replication_factor: 1, ..CreatableTopic::default() };
         let request =
             CreateTopicsRequest { topics: vec![topic], timeout_ms: TIMEOUT_MS, ..CreateTopicsRequest::default() };
         let version = CREATE_TOPICS_VERSION;
@@ -108,8 +108,12 @@ impl Client {
     }
 
     pub async fn delete_topic(&mut self) -> Option<i16> {
+        self.delete_named(TOPIC).await
+    }
+
+    pub async fn delete_named(&mut self, name: &str) -> Option<i16> {
         let request = DeleteTopicsRequest {
-            topic_names: vec![TOPIC.into()],
+            topic_names: vec![name.into()],
             timeout_ms: TIMEOUT_MS,
             ..DeleteTopicsRequest::default()
         };
@@ -123,8 +127,16 @@ impl Client {
         self.send(&Batch { acks, partition, producer: None, value: value.to_vec() }).await
     }
 
+    pub async fn produce_to(&mut self, topic: &str, partition: i32, value: &[u8]) -> Option<Result<i64, i16>> {
+        self.send_to(topic, &Batch { acks: 1, partition, producer: None, value: value.to_vec() }).await
+    }
+
     /// Appends one batch; its offset, or the error.
     pub async fn send(&mut self, what: &Batch) -> Option<Result<i64, i16>> {
+        self.send_to(TOPIC, what).await
+    }
+
+    pub async fn send_to(&mut self, topic: &str, what: &Batch) -> Option<Result<i64, i16>> {
         let mut builder = BatchBuilder::new(Codec::None);
         if let Some((id, sequence)) = what.producer {
             builder = builder.producer(id, 0, sequence);
@@ -135,7 +147,7 @@ impl Client {
             transactional_id: None,
             acks: what.acks,
             timeout_ms: TIMEOUT_MS,
-            topics: &[(TOPIC, &[(what.partition, Some(&batch[..]))])],
+            topics: &[(topic, &[(what.partition, Some(&batch[..]))])],
         };
         let body = self.ask(ApiKey::Produce, PRODUCE_VERSION, |w| request.encode(w, PRODUCE_VERSION)).await?;
         let response = ProduceResponse::decode(&mut Reader::new(&body), PRODUCE_VERSION).expect("produced");

@@ -5,6 +5,8 @@ use crate::base::time::Monotonic;
 use crate::shard::mailbox::CREDITS_DEFAULT;
 use crate::sim::disk::Delay;
 
+const NOT_LEADER: i16 = 6;
+
 /// Each operation on the healthy directory takes this long.
 const HEALTHY: Duration = Duration::from_millis(1);
 const INTERVAL: Duration = Duration::from_millis(7);
@@ -146,5 +148,64 @@ fn a_slow_or_hanging_directory_delays_nobody_who_does_not_need_it() {
                 assert!(held(with.fetch_p99, alone.fetch_p99), "fetch: {:?}, {:?}", with.fetch_p99, alone.fetch_p99);
             }
         }
+    }
+}
+
+/// Makes a topic of one partition and produces to it, then deletes it; gives the error codes and how long it took.
+fn create_produce_delete(bench: &Bench, name: &'static str) -> (Vec<i16>, Duration) {
+    let mut client = Client::new(bench.node.connect());
+    let before = bench.world.now();
+    let codes = run(&bench.world, &bench.clients, async move {
+        let created = client.create_named(name, 1).await.expect("answered");
+        let produced = client.produce_to(name, 0, b"a record").await.expect("answered");
+        let deleted = client.delete_named(name).await.expect("answered");
+        vec![created, produced.err().unwrap_or(0), deleted]
+    });
+    (codes, bench.world.now().since(before))
+}
+
+#[test]
+fn topics_are_created_and_deleted_in_the_other_directory_while_one_hangs() {
+    for seed in 3100..3110 {
+        let bench = Bench::new(seed, Durability::PageCache);
+        bench.node.disk().delay(Path::new("/two"), Delay::Hang);
+        // Placed by count: of two new partitions one lies in each directory.
+        let mut maker = Client::new(bench.node.connect());
+        let codes = run(&bench.world, &bench.clients, async move {
+            let created = maker.create_named("half-hung", 2).await.expect("answered");
+            let mut produced = Vec::new();
+            for partition in 0..2 {
+                produced.push(maker.produce_to("half-hung", partition, b"a record").await.expect("answered").err());
+            }
+            (created, produced)
+        });
+        assert_eq!(codes.0, 0, "seed {seed}");
+        let mut produced = codes.1;
+        produced.sort();
+        assert_eq!(
+            produced,
+            [None, Some(NOT_LEADER)],
+            "only the healthy directory's partition is served (seed {seed})"
+        );
+        for round in 0..3 {
+            let (codes, took) = create_produce_delete(&bench, ["one", "two", "three"][round]);
+            assert_eq!(codes, [0, 0, 0], "seed {seed}");
+            assert!(took < Duration::from_millis(300), "{took:?} in round {round} (seed {seed})");
+        }
+        // When it wakes up, what was asked of it happens.
+        bench.node.disk().release(Path::new("/two"));
+        let mut client = Client::new(bench.node.connect());
+        run(&bench.world, &bench.clients, async move {
+            for partition in 0..2 {
+                let mut produce =
+                    async || client.produce_to("half-hung", partition, b"a record").await.expect("answered");
+                while produce().await == Err(NOT_LEADER) {}
+            }
+        });
+        let disk = bench.node.disk().clone();
+        let left = |name: &str| disk.paths().iter().any(|path| path.to_string_lossy().contains(name));
+        bench.world.run_until(|| !["/one-0", "/two-0", "/three-0"].iter().any(|name| left(name)));
+        bench.clients.clear();
+        bench.node.end(End::Stop);
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::base::ids::Offset;
 use crate::platform::{Disk, Fence, FileRange, OpenMode};
 use crate::storage::entry::{Entry, HEAD_BYTES_MAX};
+use crate::storage::held::Held;
 use crate::storage::log::{Log, LogError};
 use crate::storage::offset_index::{OffsetEntry, Search, search_resident};
 use crate::storage::segment::{ActiveFiles, BatchPlace, ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, segment_path};
@@ -37,7 +38,8 @@ pub enum Read<F> {
     Empty,
     /// Below the log start or past the log end.
     OutOfRange,
-    /// What is needed to find the batch is not in the page cache: run [`Disk::make_resident`] and read again.
+    /// What is needed to find the batch is not in the page cache: run [`Disk::make_resident`] and read again. If the same is
+    /// needed once more, it was evicted meanwhile: [`Disk::read`] it, and hold it while reading again.
     NeedPages { file: Arc<F>, position: u64, length: u64 },
     /// The segment's files are not open: run [`Log::load_segment`], [`Log::finish_load_segment`], and read again.
     NeedSegment { base_offset: Offset },
@@ -79,6 +81,11 @@ impl<D: Disk> Log<D> {
     /// Where the batches from the one that holds `offset` on are, below `ceiling` (an offset that is excluded: high
     /// watermark, last stable offset or log end). The range ends within one segment.
     pub fn read(&self, offset: Offset, bytes_max: u64, ceiling: Offset) -> Read<D::File> {
+        self.read_holding(&Held::default(), offset, bytes_max, ceiling)
+    }
+
+    /// The same, with bytes at hand that need not be in the page cache any more.
+    pub fn read_holding(&self, held: &Held<D::File>, offset: Offset, bytes_max: u64, ceiling: Offset) -> Read<D::File> {
         if offset < self.log_start_offset || offset > self.log_end_offset {
             return Read::OutOfRange;
         }
@@ -86,23 +93,29 @@ impl<D: Disk> Log<D> {
         if offset >= ceiling {
             return Read::Empty;
         }
-        self.find_range(offset, bytes_max, ceiling).unwrap_or_else(|need| need)
+        self.find_range(held, offset, bytes_max, ceiling).unwrap_or_else(|need| need)
     }
 
-    fn find_range(&self, offset: Offset, bytes_max: u64, ceiling: Offset) -> Result<Read<D::File>, Read<D::File>> {
+    fn find_range(
+        &self,
+        held: &Held<D::File>,
+        offset: Offset,
+        bytes_max: u64,
+        ceiling: Offset,
+    ) -> Result<Read<D::File>, Read<D::File>> {
         let mut segment = self.segment_of(offset);
         loop {
             // Compaction can leave a gap behind a segment's last batch, and segments without any. Those are passed over
             // unopened: a row of them must not need more open files than a log may have.
             let closed = self.closed.get(&segment);
             let is_empty = closed.is_some_and(|closed| offset >= closed.empty_from.get());
-            let place = if is_empty { Place::PastEnd } else { self.locate(segment, offset)? };
+            let place = if is_empty { Place::PastEnd } else { self.locate(held, segment, offset)? };
             if let (Place::PastEnd, Some(closed)) = (&place, closed) {
                 closed.empty_from.set(closed.empty_from.get().min(offset));
             }
             match place {
                 Place::At(first) if first.base_offset >= ceiling => return Ok(Read::Empty),
-                Place::At(first) => return self.range_from(segment, first, bytes_max, ceiling),
+                Place::At(first) => return self.range_from(held, segment, first, bytes_max, ceiling),
                 Place::PastEnd => segment = self.next_segment(segment).ok_or(Read::Empty)?,
             }
         }
@@ -110,6 +123,7 @@ impl<D: Disk> Log<D> {
 
     fn range_from(
         &self,
+        held: &Held<D::File>,
         segment: Offset,
         first: BatchPlace,
         bytes_max: u64,
@@ -118,7 +132,7 @@ impl<D: Disk> Log<D> {
         let source = self.source(segment)?;
         let end = match ceiling >= source.end_offset {
             true => source.size,
-            false => match self.locate(segment, ceiling)? {
+            false => match self.locate(held, segment, ceiling)? {
                 Place::At(batch) => batch.position,
                 Place::PastEnd => source.size,
             },
@@ -173,7 +187,7 @@ impl<D: Disk> Log<D> {
         files.ok_or(Read::NeedSegment { base_offset: segment })
     }
 
-    fn locate(&self, segment: Offset, offset: Offset) -> Result<Place, Read<D::File>> {
+    fn locate(&self, held: &Held<D::File>, segment: Offset, offset: Offset) -> Result<Place, Read<D::File>> {
         if segment == self.active.base_offset {
             if offset >= self.log_end_offset {
                 return Ok(Place::PastEnd);
@@ -182,18 +196,18 @@ impl<D: Disk> Log<D> {
                 Some(place) => Ok(Place::At(place)),
                 None => {
                     let file = self.active_open()?;
-                    let indexed = self.search_active(offset)?;
-                    self.walk(&file, segment, indexed, self.active.size, offset)
+                    let indexed = self.search_active(held, offset)?;
+                    self.walk(held, &file, segment, indexed, self.active.size, offset)
                 }
             };
         }
         let (closed, files) = self.closed_files(segment)?;
-        let indexed = self.search(&files.offset_index, files.offset_index_bytes, segment, offset)?;
-        self.walk(&files.log, segment, indexed, closed.size, offset)
+        let indexed = self.search(held, &files.offset_index, files.offset_index_bytes, segment, offset)?;
+        self.walk(held, &files.log, segment, indexed, closed.size, offset)
     }
 
     /// In memory, or in the file for what memory has forgotten.
-    fn search_active(&self, offset: Offset) -> Result<Option<OffsetEntry>, Read<D::File>> {
+    fn search_active(&self, held: &Held<D::File>, offset: Offset) -> Result<Option<OffsetEntry>, Read<D::File>> {
         let (base_offset, index) = (self.active.base_offset, &self.active.offset_index);
         if index.covers(offset) {
             return Ok(index.lookup(offset));
@@ -203,17 +217,19 @@ impl<D: Disk> Log<D> {
         }
         let files = self.active.files.get();
         let file = files.and_then(|files| files.offset_index).ok_or(Read::NeedSegment { base_offset })?;
-        self.search(&file, index.written_bytes(), base_offset, offset)
+        self.search(held, &file, index.written_bytes(), base_offset, offset)
     }
 
     fn search(
         &self,
+        held: &Held<D::File>,
         file: &Arc<D::File>,
         length: u64,
         segment: Offset,
         offset: Offset,
     ) -> Result<Option<OffsetEntry>, Read<D::File>> {
-        match search_resident(&self.disk, file, length, segment, offset) {
+        match search_resident(length, segment, offset, |position, buffer| held.read(&self.disk, file, position, buffer))
+        {
             Search::Entry(indexed) => Ok(indexed),
             Search::NeedPages { position, length } => Err(Read::NeedPages { file: file.clone(), position, length }),
             Search::Io(error) => Err(Read::Io(error)),
@@ -223,6 +239,7 @@ impl<D: Disk> Log<D> {
     /// Goes from batch to batch, from that of an index entry on, to the first that ends at or past `offset`.
     fn walk(
         &self,
+        held: &Held<D::File>,
         file: &Arc<D::File>,
         segment: Offset,
         mut indexed: Option<OffsetEntry>,
@@ -232,12 +249,12 @@ impl<D: Disk> Log<D> {
         let mut chunk = [0; WALK_CHUNK_BYTES];
         let mut position = indexed.map_or(0, |indexed| u64::from(indexed.position));
         if indexed.is_some() && position >= end {
-            return self.walk_without_index(file, segment, end, offset);
+            return self.walk_without_index(held, file, segment, end, offset);
         }
         while position < end {
             let wanted = (end - position).min(WALK_CHUNK_BYTES as u64) as usize;
             let head_bytes = wanted.min(HEAD_BYTES_MAX);
-            let count = self.disk.read_resident(file, position, &mut chunk[..wanted]).map_err(Read::Io)?;
+            let count = held.read(&self.disk, file, position, &mut chunk[..wanted]).map_err(Read::Io)?;
             let Some(count) = count.filter(|count| *count >= head_bytes) else {
                 return Err(Read::NeedPages { file: file.clone(), position, length: wanted as u64 });
             };
@@ -247,7 +264,7 @@ impl<D: Disk> Log<D> {
                 if let Some(indexed) = indexed.take()
                     && !parsed.is_ok_and(|entry| indexed.points_at(segment, entry.last_offset))
                 {
-                    return self.walk_without_index(file, segment, end, offset);
+                    return self.walk_without_index(held, file, segment, end, offset);
                 }
                 let entry = parsed.map_err(|error| Read::Io(damaged(position, error)))?;
                 if entry.last_offset >= offset {
@@ -265,6 +282,7 @@ impl<D: Disk> Log<D> {
     /// is done without.
     fn walk_without_index(
         &self,
+        held: &Held<D::File>,
         file: &Arc<D::File>,
         segment: Offset,
         end: u64,
@@ -272,7 +290,7 @@ impl<D: Disk> Log<D> {
     ) -> Result<Place, Read<D::File>> {
         self.doubt_index(segment);
         match segment == self.active.base_offset {
-            true => self.walk(file, segment, None, end, offset),
+            true => self.walk(held, file, segment, None, end, offset),
             false => Err(Read::NeedSegment { base_offset: segment }),
         }
     }

@@ -21,6 +21,11 @@ pub fn accept(ring: &Ring, listener: &Rc<OwnedFd>) -> io::Result<Accepts> {
 }
 
 impl Accepts {
+    /// No further connection is taken; those that came already are still given.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+
     /// The next connection; `None` when accepting must be started anew.
     pub async fn next(&mut self) -> Option<io::Result<OwnedFd>> {
         let event = self.0.next().await?;

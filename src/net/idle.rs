@@ -1,0 +1,157 @@
+//! Closing connections on which nothing has happened for a long time (`connections.max.idle.ms`), and those that would
+//! take all memory: they send without an end and read no answers, so what they sent waits here.
+//!
+//! A connection only leaves a mark when something happens; what time it is matters when marks are looked at, once a
+//! second or oftener. So one is closed up to that much late.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::base::time::Monotonic;
+use crate::platform::Clock;
+
+/// Looks in one longest idleness, if that is short.
+const LOOKS: u32 = 20;
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(10);
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// Bytes that may have been received and wait to be looked at, of all connections of a shard together. Past that those of
+/// which most wait are closed, if none of it was looked at since the last look.
+const UNREAD_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Something that may be idle.
+pub trait Watched {
+    /// Whether something has happened since this was asked last, or is going on.
+    fn has_moved(&self) -> bool;
+
+    /// Bytes that were received and have not been looked at, and whether some were since this was asked last.
+    fn unread(&self) -> (u64, bool);
+
+    fn close(&self);
+}
+
+/// The connections of one shard.
+#[derive(Default)]
+pub struct Idle(RefCell<Slab<(Rc<dyn Watched>, Monotonic)>>);
+
+impl Idle {
+    /// Watches a connection until [`Idle::forget`] with the number that this gives.
+    pub fn watch(&self, connection: Rc<dyn Watched>, now: Monotonic) -> usize {
+        self.0.borrow_mut().insert((connection, now))
+    }
+
+    pub fn forget(&self, number: usize) {
+        self.0.borrow_mut().remove(number);
+    }
+
+    /// Closes what has been idle for `idle_max`, and what holds too many unread bytes; gives how many the latter are.
+    fn look(&self, now: Monotonic, idle_max: Duration, unread_bytes_max: u64) -> usize {
+        let (mut idle, mut stuck, mut unread_bytes) = (Vec::new(), Vec::new(), 0);
+        for (_, (connection, since)) in self.0.borrow_mut().iter_mut() {
+            if connection.has_moved() {
+                *since = now;
+            } else if now.since(*since) >= idle_max {
+                idle.push(Rc::clone(connection));
+            }
+            let (bytes, goes_on) = connection.unread();
+            unread_bytes += bytes;
+            if bytes > 0 && !goes_on {
+                stuck.push((bytes, Rc::clone(connection)));
+            }
+        }
+        idle.iter().for_each(|connection| connection.close());
+        if unread_bytes <= unread_bytes_max {
+            return 0;
+        }
+        stuck.sort_by_key(|(bytes, _)| *bytes);
+        let mut closed = 0;
+        while unread_bytes > unread_bytes_max
+            && let Some((bytes, connection)) = stuck.pop()
+        {
+            connection.close();
+            unread_bytes -= bytes;
+            closed += 1;
+        }
+        closed
+    }
+
+    /// A task for the shard's life. Without `idle_max` no connection is closed for being idle.
+    pub async fn keep_looking(self: Rc<Self>, clock: impl Clock, idle_max: Option<Duration>) {
+        let idle_max = idle_max.unwrap_or(Duration::MAX);
+        let interval = (idle_max / LOOKS).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
+        loop {
+            clock.sleep_until(clock.now() + interval).await;
+            let closed = self.look(clock.now(), idle_max, UNREAD_BYTES_MAX);
+            if closed > 0 {
+                tracing::warn!(closed, "connections were closed that send without an end and read no answers");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Fake {
+        moved: Cell<bool>,
+        closed: Cell<bool>,
+        unread: Cell<u64>,
+        goes_on: Cell<bool>,
+    }
+
+    impl Watched for Fake {
+        fn has_moved(&self) -> bool {
+            self.moved.take()
+        }
+
+        fn unread(&self) -> (u64, bool) {
+            (self.unread.get(), self.goes_on.get())
+        }
+
+        fn close(&self) {
+            self.closed.set(true);
+        }
+    }
+
+    #[test]
+    fn a_connection_is_closed_when_nothing_has_happened_on_it_for_the_whole_time() {
+        let (idle, busy, quiet) = (Idle::default(), Rc::new(Fake::default()), Rc::new(Fake::default()));
+        let at = |seconds: u64| Monotonic(seconds * 1_000_000_000);
+        let number = idle.watch(busy.clone(), at(0));
+        idle.watch(quiet.clone(), at(0));
+        for second in 1..10 {
+            busy.moved.set(true);
+            idle.look(at(second), Duration::from_secs(10), 100);
+        }
+        assert!(!busy.closed.get() && !quiet.closed.get());
+        idle.look(at(10), Duration::from_secs(10), 100);
+        assert!(!busy.closed.get() && quiet.closed.get());
+        idle.forget(number);
+        idle.look(at(100), Duration::from_secs(10), 100);
+        assert!(!busy.closed.get());
+    }
+
+    #[test]
+    fn where_too_much_waits_unread_those_go_that_hold_most_of_it_and_do_not_go_on() {
+        let idle = Idle::default();
+        let all = [(60, false), (50, false), (40, true), (5, false)].map(|(unread, goes_on)| {
+            let fake = Rc::new(Fake::default());
+            fake.unread.set(unread);
+            fake.goes_on.set(goes_on);
+            idle.watch(fake.clone(), Monotonic(0));
+            fake
+        });
+        let closed = || all.each_ref().map(|fake| fake.closed.get());
+        assert_eq!(idle.look(Monotonic(0), Duration::MAX, 155), 0);
+        assert_eq!(closed(), [false; 4]);
+        assert_eq!(idle.look(Monotonic(0), Duration::MAX, 100), 1);
+        assert_eq!(closed(), [true, false, false, false]);
+    }
+}

@@ -1,0 +1,439 @@
+//! Taking replicas on and giving them up: one lane for each log directory, so that one that hangs holds up its own replicas
+//! and no other's.
+//!
+//! ```text
+//! LeaderAndIsr, StopReplica --> route, at once and in order --> lane of /data1: open, open, delete ...
+//!                                                          \-> lane of /data2: open (hangs) ...
+//! Image --> settle: waits until every lane is done with what came before, unless it has stood still for a while
+//! ```
+//! - A lane does its batches one after the other; what concerns one replica goes through one lane while any of it is
+//!   under way, so it happens in the order in which it was asked for.
+//! - A replica is out of reach of requests as soon as it is to be given up, and in reach when its log is open.
+
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use futures_channel::oneshot;
+
+use super::metadata_inputs::LastStops;
+use crate::base::ids::TopicPartition;
+use crate::base::time::Monotonic;
+use crate::config::topic::TimestampType as ConfiguredTimestamp;
+use crate::config::{Config, TopicConfig};
+use crate::executor::{all, either};
+use crate::handlers::Context;
+use crate::metadata::node::LocalPartition;
+use crate::partition::{Partition, Role};
+use crate::platform::{Clock, Disk, Platform, Tasks};
+use crate::record::batch::TimestampType;
+use crate::storage::log::{LastStop, Log, LogConfig, LogError, OpenLog};
+use crate::storage::log_dirs::is_fatal;
+
+/// Logs that one shard opens beside one another in one directory: enough to keep a disk busy, few enough to bound open
+/// files.
+const LOGS_OPENED_AT_ONCE_MAX: usize = 32;
+
+/// Batches that may wait in one lane; past that the inputs of the shard wait too.
+const LANE_BATCHES_MAX: usize = 1024;
+
+/// A lane in which nothing was finished for this long is not waited for: what it was asked for happens later, and until then
+/// its replicas are answered with NOT_LEADER_OR_FOLLOWER.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+
+/// All lanes of a shard.
+pub struct Lanes<P: Platform> {
+    context: Rc<Context<P>>,
+    last_stops: Arc<LastStops>,
+    lanes: Vec<Rc<Lane<P>>>,
+    /// Batches that lanes were given and have not been seen to finish, oldest first.
+    unfinished: Vec<(usize, oneshot::Receiver<()>)>,
+}
+
+struct Lane<P: Platform> {
+    log_dir: usize,
+    queue: Sender<Batch<P>>,
+    /// How much of what concerns a replica is under way.
+    under_way: RefCell<BTreeMap<TopicPartition, usize>>,
+    /// When something was finished last.
+    moved: Cell<Monotonic>,
+}
+
+struct Batch<P: Platform> {
+    jobs: Jobs<P>,
+    /// Dropped when all is done.
+    done: oneshot::Sender<()>,
+}
+
+enum Jobs<P: Platform> {
+    Take(Vec<Take>),
+    Stop(Vec<Stop<P>>),
+}
+
+/// A replica to be taken on.
+struct Take {
+    local: LocalPartition,
+    last_stop: LastStop,
+    /// It counts among its directory's partitions already.
+    is_counted: bool,
+}
+
+/// A replica to be given up.
+struct Stop<P: Platform> {
+    topic_partition: TopicPartition,
+    /// `None`: when its turn comes it may have been taken on.
+    partition: Option<Rc<Partition<P>>>,
+    delete: bool,
+}
+
+impl<P: Platform> Lanes<P> {
+    pub fn start(context: &Rc<Context<P>>, last_stops: Arc<LastStops>) -> Lanes<P> {
+        let now = context.platform.clock().now();
+        let lanes = (0..context.log_dirs.all().len()).map(|log_dir| {
+            let (queue, batches) = async_channel::bounded(LANE_BATCHES_MAX);
+            let lane = Rc::new(Lane { log_dir, queue, under_way: RefCell::default(), moved: Cell::new(now) });
+            let (context, last_stops) = (Rc::clone(context), Arc::clone(&last_stops));
+            let serving = Rc::clone(&lane).serve(context.clone(), last_stops, batches);
+            context.platform.tasks().spawn(serving);
+            lane
+        });
+        let lanes = lanes.collect();
+        Lanes { context: Rc::clone(context), last_stops, lanes, unfinished: Vec::new() }
+    }
+
+    /// Takes replicas on, or gives those that are open their new roles at once.
+    pub async fn take(&mut self, partitions: Vec<LocalPartition>) {
+        let mut batches: Vec<Vec<Take>> = self.lanes.iter().map(|_| Vec::new()).collect();
+        for local in partitions {
+            let topic_partition = topic_partition_of(&local);
+            if let Some(lane) = self.lane_with(&topic_partition) {
+                batches[lane].push(Take { local, last_stop: LastStop::default(), is_counted: false });
+                continue;
+            }
+            if let Some(partition) = self.context.partition(&local.topic, local.partition) {
+                partition.take_role(role_of(&self.context.config, &local));
+                continue;
+            }
+            self.last_stops.progress.logs_total.add(1);
+            match place(&self.context, &self.last_stops, &local) {
+                Ok((lane, last_stop)) => batches[lane].push(Take { local, last_stop, is_counted: true }),
+                Err(reason) => {
+                    report_offline(&self.context, &topic_partition, &reason);
+                    self.context.log_dirs.all()[0].add_partition();
+                    add_partition(&self.context, local, 0, Err(LastStop::default())).await;
+                }
+            }
+        }
+        for (lane, takes) in batches.into_iter().enumerate() {
+            let concerned = takes.iter().map(|take| topic_partition_of(&take.local)).collect();
+            self.give(lane, concerned, Jobs::Take(takes)).await;
+        }
+    }
+
+    /// Gives replicas up, those with `true` for good: when that is done they are out of the checkpoints too, before their
+    /// names are used again (Kafka 3.9 `LogManager.asyncDelete`).
+    pub async fn stop(&mut self, partitions: Vec<(TopicPartition, bool)>) {
+        let mut batches: Vec<Vec<Stop<P>>> = self.lanes.iter().map(|_| Vec::new()).collect();
+        for (topic_partition, delete) in partitions {
+            if let Some(lane) = self.lane_with(&topic_partition) {
+                batches[lane].push(Stop { topic_partition, partition: None, delete });
+            } else if let Some(partition) = self.context.remove_partition(&topic_partition) {
+                let lane = partition.log_dir_index();
+                batches[lane].push(Stop { topic_partition, partition: Some(partition), delete });
+            } else if delete {
+                // It was never taken on: its deletion was asked for before a restart, say.
+                for (lane, _) in self.context.log_dirs.online() {
+                    batches[lane].push(Stop { topic_partition: topic_partition.clone(), partition: None, delete });
+                }
+            }
+        }
+        for (lane, stops) in batches.into_iter().enumerate() {
+            let concerned = stops.iter().map(|stop| stop.topic_partition.clone()).collect();
+            self.give(lane, concerned, Jobs::Stop(stops)).await;
+        }
+    }
+
+    /// Waits until all lanes are done with what they were given, but for those that stand still. At the start it waits for all,
+    /// however long recovery takes.
+    pub async fn settle(&mut self) {
+        let clock = self.context.platform.clock();
+        let is_starting = !self.context.log_dirs.is_loaded();
+        let mut unfinished: Vec<(usize, oneshot::Receiver<()>)> = Vec::new();
+        for (index, mut done) in std::mem::take(&mut self.unfinished) {
+            let lane = &self.lanes[index];
+            let stands_still = |now: Monotonic| now >= lane.moved.get() + STALLED_AFTER;
+            let is_behind_another = unfinished.iter().any(|(other, _)| *other == index);
+            let is_done = loop {
+                // The sender says nothing: it goes when all is done.
+                if !matches!(done.try_recv(), Ok(None)) {
+                    break true;
+                }
+                if is_starting {
+                    let _ = (&mut done).await;
+                    break true;
+                }
+                if is_behind_another || stands_still(clock.now()) {
+                    break false;
+                }
+                let _ = either(&mut done, clock.sleep_until(lane.moved.get() + STALLED_AFTER)).await;
+            };
+            if !is_done {
+                unfinished.push((index, done));
+            }
+        }
+        if let Some((index, _)) = unfinished.first() {
+            let directory = self.context.log_dirs.all()[*index].path.display();
+            tracing::warn!(%directory, "a log directory does not answer: replicas in it are opened and deleted later");
+        }
+        self.unfinished = unfinished;
+    }
+
+    /// The lane in which something of this replica is under way.
+    fn lane_with(&self, topic_partition: &TopicPartition) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.under_way.borrow().contains_key(topic_partition))
+    }
+
+    async fn give(&mut self, lane: usize, concerned: Vec<TopicPartition>, jobs: Jobs<P>) {
+        if concerned.is_empty() {
+            return;
+        }
+        let lane = &self.lanes[lane];
+        if lane.under_way.borrow().is_empty() {
+            lane.moved.set(self.context.platform.clock().now());
+        }
+        let home = &self.context.homes[lane.log_dir];
+        home.replicas_under_way.set(home.replicas_under_way.get() + concerned.len());
+        for topic_partition in concerned {
+            *lane.under_way.borrow_mut().entry(topic_partition).or_default() += 1;
+        }
+        let (done, finished) = oneshot::channel();
+        self.unfinished.push((lane.log_dir, finished));
+        lane.queue.send(Batch { jobs, done }).await.expect("the lane lives as long as the shard");
+    }
+}
+
+impl<P: Platform> Lane<P> {
+    async fn serve(self: Rc<Self>, context: Rc<Context<P>>, last_stops: Arc<LastStops>, batches: Receiver<Batch<P>>) {
+        while let Ok(Batch { jobs, done }) = batches.recv().await {
+            match jobs {
+                Jobs::Take(takes) => self.take_all(&context, &last_stops, takes).await,
+                Jobs::Stop(stops) => self.stop_all(&context, stops).await,
+            }
+            drop(done);
+        }
+    }
+
+    async fn take_all(self: &Rc<Self>, context: &Rc<Context<P>>, last_stops: &Arc<LastStops>, takes: Vec<Take>) {
+        let queue = Rc::new(RefCell::new(takes.into_iter()));
+        let workers = (0..LOGS_OPENED_AT_ONCE_MAX).map(|_| {
+            let (this, context) = (Rc::clone(self), Rc::clone(context));
+            let (queue, last_stops) = (Rc::clone(&queue), Arc::clone(last_stops));
+            Box::pin(async move {
+                loop {
+                    let Some(next) = queue.borrow_mut().next() else { return };
+                    let topic_partition = topic_partition_of(&next.local);
+                    take(&context, this.log_dir, next, &last_stops).await;
+                    this.finished(&context, &topic_partition);
+                }
+            })
+        });
+        all(workers.collect()).await;
+    }
+
+    async fn stop_all(&self, context: &Rc<Context<P>>, stops: Vec<Stop<P>>) {
+        let log_dir = &context.log_dirs.all()[self.log_dir];
+        let any_deleted = stops.iter().any(|stop| stop.delete);
+        let mut stopped = Vec::with_capacity(stops.len());
+        for Stop { topic_partition, partition, delete } in stops {
+            let partition = partition.or_else(|| context.remove_partition(&topic_partition));
+            if let Err(error) = stop(context, self.log_dir, &topic_partition, partition, delete).await {
+                tracing::error!(partition = %topic_partition, %error, "a replica could not be given up in order");
+            }
+            self.moved.set(context.platform.clock().now());
+            stopped.push(topic_partition);
+        }
+        if any_deleted && !log_dir.is_offline() {
+            log_dir.rewrite_checkpoints().await;
+        }
+        for topic_partition in &stopped {
+            self.finished(context, topic_partition);
+        }
+    }
+
+    fn finished(&self, context: &Context<P>, topic_partition: &TopicPartition) {
+        self.moved.set(context.platform.clock().now());
+        let home = &context.homes[self.log_dir];
+        home.replicas_under_way.set(home.replicas_under_way.get() - 1);
+        let mut under_way = self.under_way.borrow_mut();
+        match under_way.get_mut(topic_partition) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(under_way.remove(topic_partition)),
+        }
+    }
+}
+
+/// Which directory a replica's log is in, or is to be in, and how it was left there; or why there is none.
+fn place<P: Platform>(
+    context: &Context<P>,
+    last_stops: &LastStops,
+    local: &LocalPartition,
+) -> Result<(usize, LastStop), &'static str> {
+    let topic_partition = topic_partition_of(local);
+    let log_dirs = &context.log_dirs;
+    // A topic made anew under an old name has nothing to do with what the old one left.
+    let found = last_stops.of(&topic_partition).filter(|_| !local.is_new);
+    let any_offline = log_dirs.online().count() < log_dirs.all().len();
+    match found {
+        Some((log_dir, last_stop)) => {
+            log_dirs.all()[log_dir].add_partition();
+            Ok((log_dir, last_stop))
+        }
+        // Kafka 3.9 `LogManager.getOrCreateLog`: it may well lie where nobody can look.
+        None if any_offline && !local.is_new => {
+            Err("it is in none of the log directories that can be read, and others are offline")
+        }
+        None => {
+            let log_dir = log_dirs.place().ok_or("no log directory is left")?;
+            if !local.is_new {
+                tracing::error!(partition = %topic_partition, directory = %log_dirs.all()[log_dir].path.display(),
+                    "the partition's directory is gone: it starts empty");
+            }
+            Ok((log_dir, LastStop::default()))
+        }
+    }
+}
+
+async fn take<P: Platform>(context: &Rc<Context<P>>, log_dir: usize, take: Take, last_stops: &LastStops) {
+    let Take { local, last_stop, is_counted } = take;
+    if let Some(partition) = context.partition(&local.topic, local.partition) {
+        partition.take_role(role_of(&context.config, &local));
+        return;
+    }
+    if !is_counted {
+        last_stops.progress.logs_total.add(1);
+        context.log_dirs.all()[log_dir].add_partition();
+    }
+    let opened = open_log(context, log_dir, &local, last_stop, last_stops).await;
+    add_partition(context, local, log_dir, opened).await;
+}
+
+/// Opens a replica's log. If it can't be, the reason is in the log, and what the checkpoints said of it is kept.
+async fn open_log<P: Platform>(
+    context: &Context<P>,
+    log_dir: usize,
+    local: &LocalPartition,
+    last_stop: LastStop,
+    last_stops: &LastStops,
+) -> Result<Log<P::Disk>, LastStop> {
+    let topic_partition = topic_partition_of(local);
+    let opened = Log::open(OpenLog {
+        disk: context.platform.disk().clone(),
+        log_dir: context.log_dirs.all()[log_dir].path.clone(),
+        topic_partition: topic_partition.clone(),
+        topic_id: local.id,
+        config: log_config(&local.config),
+        last_stop,
+        wall: context.platform.clock().wall(),
+        open_files: Rc::clone(&context.open_files),
+        progress: Arc::clone(&last_stops.progress),
+    });
+    opened.await.map_err(|error| {
+        report_offline(context, &topic_partition, &error);
+        if let LogError::Io { source, .. } = &error
+            && is_fatal(source)
+        {
+            context.log_dirs.fail(log_dir, &error);
+        }
+        last_stop
+    })
+}
+
+fn report_offline<P: Platform>(context: &Context<P>, topic_partition: &TopicPartition, reason: &dyn std::fmt::Display) {
+    tracing::error!(partition = %topic_partition, "the log can't be opened; the partition is offline: {reason}");
+    context.counters.partitions_offline_now.add(1);
+}
+
+async fn add_partition<P: Platform>(
+    context: &Rc<Context<P>>,
+    local: LocalPartition,
+    log_dir: usize,
+    log: Result<Log<P::Disk>, LastStop>,
+) {
+    let (role, home) = (role_of(&context.config, &local), Rc::clone(&context.homes[log_dir]));
+    let topic_partition = topic_partition_of(&local);
+    let partition = Partition::new(context.platform.clone(), home, topic_partition, local.id, role, log);
+    partition.flush_recovered().await;
+    partition.flush_in_time();
+    context.add_partition(partition);
+}
+
+/// Gives one replica up; `None`: it was never taken on, and at most something of it is left in this directory.
+async fn stop<P: Platform>(
+    context: &Rc<Context<P>>,
+    log_dir: usize,
+    topic_partition: &TopicPartition,
+    partition: Option<Rc<Partition<P>>>,
+    delete: bool,
+) -> Result<(), LogError> {
+    let directory = context.log_dirs.all()[log_dir].path.join(topic_partition.to_string());
+    let remove_directory = || async {
+        match context.platform.disk().remove_directory(&directory).await {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(LogError::Io { path: directory.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    };
+    let Some(partition) = partition else {
+        return if delete { remove_directory().await } else { Ok(()) };
+    };
+    if partition.is_unopened() {
+        context.counters.partitions_offline_now.subtract(1);
+    }
+    context.log_dirs.all()[log_dir].remove_partition();
+    match (partition.take_log().await, delete) {
+        (Some(log), true) => log.delete().await,
+        (Some(log), false) => log.close().await.map(drop),
+        // It could not be opened.
+        (None, true) => remove_directory().await,
+        (None, false) => Ok(()),
+    }
+}
+
+fn topic_partition_of(local: &LocalPartition) -> TopicPartition {
+    TopicPartition { topic: Arc::clone(&local.topic), partition: local.partition }
+}
+
+fn role_of(config: &Config, partition: &LocalPartition) -> Role {
+    Role {
+        local: config.broker_id,
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        isr: partition.isr.clone(),
+        durability: config.durability,
+        config: Arc::clone(&partition.config),
+    }
+}
+
+fn log_config(config: &TopicConfig) -> LogConfig {
+    let positive = |value: i32| u32::try_from(value).unwrap_or(0);
+    LogConfig {
+        segment_bytes: positive(config.segment_bytes),
+        segment_ms: config.segment_ms,
+        segment_jitter_ms: config.segment_jitter_ms,
+        index_interval_bytes: positive(config.index_interval_bytes),
+        segment_index_bytes: positive(config.segment_index_bytes),
+        message_timestamp_type: match config.message_timestamp_type {
+            ConfiguredTimestamp::CreateTime => TimestampType::CreateTime,
+            ConfiguredTimestamp::LogAppendTime => TimestampType::LogAppendTime,
+        },
+        compacted: config.cleanup_policy.compact,
+        ..LogConfig::default()
+    }
+}

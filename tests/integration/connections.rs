@@ -1,0 +1,227 @@
+//! Listeners, the limits of connections, and clients that send or read next to nothing.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+use ringlog::broker::Broker;
+use ringlog::config::{AdminListen, Config, ServeOptions};
+use ringlog::protocol::ApiKey;
+use ringlog::protocol::message::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use ringlog::record::batch::BatchBuilder;
+use ringlog::record::compression::Codec;
+
+use crate::server::{DEADLINE, Server, data_path, directory};
+use crate::wire::Wire;
+
+const PRODUCE_VERSION: i16 = 9;
+
+fn start(directory: &Path, shards: u16, settings: &[&str]) -> Broker {
+    let mut set = vec!["listeners=PLAINTEXT://127.0.0.1:0".to_owned()];
+    set.extend(settings.iter().map(|setting| (*setting).to_owned()));
+    let data = Some(data_path(directory));
+    let options =
+        ServeOptions { set, data, admin_listen: AdminListen::Off, shards: Some(shards), ..ServeOptions::default() };
+    Broker::start(Config::load(&options).expect("settings")).expect("a broker")
+}
+
+fn batch(bytes: usize) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(0, None, Some(&vec![b'x'; bytes]), &[]);
+    builder.build().to_vec()
+}
+
+/// A broker in this process had a ring on this thread, whose end may interrupt a call.
+fn read(stream: &mut TcpStream) -> io::Result<usize> {
+    loop {
+        match stream.read(&mut [0; 4096]) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// Whether the broker ends the connection before the deadline.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    stream.set_read_timeout(Some(DEADLINE)).expect("set");
+    match read(stream) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
+/// Whether a request on the connection is answered before `deadline`.
+fn is_served_within(stream: &mut TcpStream, deadline: Duration) -> bool {
+    // ApiVersions 0, correlation id 7, no client id.
+    stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff]).expect("sent");
+    stream.set_read_timeout(Some(deadline)).expect("set");
+    matches!(read(stream), Ok(1..))
+}
+
+#[test]
+fn a_client_is_told_the_addresses_of_the_listener_that_it_came_in_by() {
+    let directory = directory();
+    let listeners = "listeners=INNER://127.0.0.1:0,OUTER://127.0.0.1:0,HIDDEN://127.0.0.1:0";
+    let map = "listener.security.protocol.map=INNER:PLAINTEXT,OUTER:PLAINTEXT,HIDDEN:PLAINTEXT";
+    let advertised = "advertised.listeners=INNER://127.0.0.1:0,OUTER://kafka.example:19092";
+    let broker = start(directory.path(), 2, &[listeners, map, advertised]);
+    let [inner, outer, hidden] = broker.addresses() else { panic!("three listeners") };
+    let told = |address: &SocketAddr| {
+        let metadata = Wire::connect(*address).metadata("shown");
+        let brokers: Vec<_> = metadata.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect();
+        (brokers, metadata.topics[0].partitions[0].error_code, metadata.topics[0].partitions[0].leader_id)
+    };
+    assert_eq!(told(inner), (vec![("127.0.0.1".to_owned(), i32::from(inner.port()))], 0, 1));
+    assert_eq!(told(outer), (vec![("kafka.example".to_owned(), 19092)], 0, 1));
+    const LISTENER_NOT_FOUND: i16 = 72;
+    assert_eq!(told(hidden), (vec![], LISTENER_NOT_FOUND, -1));
+    broker.stop().expect("a clean stop");
+}
+
+#[test]
+fn connections_past_the_limit_are_served_when_others_have_ended() {
+    let directory = directory();
+    let broker = start(directory.path(), 1, &["max.connections=2"]);
+    let connect = || TcpStream::connect(broker.address()).expect("the kernel's backlog takes it");
+    let (mut first, mut second) = (connect(), connect());
+    assert!(is_served_within(&mut first, DEADLINE) && is_served_within(&mut second, DEADLINE));
+    let mut third = connect();
+    assert!(!is_served_within(&mut third, Duration::from_millis(300)));
+    drop(first);
+    third.set_read_timeout(Some(DEADLINE)).expect("set");
+    assert!(matches!(read(&mut third), Ok(1..)), "it has its turn");
+    assert!(is_served_within(&mut second, DEADLINE));
+    broker.stop().expect("a clean stop");
+}
+
+#[test]
+fn an_address_that_has_its_number_is_closed_at_once_and_has_room_again_later() {
+    let directory = directory();
+    let broker =
+        start(directory.path(), 2, &["max.connections.per.ip=0", "max.connections.per.ip.overrides=127.0.0.1:2"]);
+    let connect = || TcpStream::connect(broker.address()).expect("connected");
+    let (mut first, mut second) = (connect(), connect());
+    assert!(is_served_within(&mut first, DEADLINE) && is_served_within(&mut second, DEADLINE));
+    assert!(is_closed(&mut connect()));
+    assert!(broker.counters()[0].connections_refused_total.get() > 0);
+    drop(first);
+    let deadline = Instant::now() + DEADLINE;
+    let mut again = connect();
+    while is_closed_already(&mut again) {
+        assert!(Instant::now() < deadline, "the ended connection still counts");
+        again = connect();
+    }
+    assert!(is_served_within(&mut second, DEADLINE));
+    broker.stop().expect("a clean stop");
+}
+
+/// Whether a request meets a closed connection.
+fn is_closed_already(stream: &mut TcpStream) -> bool {
+    let sent = stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff]);
+    stream.set_read_timeout(Some(DEADLINE)).expect("set");
+    sent.is_err() || !matches!(read(stream), Ok(1..))
+}
+
+#[test]
+fn new_connections_come_at_most_at_their_rate() {
+    let directory = directory();
+    let broker = start(directory.path(), 1, &["max.connection.creation.rate=20"]);
+    let start = Instant::now();
+    let mut open = Vec::new();
+    for _ in 0..60 {
+        let mut stream = TcpStream::connect(broker.address()).expect("connected");
+        assert!(is_served_within(&mut stream, DEADLINE));
+        open.push(stream);
+    }
+    // One second's worth may come at once.
+    assert!(start.elapsed() > Duration::from_millis(1500), "{:?}", start.elapsed());
+    broker.stop().expect("a clean stop");
+}
+
+#[test]
+fn an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not() {
+    let directory = directory();
+    let broker = start(directory.path(), 1, &["connections.max.idle.ms=300"]);
+    let mut waiting = Wire::connect(broker.address());
+    assert_eq!(waiting.create_topic("quiet", 1), 0);
+    let partition = FetchPartition { partition: 0, partition_max_bytes: 1000, ..Default::default() };
+    let topics = vec![FetchTopic { topic: "quiet".into(), partitions: vec![partition], ..Default::default() }];
+    let request = FetchRequest { max_wait_ms: 1500, min_bytes: 1, topics, ..Default::default() };
+    waiting.send(ApiKey::Fetch, 11, |writer| request.encode(writer, 11)).expect("sent");
+    let mut idle = TcpStream::connect(broker.address()).expect("connected");
+    assert!(is_served_within(&mut idle, DEADLINE));
+    assert!(is_closed(&mut idle), "nothing happened on it");
+    waiting.receive().expect("its answer");
+    broker.stop().expect("a clean stop");
+}
+
+/// Connections that announce `announced` bytes and send a few, that ask for much and read nothing, and that send
+/// requests without an end and read no answer.
+fn bad_neighbours(address: SocketAddr, announced: i32, count: usize) -> Vec<TcpStream> {
+    let connect = || TcpStream::connect(address).expect("connected");
+    let half_sent = (0..count).map(|_| {
+        let mut stream = connect();
+        stream.write_all(&announced.to_be_bytes()).expect("sent");
+        stream.write_all(&[0; 3]).expect("sent");
+        stream
+    });
+    let mut all: Vec<_> = half_sent.collect();
+    for _ in 0..count {
+        let mut stream = connect();
+        stream.set_nonblocking(true).expect("set");
+        let request = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff].repeat(4096);
+        // As far as the sockets take it.
+        while stream.write(&request).is_ok() {}
+        all.push(stream);
+    }
+    all
+}
+
+fn resident_bytes(process: Pid) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("readable");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("there");
+    line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number") * 1024
+}
+
+#[test]
+fn a_producer_goes_on_beside_clients_that_never_finish_a_frame_and_never_read() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("steady", 1), 0);
+    let before = resident_bytes(server.process());
+    let mut neighbours = Vec::new();
+    // Frames that are copied out, frames that have memory of their own, and frames that alone are nearly all of it.
+    for announced in [20_000, 900_000, 100_000_000] {
+        neighbours.extend(bad_neighbours(server.address, announced, 30));
+    }
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // A byte now and then, from another thread, for as long as it takes.
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for neighbour in &mut neighbours {
+                    let _ = neighbour.write(&[0]);
+                }
+                thread::yield_now();
+            }
+        });
+        for size in [100, 20_000, 900_000] {
+            for _ in 0..40 {
+                assert_eq!(wire.produce(PRODUCE_VERSION, "steady", 0, &batch(size)).error_code, 0);
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    // What two shards may hold unread, and as much again for what the allocator keeps.
+    let deadline = Instant::now() + DEADLINE;
+    while resident_bytes(server.process()) > before + (256 << 20) {
+        assert!(Instant::now() < deadline, "{} bytes", resident_bytes(server.process()));
+        thread::yield_now();
+    }
+    server.stop();
+}
