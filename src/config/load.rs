@@ -334,7 +334,8 @@ impl Settings {
         let (threads, buffer) = (self.unsigned("log.cleaner.threads"), self.value(name).number());
         let dedupe_buffer_size = u64::try_from(buffer).unwrap_or(0);
         if threads > 0 && dedupe_buffer_size / u64::from(threads) <= DEDUPE_BYTES_MIN {
-            let reason = format!("must be more than {DEDUPE_BYTES_MIN} bytes for each of log.cleaner.threads ({threads})");
+            let reason =
+                format!("must be more than {DEDUPE_BYTES_MIN} bytes for each of log.cleaner.threads ({threads})");
             return Err(invalid(name, &buffer.to_string(), reason));
         }
         Ok(CleanerConfig {

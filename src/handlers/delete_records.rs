@@ -3,7 +3,8 @@
 //! - v1 and v2 change nothing here but the encoding. Of a partition named twice the last offset counts, as in Kafka.
 //! - The log start moves at once; the segments below it go with the next retention run. It survives a crash once it is
 //!   checkpointed (`log.flush.start.offset.checkpoint.interval.ms`).
-//! - The answer waits for the log start of every replica that lives. The leader's is the only one there is yet, so that nothing is waited
+//! - The answer waits for the log start of every replica that lives. The leader's is the only one there is yet, so
+//!   that nothing is waited
 //!   for, and the request's timeout is never met.
 
 use std::collections::BTreeMap;

@@ -245,7 +245,7 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
             }
             Step::Epochs(write) => {
                 if let Err(error) = write.await {
-                    tracing::warn!(partition = %partition.topic_partition, %error, "old leader epochs stay in their file");
+                    tracing::warn!(partition = %partition.topic_partition, %error, "old leader epochs stay written");
                     partition.storage_failed(&error);
                 }
             }

@@ -1,7 +1,7 @@
 //! Compaction of one partition: when its log is to be cleaned, and one cleaning from its beginning to its end.
 //!
-//! A log that is about to be closed, deleted or taken offline ends its cleaning at the next chunk. A full disk, or too much
-//! other work, has it tried again later; damage in it has it left alone until the next start.
+//! A log that is about to be closed, deleted or taken offline ends its cleaning at the next chunk. A full disk, or too
+//! much other work, has it tried again later; damage in it has it left alone until the next start.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -38,7 +38,10 @@ pub struct CleanerShare {
 /// What became of a cleaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CleanOutcome {
-    Cleaned { bytes_read: u64, bytes_written: u64 },
+    Cleaned {
+        bytes_read: u64,
+        bytes_written: u64,
+    },
     /// Not now, or not to its end.
     NotNow,
 }
@@ -61,7 +64,12 @@ struct Pace<P: Platform> {
 impl<P: Platform> Clone for Pace<P> {
     fn clone(&self) -> Pace<P> {
         let Pace { partition, began, bytes, bytes_per_second } = self;
-        Pace { partition: Rc::clone(partition), bytes: Rc::clone(bytes), began: *began, bytes_per_second: *bytes_per_second }
+        Pace {
+            partition: Rc::clone(partition),
+            bytes: Rc::clone(bytes),
+            began: *began,
+            bytes_per_second: *bytes_per_second,
+        }
     }
 }
 
@@ -241,7 +249,7 @@ impl<P: Platform> Partition<P> {
             CleanError::Damaged { .. } | CleanError::TooLarge(_) | CleanError::Busy | CleanError::Aborted => {}
         }
         if !self.state.borrow().is_leaving() {
-            tracing::warn!(partition = %self.topic_partition, %error, "the log could not be cleaned; tried again later");
+            tracing::warn!(partition = %self.topic_partition, %error, "the log could not be cleaned; again later");
         }
         self.state.borrow_mut().cleaner.not_before = self.platform.clock().now() + RETRY_AFTER;
         CleanOutcome::NotNow

@@ -132,7 +132,7 @@ impl<P: Platform> Partition<P> {
             let mut state = self.state.borrow_mut();
             let Some(log) = &mut state.log else { return 0 };
             if log.increment_log_start_offset(end_offset) {
-                tracing::info!(partition = %self.topic_partition, end_offset, "the log start moves: older segments have expired");
+                tracing::info!(partition = %self.topic_partition, end_offset, "older segments have expired");
             }
             log.names()
         };
@@ -171,9 +171,9 @@ impl<P: Platform> Partition<P> {
         });
     }
 
-    /// Moves the log start up to `offset`, or to the high watermark if it is -1; gives the low watermark, which is the log
-    /// start of the only replica there is (Kafka 3.9 `Partition.deleteRecordsOnLeader`). The segments below go with the next
-    /// retention run.
+    /// Moves the log start up to `offset`, or to the high watermark if it is -1; gives the low watermark, which is the
+    /// log start of the only replica there is (Kafka 3.9 `Partition.deleteRecordsOnLeader`). The segments below go
+    /// with the next retention run.
     pub fn delete_records(self: &Rc<Self>, offset: Offset) -> Result<Offset, DeleteRefusal> {
         let low_watermark = {
             let mut state = self.state.borrow_mut();

@@ -152,8 +152,8 @@ impl BatchHeader {
         self.attributes & CONTROL_BIT != 0
     }
 
-    /// When the tombstones or the marker in it may go, once compaction has said so: it stands in the base timestamp's place
-    /// (KIP-534).
+    /// When the tombstones or the marker in it may go, once compaction has said so: it stands in the base timestamp's
+    /// place (KIP-534).
     pub fn delete_horizon_ms(&self) -> Option<i64> {
         (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
     }

@@ -24,7 +24,12 @@ impl Rewrite {
     pub fn new(header: &BatchHeader, delete_horizon_ms: Option<i64>) -> Rewrite {
         let mut rewritten = BatchHeader { record_count: 0, ..*header };
         rewritten.set_delete_horizon(delete_horizon_ms);
-        Rewrite { header: rewritten, has_base: delete_horizon_ms.is_some(), max_timestamp: NO_TIMESTAMP, body: Vec::new() }
+        Rewrite {
+            header: rewritten,
+            has_base: delete_horizon_ms.is_some(),
+            max_timestamp: NO_TIMESTAMP,
+            body: Vec::new(),
+        }
     }
 
     /// Keeps a record of the original batch, whose timestamp is `timestamp`.
@@ -69,8 +74,7 @@ mod tests {
     const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
     fn original(codec: Codec) -> Vec<u8> {
-        let mut builder =
-            BatchBuilder::new(codec).base_offset(500).leader_epoch(4).producer(7, 2, 30).transactional();
+        let mut builder = BatchBuilder::new(codec).base_offset(500).leader_epoch(4).producer(7, 2, 30).transactional();
         for at in 0..5 {
             builder.push(10_000 + 10 * at, Some(&[b'k', at as u8]), Some(&[b'v'; 30]), &[(b"h", None)]);
         }

@@ -1,8 +1,9 @@
-//! The log cleaner: the dirtiest compacted log first, so many at once in the whole process as `log.cleaner.threads` says
-//! (Kafka 3.9 `LogCleaner.CleanerThread`).
+//! The log cleaner: the dirtiest compacted log first, so many at once in the whole process as `log.cleaner.threads`
+//! says (Kafka 3.9 `LogCleaner.CleanerThread`).
 //!
-//! Each shard looks for the dirtiest of its own logs in each directory, and waits for its turn among the others, which comes
-//! in the order of asking; Kafka compares the logs of all. What takes time runs on work threads and the directories' helpers.
+//! Each shard looks for the dirtiest of its own logs in each directory, and waits for its turn among the others, which
+//! comes in the order of asking; Kafka compares the logs of all. What takes time runs on work threads and the
+//! directories' helpers.
 
 #![forbid(unsafe_code)]
 
@@ -91,7 +92,8 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>, slots: C
     }
 }
 
-/// One round: the dirtiest log is cleaned, and the beginnings of all compacted logs are looked at. Whether one was cleaned.
+/// One round: the dirtiest log is cleaned, and the beginnings of all compacted logs are looked at. Whether one was
+/// cleaned.
 async fn run<P: Platform>(
     context: &Rc<Context<P>>,
     log_dir: usize,

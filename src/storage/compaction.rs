@@ -1,5 +1,5 @@
-//! Compaction: of each key the latest record stays (Kafka 3.9 `LogCleaner`, `Cleaner`). What to clean is chosen here, what
-//! stays of it is decided in [`pass`], and [`crate::storage::log`] does it to the files.
+//! Compaction: of each key the latest record stays (Kafka 3.9 `LogCleaner`, `Cleaner`). What to clean is chosen here,
+//! what stays of it is decided in [`pass`], and [`crate::storage::log`] does it to the files.
 //!
 //! ```text
 //!  0          clean          first dirty        dirty         uncleanable      active segment
@@ -35,8 +35,8 @@ pub struct CleanerBounds {
 }
 
 impl CleanerBounds {
-    /// Of `log.cleaner.dedupe.buffer.size`, `log.cleaner.io.buffer.load.factor` and `log.cleaner.io.buffer.size`, for one
-    /// of so many cleanings.
+    /// Of `log.cleaner.dedupe.buffer.size`, `log.cleaner.io.buffer.load.factor` and `log.cleaner.io.buffer.size`, for
+    /// one of so many cleanings.
     pub fn share(dedupe_bytes: u64, load_factor: f64, io_bytes: u64, cleanings: u64) -> CleanerBounds {
         let cleanings = cleanings.max(1);
         // One half reads, the other one writes.

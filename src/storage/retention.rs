@@ -1,8 +1,9 @@
-//! Which segments are too old, too many, or below the log start: the pure choice (Kafka 3.9 `UnifiedLog.deleteOldSegments`).
+//! Which segments are too old, too many, or below the log start: the pure choice (Kafka 3.9
+//! `UnifiedLog.deleteOldSegments`).
 //!
-//! Three passes, each from the oldest segment on until one stays: what ends at or below the log start; what the log holds
-//! beyond `retention.bytes`; what is older than `retention.ms`. The last two need `delete` in `cleanup.policy`. Nothing at
-//! or past the high watermark goes, and never an active segment without batches.
+//! Three passes, each from the oldest segment on until one stays: what ends at or below the log start; what the log
+//! holds beyond `retention.bytes`; what is older than `retention.ms`. The last two need `delete` in `cleanup.policy`.
+//! Nothing at or past the high watermark goes, and never an active segment without batches.
 
 #![forbid(unsafe_code)]
 
@@ -48,9 +49,8 @@ pub fn expired(
     policy: RetentionPolicy,
     now: WallMs,
 ) -> Expiry {
-    let may_go = |segment: &SegmentAge| {
-        segment.end_offset <= high_watermark && !(segment.is_active && segment.size == 0)
-    };
+    let may_go =
+        |segment: &SegmentAge| segment.end_offset <= high_watermark && !(segment.is_active && segment.size == 0);
     let is_below_start = |segment: &SegmentAge| !segment.is_active && segment.end_offset <= log_start_offset;
     let mut gone = segments.clone().take_while(|segment| may_go(segment) && is_below_start(segment)).count();
     if !policy.delete {
@@ -115,9 +115,8 @@ mod tests {
 
     #[test]
     fn segments_beyond_retention_bytes_go_as_far_as_whole_ones_are_surplus() {
-        let found = |retention_bytes| {
-            choose(&segments(&[0, 0, 0, 0]), 0, 1000, RetentionPolicy { retention_bytes, ..KEEP })
-        };
+        let found =
+            |retention_bytes| choose(&segments(&[0, 0, 0, 0]), 0, 1000, RetentionPolicy { retention_bytes, ..KEEP });
         for (retention_bytes, count) in [(5000, 0), (4000, 0), (3001, 0), (3000, 1), (1999, 2), (1, 3), (0, 4)] {
             assert_eq!(found(retention_bytes), Expiry::Oldest(count), "{retention_bytes}");
         }

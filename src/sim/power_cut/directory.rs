@@ -273,12 +273,7 @@ impl Directory {
     }
 
     /// Takes out what is more than so many bytes; `moved` hears the new log start before anything happens to files.
-    pub fn retain(
-        &mut self,
-        tp: &TopicPartition,
-        retention_bytes: i64,
-        mut moved: impl FnMut(Offset),
-    ) -> Outcome<()> {
+    pub fn retain(&mut self, tp: &TopicPartition, retention_bytes: i64, mut moved: impl FnMut(Offset)) -> Outcome<()> {
         let policy = RetentionPolicy { delete: true, retention_ms: -1, retention_bytes };
         loop {
             let log = self.log_mut(tp);

@@ -48,8 +48,8 @@ pub struct LogModel {
     start_durable: Offset,
     /// A log whose records have keys; those below this offset may have been cleaned.
     cleaned_to: Option<Offset>,
-    /// Unflushed batches are missing before others, which recovery lets pass where compaction may have been: nobody knows
-    /// what the producers know then.
+    /// Unflushed batches are missing before others, which recovery lets pass where compaction may have been: nobody
+    /// knows what the producers know then.
     has_hole: bool,
 }
 
@@ -71,7 +71,16 @@ struct Sequenced {
 impl LogModel {
     pub fn new(topic_id: TopicId) -> LogModel {
         let (batches, leader_epoch) = (Vec::new(), 0);
-        LogModel { topic_id, leader_epoch, batches, flushed_offset: 0, start_max: 0, start_durable: 0, cleaned_to: None, has_hole: false }
+        LogModel {
+            topic_id,
+            leader_epoch,
+            batches,
+            flushed_offset: 0,
+            start_max: 0,
+            start_durable: 0,
+            cleaned_to: None,
+            has_hole: false,
+        }
     }
 
     /// One that is cleaned now and then.
@@ -260,8 +269,8 @@ impl LogModel {
         Ok(())
     }
 
-    /// Of every key the latest flushed record is there, unless it is a tombstone and nothing older is; what is not clean is
-    /// there as a whole; and nothing else than what was appended.
+    /// Of every key the latest flushed record is there, unless it is a tombstone and nothing older is; what is not
+    /// clean is there as a whole; and nothing else than what was appended.
     fn check_compacted(&self, found: &BTreeMap<Offset, Record>) -> Outcome<()> {
         let (mut appended, mut latest) = (BTreeMap::new(), BTreeMap::new());
         for record in self.records() {
@@ -294,9 +303,8 @@ impl LogModel {
 
     /// Whether something below `end` that was not flushed is missing.
     pub fn has_hole_in(&self, found: &BTreeMap<Offset, Record>, end: Offset) -> bool {
-        self.records().any(|record| {
-            (self.flushed_offset..end).contains(&record.offset) && !found.contains_key(&record.offset)
-        })
+        self.records()
+            .any(|record| (self.flushed_offset..end).contains(&record.offset) && !found.contains_key(&record.offset))
     }
 
     pub fn has_hole(&self) -> bool {
@@ -367,12 +375,7 @@ pub fn read_compacted(directory: &mut Directory, tp: &TopicPartition) -> Outcome
 }
 
 /// Every offset of the first batch is found, and a longer read from it gives what was appended, byte for byte.
-fn check_batch(
-    directory: &mut Directory,
-    tp: &TopicPartition,
-    start: Offset,
-    batches: &[Rc<Appended>],
-) -> Outcome<()> {
+fn check_batch(directory: &mut Directory, tp: &TopicPartition, start: Offset, batches: &[Rc<Appended>]) -> Outcome<()> {
     let Appended { header, bytes } = &*batches[0];
     let first = header.base_offset.max(start);
     for offset in first..=header.last_offset() {

@@ -1,8 +1,8 @@
 //! Key -> offset of its latest record, in as much memory as it is given (Kafka 3.9 `SkimpyOffsetMap`).
 //!
-//! Keys are known by the first 128 bits of their SHA-256, so that an entry takes 24 bytes, as in Kafka, whatever the key. Two
-//! keys that met in it would lose one's record: nobody can find such a pair, neither by chance (5 million keys: one in
-//! 10^25) nor on purpose, which for Kafka's MD5 can no longer be said.
+//! Keys are known by the first 128 bits of their SHA-256, so that an entry takes 24 bytes, as in Kafka, whatever the
+//! key. Two keys that met in it would lose one's record: nobody can find such a pair, neither by chance (5 million
+//! keys: one in 10^25) nor on purpose, which for Kafka's MD5 can no longer be said.
 
 #![forbid(unsafe_code)]
 

@@ -4,8 +4,8 @@
 //!  Indexing    the dirty part       -> OffsetMap: where the latest record of each key is
 //!  Filtering   from the first batch -> what stays of each batch, as bytes of the new segment
 //! ```
-//! A chunk holds whole entries, and perhaps the beginning of another one. Both passes check every checksum: what is rewritten gets a
-//! checksum of its own, and must not make damage look sound.
+//! A chunk holds whole entries, and perhaps the beginning of another one. Both passes check every checksum: what is
+//! rewritten gets a checksum of its own, and must not make damage look sound.
 
 #![forbid(unsafe_code)]
 
@@ -240,12 +240,7 @@ pub struct Filtering {
 }
 
 impl Filtering {
-    pub fn new(
-        map: OffsetMap,
-        transactions: PassedTransactions,
-        now: WallMs,
-        delete_retention_ms: i64,
-    ) -> Filtering {
+    pub fn new(map: OffsetMap, transactions: PassedTransactions, now: WallMs, delete_retention_ms: i64) -> Filtering {
         Filtering { map, order: Order::default(), transactions, producers: BTreeMap::new(), now, delete_retention_ms }
     }
 
@@ -348,8 +343,8 @@ impl Filtering {
         is_latest && (!record.is_tombstone || tombstones_stay)
     }
 
-    /// A message of magic 0 or 1, and what is in it: kept as it is, or made a v2 batch with what stays of it. A tombstone
-    /// gets its delete horizon that way; Kafka, which keeps the magic, goes by the file's age.
+    /// A message of magic 0 or 1, and what is in it: kept as it is, or made a v2 batch with what stays of it. A
+    /// tombstone gets its delete horizon that way; Kafka, which keeps the magic, goes by the file's age.
     fn filter_legacy(&mut self, entry: &Entry, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Damage> {
         let LegacyBatch { codec, timestamp_type, records } = legacy(entry, bytes)?;
         let stay: Vec<&Record> =
@@ -443,7 +438,9 @@ mod tests {
             let at = next(&mut seed) as usize % 61;
             let mut lying = sound.clone();
             lying[at] = next(&mut seed) as u8;
-            if let Ok(header) = BatchHeader::parse(&lying) && header.batch_bytes() < lying.len() {
+            if let Ok(header) = BatchHeader::parse(&lying)
+                && header.batch_bytes() < lying.len()
+            {
                 crate::record::batch::set_max_timestamp(&mut lying[..header.batch_bytes()], 600);
             }
             fuzz_pass(&lying);

@@ -1,4 +1,5 @@
-//! Cleaning a log's files: which of them are dirty, what is written in their place, and how one takes the other's place.
+//! Cleaning a log's files: which of them are dirty, what is written in their place, and how one takes the other's
+//! place.
 //!
 //! ```text
 //!  old: 0.log 40.log 80.log            -> pass over the dirty ones: offset map -> pass over a group of neighbours:
@@ -8,9 +9,11 @@
 //! ```
 //! Names are held alone from the first rename to that turn; who has the old files open goes on reading them. Up to the
 //! first rename nothing of the log has changed, and whatever goes wrong leaves nothing but files that are removed.
-//! Once the names of the `.swap` files are durable it can only go on: a rename that fails then is an error that only a restart settles.
+//! Once the names of the `.swap` files are durable it can only go on: a rename that fails then is an error that only a
+//! restart settles.
 //!
-//! The log is not truncated and loses no segments meanwhile: whoever cleans it sees to that. Appends, rolls and flushes go on.
+//! The log is not truncated and loses no segments meanwhile: whoever cleans it sees to that. Appends, rolls and
+//! flushes go on.
 
 #![forbid(unsafe_code)]
 
@@ -34,9 +37,7 @@ use crate::storage::log::names::NamesHeld;
 use crate::storage::log::{Log, LogError};
 use crate::storage::offset_index::{OffsetIndex, relative_offset};
 use crate::storage::recovery::{CLEANED_SUFFIX, Directory, SEGMENT_FILES, SWAP_SUFFIX};
-use crate::storage::segment::{
-    ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, TRANSACTION_INDEX,
-};
+use crate::storage::segment::{ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, TRANSACTION_INDEX};
 use crate::storage::time_index::{TimeEntry, TimeIndex};
 use crate::storage::transaction_index::EndedTransaction;
 
@@ -160,8 +161,8 @@ impl<D: Disk> Log<D> {
         self.cleaned_to
     }
 
-    /// Notes that all below was cleaned. The directory's cleaner offsets must know of the log, durably, before its first group
-    /// is swapped in: offsets may be missing in it from then on, whatever its topic says one day.
+    /// Notes that all below was cleaned. The directory's cleaner offsets must know of the log, durably, before its
+    /// first group is swapped in: offsets may be missing in it from then on, whatever its topic says one day.
     pub fn set_cleaned_to(&mut self, offset: Offset) {
         self.cleaned_to = Some(offset);
         self.config.compacted = true;
@@ -262,7 +263,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// The new segment takes the place of the old ones: from this turn on reads see it. Gives the old ones' files, which are to be removed.
+    /// The new segment takes the place of the old ones: from this turn on reads see it. Gives the old ones' files,
+    /// which are to be removed.
     pub fn finish_swap(&mut self, swapped: Swapped<D>) -> Vec<PathBuf> {
         let Swapped { replaces, mut segment, files, has_transactions, aside, names } = swapped;
         for base_offset in &replaces {
@@ -291,7 +293,12 @@ struct Chunks<D: Disk> {
 }
 
 impl<D: Disk> Chunks<D> {
-    async fn open(directory: &Directory<D>, base_offset: Offset, end: u64, chunk_bytes: usize) -> Result<Self, LogError> {
+    async fn open(
+        directory: &Directory<D>,
+        base_offset: Offset,
+        end: u64,
+        chunk_bytes: usize,
+    ) -> Result<Self, LogError> {
         let path = directory.path_of(base_offset, LOG);
         let disk = directory.disk.clone();
         let (file, _) = disk.open(&path, OpenMode::Read).await.map_err(LogError::io_at(&path))?;
@@ -439,8 +446,7 @@ impl<D: Disk, R: Resources> Cleaning<D, R> {
         let mut writer =
             Writer::create(&self.directory, base_offset, self.index_interval_bytes, self.segment_index_bytes).await?;
         for source in group {
-            let mut chunks =
-                Chunks::open(&self.directory, source.base_offset, source.size, self.chunk_bytes).await?;
+            let mut chunks = Chunks::open(&self.directory, source.base_offset, source.size, self.chunk_bytes).await?;
             if let Some(filtering) = &mut self.filtering {
                 filtering.order = Order::within(source.base_offset, source.end_offset);
             }
@@ -563,10 +569,8 @@ impl<D: Disk> Writer<D> {
         self.latest.into_iter().for_each(|latest| self.time_index.push_if_later(latest));
         let mut extensions = vec![LOG, OFFSET_INDEX, TIME_INDEX];
         let mut files = vec![(LOG, self.log.clone())];
-        let mut small = vec![
-            (OFFSET_INDEX, self.offset_index.unwritten().1),
-            (TIME_INDEX, self.time_index.unwritten().1),
-        ];
+        let mut small =
+            vec![(OFFSET_INDEX, self.offset_index.unwritten().1), (TIME_INDEX, self.time_index.unwritten().1)];
         if let Some(transactions) = transactions {
             extensions.push(TRANSACTION_INDEX);
             small.push((TRANSACTION_INDEX, transactions));

@@ -243,7 +243,8 @@ fn what_kafkas_cleaner_read_is_cleaned_to_the_bytes_that_it_wrote() {
     const DELETE_HORIZON_MS: i64 = 1_795_392_199_194;
     let partition = TopicPartition { topic: "compacted".into(), partition: 0 };
     let kafkas = files("unclean", &partition);
-    let before = kafkas.iter().filter_map(|(name, data)| Some((name.strip_suffix(".deleted")?.to_owned(), data.clone())));
+    let before =
+        kafkas.iter().filter_map(|(name, data)| Some((name.strip_suffix(".deleted")?.to_owned(), data.clone())));
     let mut before: BTreeMap<_, _> = before.collect();
     let active: Vec<_> = kafkas.iter().filter(|(name, _)| name.starts_with("00000000000000001480.")).collect();
     before.extend(active.into_iter().map(|(name, data)| (name.clone(), data.clone())));
@@ -256,8 +257,7 @@ fn what_kafkas_cleaner_read_is_cleaned_to_the_bytes_that_it_wrote() {
     let lags = CompactionLags { min_ms: 0, max_ms: i64::MAX };
     let dirtiness = log.dirtiness(log.log_end_offset(), lags, 0).unwrap();
     let bounds = CleanerBounds::share(128 << 20, 0.9, 512 << 10, 1);
-    let time =
-        CleanTime { now: DELETE_HORIZON_MS - DELETE_RETENTION_MS, delete_retention_ms: DELETE_RETENTION_MS };
+    let time = CleanTime { now: DELETE_HORIZON_MS - DELETE_RETENTION_MS, delete_retention_ms: DELETE_RETENTION_MS };
     let mut cleaning = run(log.clean_plan(dirtiness).index(Vec::new(), bounds, time, Inline)).unwrap();
     while let Some(cleaned) = run(cleaning.clean_group()) {
         let names = run(log.names().hold_alone());
@@ -267,7 +267,8 @@ fn what_kafkas_cleaner_read_is_cleaned_to_the_bytes_that_it_wrote() {
     assert_eq!(cleaning.end_offset, 1480, "as its checkpoint says");
     let directory = Path::new("/data").join(partition.to_string());
     let is_cleaned = |name: &str| [".log", ".index", ".timeindex"].iter().any(|kind| name.ends_with(kind));
-    for (name, data) in kafkas.iter().filter(|(name, _)| is_cleaned(name) && !name.starts_with("00000000000000001480.")) {
+    for (name, data) in kafkas.iter().filter(|(name, _)| is_cleaned(name) && !name.starts_with("00000000000000001480."))
+    {
         assert_eq!(&disk.contents(&directory.join(name)).unwrap(), data, "{name}");
     }
     assert_served(&mut log, &partition);

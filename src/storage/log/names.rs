@@ -4,8 +4,8 @@
 //!  a look-up:    ask (in the turn that says what to open) ... hold - open, read - let go
 //!  a deletion:                      hold alone - rename - the log forgets the segments - let go
 //! ```
-//! What is open stays open and readable whatever becomes of its name, so reads of loaded segments wait for nobody. Whoever
-//! asked before a change and holds after it would open something else than it wanted: it is told to ask again.
+//! What is open stays open and readable whatever becomes of its name, so reads of loaded segments wait for nobody.
+//! Whoever asked before a change and holds after it would open something else than it wanted: it is told to ask again.
 
 #![forbid(unsafe_code)]
 

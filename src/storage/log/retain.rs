@@ -138,8 +138,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Moves the log start up to `offset`, which is not past the high watermark; whether it moved. It is durable when the
-    /// directory's log start offsets are checkpointed, or when the segments below are gone.
+    /// Moves the log start up to `offset`, which is not past the high watermark; whether it moved. It is durable when
+    /// the directory's log start offsets are checkpointed, or when the segments below are gone.
     pub fn increment_log_start_offset(&mut self, offset: Offset) -> bool {
         let moves = offset > self.log_start_offset;
         if moves {
@@ -164,13 +164,9 @@ impl<D: Disk> Log<D> {
         Rc::clone(&self.names)
     }
 
-    /// Takes the segments below the log start out of the directory: their files get other names, oldest first. `end_offset` is
-    /// a segment's base offset at or below the log start.
-    pub fn take_out(
-        &self,
-        end_offset: Offset,
-        names: NamesHeld,
-    ) -> impl Future<Output = TakenOut> + use<D> + 'static {
+    /// Takes the segments below the log start out of the directory: their files get other names, oldest first.
+    /// `end_offset` is a segment's base offset at or below the log start.
+    pub fn take_out(&self, end_offset: Offset, names: NamesHeld) -> impl Future<Output = TakenOut> + use<D> + 'static {
         assert!(end_offset <= self.log_start_offset, "nobody reads what is taken out");
         let (directory, segments) = (self.files_of(), self.closed.range(..end_offset));
         let segments: Vec<_> = segments.map(|(base_offset, _)| *base_offset).collect();
@@ -193,7 +189,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Gives the count of the segments and the files that are to be removed; and the error that kept others, which the next try takes out.
+    /// Gives the count of the segments and the files that are to be removed; and the error that kept others, which the
+    /// next try takes out.
     pub fn finish_take_out(&mut self, taken: TakenOut) -> (usize, Vec<PathBuf>, Option<LogError>) {
         let TakenOut { segments, files, error, names } = taken;
         for base_offset in &segments {

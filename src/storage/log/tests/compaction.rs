@@ -1,5 +1,5 @@
-//! Compaction against a model: random histories of keys, tombstones, producers and transactions, cleaned again and again
-//! while the clock moves.
+//! Compaction against a model: random histories of keys, tombstones, producers and transactions, cleaned again and
+//! again while the clock moves.
 
 use super::*;
 use crate::record::batch::Record;
@@ -254,10 +254,14 @@ impl History {
                 assert_eq!(header.delete_horizon_ms(), Some(expected));
             }
         }
-        let left: BTreeMap<_, _> =
-            after.iter().flat_map(|(header, records)| records.iter().map(|record| (record.offset, header.base_offset))).collect();
-        let was: BTreeMap<_, _> =
-            before.iter().flat_map(|(header, records)| records.iter().map(|record| (record.offset, header.base_offset))).collect();
+        let left: BTreeMap<_, _> = after
+            .iter()
+            .flat_map(|(header, records)| records.iter().map(|record| (record.offset, header.base_offset)))
+            .collect();
+        let was: BTreeMap<_, _> = before
+            .iter()
+            .flat_map(|(header, records)| records.iter().map(|record| (record.offset, header.base_offset)))
+            .collect();
         let (latest, latest_of_all) = (self.latest(cleaned_to), self.latest(self.end));
         for (offset, written) in self.written.iter().filter(|(_, written)| !written.is_control) {
             let is_left = left.contains_key(offset);
@@ -294,7 +298,8 @@ impl History {
         let stable = log.last_stable_offset(self.end);
         let aborted = log.aborted_transactions(0, stable).map_or(Vec::new(), |found| run(found).unwrap());
         let mut skipping = BTreeSet::new();
-        let mut ahead: Vec<_> = aborted.iter().map(|transaction| (transaction.first_offset, transaction.producer_id)).collect();
+        let mut ahead: Vec<_> =
+            aborted.iter().map(|transaction| (transaction.first_offset, transaction.producer_id)).collect();
         ahead.sort_unstable();
         let mut ahead = ahead.into_iter().peekable();
         for (header, records) in all.iter().filter(|(header, _)| header.base_offset < stable) {
@@ -309,7 +314,11 @@ impl History {
             }
             let skipped = header.is_transactional() && skipping.contains(&header.producer_id);
             for record in records {
-                assert_eq!(self.written[&record.offset].aborted, skipped, "{} of {}", record.offset, header.producer_id);
+                assert_eq!(
+                    self.written[&record.offset].aborted, skipped,
+                    "{} of {}",
+                    record.offset, header.producer_id
+                );
             }
         }
     }
@@ -334,9 +343,9 @@ fn what_a_cleaning_leaves_is_what_the_model_says_over_random_histories() {
             let first_unclean = was.first_dirty;
             let end = match try_clean(&mut log, lags, bounds, time) {
                 Ok(end) => end,
-                Err(CleanError::Damaged { damage: crate::storage::compaction::pass::Damage::TooManyKeys(_), .. }) => {
-                    try_clean(&mut log, lags, BOUNDS, time).unwrap()
-                }
+                Err(CleanError::Damaged {
+                    damage: crate::storage::compaction::pass::Damage::TooManyKeys(_), ..
+                }) => try_clean(&mut log, lags, BOUNDS, time).unwrap(),
                 Err(error) => panic!("seed {seed}, pass {pass}: {error}"),
             };
             assert!(end >= first_unclean && end <= was.uncleanable.max(first_unclean));
@@ -349,7 +358,8 @@ fn what_a_cleaning_leaves_is_what_the_model_says_over_random_histories() {
             };
             let after = history.check(&mut log, &before, rewritten_end);
             merged += segments_before - log.closed.len();
-            let count = |all: &[(BatchHeader, Vec<Record>)]| all.iter().map(|(_, records)| records.len()).sum::<usize>();
+            let count =
+                |all: &[(BatchHeader, Vec<Record>)]| all.iter().map(|(_, records)| records.len()).sum::<usize>();
             removed += count(&before) - count(&after);
             emptied += after.iter().filter(|(_, records)| records.is_empty()).count();
             drop(log);
@@ -402,7 +412,10 @@ fn readers_of_the_old_files_go_on_and_who_waits_for_them_reads_the_new_ones() {
     let mut log = filled_with_keys(&disk);
     let expected = values(&mut log);
     let held = read(&mut log, 0, 1 << 20, 201);
-    let mut log = { drop(log); open(&disk, compacted(), KILLED) };
+    let mut log = {
+        drop(log);
+        open(&disk, compacted(), KILLED)
+    };
     flush(&mut log);
     let (waiting, lookup) = (log.load_segment(0), log.lookup_timestamp(10_000, 201));
     assert_eq!(clean(&mut log, 20_000), 200);
@@ -415,7 +428,8 @@ fn readers_of_the_old_files_go_on_and_who_waits_for_them_reads_the_new_ones() {
     let segments = log.closed.len();
     assert_eq!(run(log.lookup_timestamp(10_000, 201)).unwrap(), Some((193, 10_193)));
     let Read::Range { range, .. } = held else { panic!("{held:?}") };
-    let old: Vec<_> = batches(&range.file.bytes_at(0, range.length)).map(|batch| batch.unwrap().0.base_offset).collect();
+    let old: Vec<_> =
+        batches(&range.file.bytes_at(0, range.length)).map(|batch| batch.unwrap().0.base_offset).collect();
     assert_eq!(old, (0..old.len() as i64).collect::<Vec<_>>());
 
     // Offsets go on, and another pass finds nothing but what is new.
@@ -428,7 +442,8 @@ fn readers_of_the_old_files_go_on_and_who_waits_for_them_reads_the_new_ones() {
     assert!(log.closed.len() < segments, "what has become small becomes one");
     drop(log);
     let cleaned_to = Some(200);
-    let mut log = open(&disk.restart(), LogConfig { compacted: false, ..compacted() }, LastStop { cleaned_to, ..KILLED });
+    let mut log =
+        open(&disk.restart(), LogConfig { compacted: false, ..compacted() }, LastStop { cleaned_to, ..KILLED });
     assert_eq!((log.log_end_offset(), values(&mut log).len()), (300, 7), "compact once, compact for ever");
 }
 
@@ -457,7 +472,11 @@ fn whatever_fails_in_a_cleaning_leaves_the_old_or_the_new_log_and_nothing_half()
                 Err(CleanError::SwapFailed(_)) => swaps_failed += 1,
                 Err(_) => {
                     failed += 1;
-                    assert_eq!((names(&disk, ".cleaned"), names(&disk, ".swap")), (0, 0), "operation {nth}: {cleaned:?}");
+                    assert_eq!(
+                        (names(&disk, ".cleaned"), names(&disk, ".swap")),
+                        (0, 0),
+                        "operation {nth}: {cleaned:?}"
+                    );
                     assert_eq!(values(&mut log), expected);
                     clean(&mut log, 20_000);
                     assert_eq!(values(&mut log), expected);
@@ -502,7 +521,9 @@ fn what_is_too_new_is_left_alone_and_what_waits_too_long_is_overdue() {
     let now = 10_000 + bases[1] + 99;
     assert_eq!(dirtiness(&mut log, lags(100, i64::MAX), now).uncleanable, bases[1]);
     assert_eq!(dirtiness(&mut log, lags(1000, i64::MAX), now).dirty_bytes, 0);
-    assert!(!dirtiness(&mut log, lags(0, 300), 10_300).is_overdue && dirtiness(&mut log, lags(0, 299), 10_300).is_overdue);
+    assert!(
+        !dirtiness(&mut log, lags(0, 300), 10_300).is_overdue && dirtiness(&mut log, lags(0, 299), 10_300).is_overdue
+    );
     clean(&mut log, 20_000);
     assert!(!dirtiness(&mut log, lags(0, 1), 1 << 40).is_due(0.0), "nothing is dirty");
 }
@@ -525,7 +546,8 @@ fn message(offset: i64, attributes: u8, key: Option<&[u8]>, value: Option<&[u8]>
 #[test]
 fn old_messages_are_cleaned_like_others() {
     let disk = FakeDisk::new();
-    let inner = [message(0, 0, Some(b"a"), Some(b"2")), message(1, 0, Some(b"b"), Some(b"1")), message(2, 0, Some(b"c"), None)];
+    let inner =
+        [message(0, 0, Some(b"a"), Some(b"2")), message(1, 0, Some(b"b"), Some(b"1")), message(2, 0, Some(b"c"), None)];
     let compressed = crate::record::compression::compress(Codec::Gzip, &inner.concat());
     let kept = message(6, 0, Some(b"d"), Some(b"1"));
     let segment =
@@ -541,7 +563,8 @@ fn old_messages_are_cleaned_like_others() {
     let found = disk.contents(&segment_path(Path::new(DIR), 0, LOG)).unwrap();
     let header = BatchHeader::parse(&found).unwrap();
     let rewritten = decode_records(&found[..header.batch_bytes()], 1000).unwrap();
-    let records: Vec<_> = rewritten.iter().map(|record| (record.offset, record.timestamp, record.value.as_deref())).collect();
+    let records: Vec<_> =
+        rewritten.iter().map(|record| (record.offset, record.timestamp, record.value.as_deref())).collect();
     assert_eq!(records, [(3, 10_000, Some(&b"2"[..])), (5, 10_002, None)], "b has a later value");
     assert_eq!((header.last_offset(), header.delete_horizon_ms()), (5, Some(20_000 + RETENTION_MS)));
     assert_eq!(found[header.batch_bytes()..][..kept.len()], kept);
