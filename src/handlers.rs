@@ -9,12 +9,14 @@ pub mod context;
 pub mod create_topics;
 pub mod delete_records;
 pub mod delete_topics;
+pub mod describe_producers;
 pub mod errors;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod init_producer_id;
 pub mod list_offsets;
 pub mod metadata;
+pub mod offset_for_leader_epoch;
 pub mod produce;
 
 use std::future::Future;

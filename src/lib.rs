@@ -37,11 +37,14 @@
 //! (`storage/segment.rs`, `storage/offset_index.rs`) move; acks=all waits in `partition/purgatory.rs` for the high watermark
 //! (`partition/replica_set.rs`) -> `produce.rs::Plan::reply` fills the slot -> `net/reply.rs` sends slots in order.
 //!
-//! **Fetch.** Same door -> `handlers/fetch.rs::Plan::new` asks each owner with the whole byte budget, by `shard/router.rs` ->
-//! `fetch.rs::execute` there -> `partition/read.rs` checks the epoch, reads below the high watermark or the last stable offset -> `storage/log/read.rs`
-//! goes index (`storage/offset_index.rs`) -> position of the batch -> `FileRange` (`platform.rs`) -> short of `min.bytes`: a watch in `partition/purgatory.rs`, fired when an offset moves ->
-//! `Plan::reply` trims in request order and writes headers around the ranges -> `net/reply.rs` sends bytes, then sendfile
-//! per range (`platform/linux/socket.rs`), bringing in what is not resident first.
+//! **Fetch.** Same door -> `handlers/fetch.rs::Plan::new` takes up the session (`handlers/fetch/session.rs`) and asks
+//! each owner with the whole byte budget, by `shard/router.rs` -> `handlers/fetch/work.rs::execute` there ->
+//! `partition/read.rs` checks the epochs, reads below the high watermark or the last stable offset ->
+//! `storage/log/read.rs` goes index (`storage/offset_index.rs`) -> position of the batch -> `FileRange`
+//! (`platform.rs`) -> short of `min.bytes`: a watch in `partition/purgatory.rs`, which counts the bytes that come ->
+//! `handlers/fetch/answer.rs` trims in request order and writes headers around the ranges, converted records for old
+//! versions (`handlers/fetch/convert.rs`) -> `net/reply.rs` sends bytes, then sendfile per range
+//! (`platform/linux/socket.rs`), bringing in what is not resident first.
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 

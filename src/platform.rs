@@ -54,7 +54,7 @@ pub struct DirectoryEntry {
     pub is_directory: bool,
     /// Bytes; 0 for a directory.
     pub length: u64,
-    /// When its bytes were changed last.
+    /// When its content last changed.
     pub modified: WallMs,
 }
 

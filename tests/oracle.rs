@@ -104,12 +104,14 @@ fn requests_are_what_kafka_protocol_reads_and_writes() {
         CreateTopicsRequest, request_header_version;
         DeleteRecordsRequest, request_header_version;
         DeleteTopicsRequest, request_header_version;
+        DescribeProducersRequest, request_header_version;
         FetchRequest, request_header_version;
         FindCoordinatorRequest, request_header_version;
         InitProducerIdRequest, request_header_version;
         LeaderAndIsrRequest, request_header_version;
         ListOffsetsRequest, request_header_version;
         MetadataRequest, request_header_version;
+        OffsetForLeaderEpochRequest, request_header_version;
         StopReplicaRequest, request_header_version;
         UpdateMetadataRequest, request_header_version;
     }
@@ -122,11 +124,13 @@ fn responses_are_what_kafka_protocol_reads_and_writes() {
         CreateTopicsResponse, response_header_version;
         DeleteRecordsResponse, response_header_version;
         DeleteTopicsResponse, response_header_version;
+        DescribeProducersResponse, response_header_version;
         FindCoordinatorResponse, response_header_version;
         InitProducerIdResponse, response_header_version;
         LeaderAndIsrResponse, response_header_version;
         ListOffsetsResponse, response_header_version;
         MetadataResponse, response_header_version;
+        OffsetForLeaderEpochResponse, response_header_version;
         ProduceResponse, response_header_version;
         StopReplicaResponse, response_header_version;
         UpdateMetadataResponse, response_header_version;

@@ -19,6 +19,12 @@ pub struct Permit {
     bytes: u64,
 }
 
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Permit({})", self.bytes)
+    }
+}
+
 impl Budget {
     pub fn new(bytes_max: u64) -> Rc<Budget> {
         Rc::new(Budget { bytes_max, held: Cell::new(0), waiting: RefCell::default(), next_ticket: Cell::new(0) })

@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn it_says_where_on_what_and_with_which_promise() {
-        let set = vec!["log.retention.hours=1".to_owned()];
+        let set = vec!["num.io.threads=9".to_owned()];
         let config = Config::load(&ServeOptions { set, shards: Some(2), ..ServeOptions::default() }).unwrap();
         let advertised = [Endpoint { port: 4711, ..config.advertised_listeners[0].clone() }];
         let text = text(&config, &advertised, Some(([127, 0, 0, 1], 9644).into()), &["ext4".to_owned()]);
@@ -47,7 +47,7 @@ mod tests {
                 "  shards      2",
                 "  durability  page cache: acknowledged records survive a crash of ringlog, not of the machine",
                 "  admin       http://127.0.0.1:9644/metrics, /healthz, /readyz",
-                "  note        not applied yet: log.retention.hours",
+                "  note        not applied yet: num.io.threads",
             ]
         );
         assert!(text.lines().next().unwrap().ends_with("serves PLAINTEXT://127.0.0.1:4711"));

@@ -293,6 +293,7 @@ impl Settings {
             transaction_state_log_replication_factor: self.short("transaction.state.log.replication.factor"),
             transaction_state_log_min_isr: self.int("transaction.state.log.min.isr"),
             transaction_state_log_segment_bytes: self.int("transaction.state.log.segment.bytes"),
+            max_incremental_fetch_session_cache_slots: self.unsigned("max.incremental.fetch.session.cache.slots"),
             socket_request_max_bytes: self.unsigned("socket.request.max.bytes"),
             fetch_max_bytes: self.unsigned("fetch.max.bytes"),
             log_flush_offset_checkpoint_interval_ms: self.checkpoint_ms("log.flush.offset.checkpoint.interval.ms"),

@@ -127,6 +127,8 @@ pub struct Config {
     pub transaction_state_log_min_isr: i32,
     pub transaction_state_log_segment_bytes: i32,
 
+    /// Of all shards together.
+    pub max_incremental_fetch_session_cache_slots: u32,
     pub socket_request_max_bytes: u32,
     pub fetch_max_bytes: u32,
     pub log_flush_offset_checkpoint_interval_ms: u64,

@@ -53,6 +53,8 @@ pub struct TopicConfig {
     pub max_message_bytes: i32,
     pub max_compaction_lag_ms: i64,
     pub min_compaction_lag_ms: i64,
+    /// Whether fetches of old versions get records converted to their format.
+    pub message_downconversion_enable: bool,
     pub message_timestamp_type: TimestampType,
     pub message_timestamp_before_max_ms: i64,
     pub message_timestamp_after_max_ms: i64,
@@ -171,8 +173,9 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
     key("max.message.bytes", Kind::int(0), "1048588", &[("message.max.bytes", 1)],
         |config, value| config.max_message_bytes = value.int(),
         |config| config.max_message_bytes.to_string()),
-    // Conversion for old fetch versions; nothing is stored differently.
-    kept("message.downconversion.enable", Kind::Bool, "true"),
+    key("message.downconversion.enable", Kind::Bool, "true", &[("log.message.downconversion.enable", 1)],
+        |config, value| config.message_downconversion_enable = value.bool(),
+        |config| config.message_downconversion_enable.to_string()),
     // Ignored since inter.broker.protocol.version 3.0 (Kafka 3.9 `LogConfig.shouldIgnoreMessageFormatVersion`).
     kept("message.format.version", Kind::Text, "3.0-IV1"),
     key("message.timestamp.after.max.ms", Kind::long(0), "9223372036854775807",
@@ -276,6 +279,7 @@ impl Default for TopicConfig {
             max_message_bytes: 0,
             max_compaction_lag_ms: 0,
             min_compaction_lag_ms: 0,
+            message_downconversion_enable: false,
             message_timestamp_type: TimestampType::CreateTime,
             message_timestamp_before_max_ms: 0,
             message_timestamp_after_max_ms: 0,

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
+use super::fetch::session::{CacheLimits, SessionCache};
+use crate::base::budget::Budget;
 use crate::base::ids::{ShardId, TopicPartition};
 use crate::base::log_limit::LogLimit;
 use crate::config::Config;
-use crate::metadata::image::{ClusterImage, NO_LEADER, PartitionImage, TopicImage};
+use crate::metadata::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal, ProposalError};
 use crate::metadata::thread::MetadataHandle;
 use crate::metrics::ShardCounters;
@@ -34,6 +36,9 @@ pub struct Bounds {
     pub waiting_max: WaitingMax,
 }
 
+/// Bytes per shard of records that are converted to an older format, and of answers made of them that wait to be sent.
+const CONVERSION_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
 /// One per shard, shared by its tasks.
 pub struct Context<P: Platform> {
     pub shard: ShardId,
@@ -50,6 +55,9 @@ pub struct Context<P: Platform> {
     image: RefCell<Arc<ClusterImage>>,
     partitions: RefCell<BTreeMap<Arc<str>, BTreeMap<i32, Rc<Partition<P>>>>>,
     stopping: Cell<bool>,
+    pub(super) fetch_sessions: RefCell<SessionCache>,
+    /// Of records on their way through a conversion to an older format.
+    pub(super) conversion_bytes: Rc<Budget>,
     /// Of lines about requests that can't be answered.
     pub refusals: LogLimit,
     /// Producer ids not handed out yet.
@@ -68,6 +76,8 @@ impl<P: Platform> Context<P> {
     ) -> Rc<Context<P>> {
         let open_files = OpenFiles::new(bounds.segments_open_max);
         let homes = Home::all(&log_dirs, bounds.waiting_max);
+        let slots = config.max_incremental_fetch_session_cache_slots;
+        let fetch_sessions = SessionCache::new(CacheLimits::share(slots, shard.0, config.shards));
         Rc::new(Context {
             shard,
             platform,
@@ -80,6 +90,8 @@ impl<P: Platform> Context<P> {
             image: RefCell::new(Arc::new(ClusterImage::empty("".into()))),
             partitions: RefCell::default(),
             stopping: Cell::new(false),
+            fetch_sessions: RefCell::new(fetch_sessions),
+            conversion_bytes: Budget::new(CONVERSION_BYTES_MAX),
             refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
             producer_ids: Cell::new(None),
         })
@@ -140,13 +152,9 @@ impl<P: Platform> Context<P> {
     }
 }
 
-/// The shard that owns a partition of an image, or why there is none to ask.
+/// The shard that owns a partition of an image, which knows whether its replica leads; or why there is none to ask.
 pub fn owner_of(topic: Option<&Arc<TopicImage>>, partition: i32) -> Result<ShardId, ErrorCode> {
     let found: &PartitionImage =
         topic.and_then(|topic| topic.partition(partition)).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    match found.shard {
-        Some(shard) if found.leader != NO_LEADER => Ok(shard),
-        Some(_) => Err(ErrorCode::LeaderNotAvailable),
-        None => Err(ErrorCode::NotLeaderOrFollower),
-    }
+    found.shard.ok_or(ErrorCode::NotLeaderOrFollower)
 }

@@ -38,7 +38,7 @@ pub fn of_append(failure: &AppendFailure) -> ErrorCode {
 pub fn of_read(failure: &ReadFailure) -> ErrorCode {
     match failure {
         ReadFailure::Leadership(error) => of_leadership(*error),
-        ReadFailure::OffsetOutOfRange(_) => ErrorCode::OffsetOutOfRange,
+        ReadFailure::OffsetOutOfRange => ErrorCode::OffsetOutOfRange,
         ReadFailure::Storage(_) => ErrorCode::KafkaStorageError,
     }
 }

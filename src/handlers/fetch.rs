@@ -1,62 +1,69 @@
-//! Fetch (1), versions 4-11.
+//! Fetch (1), versions 0-17.
 //!
-//! - v4 brought isolation levels and batches of magic 2; below, records would have to be converted down.
-//! - v5 log start offsets. v7 fetch sessions (KIP-227): none is ever granted (session id 0), which the protocol allows, so
-//!   every fetch is a full one. v9 leader epochs (KIP-320). v10 zstd (KIP-110). v11 rack ids (KIP-392), not acted on.
+//! - v0-1 give records of magic 0, v2-3 of magic 1: batches are converted down ([`convert`]). v3 brought the limit of
+//!   the whole answer, and with it the first batch whole however large it is.
+//! - v4 isolation levels. v5 log start offsets. v7 fetch sessions (KIP-227, [`session`]). v9 leader epochs (KIP-320).
+//!   v10 zstd (KIP-110). v11 rack ids (KIP-392), not acted on: the leader is the nearest replica there is.
+//! - v12 the epoch last fetched, against which the leader holds its own (KIP-595). v13 topic ids (KIP-516). v15 the
+//!   replica's state (KIP-903). v16 says where the leader is if it is not here (KIP-951). v17 a replica's directory.
 //! - Data ends at the high watermark, for read_committed at the last stable offset; then the answer names the aborted
 //!   transactions with records in it.
 //!
-//! A fetch that finds less than `min.bytes` leaves a watch with the partitions' owners and reads again when one of them
-//! has moved, or answers with what there is when `max.wait.ms` has passed (Kafka 3.9 `DelayedFetch`).
+//! A fetch that finds less than `min.bytes` leaves a watch with the partitions' owners and reads again when enough has
+//! come, or answers with what there is when `max.wait.ms` has passed (Kafka 3.9 `DelayedFetch`). When its client goes
+//! away, it ends.
 
-use std::rc::Rc;
+mod answer;
+mod convert;
+pub mod session;
+mod work;
+
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::session::{Begun, Named, TopicKey, Wanted};
+pub use self::work::{Done, Work};
+use self::work::{Part, Reader, is_short};
+use super::Owners;
 use super::context::{Context, owner_of};
-use super::{Owners, errors};
-use crate::base::ids::{LeaderEpoch, Offset, ShardId};
+use crate::base::ids::{ShardId, TopicId};
+use crate::config::topic::CompressionType;
 use crate::executor::{all, either};
+use crate::metadata::image::{ClusterImage, TopicImage};
 use crate::net::reply::{FileOf, Reply, ReplyPart};
-use crate::partition::partition::{Isolation, LeadershipError, Offsets};
+use crate::partition::partition::Isolation;
 use crate::partition::purgatory::Watch;
-use crate::partition::read::{ReadData, ReadFailure, ReadResult};
 use crate::platform::{Clock, Platform};
 use crate::protocol::header::RequestHeader;
-use crate::protocol::message::{
-    AbortedTransaction, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData, RecordsSpan,
-};
-use crate::protocol::{ErrorCode, Reader, WireError};
-use crate::storage::transaction_index::EndedTransaction;
+use crate::protocol::message::{FetchPartition, FetchRequest, FetchResponse};
+use crate::protocol::{ErrorCode, Reader as WireReader, WireError};
 
 /// The longest a fetch may wait, whatever it asks for.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
-/// Reads for the partitions of one owner.
-#[derive(Clone, Debug)]
-pub struct Work {
-    parts: Vec<Part>,
-    /// Bytes wanted before it is worth answering; short of that `watch` is left behind.
-    bytes_min: u64,
-    watch: Option<Arc<Watch>>,
-}
+/// The first version that names topics by id.
+const TOPIC_IDS_VERSION: i16 = 13;
+/// The first version whose records are of magic 2.
+const MAGIC_2_VERSION: i16 = 4;
+/// The first version with a limit of the whole answer, which its first batch may exceed.
+const FIRST_BATCH_VERSION: i16 = 3;
+const ZSTD_VERSION: i16 = 10;
+const REPLICA_STATE_VERSION: i16 = 15;
 
-#[derive(Clone, Debug)]
-struct Part {
-    place: usize,
+/// The replica id of a log that is being moved between directories: it reads to the log end.
+const FUTURE_REPLICA: i32 = -3;
+
+/// One partition, in the order of the answer.
+struct Asked {
+    /// Empty if the topic's id is all that is known of it.
     topic: Arc<str>,
+    topic_id: TopicId,
     partition: i32,
-    offset: Offset,
-    bytes_max: u64,
-    leader_epoch: LeaderEpoch,
-    isolation: Isolation,
-}
-
-/// What one read found.
-#[derive(Debug)]
-pub struct Done<P: Platform> {
-    place: usize,
-    result: Result<ReadResult<FileOf<P>>, ReadFailure>,
+    /// No owner is asked: why.
+    refused: Option<ErrorCode>,
+    /// Its place in the session, for an incremental fetch.
+    session_place: u64,
 }
 
 /// A decoded request: what to ask of whom, and the answers known already.
@@ -64,9 +71,11 @@ pub struct Plan {
     version: i16,
     correlation_id: i32,
     request: FetchRequest,
-    work: Vec<(ShardId, Work)>,
-    /// By place in the request: refusals of partitions that have no owner here.
-    refused: Vec<Option<ErrorCode>>,
+    reader: Reader,
+    session: Begun,
+    asked: Vec<Asked>,
+    work: Vec<(ShardId, Vec<Part>)>,
+    bytes_min: u64,
     bytes_max: u64,
 }
 
@@ -75,73 +84,169 @@ impl Plan {
     /// The request can't be read: the connection is closed.
     pub fn new<P: Platform>(context: &Context<P>, header: &RequestHeader<'_>, body: &[u8]) -> Result<Plan, WireError> {
         let version = header.api_version;
-        let request = FetchRequest::decode(&mut Reader::new(body), version)?;
-        let image = context.image();
+        let request = FetchRequest::decode(&mut WireReader::new(body), version)?;
         let bytes_max = u64::from(context.config.fetch_max_bytes).min(positive(request.max_bytes));
-        let bytes_min = positive(request.min_bytes);
-        let isolation = Isolation::from_id(request.isolation_level);
+        let reader = reader_of(&request, version);
+        let uses_ids = version >= TOPIC_IDS_VERSION;
+        let session = context.fetch_sessions.borrow_mut().begin(
+            context.platform.clock().now(),
+            (request.session_id, request.session_epoch),
+            uses_ids,
+            named(&request, uses_ids),
+            forgotten(&request, uses_ids),
+        );
         let mut plan = Plan {
             version,
             correlation_id: header.correlation_id,
+            reader,
+            session,
+            asked: Vec::new(),
             work: Vec::new(),
-            refused: Vec::new(),
+            bytes_min: positive(request.min_bytes).min(bytes_max),
             bytes_max,
             request,
         };
-        for asked in &plan.request.topics {
-            let topic = image.topic(&asked.topic);
-            for partition in &asked.partitions {
-                let place = plan.refused.len();
-                let owner = owner_of(topic, partition.partition);
-                plan.refused.push(owner.err());
-                let (Ok(owner), Some(topic)) = (owner, topic) else { continue };
-                let part = Part {
-                    place,
-                    topic: Arc::clone(&topic.name),
-                    partition: partition.partition,
-                    offset: partition.fetch_offset,
-                    bytes_max: positive(partition.partition_max_bytes).min(bytes_max),
-                    leader_epoch: partition.current_leader_epoch,
-                    isolation,
-                };
-                match plan.work.iter_mut().find(|(shard, _)| *shard == owner) {
-                    Some((_, work)) => work.parts.push(part),
-                    None => plan.work.push((owner, Work { parts: vec![part], bytes_min, watch: None })),
-                }
-            }
+        let image = context.image();
+        match session {
+            Begun::Full { .. } => plan.add_request(&image),
+            Begun::Incremental { id, .. } => plan.add_session(context, &image, id),
+            Begun::Refused(_) => {}
         }
         Ok(plan)
     }
 
-    /// Reads, waits if it must, and answers. `None`: the process stops.
+    /// All that the request names.
+    fn add_request(&mut self, image: &ClusterImage) {
+        let topics = std::mem::take(&mut self.request.topics);
+        self.asked.reserve(topics.iter().map(|topic| topic.partitions.len()).sum());
+        for topic in &topics {
+            let found = if self.version >= TOPIC_IDS_VERSION {
+                image.topic_by_id(topic.topic_id)
+            } else {
+                image.topic(&topic.topic)
+            };
+            let name = found.map_or(&topic.topic, |found| &found.name);
+            for partition in &topic.partitions {
+                let asked = Asked {
+                    topic: Arc::clone(name),
+                    topic_id: topic.topic_id,
+                    partition: partition.partition,
+                    refused: None,
+                    session_place: 0,
+                };
+                self.add(asked, found, wanted(partition));
+            }
+        }
+        self.request.topics = topics;
+    }
+
+    /// All that the session holds.
+    fn add_session<P: Platform>(&mut self, context: &Context<P>, image: &ClusterImage, id: i32) {
+        let mut sessions = context.fetch_sessions.borrow_mut();
+        self.asked.reserve(sessions.partition_count(id));
+        // Partitions of one topic mostly stand together.
+        let mut last: Option<&Arc<TopicImage>> = None;
+        for (session_place, known) in sessions.partitions(id) {
+            let topic_id = match &known.key {
+                TopicKey::Name(name) => {
+                    known.name.get_or_insert_with(|| Arc::clone(name));
+                    TopicId::ZERO
+                }
+                TopicKey::Id(id) => {
+                    // A name once found stays, so that a topic made anew is told from the one that was meant.
+                    if known.name.is_none() {
+                        known.name = image.topic_by_id(*id).map(|topic| Arc::clone(&topic.name));
+                    }
+                    *id
+                }
+            };
+            let found = known.name.as_ref().and_then(|name| match last {
+                Some(last) if last.name == *name => Some(last),
+                _ => image.topic(name),
+            });
+            last = found.or(last);
+            let topic = known.name.clone().unwrap_or_default();
+            let asked = Asked { topic, topic_id, partition: known.partition, refused: None, session_place };
+            self.add(asked, found, known.wanted);
+        }
+    }
+
+    fn add(&mut self, mut asked: Asked, topic: Option<&Arc<TopicImage>>, wanted: Wanted) {
+        let place = self.asked.len();
+        match self.owner(&asked, topic) {
+            Ok(owner) => {
+                let part = Part {
+                    place,
+                    topic: Arc::clone(&asked.topic),
+                    topic_id: asked.topic_id,
+                    partition: asked.partition,
+                    offset: wanted.fetch_offset,
+                    bytes_max: positive(wanted.bytes_max).min(self.bytes_max),
+                    leader_epoch: wanted.current_leader_epoch,
+                    last_fetched_epoch: wanted.last_fetched_epoch,
+                };
+                match self.work.iter_mut().find(|(shard, _)| *shard == owner) {
+                    Some((_, parts)) => parts.push(part),
+                    None => self.work.push((owner, vec![part])),
+                }
+            }
+            Err(code) => asked.refused = Some(code),
+        }
+        self.asked.push(asked);
+    }
+
+    /// Whom to ask, or the code that says why there is nobody (Kafka 3.9 `KafkaApis.handleFetchRequest`).
+    fn owner(&self, asked: &Asked, topic: Option<&Arc<TopicImage>>) -> Result<ShardId, ErrorCode> {
+        if asked.topic.is_empty() && self.version >= TOPIC_IDS_VERSION {
+            return Err(ErrorCode::UnknownTopicId);
+        }
+        let owner = owner_of(topic, asked.partition)?;
+        let Some(topic) = topic else { return Err(ErrorCode::UnknownTopicOrPartition) };
+        if self.version < ZSTD_VERSION && topic.config.compression_type == CompressionType::Zstd {
+            return Err(ErrorCode::UnsupportedCompressionType);
+        }
+        let converts = self.version < MAGIC_2_VERSION && !matches!(self.reader, Reader::Replica);
+        if converts && !topic.config.message_downconversion_enable {
+            return Err(ErrorCode::UnsupportedVersion);
+        }
+        Ok(owner)
+    }
+
+    /// Reads, waits if it must, and answers. `None`: the process stops, or the client is gone, which `closed` tells.
     pub async fn run<P: Platform>(
-        self,
+        mut self,
         context: &Context<P>,
         owners: &impl Owners<P>,
+        listener: &str,
+        closed: impl Future<Output = ()>,
     ) -> Option<Result<Reply<FileOf<P>>, WireError>> {
-        // An incremental request names a session, and there are none: the client starts anew.
-        if self.request.session_epoch > 0 {
-            return Some(self.refuse(ErrorCode::FetchSessionIdNotFound));
+        if let Begun::Refused(error) = self.session {
+            return Some(self.refuse(error));
         }
         let clock = context.platform.clock();
         let wait = Duration::from_millis(positive(self.request.max_wait_ms)).min(WAIT_MAX);
         let deadline = clock.now() + wait;
-        let bytes_min = positive(self.request.min_bytes);
-        let settled = self.refused.iter().any(Option::is_some) || self.refused.is_empty();
+        let work = std::mem::take(&mut self.work);
+        let work: Vec<(ShardId, Arc<Vec<Part>>)> =
+            work.into_iter().map(|(owner, parts)| (owner, Arc::new(parts))).collect();
+        let mut closed = pin!(closed);
         loop {
-            let waits = !wait.is_zero() && !settled && clock.now() < deadline;
-            let watch = waits.then(|| Arc::new(Watch::default()));
-            let asked = self.work.iter().map(|(owner, work)| {
-                let work = Work { watch: watch.clone(), ..work.clone() };
-                Box::pin(owners.ask(*owner, work))
+            let waits = !wait.is_zero() && !work.is_empty() && clock.now() < deadline;
+            let watch = waits.then(|| Arc::new(Watch::new(self.bytes_min)));
+            let asked = work.iter().map(|(owner, parts)| {
+                let (parts, watch) = (Arc::clone(parts), watch.clone());
+                Box::pin(owners.ask(*owner, Work { parts, reader: self.reader, bytes_min: self.bytes_min, watch }))
             });
             let done = all(asked.collect()).await;
             let done: Vec<Done<P>> = done.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
-            let Some(watch) = watch.filter(|_| is_short(&done, bytes_min)) else {
-                return Some(self.reply(done));
+            let Some(watch) = watch.filter(|_| is_short(&done, self.bytes_min)) else {
+                return self.reply(context, listener, done).await;
             };
-            if either(watch.fired(), clock.sleep_until(deadline)).await.is_err() {
-                return Some(self.reply(done));
+            let waited = either(watch.fired(), clock.sleep_until(deadline));
+            match either(waited, closed.as_mut()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(())) => return self.reply(context, listener, done).await,
+                Err(()) => return None,
             }
         }
     }
@@ -149,183 +254,52 @@ impl Plan {
     fn refuse<F>(&self, error: ErrorCode) -> Result<Reply<F>, WireError> {
         let response = FetchResponse { error_code: error.code(), ..FetchResponse::default() };
         let parts = response.encode_parts(self.correlation_id, self.version)?;
-        Ok(Reply { parts: parts.chunks.into_iter().map(ReplyPart::Bytes).collect() })
-    }
-
-    /// Trims what was found to the request's bytes, in its order, and writes the response around it.
-    fn reply<P: Platform>(self, done: Vec<Done<P>>) -> Result<Reply<FileOf<P>>, WireError> {
-        let mut found: Vec<_> = (0..self.refused.len()).map(|_| None).collect();
-        for Done { place, result } in done {
-            found[place] = Some(result);
-        }
-        let mut left = self.bytes_max;
-        let mut nothing_yet = true;
-        let mut ranges = Vec::new();
-        let mut response = FetchResponse::default();
-        let isolation = Isolation::from_id(self.request.isolation_level);
-        let mut place = 0;
-        for asked in &self.request.topics {
-            let mut partitions = Vec::with_capacity(asked.partitions.len());
-            for partition in &asked.partitions {
-                let mut answer = PartitionData {
-                    partition_index: partition.partition,
-                    high_watermark: -1,
-                    aborted_transactions: (isolation == Isolation::ReadCommitted).then(Vec::new),
-                    records: Some(RecordsSpan::of_length(0)),
-                    ..PartitionData::default()
-                };
-                match found[place].take() {
-                    Some(Ok(ReadResult { offsets, data })) => {
-                        set_offsets(&mut answer, offsets);
-                        if let Some(data) = data.and_then(|data| trim(data, left, nothing_yet)) {
-                            nothing_yet = false;
-                            left = left.saturating_sub(data.range.length);
-                            answer.records = Some(RecordsSpan::of_length(data.range.length as usize));
-                            if let Some(aborted) = &mut answer.aborted_transactions {
-                                aborted.extend(data.aborted.iter().map(aborted_transaction));
-                            }
-                            ranges.push(data);
-                        }
-                    }
-                    Some(Err(failure)) => {
-                        if let ReadFailure::OffsetOutOfRange(offsets) = &failure {
-                            set_offsets(&mut answer, *offsets);
-                        }
-                        answer.error_code = errors::of_read(&failure).code();
-                    }
-                    None => {
-                        let code = self.refused[place].unwrap_or(ErrorCode::UnknownServerError);
-                        answer.error_code = code.code();
-                    }
-                }
-                if self.version <= 5 && answer.error_code == ErrorCode::KafkaStorageError.code() {
-                    answer.error_code = ErrorCode::NotLeaderOrFollower.code();
-                }
-                place += 1;
-                partitions.push(answer);
-            }
-            let topic = Arc::clone(&asked.topic);
-            response.responses.push(FetchableTopicResponse { topic, topic_id: asked.topic_id, partitions });
-        }
-        let encoded = response.encode_parts(self.correlation_id, self.version)?;
-        Ok(interleave(encoded.chunks, ranges))
+        Ok(Reply { parts: parts.chunks.into_iter().map(ReplyPart::Bytes).collect(), held: None })
     }
 }
 
-impl<P: Platform> super::Work<P> for Work {
-    type Done = Vec<Done<P>>;
-
-    /// Reads every partition, and leaves the watch where that is not enough.
-    async fn execute(self, context: Rc<Context<P>>) -> Vec<Done<P>> {
-        let mut done = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
-            let result = match context.partition(&part.topic, part.partition) {
-                Some(partition) => partition.read(part.offset, part.bytes_max, part.leader_epoch, part.isolation).await,
-                None => Err(LeadershipError::NotLeader.into()),
-            };
-            done.push(Done { place: part.place, result });
-        }
-        if let Some(watch) = &self.watch
-            && is_short(&done, self.bytes_min)
-        {
-            leave_watch(&context, &self.parts, &done, watch);
-        }
-        done
+/// Who reads, and how far they may see (Kafka 3.9 `FetchIsolation.of`).
+fn reader_of(request: &FetchRequest, version: i16) -> Reader {
+    let in_state = version >= REPLICA_STATE_VERSION;
+    let replica_id = if in_state { request.replica_state.replica_id } else { request.replica_id };
+    match (replica_id, request.isolation_level) {
+        (0.., _) => Reader::Replica,
+        (FUTURE_REPLICA, _) => Reader::Consumer(Isolation::LogEnd),
+        (_, 1) => Reader::Consumer(Isolation::ReadCommitted),
+        (_, _) => Reader::Consumer(Isolation::ReadUncommitted),
     }
 }
 
-/// Registers the watch with each partition; one that has moved since it was read fires it at once.
-fn leave_watch<P: Platform>(context: &Context<P>, parts: &[Part], done: &[Done<P>], watch: &Arc<Watch>) {
-    for (part, done) in parts.iter().zip(done) {
-        let Some(partition) = context.partition(&part.topic, part.partition) else {
-            watch.fire();
-            continue;
-        };
-        partition.watch(watch);
-        let now = partition.leader_offsets(-1).ok();
-        if done.result.as_ref().ok().map(|read| read.offsets) != now {
-            watch.fire();
-        }
+fn wanted(partition: &FetchPartition) -> Wanted {
+    Wanted {
+        fetch_offset: partition.fetch_offset,
+        bytes_max: partition.partition_max_bytes,
+        current_leader_epoch: partition.current_leader_epoch,
+        last_fetched_epoch: partition.last_fetched_epoch,
     }
 }
 
-/// Whether a fetch should wait: no error, and less than it asked for.
-fn is_short<P: Platform>(done: &[Done<P>], bytes_min: u64) -> bool {
-    let mut bytes = 0;
-    for Done { result, .. } in done {
-        match result {
-            Ok(read) => bytes += read.data.as_ref().map_or(0, |data| data.range.length),
-            Err(_) => return false,
-        }
-    }
-    bytes < bytes_min
+fn key(uses_ids: bool, name: &Arc<str>, id: TopicId) -> TopicKey {
+    if uses_ids { TopicKey::Id(id) } else { TopicKey::Name(Arc::clone(name)) }
 }
 
-/// Cuts a range to what is left. The first data of a response may be one whole batch however large it is; later ones
-/// that would not hold a whole batch are left out (Kafka 3.9 `ReplicaManager.readFromLog`).
-fn trim<F>(mut data: ReadData<F>, left: u64, nothing_yet: bool) -> Option<ReadData<F>> {
-    let allowed = data.range.length.min(left);
-    data.range.length = if allowed >= data.first_batch_bytes {
-        allowed
-    } else if nothing_yet {
-        data.first_batch_bytes
-    } else {
-        return None;
-    };
-    Some(data)
+fn named(request: &FetchRequest, uses_ids: bool) -> impl Iterator<Item = Named> {
+    request.topics.iter().flat_map(move |topic| {
+        topic.partitions.iter().map(move |asked| Named {
+            key: key(uses_ids, &topic.topic, topic.topic_id),
+            partition: asked.partition,
+            wanted: wanted(asked),
+        })
+    })
 }
 
-fn interleave<F>(chunks: Vec<bytes::Bytes>, ranges: Vec<ReadData<F>>) -> Reply<F> {
-    debug_assert_eq!(chunks.len(), ranges.len() + 1, "a gap for each range");
-    let mut parts = Vec::with_capacity(chunks.len() + ranges.len());
-    let mut ranges = ranges.into_iter();
-    for chunk in chunks {
-        if !chunk.is_empty() {
-            parts.push(ReplyPart::Bytes(chunk));
-        }
-        if let Some(ReadData { range, recently_appended, .. }) = ranges.next() {
-            parts.push(ReplyPart::Range { range, recently_appended });
-        }
-    }
-    Reply { parts }
-}
-
-fn set_offsets(answer: &mut PartitionData, offsets: Offsets) {
-    answer.high_watermark = offsets.high_watermark;
-    answer.last_stable_offset = offsets.last_stable;
-    answer.log_start_offset = offsets.log_start;
-}
-
-fn aborted_transaction(transaction: &EndedTransaction) -> AbortedTransaction {
-    let EndedTransaction { producer_id, first_offset, .. } = *transaction;
-    AbortedTransaction { producer_id, first_offset }
+fn forgotten(request: &FetchRequest, uses_ids: bool) -> impl Iterator<Item = (TopicKey, i32)> {
+    request.forgotten_topics_data.iter().flat_map(move |topic| {
+        let key = key(uses_ids, &topic.topic, topic.topic_id);
+        topic.partitions.iter().map(move |partition| (key.clone(), *partition))
+    })
 }
 
 fn positive(value: i32) -> u64 {
     u64::try_from(value).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::platform::{Fence, FileRange};
-
-    fn data(length: u64, first_batch_bytes: u64) -> ReadData<()> {
-        let range = FileRange { file: Arc::new(()), position: 0, length, fence: Fence::new() };
-        ReadData { range, first_batch_bytes, recently_appended: true, aborted: Vec::new() }
-    }
-
-    fn length_after(length: u64, first: u64, left: u64, nothing_yet: bool) -> Option<u64> {
-        trim(data(length, first), left, nothing_yet).map(|data| data.range.length)
-    }
-
-    #[test]
-    fn the_first_data_is_at_least_one_batch_and_later_ones_hold_a_whole_batch_or_nothing() {
-        assert_eq!(length_after(1000, 100, 5000, true), Some(1000));
-        assert_eq!(length_after(1000, 100, 250, true), Some(250));
-        assert_eq!(length_after(10, 100, 5000, true), Some(100));
-        assert_eq!(length_after(1000, 100, 0, true), Some(100));
-        assert_eq!(length_after(1000, 100, 99, false), None);
-        assert_eq!(length_after(1000, 100, 100, false), Some(100));
-    }
 }

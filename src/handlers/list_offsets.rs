@@ -1,8 +1,15 @@
-//! ListOffsets (2), versions 1-6.
+//! ListOffsets (2), versions 0-9.
 //!
-//! - v0's lists by segment are not served. v2 isolation levels; v4 leader epochs (KIP-320).
-//! - Timestamp -1 is the high watermark, for read_committed the last stable offset, -2 the log start; the other questions came after v6 and are refused here as
-//!   Kafka does in old versions. A time is answered with the first record at or after it, below the same bound.
+//! - v0 lists where segments begin, by when their files last changed. v1 one offset. v2 isolation levels; v4 leader
+//!   epochs (KIP-320).
+//! - Timestamp -1 is the high watermark, for read_committed the last stable offset, for a replica the log end; -2 the
+//!   log start. A time is answered with the first record at or after it, below the same bound.
+//! - v7 brought -3, the record with the latest timestamp (KIP-734); v8 -4, the earliest local offset, here that of -2;
+//!   v9 -5, the latest tiered offset, which there is none of.
+//! - Any replica answers replica id -2, which looks for faults.
+//!
+//! OFFSET_NOT_AVAILABLE is for a leader whose high watermark has not reached its reign yet: one replica is always
+//! there.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -13,16 +20,23 @@ use super::{Owners, errors};
 use crate::base::ids::{LeaderEpoch, Offset, ShardId};
 use crate::executor::all;
 use crate::partition::Partition;
-use crate::partition::partition::{Isolation, LeadershipError};
+use crate::partition::partition::{Asked, Isolation, LeadershipError};
 use crate::partition::read::ReadFailure;
 use crate::platform::Platform;
 use crate::protocol::message::{
     ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
 use crate::protocol::{ErrorCode, Reader, WireError};
+use crate::storage::log::Before;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+
+/// The replica id that any replica answers.
+const DEBUGGING: i32 = -2;
 
 /// Questions for the partitions of one owner.
 #[derive(Debug)]
@@ -36,7 +50,10 @@ struct Part {
     topic: Arc<str>,
     partition: i32,
     timestamp: i64,
+    /// Only in version 0: a list of at most so many.
+    count_max: Option<i32>,
     leader_epoch: LeaderEpoch,
+    asked: Asked,
     isolation: Isolation,
 }
 
@@ -47,10 +64,9 @@ pub struct Done {
 }
 
 #[derive(Debug)]
-struct Found {
-    offset: Offset,
-    timestamp: i64,
-    leader_epoch: LeaderEpoch,
+enum Found {
+    One { offset: Offset, timestamp: i64, leader_epoch: LeaderEpoch },
+    Many(Vec<Offset>),
 }
 
 /// Asks the owners and gathers. `None`: the process stops.
@@ -64,20 +80,21 @@ pub async fn handle<P: Platform>(
         Ok(request) => request,
         Err(error) => return Some(Err(error)),
     };
-    let (mut response, work) = plan(context, &request);
+    let (mut response, work) = plan(context, &request, version);
     let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
     let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
     let mut answers: Vec<&mut ListOffsetsPartitionResponse> =
         response.topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut()).collect();
     for Done { place, result } in done.into_iter().flatten() {
         match result {
-            Ok(found) => {
-                answers[place].offset = found.offset;
-                answers[place].timestamp = found.timestamp;
+            Ok(Found::One { offset, timestamp, leader_epoch }) => {
+                answers[place].offset = offset;
+                answers[place].timestamp = timestamp;
                 if version >= 4 {
-                    answers[place].leader_epoch = found.leader_epoch;
+                    answers[place].leader_epoch = leader_epoch;
                 }
             }
+            Ok(Found::Many(offsets)) => answers[place].old_style_offsets = offsets,
             Err(code) => answers[place].error_code = code.code(),
         }
     }
@@ -87,11 +104,14 @@ pub async fn handle<P: Platform>(
 fn plan<P: Platform>(
     context: &Context<P>,
     request: &ListOffsetsRequest,
+    version: i16,
 ) -> (ListOffsetsResponse, Vec<(ShardId, Work)>) {
     let image = context.image();
     let mut response = ListOffsetsResponse::default();
     let mut work: Vec<(ShardId, Work)> = Vec::new();
-    let mut asked = BTreeSet::new();
+    let isolation = Isolation::of_request(request.replica_id, request.isolation_level);
+    let asked = if request.replica_id == DEBUGGING { Asked::AnyReplica } else { Asked::Leader };
+    let repeated = if version == 0 { BTreeSet::new() } else { repeated_partitions(request) };
     let mut place = 0;
     for requested in &request.topics {
         let topic = image.topic(&requested.name);
@@ -99,8 +119,13 @@ fn plan<P: Platform>(
         for partition in &requested.partitions {
             let index = partition.partition_index;
             let mut answer = ListOffsetsPartitionResponse { partition_index: index, ..Default::default() };
-            let repeated = !asked.insert((&requested.name, index));
-            let owner = if repeated { Err(ErrorCode::InvalidRequest) } else { owner_of(topic, index) };
+            let owner = if repeated.contains(&(requested.name.as_str(), index)) {
+                Err(ErrorCode::InvalidRequest)
+            } else if !is_known(partition.timestamp, version) {
+                Err(ErrorCode::UnsupportedVersion)
+            } else {
+                owner_of(topic, index)
+            };
             match (owner, topic) {
                 (Ok(owner), Some(topic)) => {
                     let part = Part {
@@ -108,8 +133,10 @@ fn plan<P: Platform>(
                         topic: Arc::clone(&topic.name),
                         partition: index,
                         timestamp: partition.timestamp,
+                        count_max: (version == 0).then_some(partition.max_num_offsets),
                         leader_epoch: partition.current_leader_epoch,
-                        isolation: Isolation::from_id(request.isolation_level),
+                        asked,
+                        isolation,
                     };
                     match work.iter_mut().find(|(shard, _)| *shard == owner) {
                         Some((_, work)) => work.parts.push(part),
@@ -125,6 +152,16 @@ fn plan<P: Platform>(
         response.topics.push(ListOffsetsTopicResponse { name: requested.name.clone(), partitions });
     }
     (response, work)
+}
+
+/// The partitions that the request names more than once, all of which Kafka refuses.
+fn repeated_partitions(request: &ListOffsetsRequest) -> BTreeSet<(&str, i32)> {
+    let mut seen = BTreeSet::new();
+    let named = request
+        .topics
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(|partition| (topic.name.as_str(), partition.partition_index)));
+    named.filter(|named| !seen.insert(*named)).collect()
 }
 
 impl<P: Platform> super::Work<P> for Work {
@@ -144,17 +181,43 @@ impl<P: Platform> super::Work<P> for Work {
 }
 
 async fn find<P: Platform>(partition: &Partition<P>, part: &Part) -> Result<Found, ErrorCode> {
-    let offsets = partition.leader_offsets(part.leader_epoch).map_err(errors::of_leadership)?;
-    let at = |offset, leader_epoch| Ok(Found { offset, timestamp: -1, leader_epoch });
-    match part.timestamp {
-        LATEST => at(part.isolation.ceiling(&offsets), partition.leader_epoch()),
-        EARLIEST => at(offsets.log_start, partition.epoch_at(offsets.log_start)),
-        ..0 => Err(ErrorCode::UnsupportedVersion),
-        timestamp => match partition.offset_for_timestamp(timestamp, part.leader_epoch, part.isolation).await {
-            Ok(Some((offset, timestamp))) => Ok(Found { offset, timestamp, leader_epoch: partition.epoch_at(offset) }),
-            Ok(None) => at(-1, -1),
-            Err(failure) => Err(read_failure(&failure)),
-        },
+    let Part { timestamp, leader_epoch, asked, isolation, .. } = *part;
+    if let Some(count_max) = part.count_max {
+        let before = match timestamp {
+            LATEST => Before::Latest,
+            EARLIEST => Before::Earliest,
+            time => Before::Time(time),
+        };
+        // Kafka fails to make a list of that length.
+        let count_max = usize::try_from(count_max).map_err(|_| ErrorCode::UnknownServerError)?;
+        let offsets = partition.offsets_before(before, count_max, asked, isolation).await;
+        return offsets.map(Found::Many).map_err(|failure| read_failure(&failure));
+    }
+    let offsets = partition.offsets(leader_epoch, asked).map_err(errors::of_leadership)?;
+    let at = |offset, leader_epoch| Ok(Found::One { offset, timestamp: -1, leader_epoch });
+    let found = match timestamp {
+        LATEST => return at(isolation.ceiling(&offsets), partition.leader_epoch()),
+        EARLIEST | EARLIEST_LOCAL => return at(offsets.log_start, partition.epoch_at(offsets.log_start)),
+        // There is no tiered storage.
+        LATEST_TIERED => return at(-1, -1),
+        MAX_TIMESTAMP => partition.offset_of_max_timestamp(leader_epoch, asked, isolation).await,
+        timestamp => partition.offset_for_timestamp(timestamp, leader_epoch, asked, isolation).await,
+    };
+    match found {
+        Ok(Some((offset, timestamp))) => Ok(Found::One { offset, timestamp, leader_epoch: partition.epoch_at(offset) }),
+        Ok(None) => at(-1, -1),
+        Err(failure) => Err(read_failure(&failure)),
+    }
+}
+
+/// Whether this version has the question (Kafka 3.9 `KafkaApis.handleListOffsetRequestV1AndAbove`).
+fn is_known(timestamp: i64, version: i16) -> bool {
+    match timestamp {
+        LATEST | EARLIEST | 0.. => true,
+        MAX_TIMESTAMP => version >= 7,
+        EARLIEST_LOCAL => version >= 8,
+        LATEST_TIERED => version >= 9,
+        _ => false,
     }
 }
 

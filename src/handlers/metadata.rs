@@ -128,7 +128,7 @@ fn find(
 }
 
 /// Kafka 3.9 `Topic.validate`.
-fn is_valid_name(name: &str) -> bool {
+pub(super) fn is_valid_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     !name.is_empty() && name != "." && name != ".." && name.len() <= TOPIC_NAME_LENGTH_MAX && name.bytes().all(legal)
 }

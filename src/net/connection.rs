@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -22,6 +23,7 @@ use super::quotas::ConnectionPermit;
 use super::reply::{FileOf, Reply, ReplySender};
 use crate::base::budget::{Budget, Permit};
 use crate::base::log_limit::LogLimit;
+use crate::executor::either;
 use crate::metrics::ShardCounters;
 use crate::platform::{Clock, Platform, Socket, Tasks};
 use crate::protocol::frame::FrameError;
@@ -113,6 +115,8 @@ pub struct Connection<P: Platform> {
     closing: Cell<bool>,
     reader: Cell<Option<Waker>>,
     writer: Cell<Option<Waker>>,
+    /// The request that wants to know when the connection closes.
+    request: Cell<Option<Waker>>,
 }
 
 /// Where the answer of one request goes.
@@ -132,6 +136,19 @@ impl<P: Platform> ReplySlot<P> {
     /// The request has no answer (acks=0).
     pub fn leave_empty(mut self) {
         self.settle(None);
+    }
+
+    /// Resolves when the connection is closed: nobody waits for the answer any more. One at a time, by the request that
+    /// the connection's others wait for.
+    pub async fn closed(&self) {
+        poll_fn(|context| {
+            if self.connection.closing.get() {
+                return Poll::Ready(());
+            }
+            self.connection.request.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
     }
 
     /// The peer's address, for logs.
@@ -180,6 +197,7 @@ impl<P: Platform> Connection<P> {
         }
         wake(&self.reader);
         wake(&self.writer);
+        wake(&self.request);
     }
 
     fn open_slot(self: &Rc<Self>, permit: Permit) -> ReplySlot<P> {
@@ -270,6 +288,7 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
         closing: Cell::new(false),
         reader: Cell::default(),
         writer: Cell::default(),
+        request: Cell::default(),
     });
     let watched: Rc<dyn Watched> = Rc::clone(&connection) as _;
     let number = shared.idle.watch(watched, platform.clock().now());
@@ -305,8 +324,12 @@ async fn write_replies<P: Platform>(platform: P, connection: Rc<Connection<P>>, 
 }
 
 async fn send_all<P: Platform>(sender: &mut ReplySender<'_, P>, replies: Vec<Reply<FileOf<P>>>) -> io::Result<()> {
-    for part in replies.into_iter().flat_map(|reply| reply.parts) {
-        sender.send(part).await?;
+    let mut held = Vec::new();
+    for reply in replies {
+        held.extend(reply.held);
+        for part in reply.parts {
+            sender.send(part).await?;
+        }
     }
     sender.finish().await
 }
@@ -351,12 +374,29 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
                 continue;
             }
         };
-        let unanswered_max = if handler.overlaps(&frame) { limits.requests_in_flight_max } else { 1 };
+        let overlaps = handler.overlaps(&frame);
+        let unanswered_max = if overlaps { limits.requests_in_flight_max } else { 1 };
         if !connection.fewer_slots_than(unanswered_max).await {
             return Ok(());
         }
         let slot = connection.open_slot(permit);
-        handler.handle(frame, slot).await;
+        let mut handling = pin!(handler.handle(frame, slot));
+        if overlaps || !cutter.is_drained() {
+            handling.await;
+            continue;
+        }
+        // A client that goes away is noticed while its request is handled. What comes instead begins the next frame:
+        // one chunk, copied so that its buffer can go; then the socket rests.
+        match either(handling.as_mut(), connection.socket.receive()).await {
+            Ok(()) => continue,
+            Err(Ok(chunk)) if !chunk.is_empty() => {
+                connection.moved.set(true);
+                connection.taken.set(true);
+                cutter.push(BytesMut::from(&chunk[..]));
+            }
+            Err(_) => connection.close(),
+        }
+        handling.await;
     }
     Ok(())
 }

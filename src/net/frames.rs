@@ -37,6 +37,11 @@ impl FrameCutter {
         self.chunk = chunk;
     }
 
+    /// Whether [`FrameCutter::push`] may be called.
+    pub fn is_drained(&self) -> bool {
+        self.chunk.is_empty()
+    }
+
     /// The next frame of at most `length_max` bytes.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use std::io;
 
+use crate::base::budget::Permit;
 use crate::metrics::ShardCounters;
 use crate::platform::{Disk, FileRange, Platform, Socket};
 
@@ -36,11 +37,13 @@ pub enum ReplyPart<F> {
 #[derive(Debug)]
 pub struct Reply<F> {
     pub parts: Vec<ReplyPart<F>>,
+    /// What the parts take of a budget, until they are sent.
+    pub held: Option<Permit>,
 }
 
 impl<F> Reply<F> {
     pub fn bytes(frame: impl Into<Bytes>) -> Reply<F> {
-        Reply { parts: vec![ReplyPart::Bytes(frame.into())] }
+        Reply { parts: vec![ReplyPart::Bytes(frame.into())], held: None }
     }
 }
 

@@ -21,9 +21,23 @@ use super::purgatory::{Purgatory, Watch};
 use super::replica_set::ReplicaSet;
 use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::config::{Durability, TopicConfig};
-use crate::platform::Platform;
+use crate::platform::{Disk, Platform};
 use crate::storage::log::{LastStop, Log, LogError};
 use crate::storage::log_dirs::is_fatal;
+use crate::storage::producer_state::ActiveProducer;
+
+/// Of a request that does not name the leader epoch it knows.
+pub const ANY_EPOCH: LeaderEpoch = -1;
+
+/// The replica id of consumers.
+pub const CONSUMER: i32 = -1;
+
+/// Which replica may answer a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Leader,
+    AnyReplica,
+}
 
 /// What LeaderAndIsr says of a replica.
 #[derive(Clone, Debug)]
@@ -58,21 +72,24 @@ pub struct Offsets {
     pub log_end: Offset,
 }
 
-/// How far a consumer may see (`isolation_level`).
+/// How far whoever asks may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
     /// Up to the high watermark.
     ReadUncommitted,
     /// Up to the last stable offset, and told which transactions were aborted.
     ReadCommitted,
+    /// Up to the log end: a replica, or somebody who looks for faults.
+    LogEnd,
 }
 
 impl Isolation {
-    /// As requests name it; Kafka takes anything but 1 for read_uncommitted.
-    pub fn from_id(id: i8) -> Isolation {
-        match id {
-            1 => Isolation::ReadCommitted,
-            _ => Isolation::ReadUncommitted,
+    /// By the replica id and the isolation level of a request; Kafka takes any level but 1 for read_uncommitted.
+    pub fn of_request(replica_id: i32, isolation_level: i8) -> Isolation {
+        match (replica_id, isolation_level) {
+            (CONSUMER, 1) => Isolation::ReadCommitted,
+            (CONSUMER, _) => Isolation::ReadUncommitted,
+            _ => Isolation::LogEnd,
         }
     }
 
@@ -81,6 +98,7 @@ impl Isolation {
         match self {
             Isolation::ReadUncommitted => offsets.high_watermark,
             Isolation::ReadCommitted => offsets.last_stable,
+            Isolation::LogEnd => offsets.log_end,
         }
     }
 }
@@ -141,6 +159,14 @@ pub(super) struct State<P: Platform> {
 impl<P: Platform> State<P> {
     /// Checks that this replica leads, under the epoch that the request names (-1: any; KIP-320).
     pub(super) fn check_leader(&self, current_leader_epoch: LeaderEpoch) -> Result<(), LeadershipError> {
+        self.check(current_leader_epoch, Asked::Leader)
+    }
+
+    pub(super) fn check(&self, current_leader_epoch: LeaderEpoch, asked: Asked) -> Result<(), LeadershipError> {
+        // Kafka looks at nothing else of a partition whose directory has failed (`HostedPartition.Offline`).
+        if self.log.is_none() || self.offline {
+            return Err(LeadershipError::LogOffline);
+        }
         let role = &self.role;
         if current_leader_epoch >= 0 && current_leader_epoch < role.leader_epoch {
             return Err(LeadershipError::FencedLeaderEpoch);
@@ -148,10 +174,10 @@ impl<P: Platform> State<P> {
         if current_leader_epoch > role.leader_epoch {
             return Err(LeadershipError::UnknownLeaderEpoch);
         }
-        if role.leader != role.local {
+        if asked == Asked::Leader && role.leader != role.local {
             return Err(LeadershipError::NotLeader);
         }
-        if self.log.is_none() || self.offline { Err(LeadershipError::LogOffline) } else { Ok(()) }
+        Ok(())
     }
 
     /// One of the things under way has ended.
@@ -166,19 +192,23 @@ impl<P: Platform> State<P> {
         let high_watermark = self.replicas.high_watermark();
         if let Some(log) = &mut self.log {
             log.high_watermark_moved(high_watermark);
+            let log_bytes = log.appended_bytes();
+            let offsets = offsets_of(log, high_watermark);
+            self.purgatory.high_watermark_moved(&offsets, log_bytes);
         }
-        self.purgatory.high_watermark_moved(high_watermark);
     }
 
     pub(super) fn offsets(&self) -> Option<Offsets> {
-        let log = self.log.as_ref()?;
-        let high_watermark = self.replicas.high_watermark();
-        Some(Offsets {
-            log_start: log.log_start_offset(),
-            high_watermark,
-            last_stable: log.last_stable_offset(high_watermark),
-            log_end: log.log_end_offset(),
-        })
+        Some(offsets_of(self.log.as_ref()?, self.replicas.high_watermark()))
+    }
+}
+
+fn offsets_of<D: Disk>(log: &Log<D>, high_watermark: Offset) -> Offsets {
+    Offsets {
+        log_start: log.log_start_offset(),
+        high_watermark,
+        last_stable: log.last_stable_offset(high_watermark),
+        log_end: log.log_end_offset(),
     }
 }
 
@@ -250,9 +280,33 @@ impl<P: Platform> Partition<P> {
 
     /// The offsets, for a request under `current_leader_epoch`.
     pub fn leader_offsets(&self, current_leader_epoch: LeaderEpoch) -> Result<Offsets, LeadershipError> {
+        self.offsets(current_leader_epoch, Asked::Leader)
+    }
+
+    pub fn offsets(&self, current_leader_epoch: LeaderEpoch, asked: Asked) -> Result<Offsets, LeadershipError> {
+        let state = self.state.borrow();
+        state.check(current_leader_epoch, asked)?;
+        state.offsets().ok_or(LeadershipError::LogOffline)
+    }
+
+    /// The largest leader epoch up to `requested` and where it ends; `None` if that can't be said (Kafka 3.9
+    /// `Partition.lastOffsetForLeaderEpoch`).
+    pub fn end_offset_for_epoch(
+        &self,
+        current_leader_epoch: LeaderEpoch,
+        requested: LeaderEpoch,
+    ) -> Result<Option<(LeaderEpoch, Offset)>, LeadershipError> {
         let state = self.state.borrow();
         state.check_leader(current_leader_epoch)?;
-        state.offsets().ok_or(LeadershipError::LogOffline)
+        let log = state.log.as_ref().ok_or(LeadershipError::LogOffline)?;
+        Ok(log.end_offset_for(requested, state.role.leader_epoch))
+    }
+
+    /// What the log knows of each producer id; a follower answers too (Kafka 3.9 `Partition.activeProducerState`).
+    pub fn active_producers(&self) -> Result<Vec<ActiveProducer>, LeadershipError> {
+        let state = self.state.borrow();
+        state.check(ANY_EPOCH, Asked::AnyReplica)?;
+        Ok(state.log.as_ref().map(Log::active_producers).unwrap_or_default())
     }
 
     /// Whether the log could not be opened at the start.
@@ -292,9 +346,19 @@ impl<P: Platform> Partition<P> {
         }
     }
 
-    /// Has `watch` fired when an offset of this partition moves.
-    pub fn watch(&self, watch: &Arc<Watch>) {
-        self.state.borrow_mut().purgatory.watch(watch);
+    /// Has `watch` told of bytes that come to this partition below what `isolation` lets see, up to `room` of them;
+    /// false if the log is gone.
+    pub fn watch(&self, watch: &Arc<Watch>, isolation: Isolation, room: u64) -> bool {
+        let mut state = self.state.borrow_mut();
+        let Some(offsets) = state.offsets() else { return false };
+        let log_bytes = state.log.as_ref().map_or(0, Log::appended_bytes);
+        state.purgatory.watch(watch, isolation, room, &offsets, log_bytes);
+        true
+    }
+
+    /// Fetches that wait for this partition.
+    pub fn watch_count(&self) -> usize {
+        self.state.borrow().purgatory.watch_count()
     }
 
     /// Which of `log.dirs` it lies in.

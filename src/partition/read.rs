@@ -3,11 +3,11 @@
 use std::io;
 use std::rc::Rc;
 
-use super::partition::{Isolation, LeadershipError, Offsets, Partition};
+use super::partition::{ANY_EPOCH, Asked, Isolation, LeadershipError, Offsets, Partition};
 use crate::base::ids::{LeaderEpoch, Offset};
-use crate::platform::{Disk, FileRange, Platform};
+use crate::platform::{Clock, Disk, FileRange, Platform};
 use crate::storage::held::Held;
-use crate::storage::log::{LogError, Read};
+use crate::storage::log::{Before, Log, LogError, Read};
 use crate::storage::transaction_index::EndedTransaction;
 
 /// How often a read may find pages, files or segments other than it has just asked for: each step of an index lookup is
@@ -17,13 +17,13 @@ const READ_TRIES_MAX: u32 = 128;
 /// From this try on a read keeps what it waited for: pages may be evicted before it comes back to them.
 const TRIES_BEFORE_HOLDING: u32 = 8;
 
-/// Why nothing can be read; the offsets are what the response still carries.
+/// Why nothing can be read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadFailure {
     #[error(transparent)]
     Leadership(#[from] LeadershipError),
-    #[error("the offset is below the log start or beyond the log end")]
-    OffsetOutOfRange(Offsets),
+    #[error("the offset is below the log start or beyond the log end, or the epoch it was fetched under is not known")]
+    OffsetOutOfRange,
     #[error("the log could not be read: {0}")]
     Storage(String),
 }
@@ -33,6 +33,22 @@ pub enum ReadFailure {
 pub struct ReadResult<F> {
     pub offsets: Offsets,
     pub data: Option<ReadData<F>>,
+    /// The reader's log leaves this one's here: an epoch and where it ends (KIP-595). Then there are no data.
+    pub diverging: Option<(LeaderEpoch, Offset)>,
+    /// There is more below the ceiling in a later segment than the data's.
+    pub has_later_segment: bool,
+}
+
+/// What to read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRequest {
+    pub offset: Offset,
+    pub bytes_max: u64,
+    /// The leader epoch that the reader knows; -1: none.
+    pub current_leader_epoch: LeaderEpoch,
+    /// The epoch of the record before `offset` in the reader's log; -1: it does not say.
+    pub last_fetched_epoch: LeaderEpoch,
+    pub isolation: Isolation,
 }
 
 /// Bytes of a log, from the batch that holds the offset on.
@@ -46,23 +62,42 @@ pub struct ReadData<F> {
     pub aborted: Vec<EndedTransaction>,
 }
 
+/// Where the reader's log leaves this one (Kafka 3.9 `Partition.readRecords`).
+fn diverging_epoch<D: Disk>(
+    log: &Log<D>,
+    request: &ReadRequest,
+    offsets: &Offsets,
+    reign: LeaderEpoch,
+) -> Result<Option<(LeaderEpoch, Offset)>, ReadFailure> {
+    let end = log.end_offset_for(request.last_fetched_epoch, reign).ok_or(ReadFailure::OffsetOutOfRange)?;
+    if request.offset < offsets.log_start {
+        return Err(ReadFailure::OffsetOutOfRange);
+    }
+    let (epoch, end_offset) = end;
+    Ok((epoch < request.last_fetched_epoch || end_offset < request.offset).then_some(end))
+}
+
 impl<P: Platform> Partition<P> {
     /// Reads up to `bytes_max` bytes from `offset`, as far as `isolation` allows.
     pub async fn read(
         self: &Rc<Self>,
-        offset: Offset,
-        bytes_max: u64,
-        current_leader_epoch: LeaderEpoch,
-        isolation: Isolation,
+        request: ReadRequest,
     ) -> Result<ReadResult<<P::Disk as Disk>::File>, ReadFailure> {
+        let ReadRequest { offset, bytes_max, current_leader_epoch, isolation, .. } = request;
         let mut held = Held::default();
         for tries in 0..READ_TRIES_MAX {
-            let (offsets, outcome, aborted) = {
+            let (offsets, outcome, aborted, has_later_segment) = {
                 let state = self.state.borrow();
                 state.check_leader(current_leader_epoch)?;
                 let (Some(log), Some(offsets)) = (state.log.as_ref(), state.offsets()) else {
                     return Err(LeadershipError::LogOffline.into());
                 };
+                if request.last_fetched_epoch >= 0 {
+                    let diverging = diverging_epoch(log, &request, &offsets, state.role.leader_epoch)?;
+                    if diverging.is_some() {
+                        return Ok(ReadResult { offsets, data: None, diverging, has_later_segment: false });
+                    }
+                }
                 let ceiling = isolation.ceiling(&offsets);
                 let outcome = log.read_holding(&held, offset, bytes_max, ceiling);
                 let aborted = match (&outcome, isolation) {
@@ -72,7 +107,8 @@ impl<P: Platform> Partition<P> {
                     }
                     _ => None,
                 };
-                (offsets, outcome, aborted)
+                let has_later_segment = offset < ceiling && log.segment_end_offset(offset) < ceiling;
+                (offsets, outcome, aborted, has_later_segment)
             };
             match outcome {
                 Read::Range { range, first_batch_bytes, recently_appended, .. } => {
@@ -84,10 +120,10 @@ impl<P: Platform> Partition<P> {
                         None => Vec::new(),
                     };
                     let data = Some(ReadData { range, first_batch_bytes, recently_appended, aborted });
-                    return Ok(ReadResult { offsets, data });
+                    return Ok(ReadResult { offsets, data, diverging: None, has_later_segment });
                 }
-                Read::Empty => return Ok(ReadResult { offsets, data: None }),
-                Read::OutOfRange => return Err(ReadFailure::OffsetOutOfRange(offsets)),
+                Read::Empty => return Ok(ReadResult { offsets, data: None, diverging: None, has_later_segment }),
+                Read::OutOfRange => return Err(ReadFailure::OffsetOutOfRange),
                 Read::Io(error) => return Err(self.read_failed(error)),
                 Read::NeedPages { file, position, length } => {
                     let disk = self.platform.disk();
@@ -133,27 +169,85 @@ impl<P: Platform> Partition<P> {
         &self,
         timestamp: i64,
         current_leader_epoch: LeaderEpoch,
+        asked: Asked,
         isolation: Isolation,
     ) -> Result<Option<(Offset, i64)>, ReadFailure> {
         for _ in 0..READ_TRIES_MAX {
-            let lookup = {
-                let state = self.state.borrow();
-                state.check_leader(current_leader_epoch)?;
-                let (Some(log), Some(offsets)) = (state.log.as_ref(), state.offsets()) else {
-                    return Err(LeadershipError::LogOffline.into());
-                };
-                log.lookup_timestamp(timestamp, isolation.ceiling(&offsets))
-            };
+            let lookup = self.with_log(current_leader_epoch, asked, |log, offsets| {
+                log.lookup_timestamp(timestamp, isolation.ceiling(offsets))
+            })?;
             match lookup.await {
                 Err(LogError::SegmentsChanged) => {}
                 found => return found.map_err(|error| self.log_failed(error)),
             }
         }
-        Err(ReadFailure::Storage("segments change faster than they can be looked at".to_owned()))
+        Err(segments_change())
     }
 
-    /// The leader epoch that wrote the record at `offset`, -1 if it is not known.
-    pub fn epoch_at(&self, offset: Offset) -> LeaderEpoch {
-        self.state.borrow().log.as_ref().and_then(|log| log.epoch_at(offset)).unwrap_or(-1)
+    /// The first offset whose record has the latest timestamp, with that, if `isolation` allows to see it.
+    pub async fn offset_of_max_timestamp(
+        &self,
+        current_leader_epoch: LeaderEpoch,
+        asked: Asked,
+        isolation: Isolation,
+    ) -> Result<Option<(Offset, i64)>, ReadFailure> {
+        for _ in 0..READ_TRIES_MAX {
+            let lookup = self.with_log(current_leader_epoch, asked, |log, offsets| {
+                log.lookup_max_timestamp(isolation.ceiling(offsets))
+            })?;
+            match lookup.await {
+                Err(LogError::SegmentsChanged) => {}
+                found => return found.map_err(|error| self.log_failed(error)),
+            }
+        }
+        Err(segments_change())
     }
+
+    /// What ListOffsets v0 answers: beginnings of segments, and for a consumer nothing above the high watermark but
+    /// that itself (Kafka 3.9 `Partition.legacyFetchOffsetsForTimestamp`).
+    pub async fn offsets_before(
+        &self,
+        before: Before,
+        count_max: usize,
+        asked: Asked,
+        isolation: Isolation,
+    ) -> Result<Vec<Offset>, ReadFailure> {
+        let now = self.platform.clock().wall();
+        let (lookup, ceiling) = self.with_log(ANY_EPOCH, asked, |log, offsets| {
+            (log.offsets_before(before, count_max, now), isolation.ceiling(offsets))
+        })?;
+        let mut found = lookup.await.map_err(|error| self.log_failed(error))?;
+        if isolation != Isolation::LogEnd && found.iter().any(|offset| *offset > ceiling) {
+            found.retain(|offset| *offset <= ceiling);
+            found.insert(0, ceiling);
+        }
+        Ok(found)
+    }
+
+    fn with_log<T>(
+        &self,
+        current_leader_epoch: LeaderEpoch,
+        asked: Asked,
+        look: impl FnOnce(&Log<P::Disk>, &Offsets) -> T,
+    ) -> Result<T, LeadershipError> {
+        let state = self.state.borrow();
+        state.check(current_leader_epoch, asked)?;
+        match (state.log.as_ref(), state.offsets()) {
+            (Some(log), Some(offsets)) => Ok(look(log, &offsets)),
+            _ => Err(LeadershipError::LogOffline),
+        }
+    }
+
+    /// The leader epoch that wrote, or will write, the record at `offset`, -1 if it is not known.
+    pub fn epoch_at(&self, offset: Offset) -> LeaderEpoch {
+        let state = self.state.borrow();
+        let Some(log) = state.log.as_ref() else { return -1 };
+        // A reign is noted with its first append, and is known before.
+        let unnoted = || (offset >= log.log_end_offset()).then_some(state.role.leader_epoch);
+        log.epoch_at(offset).or_else(unnoted).unwrap_or(-1)
+    }
+}
+
+fn segments_change() -> ReadFailure {
+    ReadFailure::Storage("segments change faster than they can be looked at".to_owned())
 }

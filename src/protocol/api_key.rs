@@ -171,13 +171,10 @@ const fn range(key: ApiKey, lowest_version: i16, highest_version: i16) -> ApiRan
 }
 
 /// What the broker serves, ascending by key: the whole answer to ApiVersions, and the gate of the dispatcher.
-///
-/// Fetch starts at 4, the first version whose records are of magic 2 (none is converted down), and ends at 11: later
-/// versions carry epochs and topic ids that a broker must not ignore.
 pub const ADVERTISED: &[ApiRange] = &[
     range(ApiKey::Produce, 0, 11),
-    range(ApiKey::Fetch, 4, 11),
-    range(ApiKey::ListOffsets, 1, 6),
+    range(ApiKey::Fetch, 0, 17),
+    range(ApiKey::ListOffsets, 0, 9),
     range(ApiKey::Metadata, 0, 12),
     range(ApiKey::FindCoordinator, 0, 6),
     range(ApiKey::ApiVersions, 0, 4),
@@ -185,6 +182,8 @@ pub const ADVERTISED: &[ApiRange] = &[
     range(ApiKey::DeleteTopics, 0, 6),
     range(ApiKey::DeleteRecords, 0, 2),
     range(ApiKey::InitProducerId, 0, 5),
+    range(ApiKey::OffsetForLeaderEpoch, 0, 4),
+    range(ApiKey::DescribeProducers, 0, 0),
 ];
 
 /// The API of this key, if it is served in this version. Otherwise Kafka closes the connection without an answer, but
@@ -216,8 +215,8 @@ mod tests {
             assert!(range.key.versions().contains(&range.lowest_version), "{}", range.key);
             assert!(range.key.versions().contains(&range.highest_version), "{}", range.key);
         }
-        assert_eq!(is_advertised(1, 11), Some(ApiKey::Fetch));
-        for refused in [(1, 3), (1, 12), (-1, 0), (4, 0), (3, 13), (3, -1)] {
+        assert_eq!(is_advertised(1, 17), Some(ApiKey::Fetch));
+        for refused in [(1, -1), (1, 18), (-1, 0), (4, 0), (3, 13), (3, -1)] {
             assert_eq!(is_advertised(refused.0, refused.1), None, "{refused:?}");
         }
     }

@@ -95,11 +95,24 @@ fn compress_lz4(data: &[u8]) -> io::Result<Vec<u8>> {
         .level(LZ4_LEVEL)
         .block_size(lz4::BlockSize::Max64KB)
         .block_mode(lz4::BlockMode::Independent)
+        .block_checksum(lz4::liblz4::BlockChecksum::NoBlockChecksum)
         .checksum(lz4::ContentChecksum::NoChecksum)
         .build(Vec::new())?;
     encoder.write_all(data)?;
     let (out, result) = encoder.finish();
     result.map(|()| out)
+}
+
+/// Like [`compress`] with lz4, for message sets of magic 0: with the header checksum that their readers expect, taken
+/// over the frame's magic too (KAFKA-3160).
+pub fn compress_lz4_of_magic_0(data: &[u8]) -> Vec<u8> {
+    /// Magic, flags (version 1, independent blocks), block size 64 KiB, checksum: the same in every frame made here.
+    const HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
+    const CHECKSUM_OF_MAGIC_0: u8 = 0x1a;
+    let mut frame = compress(Codec::Lz4, data);
+    assert!(frame.starts_with(&HEADER), "the checksum is that of one header");
+    frame[HEADER.len() - 1] = CHECKSUM_OF_MAGIC_0;
+    frame
 }
 
 /// What `data` decompresses to.

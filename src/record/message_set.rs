@@ -1,4 +1,5 @@
-//! Message sets of magic 0 and 1, which Produce v0 to v2 carries, made into one v2 batch.
+//! Message sets of magic 0 and 1: what Produce v0 to v2 carries, made into one v2 batch, and what a Kafka before 3.0
+//! stored.
 //!
 //! ```text
 //!  0 offset i64 | 8 message size i32 | 12 crc u32 (CRC-32 of all that follows) | 16 magic i8 | 17 attributes i8
@@ -39,14 +40,15 @@ pub enum MessageSetError {
 }
 
 /// One message where it lies.
-struct Message<'a> {
-    offset: i64,
+#[derive(Clone, Copy)]
+pub(super) struct Message<'a> {
+    pub offset: i64,
     magic: i8,
     codec: Codec,
-    timestamp: i64,
-    timestamp_type: TimestampType,
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
+    pub timestamp: i64,
+    pub timestamp_type: TimestampType,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
 }
 
 /// Converts a whole message set into one batch with base offset 0 and the source's codec, to be validated like any
@@ -82,7 +84,6 @@ fn convert_wrapper(wrapper: Message<'_>, mut rest: &[u8], limit: usize) -> Resul
         return Err(MessageSetError::Invalid("a compressed message must be alone in its set"));
     }
     let inner = decompress_wrapper(&wrapper, limit)?;
-
     let mut rest = &inner[..];
     let mut out = Conversion::new(wrapper.codec);
     let mut last_inner_offset = None;
@@ -109,13 +110,65 @@ fn convert_wrapper(wrapper: Message<'_>, mut rest: &[u8], limit: usize) -> Resul
     Ok(out.build())
 }
 
+/// Shows a stored message to `visit`, or those inside it if it is a wrapper, at their own offsets, with its codec.
+/// `limit` bounds the decompressed bytes (Kafka 3.9 `AbstractLegacyRecordBatch.DeepRecordsIterator`).
+pub(super) fn for_each_message(
+    stored: &[u8],
+    limit: usize,
+    mut visit: impl FnMut(Codec, Message<'_>),
+) -> Result<(), MessageSetError> {
+    let mut rest = stored;
+    let Some(message) = take_message(&mut rest)? else { return Ok(()) };
+    if message.codec == Codec::None {
+        visit(Codec::None, message);
+        return Ok(());
+    }
+    let inner = decompress_wrapper(&message, limit)?;
+    let mut last_inner_offset = None;
+    let mut rest = &inner[..];
+    while let Some(inner) = take_message(&mut rest)? {
+        last_inner_offset = Some(inner.offset);
+    }
+    // Magic 1 counts from the first message inside, and the wrapper has the offset of the last one.
+    let base_offset = match (message.magic, last_inner_offset) {
+        (1, Some(last)) => message.offset.wrapping_sub(last),
+        _ => 0,
+    };
+    let mut rest = &inner[..];
+    while let Some(mut inner) = take_message(&mut rest)? {
+        inner.offset = inner.offset.wrapping_add(base_offset);
+        if message.timestamp_type == TimestampType::LogAppendTime {
+            inner.timestamp = message.timestamp;
+            inner.timestamp_type = TimestampType::LogAppendTime;
+        }
+        visit(message.codec, inner);
+    }
+    Ok(())
+}
+
+/// The first record at or past `offset` that is not earlier than `timestamp`, of a stored message: its offset and time.
+pub fn find_by_time(
+    stored: &[u8],
+    offset: i64,
+    timestamp: i64,
+    limit: usize,
+) -> Result<Option<(i64, i64)>, MessageSetError> {
+    let mut found = None;
+    for_each_message(stored, limit, |_, message| {
+        if found.is_none() && message.timestamp >= timestamp && message.offset >= offset {
+            found = Some((message.offset, message.timestamp));
+        }
+    })?;
+    Ok(found)
+}
+
 fn decompress_wrapper(wrapper: &Message<'_>, limit: usize) -> Result<Vec<u8>, MessageSetError> {
     let value = wrapper.value.ok_or(MessageSetError::Invalid("a compressed message without a value"))?;
-    let inner = match (wrapper.codec, wrapper.magic) {
+    match (wrapper.codec, wrapper.magic) {
         (Codec::Lz4, 0) => decompress_lz4_of_magic_0(value, limit),
         (codec, _) => decompress(codec, value, limit),
-    };
-    inner.map_err(|error| match error {
+    }
+    .map_err(|error| match error {
         CompressionError::TooLong { limit } => MessageSetError::TooLong(limit),
         CompressionError::Damaged { .. } => MessageSetError::Corrupt("compressed data is damaged"),
     })

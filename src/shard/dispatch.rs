@@ -11,8 +11,8 @@ use bytes::{Buf, BytesMut};
 
 use super::router::Router;
 use crate::handlers::{
-    Context, api_versions, create_topics, delete_records, delete_topics, fetch, find_coordinator, init_producer_id,
-    list_offsets, metadata, produce,
+    Context, api_versions, create_topics, delete_records, delete_topics, describe_producers, fetch, find_coordinator,
+    init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
 };
 use crate::net::connection::{FrameHandler, ReplySlot};
 use crate::net::reply::Reply;
@@ -86,6 +86,7 @@ impl<P: Platform> Dispatcher<P> {
         key: ApiKey,
         listener: &str,
         body: &[u8],
+        slot: &ReplySlot<P>,
     ) -> Result<Answer<P>, WireError> {
         let (context, version) = (&*self.context, header.api_version);
         let frame = |version: i16, encode: &dyn Fn(&mut Writer) -> Result<(), WireError>| {
@@ -94,10 +95,13 @@ impl<P: Platform> Dispatcher<P> {
             finish_frame(writer).map(|frame| Answer::Reply(Reply::bytes(frame)))
         };
         match key {
-            ApiKey::Fetch => match fetch::Plan::new(context, header, body)?.run(context, &self.router).await {
-                Some(reply) => reply.map(Answer::Reply),
-                None => Ok(Answer::Close),
-            },
+            ApiKey::Fetch => {
+                let plan = fetch::Plan::new(context, header, body)?;
+                match plan.run(context, &self.router, listener, slot.closed()).await {
+                    Some(reply) => reply.map(Answer::Reply),
+                    None => Ok(Answer::Close),
+                }
+            }
             ApiKey::ListOffsets => match list_offsets::handle(context, &self.router, body, version).await {
                 Some(response) => {
                     let response = response?;
@@ -132,6 +136,22 @@ impl<P: Platform> Dispatcher<P> {
                 let response = init_producer_id::handle(context, body, version).await?;
                 frame(version, &|writer| response.encode(writer, version))
             }
+            ApiKey::OffsetForLeaderEpoch => {
+                match offset_for_leader_epoch::handle(context, &self.router, body, version).await {
+                    Some(response) => {
+                        let response = response?;
+                        frame(version, &|writer| response.encode(writer, version))
+                    }
+                    None => Ok(Answer::Close),
+                }
+            }
+            ApiKey::DescribeProducers => match describe_producers::handle(context, &self.router, body, version).await {
+                Some(response) => {
+                    let response = response?;
+                    frame(version, &|writer| response.encode(writer, version))
+                }
+                None => Ok(Answer::Close),
+            },
             ApiKey::FindCoordinator => {
                 let response = find_coordinator::handle(body, version)?;
                 frame(version, &|writer| response.encode(writer, version))
@@ -174,7 +194,7 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
                 frame.advance(body_start);
                 self.produce(&header, frame, slot).await;
             }
-            Some(key) => match self.answer(&header, key, &slot.listener(), &frame[body_start..]).await {
+            Some(key) => match self.answer(&header, key, &slot.listener(), &frame[body_start..], &slot).await {
                 Ok(Answer::Reply(reply)) => slot.fill(reply),
                 Ok(Answer::Close) => {}
                 Err(error) => self.refuse(&slot, &header, &error),

@@ -196,6 +196,17 @@ impl Node {
         self.last_failures.load(Ordering::Relaxed)
     }
 
+    /// Tasks of all shards.
+    pub fn task_count(&self) -> usize {
+        self.executors[1..].iter().map(Executor::task_count).sum()
+    }
+
+    /// Fetches that wait for partitions, counted at each.
+    pub fn watch_count(&self) -> usize {
+        let partitions = self.shards.iter().flat_map(|shard| shard.context().all_partitions());
+        partitions.map(|partition| partition.watch_count()).sum()
+    }
+
     /// A new connection to the next shard in turn: the client's end.
     pub fn connect(&self) -> SimSocket {
         let shard = self.next_shard.get();

@@ -7,6 +7,9 @@
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::storage::checkpoint::{CheckpointError, encode_lines, parse_lines};
 
+/// A request that names no epoch.
+const NO_EPOCH: LeaderEpoch = -1;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct EpochEntry {
     epoch: LeaderEpoch,
@@ -55,6 +58,33 @@ impl LeaderEpochs {
         above.checked_sub(1).map(|at| self.entries[at].epoch)
     }
 
+    /// The largest epoch up to `requested` and the offset at which it ends; `None` if that can't be said (Kafka 3.9
+    /// `LeaderEpochFileCache.endOffsetFor`). `reign` is the leader's own epoch: it counts as begun at the log end
+    /// before its first append too.
+    pub fn end_offset_for(
+        &self,
+        requested: LeaderEpoch,
+        reign: LeaderEpoch,
+        log_end_offset: Offset,
+    ) -> Option<(LeaderEpoch, Offset)> {
+        let latest = self.latest().max(Some(reign));
+        if requested == NO_EPOCH {
+            return None;
+        }
+        if latest == Some(requested) {
+            return Some((requested, log_end_offset));
+        }
+        let above = self.entries.partition_point(|entry| entry.epoch <= requested);
+        let end_offset = match self.entries.get(above) {
+            Some(next) => next.start_offset,
+            None if requested < reign => log_end_offset,
+            None => return None,
+        };
+        // What an epoch before the first entry wrote is gone from the log.
+        let epoch = above.checked_sub(1).map_or(requested, |at| self.entries[at].epoch);
+        Some((epoch, end_offset))
+    }
+
     /// Drops entries at or past `end_offset`; whether there were any.
     pub fn truncate_from_end(&mut self, end_offset: Offset) -> bool {
         let count = self.entries.len();
@@ -88,6 +118,23 @@ mod tests {
             assert_eq!(epochs.at(offset), epoch, "{offset}");
         }
         assert_eq!(epochs.encode(), b"0\n3\n0 0\n2 10\n5 30\n");
+    }
+
+    #[test]
+    fn an_epoch_ends_where_the_next_one_begins_and_the_latest_at_the_log_end() {
+        let epochs = epochs("0\n3\n1 5\n3 10\n5 30\n");
+        let ends = [(-1, None), (0, Some((0, 5))), (1, Some((1, 10))), (2, Some((1, 10))), (4, Some((3, 30)))];
+        for (requested, end) in ends.into_iter().chain([(5, Some((5, 40))), (6, None)]) {
+            assert_eq!(epochs.end_offset_for(requested, 5, 40), end, "{requested}");
+        }
+        // The leader reigns under 7 and has written nothing yet.
+        for (requested, end) in
+            [(4, Some((3, 30))), (5, Some((5, 40))), (6, Some((5, 40))), (7, Some((7, 40))), (8, None)]
+        {
+            assert_eq!(epochs.end_offset_for(requested, 7, 40), end, "{requested}");
+        }
+        let none = LeaderEpochs::default();
+        assert_eq!((none.end_offset_for(0, 0, 0), none.end_offset_for(0, 2, 9)), (Some((0, 0)), Some((0, 9))));
     }
 
     #[test]

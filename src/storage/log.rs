@@ -16,6 +16,7 @@
 pub(crate) mod clean;
 mod lookup;
 mod names;
+mod offsets_before;
 mod read;
 mod reindex;
 mod retain;
@@ -50,6 +51,7 @@ pub(super) use names::Names;
 
 pub use clean::{CleanError, CleanPlan, CleanTime, Cleaned, Cleaning, CompactionLags, Swapped, Unknown};
 pub use names::NamesHeld;
+pub use offsets_before::Before;
 pub use read::{LoadedSegment, Read};
 pub use retain::{Age, Retention, TakenOut};
 pub use roll::{Flushed, Rolled};
@@ -584,6 +586,12 @@ impl<D: Disk> Log<D> {
 
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.epochs.latest()
+    }
+
+    /// The largest epoch up to `requested` and where it ends, for the leader of epoch `reign`; `None` if that can't be
+    /// said.
+    pub fn end_offset_for(&self, requested: LeaderEpoch, reign: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        self.epochs.end_offset_for(requested, reign, self.log_end_offset)
     }
 
     /// The leader epoch that wrote the record at `offset`, as far as it is known.

@@ -15,7 +15,7 @@ use crate::base::crc32c::crc32c;
 use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::record::batch::{BatchHeader, NO_SEQUENCE, increment_sequence};
-use crate::storage::compaction::pass::ActiveProducer;
+use crate::storage::compaction::pass::LastOfProducer;
 use crate::storage::refusal::AppendRefusal;
 use crate::storage::transaction_index::EndedTransaction;
 
@@ -101,6 +101,18 @@ impl ProducerEntry {
     }
 }
 
+/// A producer id as DescribeProducers shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    pub producer_id: i64,
+    pub epoch: i16,
+    /// [`NO_SEQUENCE`] if no data batch of this epoch is known.
+    pub last_sequence: i32,
+    pub last_timestamp: i64,
+    pub coordinator_epoch: i32,
+    pub transaction_first_offset: Option<Offset>,
+}
+
 /// What a batch is to the producers known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -162,10 +174,22 @@ impl ProducerState {
     }
 
     /// What the cleaner must keep of each producer.
-    pub fn active(&self) -> impl Iterator<Item = (i64, ActiveProducer)> + '_ {
+    pub fn last_batches(&self) -> impl Iterator<Item = (i64, LastOfProducer)> + '_ {
         self.producers.iter().map(|(producer_id, entry)| {
             let last_data_offset = entry.seen().last().map(|batch| batch.last_offset);
-            (*producer_id, ActiveProducer { last_data_offset, epoch: entry.epoch })
+            (*producer_id, LastOfProducer { last_data_offset, epoch: entry.epoch })
+        })
+    }
+
+    /// Every producer id, ascending.
+    pub fn active_producers(&self) -> impl Iterator<Item = ActiveProducer> {
+        self.producers.iter().map(|(producer_id, entry)| ActiveProducer {
+            producer_id: *producer_id,
+            epoch: entry.epoch,
+            last_sequence: entry.last_sequence(),
+            last_timestamp: entry.last_timestamp,
+            coordinator_epoch: entry.coordinator_epoch,
+            transaction_first_offset: entry.transaction_first_offset,
         })
     }
 

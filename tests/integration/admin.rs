@@ -178,7 +178,7 @@ fn what_is_not_served_closes_the_connection() {
     let frames: [(&str, &[u8]); 4] = [
         ("an unknown API", &[0x7f, 0, 0, 0, 0, 0, 0, 1, 0xff, 0xff]),
         ("an unsupported version of Metadata", &[0, 3, 0, 99, 0, 0, 0, 1, 0xff, 0xff]),
-        ("Fetch before version 4", &[0, 1, 0, 3, 0, 0, 0, 1, 0xff, 0xff]),
+        ("an unsupported version of Fetch", &[0, 1, 0, 18, 0, 0, 0, 1, 0xff, 0xff]),
         ("a body cut short", &[0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0]),
     ];
     for (what, frame) in frames {

@@ -53,6 +53,25 @@ fn kcat_gets_back_what_it_sent_in_every_codec() {
 }
 
 #[test]
+fn kcat_in_its_oldest_protocols_gets_every_codec_that_these_know() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut sent = String::new();
+    for codec in ["none", "gzip", "snappy", "lz4"] {
+        let lines: String = (0..LINES).map(|index| format!("{codec} {index}\n")).collect();
+        kcat(&server, &["-P", "-t", "old", "-p", "0", "-z", codec], &lines);
+        sent.push_str(&lines);
+    }
+    for version in ["0.8.2", "0.9.0", "0.10.0", "0.10.1"] {
+        let fallback = format!("broker.version.fallback={version}");
+        let old = ["-X", "api.version.request=false", "-X", &fallback];
+        let arguments = [&old[..], &["-C", "-t", "old", "-p", "0", "-o", "beginning", "-e", "-q"]].concat();
+        assert!(kcat(&server, &arguments, "") == sent, "{version}");
+    }
+    server.stop();
+}
+
+#[test]
 fn kcat_lists_the_broker_and_its_topics() {
     let directory = directory();
     let server = Server::start(directory.path());

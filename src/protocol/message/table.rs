@@ -226,11 +226,13 @@ macro_rules! each_plain_api {
             CreateTopics: CreateTopicsRequest, CreateTopicsResponse;
             DeleteRecords: DeleteRecordsRequest, DeleteRecordsResponse;
             DeleteTopics: DeleteTopicsRequest, DeleteTopicsResponse;
+            DescribeProducers: DescribeProducersRequest, DescribeProducersResponse;
             FindCoordinator: FindCoordinatorRequest, FindCoordinatorResponse;
             InitProducerId: InitProducerIdRequest, InitProducerIdResponse;
             LeaderAndIsr: LeaderAndIsrRequest, LeaderAndIsrResponse;
             ListOffsets: ListOffsetsRequest, ListOffsetsResponse;
             Metadata: MetadataRequest, MetadataResponse;
+            OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse;
             StopReplica: StopReplicaRequest, StopReplicaResponse;
             UpdateMetadata: UpdateMetadataRequest, UpdateMetadataResponse;
         }

@@ -46,6 +46,8 @@ pub struct LogModel {
     /// The log start of the last process, and the one that was written down: it is one of these, or between them.
     start_max: Offset,
     start_durable: Offset,
+    /// The leader epochs of what lies below may be forgotten: they go with a log start that may be lost itself.
+    epochs_from: Offset,
     /// A log whose records have keys; those below this offset may have been cleaned.
     cleaned_to: Option<Offset>,
     /// Unflushed batches are missing before others, which recovery lets pass where compaction may have been: nobody
@@ -78,6 +80,7 @@ impl LogModel {
             flushed_offset: 0,
             start_max: 0,
             start_durable: 0,
+            epochs_from: 0,
             cleaned_to: None,
             has_hole: false,
         }
@@ -99,6 +102,7 @@ impl LogModel {
     /// Takes up that what lies below is to be given up, or to be cleaned.
     pub fn start_moves(&mut self, offset: Offset) {
         self.start_max = self.start_max.max(offset);
+        self.epochs_from = self.epochs_from.max(offset);
     }
 
     pub fn cleaning_begins(&mut self, below: Offset) {
@@ -254,7 +258,7 @@ impl LogModel {
             })?;
             let offset = batch.header.base_offset.max(start);
             let (expected, found) = (batch.header.leader_epoch, directory.log(tp).epoch_at(offset));
-            if found != Some(expected) {
+            if found != Some(expected) && (found.is_some() || offset >= self.epochs_from) {
                 return Err(format!("offset {offset} is of leader epoch {expected}, not {found:?}"));
             }
         }

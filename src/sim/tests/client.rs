@@ -31,7 +31,7 @@ pub(super) type Fetched = Result<(Vec<(i64, Vec<u8>)>, i64), i16>;
 
 /// Requests and answers over one simulated connection.
 pub(super) struct Client {
-    socket: SimSocket,
+    pub(super) socket: SimSocket,
     received: BytesMut,
     correlation_id: i32,
 }
@@ -41,13 +41,13 @@ impl Client {
         Client { socket, received: BytesMut::new(), correlation_id: 0 }
     }
 
-    /// The body of the answer, or `None` when the connection is gone.
-    pub async fn ask(
+    /// Sends a request and does not wait for its answer; `None` when the connection is gone.
+    pub async fn post(
         &mut self,
         key: ApiKey,
         version: i16,
         encode: impl FnOnce(&mut Writer) -> Result<(), WireError>,
-    ) -> Option<BytesMut> {
+    ) -> Option<()> {
         self.correlation_id += 1;
         let header = RequestHeader {
             api_key: key.code(),
@@ -58,7 +58,17 @@ impl Client {
         let mut writer = begin_request(&header).expect("a header");
         encode(&mut writer).expect("a body");
         let frame: Bytes = finish_frame(writer).expect("a frame").freeze();
-        self.socket.send(frame, false).await.ok()?;
+        self.socket.send(frame, false).await.ok()
+    }
+
+    /// The body of the answer, or `None` when the connection is gone.
+    pub async fn ask(
+        &mut self,
+        key: ApiKey,
+        version: i16,
+        encode: impl FnOnce(&mut Writer) -> Result<(), WireError>,
+    ) -> Option<BytesMut> {
+        self.post(key, version, encode).await?;
         let mut body = self.frame().await?;
         let mut reader = Reader::new(&body);
         assert_eq!(decode_response_header(&mut reader, key, version), Ok(self.correlation_id));

@@ -197,7 +197,7 @@ impl Indexing {
 
 /// What the log knows of a producer that is active yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ActiveProducer {
+pub struct LastOfProducer {
     /// The last offset of its newest data batch.
     pub last_data_offset: Option<Offset>,
     pub epoch: i16,
@@ -234,7 +234,7 @@ pub struct Filtering {
     /// Of the segment that the next chunk is of.
     pub order: Order,
     pub transactions: PassedTransactions,
-    pub producers: BTreeMap<i64, ActiveProducer>,
+    pub producers: BTreeMap<i64, LastOfProducer>,
     now: WallMs,
     delete_retention_ms: i64,
 }
@@ -387,7 +387,7 @@ pub fn fuzz_pass(bytes: &[u8]) {
     let _ = indexing.take_up(bytes);
     let mut filtering = Filtering::new(indexing.map, PassedTransactions::default(), 1000, 10);
     filtering.order = Order::within(0, Offset::MAX);
-    filtering.producers.insert(7, ActiveProducer { last_data_offset: Some(4), epoch: 0 });
+    filtering.producers.insert(7, LastOfProducer { last_data_offset: Some(4), epoch: 0 });
     if let Ok(kept) = filtering.filter(bytes) {
         assert_eq!(kept.batches.iter().map(|batch| batch.bytes as usize).sum::<usize>(), kept.data.len());
         assert!(entries(&kept.data).all(|entry| entry.is_ok()));

@@ -29,7 +29,7 @@ use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::platform::{Disk, OpenMode};
 use crate::storage::compaction::offset_map::OffsetMap;
-use crate::storage::compaction::pass::{ActiveProducer, Damage, Filtering, Indexing, Kept, Order};
+use crate::storage::compaction::pass::{LastOfProducer, Damage, Filtering, Indexing, Kept, Order};
 use crate::storage::compaction::transactions::PassedTransactions;
 use crate::storage::compaction::{CleanerBounds, Dirtiness, Resources, SegmentLimits, Source, groups};
 use crate::storage::entry::{Entry, HEAD_BYTES_MAX};
@@ -100,7 +100,7 @@ pub struct CleanPlan<D: Disk> {
     /// Base offset, end offset and size, from the oldest on.
     segments: Vec<(Offset, Offset, u64)>,
     dirtiness: Dirtiness,
-    producers: BTreeMap<i64, ActiveProducer>,
+    producers: BTreeMap<i64, LastOfProducer>,
     index_interval_bytes: u64,
     segment_index_bytes: u32,
     segment_bytes: u32,
@@ -249,7 +249,7 @@ impl<D: Disk> Log<D> {
         let below = self.closed.values().zip(ends).filter(|(segment, _)| segment.base_offset < dirtiness.uncleanable);
         let segments = below.map(|(segment, end_offset)| (segment.base_offset, end_offset, segment.size)).collect();
         // Who has written since then has nothing to keep there.
-        let producers = self.producers.active().filter(|(_, active)| {
+        let producers = self.producers.last_batches().filter(|(_, active)| {
             active.last_data_offset.is_none_or(|last_offset| last_offset < dirtiness.uncleanable)
         });
         CleanPlan {

@@ -1,4 +1,4 @@
-//! ListOffsets by time: the first record at or after a timestamp.
+//! ListOffsets by time: the first record at or after a timestamp, and the record with the latest one.
 //!
 //! Segment by its latest timestamp, then time index, then offset index, then the heads of batches, then the records of one
 //! batch (Kafka 3.9 `UnifiedLog.fetchOffsetByTimestamp`, `LogSegment.findOffsetByTimestamp`). All of it waits for the
@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use crate::base::ids::Offset;
 use crate::platform::{Disk, OpenMode};
-use crate::record::batch::decode_records;
+use crate::record::batch::{NO_TIMESTAMP, decode_records};
+use crate::record::message_set::find_by_time;
 use crate::storage::entry::{Entry, Scanned, Scanner};
 use crate::storage::log::roll::LazyFile;
 use crate::storage::log::{Log, LogError};
@@ -35,10 +36,11 @@ struct ClosedTarget {
     latest_timestamp: Rc<Cell<Option<i64>>>,
 }
 
-/// What a look-up takes along of the active segment, if its latest timestamp is late enough.
+/// What a look-up takes along of the active segment.
 struct ActiveTarget<D: Disk> {
     base_offset: Offset,
     end_offset: Offset,
+    path: PathBuf,
     file: LazyFile<D>,
     /// `None`: only the index files know.
     position: Option<u64>,
@@ -63,39 +65,16 @@ impl<D: Disk> Log<D> {
         timestamp: i64,
         ceiling: Offset,
     ) -> impl Future<Output = Result<Option<(Offset, i64)>, LogError>> + use<D> + 'static {
-        let ends = self.closed.keys().skip(1).copied().chain([self.active.base_offset]);
         let closed: Vec<_> = self
-            .closed
-            .values()
-            .zip(ends)
-            .filter(|(segment, end_offset)| {
-                *end_offset > self.log_start_offset
+            .closed_targets()
+            .filter(|segment| {
+                segment.end_offset > self.log_start_offset
                     && segment.latest_timestamp.get().is_none_or(|latest| latest >= timestamp)
             })
-            .map(|(segment, end_offset)| ClosedTarget {
-                base_offset: segment.base_offset,
-                end_offset,
-                size: segment.size,
-                latest_timestamp: segment.latest_timestamp.clone(),
-            })
             .collect();
-        let active = &self.active;
-        let is_late = active.latest.is_some_and(|latest| latest.timestamp >= timestamp);
-        let position = active.time_index.covers(timestamp).then(|| {
-            let from = active.time_index.lookup(timestamp).max(self.log_start_offset);
-            let found = active.offset_index.covers(from).then(|| active.offset_index.lookup(from));
-            found.map(|indexed| indexed.map_or(0, |indexed| u64::from(indexed.position)))
-        });
-        let active = is_late.then(|| ActiveTarget {
-            base_offset: active.base_offset,
-            end_offset: self.log_end_offset,
-            file: self.active_file(),
-            position: position.flatten(),
-            size: active.size,
-        });
-        let active_path = self.active_path();
-        let (disk, directory) = (self.disk.clone(), self.directory.clone());
-        let lookup = Lookup { disk, directory, timestamp, start_offset: self.log_start_offset };
+        let is_late = self.active.latest.is_some_and(|latest| latest.timestamp >= timestamp);
+        let active = is_late.then(|| self.active_target(timestamp, self.log_start_offset));
+        let lookup = self.lookup(timestamp, self.log_start_offset);
         let names = self.names.ask();
         async move {
             let _names = names.hold().await?;
@@ -105,33 +84,106 @@ impl<D: Disk> Log<D> {
                 }
             }
             let Some(active) = active else { return Ok(None) };
-            let file = active.file.open().await?;
-            let position = match active.position {
-                Some(position) => position,
-                None => lookup.position_in(active.base_offset, active.end_offset, active.size, &file).await?,
-            };
-            let scanner = Scanner::new(lookup.disk.clone(), file, position, active.size);
-            let found = lookup.in_batches(scanner).await.map_err(LogError::io_at(&active_path))?;
+            let found = lookup.in_active(active).await?;
             Ok(found.filter(|(offset, _)| *offset < ceiling))
         }
+    }
+
+    /// The first record that has the latest timestamp of all, if it is below `ceiling`: its offset and timestamp.
+    /// `None`: there is none (Kafka 3.9 `UnifiedLog.fetchOffsetByTimestamp`, which looks at whole segments too).
+    pub fn lookup_max_timestamp(
+        &self,
+        ceiling: Offset,
+    ) -> impl Future<Output = Result<Option<(Offset, i64)>, LogError>> + use<D> + 'static {
+        const FROM_THE_BEGINNING: Offset = 0;
+        let closed: Vec<_> = self.closed_targets().collect();
+        let active_latest = self.active.latest.map_or(NO_TIMESTAMP, |latest| latest.timestamp);
+        let active = self.active_target(active_latest, FROM_THE_BEGINNING);
+        let mut lookup = self.lookup(NO_TIMESTAMP, FROM_THE_BEGINNING);
+        let names = self.names.ask();
+        async move {
+            let _names = names.hold().await?;
+            let (mut latest, mut segment) = (NO_TIMESTAMP, None);
+            for target in &closed {
+                let its_latest = match target.latest_timestamp.get() {
+                    Some(known) => known,
+                    None => lookup.time_index_of(target).await?.last().map_or(NO_TIMESTAMP, |entry| entry.timestamp),
+                };
+                if its_latest > latest {
+                    (latest, segment) = (its_latest, Some(target));
+                }
+            }
+            lookup.timestamp = latest.max(active_latest);
+            let found = match segment {
+                _ if lookup.timestamp == NO_TIMESTAMP => None,
+                Some(segment) if latest >= active_latest => lookup.in_closed(segment).await?,
+                _ => lookup.in_active(active).await?,
+            };
+            Ok(found.filter(|(offset, _)| *offset < ceiling))
+        }
+    }
+
+    fn closed_targets(&self) -> impl Iterator<Item = ClosedTarget> {
+        let ends = self.closed.keys().skip(1).copied().chain([self.active.base_offset]);
+        self.closed.values().zip(ends).map(|(segment, end_offset)| ClosedTarget {
+            base_offset: segment.base_offset,
+            end_offset,
+            size: segment.size,
+            latest_timestamp: segment.latest_timestamp.clone(),
+        })
+    }
+
+    fn active_target(&self, timestamp: i64, start_offset: Offset) -> ActiveTarget<D> {
+        let active = &self.active;
+        let position = active.time_index.covers(timestamp).then(|| {
+            let from = active.time_index.lookup(timestamp).max(start_offset);
+            let found = active.offset_index.covers(from).then(|| active.offset_index.lookup(from));
+            found.map(|indexed| indexed.map_or(0, |indexed| u64::from(indexed.position)))
+        });
+        ActiveTarget {
+            base_offset: active.base_offset,
+            end_offset: self.log_end_offset,
+            path: self.active_path(),
+            file: self.active_file(),
+            position: position.flatten(),
+            size: active.size,
+        }
+    }
+
+    fn lookup(&self, timestamp: i64, start_offset: Offset) -> Lookup<D> {
+        Lookup { disk: self.disk.clone(), directory: self.directory.clone(), timestamp, start_offset }
     }
 }
 
 impl<D: Disk> Lookup<D> {
-    async fn in_closed(&self, segment: &ClosedTarget) -> Result<Option<(Offset, i64)>, LogError> {
-        let path = |extension| segment_path(&self.directory, segment.base_offset, extension);
-        let time_file = self.index_file(path(TIME_INDEX)).await?;
+    /// A closed segment's time index; notes its latest timestamp.
+    async fn time_index_of(&self, segment: &ClosedTarget) -> Result<TimeIndex, LogError> {
+        let time_file = self.index_file(segment_path(&self.directory, segment.base_offset, TIME_INDEX)).await?;
         let time_index = TimeIndex::decode(segment.base_offset, u32::MAX, &time_file, segment.end_offset);
-        let latest = time_index.last().map_or(-1, |entry| entry.timestamp);
-        segment.latest_timestamp.set(Some(latest));
-        if latest < self.timestamp {
+        segment.latest_timestamp.set(Some(time_index.last().map_or(NO_TIMESTAMP, |entry| entry.timestamp)));
+        Ok(time_index)
+    }
+
+    async fn in_closed(&self, segment: &ClosedTarget) -> Result<Option<(Offset, i64)>, LogError> {
+        let time_index = self.time_index_of(segment).await?;
+        if time_index.last().is_none_or(|latest| latest.timestamp < self.timestamp) {
             return Ok(None);
         }
-        let log_path = path(LOG);
+        let log_path = segment_path(&self.directory, segment.base_offset, LOG);
         let (file, _) = self.disk.open(&log_path, OpenMode::Read).await.map_err(LogError::io_at(&log_path))?;
         let position = self.position_by(&time_index, segment.base_offset, segment.size, &file).await?;
         let scanner = Scanner::new(self.disk.clone(), file, position, segment.size);
         self.in_batches(scanner).await.map_err(LogError::io_at(&log_path))
+    }
+
+    async fn in_active(&self, active: ActiveTarget<D>) -> Result<Option<(Offset, i64)>, LogError> {
+        let file = active.file.open().await?;
+        let position = match active.position {
+            Some(position) => position,
+            None => self.position_in(active.base_offset, active.end_offset, active.size, &file).await?,
+        };
+        let scanner = Scanner::new(self.disk.clone(), file, position, active.size);
+        self.in_batches(scanner).await.map_err(LogError::io_at(&active.path))
     }
 
     /// Where to begin in a segment, by its index files.
@@ -201,11 +253,11 @@ impl<D: Disk> Lookup<D> {
         position: u64,
         entry: &Entry,
     ) -> io::Result<Option<(Offset, i64)>> {
-        if entry.header.is_none() {
-            // A message of magic 1: its own offset and timestamp are as near as its head tells.
-            return Ok(Some((entry.last_offset, entry.max_timestamp)));
-        }
         let batch = scanner.bytes(position, entry.bytes as usize).await?;
+        if entry.header.is_none() {
+            return find_by_time(batch, self.start_offset, self.timestamp, DECOMPRESSED_BYTES_MAX)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+        }
         let records = decode_records(batch, DECOMPRESSED_BYTES_MAX)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let found =

@@ -8,6 +8,7 @@ use std::io;
 use crate::base::ids::Offset;
 use crate::platform::{Disk, OpenMode};
 use crate::storage::log::{Log, LogError};
+use crate::storage::producer_state::ActiveProducer;
 use crate::storage::segment::{TRANSACTION_INDEX, segment_path};
 use crate::storage::transaction_index::{ENTRY_BYTES, EndedTransaction};
 
@@ -24,6 +25,11 @@ impl<D: Disk> Log<D> {
     /// The high watermark is there now: what was decided below it stays decided.
     pub fn high_watermark_moved(&mut self, high_watermark: Offset) {
         self.producers.high_watermark_moved(high_watermark);
+    }
+
+    /// Every producer id that the log knows, ascending.
+    pub fn active_producers(&self) -> Vec<ActiveProducer> {
+        self.producers.active_producers().collect()
     }
 
     /// The aborted transactions with records in `[from, end)`, `end` being at or below the last stable offset, in the

@@ -1,0 +1,124 @@
+//! DescribeProducers (61), version 0: the producer ids that partitions know, their sequences and open transactions
+//! (KIP-664).
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::context::{Context, owner_of};
+use super::{Owners, errors, metadata};
+use crate::base::ids::ShardId;
+use crate::executor::all;
+use crate::partition::partition::LeadershipError;
+use crate::platform::Platform;
+use crate::protocol::message::{
+    DescribeProducersPartitionResponse, DescribeProducersRequest, DescribeProducersResponse,
+    DescribeProducersTopicResponse, DescribedProducer,
+};
+use crate::protocol::{ErrorCode, Reader, WireError};
+use crate::storage::producer_state::ActiveProducer;
+
+/// Questions for the partitions of one owner.
+#[derive(Debug)]
+pub struct Work {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    place: usize,
+    topic: Arc<str>,
+    partition: i32,
+}
+
+#[derive(Debug)]
+pub struct Done {
+    place: usize,
+    result: Result<Vec<ActiveProducer>, LeadershipError>,
+}
+
+/// Asks the owners and gathers. `None`: the process stops.
+pub async fn handle<P: Platform>(
+    context: &Context<P>,
+    owners: &impl Owners<P>,
+    body: &[u8],
+    version: i16,
+) -> Option<Result<DescribeProducersResponse, WireError>> {
+    let request = match DescribeProducersRequest::decode(&mut Reader::new(body), version) {
+        Ok(request) => request,
+        Err(error) => return Some(Err(error)),
+    };
+    let (mut response, work) = plan(context, request);
+    let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
+    let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
+    let mut answers: Vec<&mut DescribeProducersPartitionResponse> =
+        response.topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut()).collect();
+    for Done { place, result } in done.into_iter().flatten() {
+        match result {
+            Ok(producers) => answers[place].active_producers = producers.into_iter().map(described).collect(),
+            Err(error) => answers[place].error_code = errors::of_leadership(error).code(),
+        }
+    }
+    Some(Ok(response))
+}
+
+fn described(producer: ActiveProducer) -> DescribedProducer {
+    DescribedProducer {
+        producer_id: producer.producer_id,
+        producer_epoch: i32::from(producer.epoch),
+        last_sequence: producer.last_sequence,
+        last_timestamp: producer.last_timestamp,
+        coordinator_epoch: producer.coordinator_epoch,
+        current_txn_start_offset: producer.transaction_first_offset.unwrap_or(-1),
+    }
+}
+
+fn plan<P: Platform>(
+    context: &Context<P>,
+    request: DescribeProducersRequest,
+) -> (DescribeProducersResponse, Vec<(ShardId, Work)>) {
+    let image = context.image();
+    let mut response = DescribeProducersResponse::default();
+    let mut work: Vec<(ShardId, Work)> = Vec::new();
+    let mut place = 0;
+    for requested in request.topics {
+        let topic = image.topic(&requested.name);
+        let mut partitions = Vec::with_capacity(requested.partition_indexes.len());
+        for partition_index in requested.partition_indexes {
+            let mut answer = DescribeProducersPartitionResponse { partition_index, ..Default::default() };
+            let owner = match metadata::is_valid_name(&requested.name) {
+                true => owner_of(topic, partition_index),
+                false => Err(ErrorCode::InvalidTopicException),
+            };
+            match (owner, topic) {
+                (Ok(owner), Some(topic)) => {
+                    let part = Part { place, topic: Arc::clone(&topic.name), partition: partition_index };
+                    match work.iter_mut().find(|(shard, _)| *shard == owner) {
+                        Some((_, work)) => work.parts.push(part),
+                        None => work.push((owner, Work { parts: vec![part] })),
+                    }
+                }
+                (Err(code), _) => answer.error_code = code.code(),
+                (Ok(_), None) => answer.error_code = ErrorCode::UnknownTopicOrPartition.code(),
+            }
+            place += 1;
+            partitions.push(answer);
+        }
+        response.topics.push(DescribeProducersTopicResponse { name: requested.name, partitions });
+    }
+    (response, work)
+}
+
+impl<P: Platform> super::Work<P> for Work {
+    type Done = Vec<Done>;
+
+    async fn execute(self, context: Rc<Context<P>>) -> Vec<Done> {
+        let look = |part: Part| {
+            let result = match context.partition(&part.topic, part.partition) {
+                Some(partition) => partition.active_producers(),
+                None => Err(LeadershipError::NotLeader),
+            };
+            Done { place: part.place, result }
+        };
+        self.parts.into_iter().map(look).collect()
+    }
+}
