@@ -78,6 +78,8 @@ impl<D: Disk> Log<D> {
             size: segment.size,
             is_active: false,
             newest: match segment.latest_timestamp.get() {
+                // What compaction has emptied is made anew with each cleaning, and keeps nothing.
+                _ if segment.size == 0 => Some(WallMs::MIN),
                 Some(latest) if latest >= 0 => Some(latest),
                 Some(_) => segment.modified,
                 None => None,

@@ -5,6 +5,7 @@ use super::*;
 use crate::record::batch::Record;
 use crate::sim::disk::power_cut::Dice;
 use crate::storage::compaction::{CleanerBounds, Dirtiness, Inline};
+use crate::storage::retention::RetentionPolicy;
 
 const NO_LAGS: CompactionLags = CompactionLags { min_ms: 0, max_ms: i64::MAX };
 const BOUNDS: CleanerBounds = CleanerBounds { map_bytes_max: 1 << 20, load_factor: 0.9, chunk_bytes: 4096 };
@@ -426,6 +427,8 @@ fn readers_of_the_old_files_go_on_and_who_waits_for_them_reads_the_new_ones() {
     assert_eq!(all_batches(&mut log).len(), 8, "one of each key, and the one that is not clean yet");
     assert_eq!((log.log_start_offset(), log.log_end_offset()), (0, 201));
     let segments = log.closed.len();
+    let policy = RetentionPolicy { delete: true, retention_ms: 1000, retention_bytes: -1 };
+    assert_eq!(log.retention(policy, 201, 1 << 40, None), Retention::RollFirst, "nobody asks how old nothing is");
     assert_eq!(run(log.lookup_timestamp(10_000, 201)).unwrap(), Some((193, 10_193)));
     let Read::Range { range, .. } = held else { panic!("{held:?}") };
     let old: Vec<_> =
