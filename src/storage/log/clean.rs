@@ -29,7 +29,7 @@ use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::platform::{Disk, OpenMode};
 use crate::storage::compaction::offset_map::OffsetMap;
-use crate::storage::compaction::pass::{LastOfProducer, Damage, Filtering, Indexing, Kept, Order};
+use crate::storage::compaction::pass::{Damage, Filtering, Indexing, Kept, LastOfProducer, Order};
 use crate::storage::compaction::transactions::PassedTransactions;
 use crate::storage::compaction::{CleanerBounds, Dirtiness, Resources, SegmentLimits, Source, groups};
 use crate::storage::entry::{Entry, HEAD_BYTES_MAX};
