@@ -1,7 +1,9 @@
 """Holds every batch of the topics named client.codec.mode to the compression that the name says.
 
 A record that comes back proves nothing about compression: the broker's answers decide silently whether a client
-compresses at all, so the bits are read from the log files. Usage: check_codecs.py DATA_DIRECTORY TOPICS_EXPECTED
+compresses at all, so the bits are read from the log files. Usage: check_codecs.py DATA_DIRECTORY TOPICS_EXPECTED [planted]
+
+With `planted` the last topic is held to another codec than its own, which must fail.
 """
 
 import pathlib
@@ -30,9 +32,12 @@ def batch_codecs(data):
 def main():
     directory, expected = pathlib.Path(sys.argv[1]), int(sys.argv[2])
     topics = sorted(path for path in directory.glob("*.*.*-0") if path.is_dir())
+    planted = topics[-1] if sys.argv[3:] == ["planted"] else None
     assert len(topics) == expected, f"{len(topics)} topics instead of {expected}"
     for topic in topics:
         codec = topic.name.split(".")[1]
+        if topic == planted:
+            codec = CODECS[CODECS.index(codec) - 1]
         codecs = [found for log in sorted(topic.glob("*.log")) for found in batch_codecs(log.read_bytes())]
         assert codecs and set(codecs) == {codec}, f"{topic.name}: batches of {codecs}"
     print(f"{len(topics)} topics hold their codec's batches")
