@@ -12,15 +12,16 @@
 readonly JVM_LIMIT_S=60 KAFKA_STOP_LIMIT_S=30 TREE=ringlog-metadata.redb
 declare -A jvm_pids=()
 
+# Runs in a shell of its own; `lib` names other libraries than Kafka 3.9's.
 java_command() {
   local level=$1
   shift
   exec java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "-Dinterop.level=$level" \
-    "-Dlog4j.configuration=file:$HERE/java/log4j.properties" -cp "$work/maven/classes:$work/maven/lib/*" "$@"
+    "-Dlog4j.configuration=file:$HERE/java/log4j.properties" -cp "$work/maven/classes:${lib:-$work/maven/lib}/*" "$@"
 }
 
 # Runs a program to its end.
-java_run() { (export -f java_command; export work HERE; client bash -c 'java_command OFF "$@"' java "$@"); }
+java_run() { (export -f java_command; export work HERE lib; client bash -c 'java_command OFF "$@"' java "$@"); }
 
 # Starts one that stays, and waits for a line of its output.
 start_jvm() {
