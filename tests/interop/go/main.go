@@ -1,14 +1,20 @@
-// franz-go: every codec at every acks, read back by direct assignment of partitions. Usage: check HOST:PORT
+// franz-go and sarama: every codec at every acks, read back by assignment of partitions; administration, and what must fail.
+//
+// Usage: check HOST:PORT HOST:PORT [planted]. The second broker creates no topics by itself. With planted two wrong
+// expectations are to be caught instead.
 package main
 
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -109,35 +115,83 @@ func compare(topic string, read []*kgo.Record) error {
 	return nil
 }
 
-func run(bootstrap string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*deadline)
-	defer cancel()
+var passed, failed int
+
+// check counts one thing that is to hold; a failure is told, and the others go on.
+func check(name string, err error) {
+	if err == nil {
+		passed++
+		return
+	}
+	failed++
+	fmt.Printf("FAILED %s: %v\n", name, err)
+}
+
+// same is nil where both print alike.
+func same(found, wanted any) error {
+	if fmt.Sprint(found) == fmt.Sprint(wanted) {
+		return nil
+	}
+	return fmt.Errorf("%v instead of %v", found, wanted)
+}
+
+// is wants that error, of whatever depth.
+func is(found, wanted error) error {
+	if errors.Is(found, wanted) {
+		return nil
+	}
+	return fmt.Errorf("%v instead of %v", found, wanted)
+}
+
+// franz writes and reads every topic of franz-go; the topics.
+func franz(ctx context.Context, bootstrap string) []string {
 	var topics []string
 	for codec, compression := range codecs {
 		for mode, options := range modes {
 			topic := fmt.Sprintf("franz.%s.%s", codec, mode)
-			if err := produce(ctx, bootstrap, topic, compression, options); err != nil {
-				return fmt.Errorf("%s: %w", topic, err)
-			}
+			check("franz-go writes "+topic, produce(ctx, bootstrap, topic, compression, options))
 			topics = append(topics, topic)
 		}
 	}
+	return topics
+}
+
+func readAll(ctx context.Context, bootstrap string, topics []string) {
 	read, err := consume(ctx, bootstrap, topics)
-	if err != nil {
-		return err
-	}
+	check("franz-go reads all", err)
 	for _, topic := range topics {
-		if err := compare(topic, read[topic]); err != nil {
-			return err
-		}
+		check("franz-go reads "+topic, compare(topic, read[topic]))
 	}
-	fmt.Printf("franz-go read %d topics\n", len(topics))
-	return nil
+}
+
+func plant(ctx context.Context, bootstrap string) {
+	topic := "planted"
+	check("writes", produce(ctx, bootstrap, topic, kgo.NoCompression(), modes["acks1"]))
+	read, err := consume(ctx, bootstrap, []string{topic})
+	check("reads", err)
+	check("planted: other records", compare("other", read[topic]))
+	client, err := kgo.NewClient(kgo.SeedBrokers(bootstrap))
+	check("connects", err)
+	defer client.Close()
+	_, err = kadm.NewClient(client).CreateTopic(ctx, 1, 1, nil, topic)
+	check("planted: another error", is(err, kerr.InvalidPartitions))
 }
 
 func main() {
-	if err := run(os.Args[1]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	bootstrap, strict := os.Args[1], os.Args[2]
+	ctx, cancel := context.WithTimeout(context.Background(), 4*deadline)
+	defer cancel()
+	if len(os.Args) > 3 {
+		plant(ctx, bootstrap)
+	} else {
+		topics := append(franz(ctx, bootstrap), writeSarama(bootstrap)...)
+		readAll(ctx, bootstrap, topics)
+		readSarama(bootstrap, topics)
+		administerFranz(ctx, bootstrap, strict)
+		administerSarama(bootstrap, strict)
+	}
+	fmt.Printf("go: %d checks passed, %d failed\n", passed, failed)
+	if failed > 0 {
 		os.Exit(1)
 	}
 }
