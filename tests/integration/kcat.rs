@@ -1,16 +1,23 @@
 //! Debian's kcat produces and fetches.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use ringlog::record::compression::Codec;
 
 use crate::server::{Server, directory};
+use crate::wire::Wire;
 
 const LINES: usize = 200;
 
 /// Runs kcat with `input`; gives what it printed.
 fn kcat(server: &Server, arguments: &[&str], input: &str) -> String {
+    let output = run(server, arguments, input);
+    assert!(output.status.success(), "kcat {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn run(server: &Server, arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new("kcat")
         .args(["-b", &server.address.to_string(), "-X", "socket.timeout.ms=30000"])
         .args(arguments)
@@ -21,9 +28,7 @@ fn kcat(server: &Server, arguments: &[&str], input: &str) -> String {
         .expect("kcat runs: it is Debian's package kcat");
     // Fails if kcat ends early, which its exit code tells better.
     let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
-    let output = child.wait_with_output().expect("kcat ends");
-    assert!(output.status.success(), "kcat {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8")
+    child.wait_with_output().expect("kcat ends")
 }
 
 #[test]
@@ -79,4 +84,24 @@ fn kcat_lists_the_broker_and_its_topics() {
     let listing = kcat(&server, &["-L"], "");
     assert!(listing.contains(&format!("broker 1 at {}", server.address)), "{listing}");
     assert!(listing.contains("topic \"listed\" with 1 partitions"), "{listing}");
+}
+
+#[test]
+fn kcat_finds_offsets_by_time_and_is_told_what_fails() {
+    let directory = directory();
+    let settings = ["auto.create.topics.enable=false", "message.max.bytes=2000"];
+    let server = Server::start_with(directory.path(), &settings);
+    assert_eq!(Wire::connect(server.address).create_topic("there", 1), 0);
+    kcat(&server, &["-P", "-t", "there", "-p", "0"], "hello\n");
+    assert_eq!(kcat(&server, &["-Q", "-t", "there:0:1"], "").trim(), "there [0] offset 0");
+    for (arguments, input, wanted) in [
+        (&["-C", "-t", "nowhere", "-e"][..], "", "Unknown topic or partition"),
+        (&["-P", "-t", "there", "-p", "0"], &"x".repeat(3000)[..], "Message size too large"),
+        (&["-P", "-t", "there", "-p", "0", "-X", "acks=5"], "x", "Invalid required acks"),
+    ] {
+        let output = run(&server, arguments, input);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(wanted), "{arguments:?}: {said}");
+    }
+    server.stop();
 }

@@ -17,6 +17,7 @@ mod kcat;
 mod kill9;
 mod message_sets;
 mod offsets;
+mod python_kafka;
 mod refused;
 mod retention;
 mod server;
