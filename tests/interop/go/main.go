@@ -1,4 +1,5 @@
-// franz-go and sarama: every codec at every acks, read back by assignment of partitions; administration, and what must fail.
+// franz-go and sarama: every codec at every acks, read back by assignment of partitions; administration, and what must
+// fail.
 //
 // Usage: check HOST:PORT HOST:PORT [planted]. The second broker creates no topics by itself. With planted two wrong
 // expectations are to be caught instead.

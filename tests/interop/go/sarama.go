@@ -161,7 +161,8 @@ func administerSarama(bootstrap, strict string) {
 	directories, err := admin.DescribeLogDirs([]int32{1})
 	check("sarama describes log directories", err)
 	check("sarama describes log directories", same(len(directories[1]), 1))
-	check("sarama creates another topic", admin.CreateTopic("sarama-short-lived", &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1}, false))
+	brief := &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1}
+	check("sarama creates another topic", admin.CreateTopic("sarama-short-lived", brief, false))
 	check("sarama deletes topics", admin.DeleteTopic("sarama-short-lived"))
 
 	for what, refusal := range map[string]struct{ found, wanted error }{
