@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_channel::oneshot;
 
 use super::fetch::session::{CacheLimits, SessionCache};
+use super::produce::AWAY_BYTES_MAX;
 use crate::base::budget::Budget;
 use crate::base::ids::{ShardId, TopicPartition};
 use crate::base::log_limit::LogLimit;
@@ -58,6 +59,8 @@ pub struct Context<P: Platform> {
     pub(super) fetch_sessions: RefCell<SessionCache>,
     /// Of records on their way through a conversion to an older format.
     pub(super) conversion_bytes: Rc<Budget>,
+    /// Of produced batches that are at work threads.
+    pub(super) away_bytes: Rc<Budget>,
     /// Of lines about requests that can't be answered.
     pub refusals: LogLimit,
     /// Producer ids not handed out yet.
@@ -92,6 +95,7 @@ impl<P: Platform> Context<P> {
             stopping: Cell::new(false),
             fetch_sessions: RefCell::new(fetch_sessions),
             conversion_bytes: Budget::new(CONVERSION_BYTES_MAX),
+            away_bytes: Budget::new(AWAY_BYTES_MAX),
             refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
             producer_ids: Cell::new(None),
         })

@@ -15,8 +15,11 @@ use super::partition::{LeadershipError, Partition, State};
 use super::purgatory::Interrupted;
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::time::WallMs;
+use crate::config::TopicConfig;
+use crate::config::topic::CompressionType;
 use crate::platform::{Clock, Disk, Platform, Tasks};
 use crate::record::batch::BatchHeader;
+use crate::record::compression::{Codec, Compression};
 use crate::storage::log::{
     AppendError, AppendRefusal, LoadedSegment, Log, LogError, LogWrite, Repaired, Rested, Rolled, Staged,
 };
@@ -26,6 +29,19 @@ const PENDING_BATCHES_MAX: usize = 16 * 1024;
 
 /// Blocks are reserved ahead only on a file system that has so much to spare.
 const PREALLOCATION_ROOM: u64 = 1 << 30;
+
+/// The codec that a topic wants its batches in, and its level; `None`: the producer's stays.
+pub fn target_compression(config: &TopicConfig) -> Option<Compression> {
+    let of = |codec, level| Some(Compression { codec, level });
+    match config.compression_type {
+        CompressionType::Producer => None,
+        CompressionType::Uncompressed => of(Codec::None, 0),
+        CompressionType::Gzip => of(Codec::Gzip, config.compression_gzip_level),
+        CompressionType::Snappy => of(Codec::Snappy, 0),
+        CompressionType::Lz4 => of(Codec::Lz4, config.compression_lz4_level),
+        CompressionType::Zstd => of(Codec::Zstd, config.compression_zstd_level),
+    }
+}
 
 /// Why a batch was not appended, or can't be promised.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -122,6 +122,37 @@ impl BatchHeader {
         })
     }
 
+    /// A whole batch of this header and `body`, its length and CRC set.
+    ///
+    /// # Panics
+    /// `body` is too long for a length field: the caller bounds it.
+    pub fn seal(&self, body: &[u8]) -> BytesMut {
+        let length = i32::try_from(body.len() + BATCH_HEADER_BYTES - LOG_OVERHEAD_BYTES);
+        let length = length.unwrap_or_else(|_| panic!("a batch of {} bytes cannot be built", body.len()));
+        let mut batch = BytesMut::with_capacity(BATCH_HEADER_BYTES + body.len());
+        batch.extend_from_slice(&self.base_offset.to_be_bytes());
+        batch.extend_from_slice(&length.to_be_bytes());
+        batch.extend_from_slice(&self.leader_epoch.to_be_bytes());
+        batch.extend_from_slice(&MAGIC_V2.to_be_bytes());
+        batch.extend_from_slice(&[0; 4]);
+        batch.extend_from_slice(&self.attributes.to_be_bytes());
+        batch.extend_from_slice(&self.last_offset_delta.to_be_bytes());
+        batch.extend_from_slice(&self.base_timestamp.to_be_bytes());
+        batch.extend_from_slice(&self.max_timestamp.to_be_bytes());
+        batch.extend_from_slice(&self.producer_id.to_be_bytes());
+        batch.extend_from_slice(&self.producer_epoch.to_be_bytes());
+        batch.extend_from_slice(&self.base_sequence.to_be_bytes());
+        batch.extend_from_slice(&self.record_count.to_be_bytes());
+        batch.extend_from_slice(body);
+        write_crc(&mut batch);
+        batch
+    }
+
+    /// What a batch of `codec` with nothing but that and the transactional bit of this one has as attributes.
+    pub fn attributes_in(&self, codec: Codec) -> i16 {
+        codec.id() | self.attributes & TRANSACTIONAL_BIT
+    }
+
     /// Bytes of the whole batch, header included.
     pub fn batch_bytes(&self) -> usize {
         self.batch_length as usize + LOG_OVERHEAD_BYTES
@@ -194,6 +225,13 @@ pub fn set_log_append_time(batch: &mut [u8], ms: i64) {
     let attributes = i16::from_be_bytes(array(batch, ATTRIBUTES_POSITION)) | LOG_APPEND_TIME_BIT;
     batch[ATTRIBUTES_POSITION..ATTRIBUTES_POSITION + 2].copy_from_slice(&attributes.to_be_bytes());
     set_max_timestamp(batch, ms);
+}
+
+/// Makes it a CreateTime batch with this max timestamp; renews the CRC.
+pub fn set_create_time(batch: &mut [u8], max_timestamp: i64) {
+    let attributes = i16::from_be_bytes(array(batch, ATTRIBUTES_POSITION)) & !LOG_APPEND_TIME_BIT;
+    batch[ATTRIBUTES_POSITION..ATTRIBUTES_POSITION + 2].copy_from_slice(&attributes.to_be_bytes());
+    set_max_timestamp(batch, max_timestamp);
 }
 
 /// Rewrites the max timestamp and the CRC.
@@ -363,27 +401,22 @@ impl BatchBuilder {
             Codec::None => self.body,
             codec => compress(codec, &self.body),
         };
-        let length = i32::try_from(body.len() + BATCH_HEADER_BYTES - LOG_OVERHEAD_BYTES);
-        assert!(length.is_ok(), "a batch of {} bytes cannot be built", body.len());
-        let length = length.unwrap_or(0);
-
-        let mut batch = BytesMut::with_capacity(BATCH_HEADER_BYTES + body.len());
-        batch.extend_from_slice(&self.base_offset.to_be_bytes());
-        batch.extend_from_slice(&length.to_be_bytes());
-        batch.extend_from_slice(&self.leader_epoch.to_be_bytes());
-        batch.extend_from_slice(&MAGIC_V2.to_be_bytes());
-        batch.extend_from_slice(&[0; 4]);
-        batch.extend_from_slice(&self.attributes.to_be_bytes());
-        batch.extend_from_slice(&(self.record_count - 1).to_be_bytes());
-        batch.extend_from_slice(&self.base_timestamp.to_be_bytes());
-        batch.extend_from_slice(&self.max_timestamp.to_be_bytes());
-        batch.extend_from_slice(&self.producer.0.to_be_bytes());
-        batch.extend_from_slice(&self.producer.1.to_be_bytes());
-        batch.extend_from_slice(&self.producer.2.to_be_bytes());
-        batch.extend_from_slice(&self.record_count.to_be_bytes());
-        batch.extend_from_slice(&body);
-        write_crc(&mut batch);
-        batch
+        let (producer_id, producer_epoch, base_sequence) = self.producer;
+        let header = BatchHeader {
+            base_offset: self.base_offset,
+            batch_length: 0,
+            leader_epoch: self.leader_epoch,
+            crc: 0,
+            attributes: self.attributes,
+            last_offset_delta: self.record_count - 1,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            producer_id,
+            producer_epoch,
+            base_sequence,
+            record_count: self.record_count,
+        };
+        header.seal(&body)
     }
 }
 

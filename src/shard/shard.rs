@@ -110,7 +110,7 @@ impl<P: Platform> Shard<P> {
 
     /// Serves a connection in a task of its own.
     pub fn serve(&self, socket: P::Socket, arrival: Arrival) {
-        let (shared, dispatcher) = (Rc::clone(&self.connections), self.dispatcher.clone());
+        let (shared, dispatcher) = (Rc::clone(&self.connections), self.dispatcher.for_connection());
         self.context.platform.tasks().spawn(connection::serve(shared, socket, arrival, dispatcher));
     }
 

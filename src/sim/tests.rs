@@ -22,6 +22,7 @@ mod little_memory;
 mod load;
 mod read_committed;
 mod recreated_topic;
+mod repacked;
 mod slow_directory;
 
 const TOPIC: &str = "simulated";

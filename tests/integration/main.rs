@@ -7,6 +7,7 @@ mod admin;
 mod admin_port;
 mod clients;
 mod cold;
+mod compression;
 mod configs;
 mod connections;
 mod disk_faults;

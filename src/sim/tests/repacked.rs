@@ -1,0 +1,92 @@
+//! Batches that go to work threads, whose jobs overtake one another, and the order of what one connection sends.
+
+use super::client::PRODUCE_VERSION;
+use super::*;
+use crate::protocol::message::{ProduceRequestToSend, ProduceResponse};
+use crate::protocol::{ApiKey, Reader};
+use crate::record::batch::BatchBuilder;
+use crate::record::compression::Codec;
+
+const BATCHES: i32 = 60;
+
+/// What an idempotent producer sends of one partition, its sequence numbers counting up.
+fn batch(world: &World, producer: i64, sequence: i32) -> bytes::BytesMut {
+    let mut builder = BatchBuilder::new(Codec::None).producer(producer, 0, sequence);
+    let value = format!("{producer} {sequence} {}", "x".repeat(world.below(300)));
+    builder.push(1_700_000_000_000, None, Some(value.as_bytes()), &[]);
+    builder.build()
+}
+
+/// Sends requests of one to three partitions without waiting for answers, then looks at these.
+async fn pipeline(world: World, mut client: Client, producer: i64) {
+    let mut sequences = [0; PARTITIONS as usize];
+    for _ in 0..BATCHES {
+        let first = world.below(PARTITIONS as usize);
+        let chosen: Vec<usize> = (first..PARTITIONS as usize).take(1 + world.below(3)).collect();
+        let batches: Vec<_> = chosen.iter().map(|place| batch(&world, producer, sequences[*place])).collect();
+        chosen.iter().for_each(|place| sequences[*place] += 1);
+        let partitions: Vec<_> =
+            chosen.iter().zip(&batches).map(|(place, batch)| (*place as i32, Some(&batch[..]))).collect();
+        let topics = &[(TOPIC, &partitions[..])];
+        let request = ProduceRequestToSend { transactional_id: None, acks: 1, timeout_ms: 10_000, topics };
+        let version = PRODUCE_VERSION;
+        client.post(ApiKey::Produce, version, |writer| request.encode(writer, version)).await.expect("sent");
+    }
+    let mut before = None;
+    for _ in 0..BATCHES {
+        let (id, body) = client.answer(ApiKey::Produce, PRODUCE_VERSION).await.expect("answered");
+        assert!(before.replace(id).is_none_or(|before| before + 1 == id), "answers come in order");
+        let response = ProduceResponse::decode(&mut Reader::new(&body), PRODUCE_VERSION).expect("a body");
+        for answer in &response.responses[0].partition_responses {
+            assert_eq!(answer.error_code, 0, "in sequence: {:?}", answer.error_message);
+        }
+    }
+}
+
+fn run_pipelines(seed: u64, setup: Setup) -> Vec<TraceEntry> {
+    let world = World::new(seed);
+    let clients = world.executor();
+    let node = Node::start(&world, Remains::none(), setup);
+    create_topic(&world, &clients, &node);
+    let running = Rc::new(Cell::new(0));
+    for producer in 0..3 {
+        let sending = pipeline(world.clone(), Client::new(node.connect()), producer);
+        running.set(running.get() + 1);
+        let running = Rc::clone(&running);
+        clients.spawn(async move {
+            sending.await;
+            running.set(running.get() - 1);
+        });
+    }
+    world.run_until(|| running.get() == 0);
+    for (partition, records) in fetch_everything(&world, &clients, &node) {
+        let mut next = [0; 3];
+        for value in records.values() {
+            let text = String::from_utf8_lossy(value).into_owned();
+            let numbers: Vec<usize> = text.split(' ').take(2).map(|number| number.parse().expect("a number")).collect();
+            assert_eq!(numbers[1], next[numbers[0]], "partition {partition} (seed {seed})");
+            next[numbers[0]] += 1;
+        }
+    }
+    node.end(End::Kill);
+    world.trace()
+}
+
+#[test]
+fn batches_of_one_connection_keep_their_order_however_long_each_is_at_a_work_thread() {
+    let setup = Setup { settings: &["compression.type=gzip"], ..TWO_SHARDS.into() };
+    for seed in 400..430 {
+        let trace = run_pipelines(seed, setup);
+        if seed % 10 == 0 {
+            assert!(trace == run_pipelines(seed, setup), "seed {seed} ran differently the second time");
+        }
+    }
+}
+
+#[test]
+fn with_room_for_one_request_at_a_time_what_goes_to_work_threads_ends_too() {
+    let limits = ShardLimits { requests_in_flight_max: 2, request_bytes_max: 1, segments_open_max: 1 };
+    let capacities = Capacities { shards: 3, credits: 1, limits };
+    let setup = Setup { settings: &["compression.type=zstd"], ..capacities.into() };
+    (440..450).for_each(|seed| drop(run_pipelines(seed, setup)));
+}
