@@ -9,7 +9,7 @@ use ringlog::protocol::message::{
     FetchResponse, FetchTopic, ForgottenTopic, PartitionData, ReplicaState,
 };
 use ringlog::protocol::{ApiKey, ErrorCode, Reader};
-use ringlog::record::batch::{BatchBuilder, batches};
+use ringlog::record::batch::{BatchBuilder, TimestampType, batches};
 use ringlog::record::compression::Codec;
 use ringlog::record::message_set::{SetRules, convert_to_v2};
 
