@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ringlog::protocol::ApiKey;
 use ringlog::protocol::header::{RequestHeader, begin_request, finish_frame};
 use ringlog::protocol::message::api_versions::ApiVersionsRequest;
-use ringlog::protocol::ApiKey;
 
 use crate::LoadError;
 

@@ -10,9 +10,8 @@ use crate::base::ids::ShardId;
 use crate::executor::all;
 use crate::partition::partition::LeadershipError;
 use crate::platform::Platform;
-use crate::protocol::message::{
-    DescribeProducersPartitionResponse, DescribeProducersRequest, DescribeProducersResponse,
-    DescribeProducersTopicResponse, DescribedProducer,
+use crate::protocol::message::describe_producers::{
+    DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
 };
 use crate::protocol::{ErrorCode, Reader, WireError};
 use crate::storage::producer_state::ActiveProducer;
@@ -50,7 +49,7 @@ pub async fn handle<P: Platform>(
     let (mut response, work) = plan(context, request);
     let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
     let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
-    let mut answers: Vec<&mut DescribeProducersPartitionResponse> =
+    let mut answers: Vec<&mut PartitionResponse> =
         response.topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut()).collect();
     for Done { place, result } in done.into_iter().flatten() {
         match result {
@@ -61,8 +60,8 @@ pub async fn handle<P: Platform>(
     Some(Ok(response))
 }
 
-fn described(producer: ActiveProducer) -> DescribedProducer {
-    DescribedProducer {
+fn described(producer: ActiveProducer) -> ProducerState {
+    ProducerState {
         producer_id: producer.producer_id,
         producer_epoch: i32::from(producer.epoch),
         last_sequence: producer.last_sequence,
@@ -84,7 +83,7 @@ fn plan<P: Platform>(
         let topic = image.topic(&requested.name);
         let mut partitions = Vec::with_capacity(requested.partition_indexes.len());
         for partition_index in requested.partition_indexes {
-            let mut answer = DescribeProducersPartitionResponse { partition_index, ..Default::default() };
+            let mut answer = PartitionResponse { partition_index, ..Default::default() };
             let owner = match metadata::is_valid_name(&requested.name) {
                 true => owner_of(topic, partition_index),
                 false => Err(ErrorCode::InvalidTopicException),
@@ -103,7 +102,7 @@ fn plan<P: Platform>(
             place += 1;
             partitions.push(answer);
         }
-        response.topics.push(DescribeProducersTopicResponse { name: requested.name, partitions });
+        response.topics.push(TopicResponse { name: requested.name, partitions });
     }
     (response, work)
 }

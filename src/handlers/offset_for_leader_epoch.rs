@@ -13,8 +13,8 @@ use crate::base::ids::{LeaderEpoch, Offset, ShardId};
 use crate::executor::all;
 use crate::partition::partition::LeadershipError;
 use crate::platform::Platform;
-use crate::protocol::message::{
-    LeaderEpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
+use crate::protocol::message::offset_for_leader_epoch::{
+    EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
 };
 use crate::protocol::{ErrorCode, Reader, WireError};
 
@@ -53,7 +53,7 @@ pub async fn handle<P: Platform>(
     let (mut response, work) = plan(context, request);
     let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
     let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
-    let mut answers: Vec<&mut LeaderEpochEndOffset> =
+    let mut answers: Vec<&mut EpochEndOffset> =
         response.topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut()).collect();
     for Done { place, result } in done.into_iter().flatten() {
         match result {
@@ -80,7 +80,7 @@ fn plan<P: Platform>(
         let topic = image.topic(&requested.topic);
         let mut partitions = Vec::with_capacity(requested.partitions.len());
         for asked in requested.partitions {
-            let mut answer = LeaderEpochEndOffset { partition: asked.partition, ..Default::default() };
+            let mut answer = EpochEndOffset { partition: asked.partition, ..Default::default() };
             match (owner_of(topic, asked.partition), topic) {
                 (Ok(owner), Some(topic)) => {
                     let part = Part {

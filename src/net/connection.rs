@@ -40,9 +40,15 @@ pub struct ConnectionLimits {
 /// Large frames are received into memory of this size at first; it grows as their bytes come.
 const FRAME_CAPACITY_FIRST_BYTES: usize = 1024 * 1024;
 
+/// What is read of later requests while one is handled, give or take a chunk; then the socket rests.
+const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
+
 /// Lines about connections whose bytes are no frames that a shard logs in [`REFUSALS_LOGGED_INTERVAL`].
 const REFUSALS_LOGGED_MAX: u32 = 10;
 const REFUSALS_LOGGED_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long answers are still sent to a peer that sends no more: it may have shut down its own direction only.
+const ANSWERS_AFTER_END_MAX: Duration = Duration::from_secs(30);
 
 /// What all connections of a shard share.
 pub struct Shared<P: Platform> {
@@ -115,8 +121,12 @@ pub struct Connection<P: Platform> {
     closing: Cell<bool>,
     reader: Cell<Option<Waker>>,
     writer: Cell<Option<Waker>>,
-    /// The request that wants to know when the connection closes.
+    /// The request that wants to know when the peer sends no more.
     request: Cell<Option<Waker>>,
+    /// The peer sends no more; it may still read.
+    has_ended: Cell<bool>,
+    /// Replies are being sent that have no slot any more.
+    sending: Cell<bool>,
 }
 
 /// Where the answer of one request goes.
@@ -138,11 +148,11 @@ impl<P: Platform> ReplySlot<P> {
         self.settle(None);
     }
 
-    /// Resolves when the connection is closed: nobody waits for the answer any more. One at a time, by the request that
-    /// the connection's others wait for.
+    /// Resolves when the peer sends no more: hardly anybody waits for the answer any more. One at a time, by the request
+    /// that the connection's others wait for.
     pub async fn closed(&self) {
         poll_fn(|context| {
-            if self.connection.closing.get() {
+            if self.connection.closing.get() || self.connection.has_ended.get() {
                 return Poll::Ready(());
             }
             self.connection.request.set(Some(context.waker().clone()));
@@ -198,6 +208,23 @@ impl<P: Platform> Connection<P> {
         wake(&self.reader);
         wake(&self.writer);
         wake(&self.request);
+    }
+
+    fn peer_has_ended(&self) {
+        self.has_ended.set(true);
+        wake(&self.request);
+    }
+
+    /// Waits until every request is answered and every answer sent, or the connection closes.
+    async fn all_sent(&self) {
+        poll_fn(|context| {
+            if self.closing.get() || self.slots.borrow().is_empty() && !self.sending.get() {
+                return Poll::Ready(());
+            }
+            self.reader.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
     }
 
     fn open_slot(self: &Rc<Self>, permit: Permit) -> ReplySlot<P> {
@@ -289,6 +316,8 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
         reader: Cell::default(),
         writer: Cell::default(),
         request: Cell::default(),
+        has_ended: Cell::new(false),
+        sending: Cell::new(false),
     });
     let watched: Rc<dyn Watched> = Rc::clone(&connection) as _;
     let number = shared.idle.watch(watched, platform.clock().now());
@@ -316,10 +345,13 @@ async fn write_replies<P: Platform>(platform: P, connection: Rc<Connection<P>>, 
     while let Some(replies) = connection.ready_replies().await {
         let mut sender = ReplySender::new(&platform, &connection.socket, &counters);
         connection.moved.set(true);
+        connection.sending.set(true);
         if let Err(error) = send_all(&mut sender, replies).await {
             tracing::debug!(peer = connection.socket.peer(), %error, "connection broke while sending");
             connection.close();
         }
+        connection.sending.set(false);
+        wake(&connection.reader);
     }
 }
 
@@ -368,6 +400,9 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
                 connection.moved.set(true);
                 connection.taken.set(true);
                 if chunk.is_empty() {
+                    connection.peer_has_ended();
+                    let until = shared.platform.clock().now() + ANSWERS_AFTER_END_MAX;
+                    let _ = either(connection.all_sent(), shared.platform.clock().sleep_until(until)).await;
                     return Ok(());
                 }
                 cutter.push(chunk);
@@ -381,22 +416,27 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
         }
         let slot = connection.open_slot(permit);
         let mut handling = pin!(handler.handle(frame, slot));
-        if overlaps || !cutter.is_drained() {
+        if overlaps {
             handling.await;
             continue;
         }
-        // A client that goes away is noticed while its request is handled. What comes instead begins the next frame:
-        // one chunk, copied so that its buffer can go; then the socket rests.
-        match either(handling.as_mut(), connection.socket.receive()).await {
-            Ok(()) => continue,
-            Err(Ok(chunk)) if !chunk.is_empty() => {
-                connection.moved.set(true);
-                connection.taken.set(true);
-                cutter.push(BytesMut::from(&chunk[..]));
+        // A client that goes away is noticed while its request is handled. What comes before that belongs to the next
+        // frames; it is copied, so that its buffers can go.
+        loop {
+            if cutter.uncut_bytes() >= READ_AHEAD_BYTES_MAX || connection.has_ended.get() {
+                handling.await;
+                break;
             }
-            Err(_) => connection.close(),
+            match either(handling.as_mut(), connection.socket.receive()).await {
+                Ok(()) => break,
+                Err(Ok(chunk)) if !chunk.is_empty() => {
+                    connection.moved.set(true);
+                    connection.taken.set(true);
+                    cutter.append(&chunk);
+                }
+                Err(_) => connection.peer_has_ended(),
+            }
         }
-        handling.await;
     }
     Ok(())
 }

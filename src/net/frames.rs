@@ -37,9 +37,14 @@ impl FrameCutter {
         self.chunk = chunk;
     }
 
-    /// Whether [`FrameCutter::push`] may be called.
-    pub fn is_drained(&self) -> bool {
-        self.chunk.is_empty()
+    /// Adds bytes that were received before the ones at hand were cut.
+    pub fn append(&mut self, chunk: &[u8]) {
+        self.chunk.extend_from_slice(chunk);
+    }
+
+    /// Bytes at hand.
+    pub fn uncut_bytes(&self) -> usize {
+        self.chunk.len()
     }
 
     /// The next frame of at most `length_max` bytes.

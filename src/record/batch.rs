@@ -13,7 +13,7 @@
 
 use std::borrow::Cow;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 
 use crate::base::crc32c::crc32c;
 use crate::base::ids::{LeaderEpoch, Offset};
@@ -42,6 +42,7 @@ const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
 const TRANSACTIONAL_BIT: i16 = 0x10;
 const CONTROL_BIT: i16 = 0x20;
+const DELETE_HORIZON_BIT: i16 = 0x40;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
@@ -127,25 +128,29 @@ impl BatchHeader {
     /// # Panics
     /// `body` is too long for a length field: the caller bounds it.
     pub fn seal(&self, body: &[u8]) -> BytesMut {
+        let mut batch = BytesMut::with_capacity(BATCH_HEADER_BYTES + body.len());
+        self.write(body, &mut batch);
+        batch
+    }
+
+    fn write<B: BufMut + AsMut<[u8]>>(&self, body: &[u8], batch: &mut B) {
         let length = i32::try_from(body.len() + BATCH_HEADER_BYTES - LOG_OVERHEAD_BYTES);
         let length = length.unwrap_or_else(|_| panic!("a batch of {} bytes cannot be built", body.len()));
-        let mut batch = BytesMut::with_capacity(BATCH_HEADER_BYTES + body.len());
-        batch.extend_from_slice(&self.base_offset.to_be_bytes());
-        batch.extend_from_slice(&length.to_be_bytes());
-        batch.extend_from_slice(&self.leader_epoch.to_be_bytes());
-        batch.extend_from_slice(&MAGIC_V2.to_be_bytes());
-        batch.extend_from_slice(&[0; 4]);
-        batch.extend_from_slice(&self.attributes.to_be_bytes());
-        batch.extend_from_slice(&self.last_offset_delta.to_be_bytes());
-        batch.extend_from_slice(&self.base_timestamp.to_be_bytes());
-        batch.extend_from_slice(&self.max_timestamp.to_be_bytes());
-        batch.extend_from_slice(&self.producer_id.to_be_bytes());
-        batch.extend_from_slice(&self.producer_epoch.to_be_bytes());
-        batch.extend_from_slice(&self.base_sequence.to_be_bytes());
-        batch.extend_from_slice(&self.record_count.to_be_bytes());
-        batch.extend_from_slice(body);
-        write_crc(&mut batch);
-        batch
+        batch.put_i64(self.base_offset);
+        batch.put_i32(length);
+        batch.put_i32(self.leader_epoch);
+        batch.put_i8(MAGIC_V2);
+        batch.put_u32(0);
+        batch.put_i16(self.attributes);
+        batch.put_i32(self.last_offset_delta);
+        batch.put_i64(self.base_timestamp);
+        batch.put_i64(self.max_timestamp);
+        batch.put_i64(self.producer_id);
+        batch.put_i16(self.producer_epoch);
+        batch.put_i32(self.base_sequence);
+        batch.put_i32(self.record_count);
+        batch.put_slice(body);
+        write_crc(batch.as_mut());
     }
 
     /// What a batch of `codec` with nothing but that and the transactional bit of this one has as attributes.
@@ -180,6 +185,48 @@ impl BatchHeader {
 
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL_BIT != 0
+    }
+
+    /// When the tombstones or the marker in it may go, once compaction has said so: it stands in the base timestamp's
+    /// place (KIP-534).
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
+    }
+
+    pub(in crate::record) fn set_delete_horizon(&mut self, horizon_ms: Option<i64>) {
+        match horizon_ms {
+            Some(ms) => (self.attributes, self.base_timestamp) = (self.attributes | DELETE_HORIZON_BIT, ms),
+            None => self.attributes &= !DELETE_HORIZON_BIT,
+        }
+    }
+
+    pub(in crate::record) fn set_codec(&mut self, codec: Codec) {
+        self.attributes = (self.attributes & !CODEC_MASK) | codec.id();
+    }
+
+    /// The header of a batch without producer that is yet to be filled; with `log_append_time` all its records are of
+    /// that time.
+    pub fn plain(
+        base_offset: Offset,
+        last_offset_delta: i32,
+        codec: Codec,
+        log_append_time: Option<i64>,
+    ) -> BatchHeader {
+        let timestamp_bit = if log_append_time.is_some() { LOG_APPEND_TIME_BIT } else { 0 };
+        BatchHeader {
+            base_offset,
+            batch_length: BATCH_LENGTH_MIN,
+            leader_epoch: -1,
+            crc: 0,
+            attributes: codec.id() | timestamp_bit,
+            last_offset_delta,
+            base_timestamp: NO_TIMESTAMP,
+            max_timestamp: log_append_time.unwrap_or(NO_TIMESTAMP),
+            producer_id: NO_PRODUCER_ID,
+            producer_epoch: -1,
+            base_sequence: NO_SEQUENCE,
+            record_count: 0,
+        }
     }
 
     pub fn has_producer_id(&self) -> bool {
@@ -403,21 +450,25 @@ impl BatchBuilder {
         };
         let (producer_id, producer_epoch, base_sequence) = self.producer;
         let header = BatchHeader {
-            base_offset: self.base_offset,
-            batch_length: 0,
-            leader_epoch: self.leader_epoch,
-            crc: 0,
             attributes: self.attributes,
-            last_offset_delta: self.record_count - 1,
+            leader_epoch: self.leader_epoch,
             base_timestamp: self.base_timestamp,
             max_timestamp: self.max_timestamp,
             producer_id,
             producer_epoch,
             base_sequence,
             record_count: self.record_count,
+            ..BatchHeader::plain(self.base_offset, self.record_count - 1, self.codec, None)
         };
         header.seal(&body)
     }
+}
+
+/// A batch of this header and this body, compressed if it is to be; length and CRC are made anew.
+pub(in crate::record) fn assemble(header: &BatchHeader, body: &[u8]) -> Vec<u8> {
+    let mut batch = Vec::with_capacity(BATCH_HEADER_BYTES + body.len());
+    header.write(body, &mut batch);
+    batch
 }
 
 /// Reads arbitrary bytes as batches with records; must neither panic nor take more memory than its limit.

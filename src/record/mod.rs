@@ -16,6 +16,7 @@ pub mod down_convert;
 pub mod message_set;
 pub mod records;
 pub mod repack;
+pub mod rewrite;
 pub mod validate;
 pub mod varint;
 

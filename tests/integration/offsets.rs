@@ -1,10 +1,11 @@
 //! ListOffsets, OffsetForLeaderEpoch and DescribeProducers, as frames.
 
 use ringlog::protocol::ErrorCode;
+use ringlog::protocol::message::describe_producers::TopicRequest;
 use ringlog::protocol::message::{
-    DescribeProducersRequest, DescribeProducersResponse, DescribeProducersTopic, ListOffsetsPartition,
-    ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
-    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopic,
+    DescribeProducersRequest, DescribeProducersResponse, ListOffsetsPartition, ListOffsetsPartitionResponse,
+    ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
 use ringlog::record::batch::BatchBuilder;
 use ringlog::record::compression::Codec;
@@ -187,7 +188,7 @@ fn the_producers_of_a_partition_are_described_with_epoch_and_last_sequence() {
         }
         assert_eq!(wire.produce(PRODUCE_VERSION, "listed", 0, &builder.build()).error_code, 0);
     }
-    let topic = |name: &str| DescribeProducersTopic { name: name.to_owned(), partition_indexes: vec![0, 1] };
+    let topic = |name: &str| TopicRequest { name: name.to_owned(), partition_indexes: vec![0, 1] };
     let request = DescribeProducersRequest { topics: vec![topic("listed"), topic("nobody")] };
     let response = ask!(wire, 0, request, DescribeProducersResponse);
     let [known, out_of_range] = &response.topics[0].partitions[..] else { panic!("two partitions") };

@@ -67,6 +67,11 @@ impl Wire {
         Ok(correlation_id)
     }
 
+    /// Sends no more; answers may still come.
+    pub fn shut_down_sending(&self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("shut down");
+    }
+
     /// Sends bytes as one frame.
     pub fn send_frame(&mut self, frame: &[u8]) -> io::Result<()> {
         let length = i32::try_from(frame.len()).expect("a frame's length");

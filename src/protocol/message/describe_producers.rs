@@ -4,11 +4,11 @@
 message! {
     /// The partitions to look at.
     struct DescribeProducersRequest of DescribeProducers {
-        topics: Vec<DescribeProducersTopic> [0..],
+        topics: Vec<TopicRequest> [0..],
     }
 
     /// A topic asked for.
-    struct DescribeProducersTopic {
+    struct TopicRequest {
         name: String [0..],
         partition_indexes: Vec<i32> [0..],
     }
@@ -16,25 +16,25 @@ message! {
     /// The producers found.
     struct DescribeProducersResponse of DescribeProducers {
         throttle_time_ms: i32 [0..],
-        topics: Vec<DescribeProducersTopicResponse> [0..],
+        topics: Vec<TopicResponse> [0..],
     }
 
     /// A topic answered.
-    struct DescribeProducersTopicResponse {
+    struct TopicResponse {
         name: String [0..],
-        partitions: Vec<DescribeProducersPartitionResponse> [0..],
+        partitions: Vec<PartitionResponse> [0..],
     }
 
     /// A partition's producers.
-    struct DescribeProducersPartitionResponse {
+    struct PartitionResponse {
         partition_index: i32 [0..],
         error_code: i16 [0..],
         error_message: Option<String> [0..] default(None),
-        active_producers: Vec<DescribedProducer> [0..],
+        active_producers: Vec<ProducerState> [0..],
     }
 
     /// A producer id; -1 for what it has not.
-    struct DescribedProducer {
+    struct ProducerState {
         producer_id: i64 [0..],
         producer_epoch: i32 [0..],
         last_sequence: i32 [0..] default(-1),

@@ -13,6 +13,7 @@ pub mod alter_configs;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
@@ -40,11 +41,12 @@ pub use alter_configs::*;
 pub use api_versions::*;
 pub use create_partitions::*;
 pub use create_topics::*;
+pub use delete_records::*;
 pub use delete_topics::*;
 pub use describe_cluster::*;
 pub use describe_configs::*;
 pub use describe_log_dirs::*;
-pub use describe_producers::*;
+pub use describe_producers::{DescribeProducersRequest, DescribeProducersResponse};
 pub use fetch::*;
 pub use field::RecordsSpan;
 pub use find_coordinator::*;
@@ -54,7 +56,10 @@ pub use leader::*;
 pub use leader_and_isr::*;
 pub use list_offsets::*;
 pub use metadata::*;
-pub use offset_for_leader_epoch::*;
+pub use offset_for_leader_epoch::{
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopic,
+    OffsetForLeaderTopicResult,
+};
 pub use produce::*;
 pub use stop_replica::*;
 pub use update_metadata::*;

@@ -30,12 +30,12 @@ message! {
     /// A topic answered.
     struct OffsetForLeaderTopicResult {
         topic: String [0..],
-        partitions: Vec<LeaderEpochEndOffset> [0..],
+        partitions: Vec<EpochEndOffset> [0..],
     }
 
     /// The largest epoch up to the one asked for and the offset behind its last record; -1 and -1 if that can't be
     /// said.
-    struct LeaderEpochEndOffset {
+    struct EpochEndOffset {
         error_code: i16 [0..],
         partition: i32 [0..],
         leader_epoch: i32 [1..; ignorable] default(-1),
