@@ -28,7 +28,8 @@ use crate::config::topic::TimestampType as ConfiguredTimestamp;
 use crate::config::{TopicConfig, Validation};
 use crate::executor::{all, either};
 use crate::metadata::image::{ClusterImage, TopicImage};
-use crate::partition::append::{AppendFailure, Appended, target_compression};
+use crate::partition::append::{AppendFailure, Appended};
+use crate::partition::gather::{self, target_compression};
 use crate::platform::{Clock, Platform, Tasks};
 use crate::protocol::header::{RequestHeader, begin_response, finish_frame};
 use crate::protocol::message::{
@@ -37,6 +38,7 @@ use crate::protocol::message::{
 };
 use crate::protocol::{ApiKey, ErrorCode, WireError};
 use crate::record::batch::{BatchHeader, MAGIC_POSITION, MAGIC_V2, TimestampType};
+use crate::record::compression::Codec;
 use crate::record::validate::{
     Checked, InvalidBatch, ProduceRules, check_produce, convert_message_set, finish_produce, is_light,
 };
@@ -570,7 +572,10 @@ fn check<P: Platform>(
         validate_full: context.config.validation == Validation::Full,
         zstd_allowed: version >= 7,
         decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
-        target: target_compression(config),
+        target: match context.config.rebatch && is_left_to_gather(&records) {
+            true => None,
+            false => target_compression(config),
+        },
     };
     if !is_batch(&records) {
         return match is_light(&records, &rules, INLINE_BYTES_MAX) {
@@ -582,6 +587,11 @@ fn check<P: Platform>(
         Checked::Done(header) => admit((records, header)).map(LookedAt::Sound),
         Checked::Away => Ok(LookedAt::Away(Task::Finish(records, rules))),
     }
+}
+
+/// Compressing a batch for itself that the owner will gather with others would be in vain.
+fn is_left_to_gather(records: &[u8]) -> bool {
+    BatchHeader::parse(records).is_ok_and(|header| header.codec() == Some(Codec::None) && gather::is_small(&header))
 }
 
 fn admit((batch, header): Batch) -> Result<Batch, Refusal> {

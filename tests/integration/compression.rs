@@ -159,3 +159,47 @@ fn a_lying_codec_is_refused_with_its_batch_alone_and_the_connection_goes_on() {
     let invalid = ErrorCode::InvalidRecord.code();
     assert_eq!(told, [0, 0, invalid, invalid, invalid, invalid, invalid, invalid]);
 }
+
+#[test]
+fn with_rebatch_small_batches_that_meet_become_one_and_everybody_is_told_its_own_offset() {
+    const PIPELINED: i64 = 200;
+    let directory = directory();
+    let server = Server::start_with_flags(directory.path(), &["--rebatch"]);
+    let mut wire = Wire::connect(server.address);
+    let one = |index: i64, producer: Option<(i64, i16)>| {
+        let mut builder = BatchBuilder::new(Codec::None);
+        if let Some((id, epoch)) = producer {
+            builder = builder.producer(id, epoch, i32::try_from(index).expect("small"));
+        }
+        builder.push(FIRST_TIMESTAMP + index, None, Some(format!("record {index} {}", "x".repeat(80)).as_bytes()), &[]);
+        builder.build()
+    };
+    let idempotent = wire.new_producer();
+    for (topic, setting, stored) in
+        [("gathered-gzip", "gzip", Codec::Gzip), ("gathered-as-sent", "producer", Codec::None)]
+    {
+        assert_eq!(wire.create_topic_with(topic, 1, &[("compression.type", setting)]), 0);
+        for producer in [None, Some(idempotent)] {
+            let before = batches_of(directory.path(), topic, 0).len();
+            for index in 0..PIPELINED {
+                wire.send_produce(VERSION, 1, topic, 0, &one(index, producer)).expect("sent");
+            }
+            let first = if producer.is_none() { 0 } else { PIPELINED };
+            for index in 0..PIPELINED {
+                let (_, answer) = wire.receive_produce(VERSION).expect("answered");
+                assert_eq!((answer.error_code, answer.base_offset), (0, first + index), "{topic}");
+            }
+            let batches = batches_of(directory.path(), topic, 0).split_off(before);
+            if producer.is_none() {
+                assert!(batches.len() < PIPELINED as usize, "{topic}: none met another");
+            } else {
+                assert_eq!(batches.len(), PIPELINED as usize, "{topic}");
+            }
+        }
+        assert!(server.codecs(topic, 0).iter().all(|codec| *codec == stored), "{topic}");
+        for (record, index) in wire.read_all(topic, 0).iter().zip((0..PIPELINED).cycle()) {
+            assert_eq!(record.timestamp, FIRST_TIMESTAMP + index, "{topic}");
+        }
+    }
+    server.stop();
+}
