@@ -9,7 +9,6 @@ use std::time::Duration;
 use futures_channel::oneshot;
 
 use super::fetch::session::{CacheLimits, SessionCache};
-use super::produce::AWAY_BYTES_MAX;
 use crate::base::budget::Budget;
 use crate::base::ids::{ShardId, TopicPartition};
 use crate::base::log_limit::LogLimit;
@@ -35,6 +34,8 @@ pub struct Bounds {
     pub segments_open_max: usize,
     /// For each log directory.
     pub waiting_max: WaitingMax,
+    /// Bytes of produced batches that may be at work threads; a connection that needs more is not read until there is room.
+    pub away_bytes_max: u64,
 }
 
 /// Bytes per shard of records that are converted to an older format, and of answers made of them that wait to be sent.
@@ -95,7 +96,7 @@ impl<P: Platform> Context<P> {
             stopping: Cell::new(false),
             fetch_sessions: RefCell::new(fetch_sessions),
             conversion_bytes: Budget::new(CONVERSION_BYTES_MAX),
-            away_bytes: Budget::new(AWAY_BYTES_MAX),
+            away_bytes: Budget::new(bounds.away_bytes_max),
             refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
             producer_ids: Cell::new(None),
         })

@@ -53,11 +53,7 @@ const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// What a compressed batch may become when an answer depends on its records.
 const DECOMPRESSED_BYTES_MAX: usize = 128 * 1024 * 1024;
 
-/// Bytes of batches that a shard may have at work threads; a connection that needs more is not read until there is room.
-pub const AWAY_BYTES_MAX: u64 = 32 * 1024 * 1024;
-
-/// Requests that all shards together have there by that bound, at most: each counts for a share of it at least. Half of
-/// what the work threads let wait.
+/// Requests that all shards together have at work threads, at most, whatever their size: half of what those let wait.
 const AWAY_REQUESTS_MAX: u64 = 512;
 
 /// Batches for the partitions of one owner.
@@ -230,7 +226,7 @@ impl Plan {
         }
         if !tasks.is_empty() {
             let bytes = tasks.iter().map(|task| task.bytes() as u64).sum();
-            let share = AWAY_BYTES_MAX * u64::from(context.config.shards) / AWAY_REQUESTS_MAX;
+            let share = context.away_bytes.bytes_max() * u64::from(context.config.shards) / AWAY_REQUESTS_MAX;
             let away = Rc::new(context.away_bytes.acquire(share.max(bytes)).await);
             let prepared = context.platform.tasks().work(|| tasks.into_iter().map(Task::run).collect());
             plan.job = Some(Job { prepared: Box::pin(prepared), away });

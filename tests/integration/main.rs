@@ -18,6 +18,7 @@ mod kcat;
 mod kill9;
 mod message_sets;
 mod offsets;
+mod records;
 mod refused;
 mod retention;
 mod server;

@@ -101,8 +101,8 @@ fn batches_of_one_connection_keep_their_order_however_long_each_is_at_a_work_thr
 }
 
 #[test]
-fn with_room_for_one_request_at_a_time_what_goes_to_work_threads_ends_too() {
-    let limits = ShardLimits { requests_in_flight_max: 2, request_bytes_max: 1, segments_open_max: 1 };
+fn with_room_for_one_request_at_work_threads_at_a_time_everything_ends_in_order_too() {
+    let limits = ShardLimits { away_bytes_max: 1, ..TWO_SHARDS.limits };
     let capacities = Capacities { shards: 3, credits: 1, limits };
     let setup = Setup { settings: &["compression.type=zstd"], ..capacities.into() };
     (440..450).for_each(|seed| drop(run_pipelines(seed, setup, true)));
