@@ -267,9 +267,9 @@ pub fn decode_legacy(mut message: &[u8], limit: usize) -> Result<LegacyBatch, Me
 }
 
 impl Message<'_> {
-    fn to_record(&self, offset: i64) -> Record {
+    fn to_record(self, offset: i64) -> Record {
         let own = Bytes::copy_from_slice;
-        let Message { timestamp, key, value, .. } = *self;
+        let Message { timestamp, key, value, .. } = self;
         Record { offset, timestamp, key: key.map(own), value: value.map(own), headers: Vec::new() }
     }
 }
