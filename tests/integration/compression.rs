@@ -61,7 +61,9 @@ fn what_librdkafka_sends_in_each_codec_is_stored_in_the_topics_and_comes_back_as
     for (target, stored) in TARGETS {
         for (source, _) in SOURCES {
             let topic = format!("{source}-to-{target}");
-            assert_eq!(wire.create_topic_with(&topic, 1, &[("compression.type", target)]), 0);
+            // The records are years old.
+            let settings = [("compression.type", target), ("retention.ms", "-1")];
+            assert_eq!(wire.create_topic_with(&topic, 1, &settings), 0);
             produce(&server, &topic, source);
             for (index, message) in consume(server.address, &topic, COUNT).iter().enumerate() {
                 assert_eq!(message.payload(), Some(value(index).as_bytes()), "{topic}");
