@@ -14,6 +14,8 @@ use ringlog::protocol::api_key::{ADVERTISED, is_advertised};
 use ringlog::protocol::header::decode_response_header;
 use ringlog::protocol::message::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
 use ringlog::protocol::{ApiKey, ErrorCode, Reader};
+use ringlog::record::batch::BatchBuilder;
+use ringlog::record::compression::Codec;
 
 use crate::server::{DEADLINE, Server, directory};
 use crate::wire::{Wire, ask};
@@ -213,6 +215,7 @@ fn body_rows() -> Vec<Row> {
         row("a null topic", request(ApiKey::Metadata, 1, &[0, 0, 0, 1, 0xff, 0xff]), Refused),
         row("a topic that is not UTF-8", request(ApiKey::Metadata, 1, &[0, 0, 0, 1, 0, 2, 0xc3, 0x28]), Refused),
         row("a body cut short", request(ApiKey::Metadata, 1, &[0]), Refused),
+        row("bytes behind a body", request(ApiKey::Metadata, 1, &[0, 0, 0, 0, 1, 2, 3]), Answered(None)),
         row("null records of old", request(ApiKey::Produce, 2, &[0, 1, 0, 0, 0, 9, 0, 0, 0, 0]), Answered(None)),
     ];
     for count in [i32::MAX, -2, 0x0fff_ffff, 0x0010_0000] {
@@ -289,6 +292,40 @@ fn a_request_that_comes_byte_by_byte_is_answered() {
     let mut answer = [0; 8];
     stream.read_exact(&mut answer).expect("an answer");
     assert_eq!(answer[4..], [0, 0, 0, 7]);
+}
+
+#[test]
+fn what_came_before_a_request_that_closes_the_connection_is_answered() {
+    const ROUNDS: usize = 50;
+    const VERSION: i16 = 9;
+    let mut bench = Bench::start(&[]);
+    codes::create_topic(&mut bench.witness, "before", &[]);
+    let mut batch = BatchBuilder::new(Codec::None);
+    batch.push(1, None, Some(&[7; 20_000]), &[]);
+    let batch = batch.build();
+    for round in 0..ROUNDS {
+        for last in ["no frame", "an unknown API", "a produce without an answer that fails"] {
+            let mut wire = Wire::connect(bench.server.address);
+            let mut sent = Vec::new();
+            for _ in 0..3 {
+                sent.push(wire.send_produce(VERSION, -1, "before", 0, &batch).expect("sent"));
+            }
+            for _ in 0..2 {
+                sent.push(wire.send(ApiKey::ApiVersions, 0, |_| Ok(())).expect("sent"));
+            }
+            match last {
+                "no frame" => wire.send_bytes(&[0xff; 64]).expect("sent"),
+                "an unknown API" => wire.send_frame(&header(99, 0, NO_CLIENT_ID)).expect("sent"),
+                _ => drop(wire.send_produce(VERSION, 0, "nowhere", 0, &batch).expect("sent")),
+            }
+            for id in sent {
+                let answer = wire.receive().unwrap_or_else(|error| panic!("before {last}, round {round}: {error}"));
+                assert_eq!(answer[..4], id.to_be_bytes(), "answers come in order");
+            }
+            assert!(wire.receive().is_err(), "after {last} the connection closes");
+        }
+    }
+    bench.server.stop();
 }
 
 /// One body as Kafka's classes write it: `tests/golden/protocol`.
