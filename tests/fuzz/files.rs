@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ringlog::base::crc32c::crc32c;
 use ringlog::base::ids::TopicPartition;
-use ringlog::config::properties::{fuzz_properties, parse};
+use ringlog::config::properties::fuzz_properties;
 use ringlog::config::{Config, ServeOptions};
 use ringlog::metadata::znodes::fuzz_znodes;
 use ringlog::sim::disk::FakeDisk;
@@ -144,10 +144,10 @@ fn properties_are_read_or_refused() {
 
 #[test]
 fn settings_are_taken_or_refused() {
-    let mut target = of_bytes("settings", corpus::saved("server.properties"), None, |file| {
-        let Ok(properties) = parse(file) else { return };
-        let set = properties.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let _ = Config::load(&ServeOptions { set, ..ServeOptions::default() });
+    let path = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
+    let mut target = of_bytes("settings", corpus::saved("server.properties"), None, move |file| {
+        std::fs::write(&path, file).expect("written");
+        let _ = Config::load(&ServeOptions { config: Some(path.to_path_buf()), ..ServeOptions::default() });
     });
     // All settings and their checks, whatever was set.
     let in_proportion = target.memory_max;
