@@ -46,6 +46,7 @@ use crate::net::listener::{Accepted, Acceptor, Listener, Targets};
 use crate::net::quotas::ConnectionQuotas;
 use crate::platform::linux::{Directory, DiskLimits, KERNEL_WORKERS_PER_DIRECTORY, LinuxPlatform, LinuxSocket};
 use crate::platform::{Clock, Platform, Random, Tasks};
+use crate::shard::cleaner::CleanerSlots;
 use crate::shard::mailbox::{CREDITS_DEFAULT, Mailboxes};
 use crate::shard::message::Message;
 use crate::shard::metadata_inputs::{FoundTwice, LastStops};
@@ -248,6 +249,7 @@ impl Broker {
             metadata: metadata.clone(),
             mailboxes: Mailboxes::new(config.shards, CREDITS_DEFAULT),
             last_stops: Arc::new(found.last_stops.clone()),
+            cleaner_slots: CleanerSlots::default(),
         };
         let (shards, shard_inputs, connections, counters) = start_shards(&starting)?;
         status.set_shards(counters.clone());
@@ -379,6 +381,7 @@ struct Starting {
     metadata: MetadataHandle,
     mailboxes: Mailboxes<Message<LinuxPlatform>>,
     last_stops: Arc<LastStops>,
+    cleaner_slots: CleanerSlots,
 }
 
 /// How connections get to the shards: the listeners go to shard 0, which hands them out.
@@ -409,6 +412,7 @@ fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
             metadata: starting.metadata.clone(),
             mailboxes: starting.mailboxes.clone(),
             last_stops: Arc::clone(&starting.last_stops),
+            cleaner_slots: starting.cleaner_slots.clone(),
             counters: Arc::clone(&shard_counters),
             inputs: input_receiver,
             connections: queue_receiver,
@@ -436,6 +440,7 @@ struct ShardThread {
     metadata: MetadataHandle,
     mailboxes: Mailboxes<Message<LinuxPlatform>>,
     last_stops: Arc<LastStops>,
+    cleaner_slots: CleanerSlots,
     counters: Arc<ShardCounters>,
     inputs: Receiver<ShardInput>,
     connections: Receiver<Accepted>,
@@ -477,6 +482,7 @@ impl ShardThread {
             mailboxes: self.mailboxes.clone(),
             inputs: self.inputs.clone(),
             last_stops: Arc::clone(&self.last_stops),
+            cleaner_slots: self.cleaner_slots.clone(),
             limits: ShardLimits { segments_open_max: segments_open_max(&self.config), ..ShardLimits::default() },
         }));
         platform.tasks().spawn(take_connections(platform.clone(), Rc::clone(&shard), self.connections.clone()));

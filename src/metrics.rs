@@ -52,6 +52,14 @@ pub struct ShardCounters {
     pub append_bytes_total: Counter,
     /// Appends that went to a kernel worker because the directory was slow.
     pub appends_deferred_total: Counter,
+    /// Segments that retention has taken out of their logs.
+    pub segments_deleted_total: Counter,
+    /// Logs that were cleaned to the end of what could be cleaned then.
+    pub cleaner_runs_total: Counter,
+    pub cleaner_read_bytes_total: Counter,
+    pub cleaner_written_bytes_total: Counter,
+    /// Compacted partitions that are not cleaned any more, since something in them is damaged.
+    pub uncleanable_partitions_now: Counter,
 }
 
 /// How far the opening of logs is, of all shards together: what there is to do is announced before it is done.

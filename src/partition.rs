@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 pub mod append;
+pub mod clean;
 mod flush;
 pub mod home;
 pub mod partition;
 pub mod purgatory;
 pub mod read;
 pub mod replica_set;
+pub mod retain;
 
 pub use home::Home;
 pub use partition::{Partition, Role};

@@ -113,7 +113,8 @@ pub trait Disk: Clone + 'static {
     /// Opens a file; also gives its length in bytes.
     fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = io::Result<(Arc<Self::File>, u64)>> + 'static;
 
-    /// Writes `data` at `position` on the helper: for indexes and other small files, never for a log's data.
+    /// Writes `data` at `position` on the helper: for indexes, other small files and what a compaction writes, never for
+    /// what is appended.
     fn write(
         &self,
         file: &Arc<Self::File>,

@@ -104,6 +104,7 @@ fn requests_are_what_kafka_protocol_reads_and_writes() {
         ApiVersionsRequest, request_header_version;
         CreatePartitionsRequest, request_header_version;
         CreateTopicsRequest, request_header_version;
+        DeleteRecordsRequest, request_header_version;
         DeleteTopicsRequest, request_header_version;
         DescribeClusterRequest, request_header_version;
         DescribeConfigsRequest, request_header_version;
@@ -129,6 +130,7 @@ fn responses_are_what_kafka_protocol_reads_and_writes() {
         ApiVersionsResponse, response_header_version;
         CreatePartitionsResponse, response_header_version;
         CreateTopicsResponse, response_header_version;
+        DeleteRecordsResponse, response_header_version;
         DeleteTopicsResponse, response_header_version;
         DescribeClusterResponse, response_header_version;
         DescribeConfigsResponse, response_header_version;

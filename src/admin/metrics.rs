@@ -45,6 +45,11 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
         appends_total,
         append_bytes_total,
         appends_deferred_total,
+        segments_deleted_total,
+        cleaner_runs_total,
+        cleaner_read_bytes_total,
+        cleaner_written_bytes_total,
+        uncleanable_partitions_now,
     } = counters;
     let row = |name, kind, help, counter| Row { name, kind, help, counter };
     vec![
@@ -92,6 +97,21 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
             Total,
             "Writes that went to a kernel worker because the directory was slow.",
             appends_deferred_total,
+        ),
+        row(
+            "segments_deleted_total",
+            Total,
+            "Segments that retention has taken out of their logs.",
+            segments_deleted_total,
+        ),
+        row("cleaner_runs_total", Total, "Compacted logs that were cleaned.", cleaner_runs_total),
+        row("cleaner_read_bytes_total", Total, "Bytes that the cleaner has read.", cleaner_read_bytes_total),
+        row("cleaner_written_bytes_total", Total, "Bytes that the cleaner has written.", cleaner_written_bytes_total),
+        row(
+            "uncleanable_partitions",
+            Gauge,
+            "Compacted partitions that are not cleaned since they are damaged (Kafka's uncleanable-partitions-count).",
+            uncleanable_partitions_now,
         ),
     ]
 }

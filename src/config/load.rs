@@ -223,6 +223,11 @@ impl Settings {
         u64::try_from(self.value(name).number().max(CHECKPOINT_INTERVAL_MS_MIN)).expect("above 0")
     }
 
+    /// For times whose least value is not negative.
+    fn milliseconds(&self, name: &str) -> u64 {
+        u64::try_from(self.value(name).number()).expect("the table bounds it")
+    }
+
     fn bool(&self, name: &str) -> bool {
         self.value(name).bool()
     }
@@ -286,6 +291,9 @@ impl Settings {
             log_flush_offset_checkpoint_interval_ms: self.checkpoint_ms("log.flush.offset.checkpoint.interval.ms"),
             log_flush_start_offset_checkpoint_interval_ms: self
                 .checkpoint_ms("log.flush.start.offset.checkpoint.interval.ms"),
+            log_cleaner_enable: self.bool("log.cleaner.enable"),
+            log_initial_task_delay_ms: self.milliseconds("log.initial.task.delay.ms"),
+            log_retention_check_interval_ms: self.milliseconds("log.retention.check.interval.ms"),
             replica_high_watermark_checkpoint_interval_ms: self
                 .checkpoint_ms("replica.high.watermark.checkpoint.interval.ms"),
             queued_max_requests: self.unsigned("queued.max.requests"),

@@ -4,6 +4,7 @@ use crate::metadata::proposal::{ConfigRefusal, ProposalError, TopicRefusal};
 use crate::partition::append::AppendFailure;
 use crate::partition::partition::LeadershipError;
 use crate::partition::read::ReadFailure;
+use crate::partition::retain::DeleteRefusal;
 use crate::protocol::ErrorCode;
 use crate::record::message_set::MessageSetError;
 use crate::record::validate::InvalidBatch;
@@ -39,6 +40,14 @@ pub fn of_read(failure: &ReadFailure) -> ErrorCode {
         ReadFailure::Leadership(error) => of_leadership(*error),
         ReadFailure::OffsetOutOfRange => ErrorCode::OffsetOutOfRange,
         ReadFailure::Storage(_) => ErrorCode::KafkaStorageError,
+    }
+}
+
+pub fn of_delete_records(refusal: DeleteRefusal) -> ErrorCode {
+    match refusal {
+        DeleteRefusal::Leadership(error) => of_leadership(error),
+        DeleteRefusal::Policy => ErrorCode::PolicyViolation,
+        DeleteRefusal::OffsetOutOfRange => ErrorCode::OffsetOutOfRange,
     }
 }
 

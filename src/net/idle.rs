@@ -20,7 +20,7 @@ const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes that may have been received and wait to be looked at, of all connections of a shard together. Past that those of
 /// which most wait are closed, if none of it was looked at since the last look.
-const UNREAD_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const UNREAD_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Something that may be idle.
 pub trait Watched {

@@ -96,6 +96,8 @@ enum Step<D: Disk> {
     Rest(Pin<Box<dyn Future<Output = Rested>>>),
     /// Notes where the leader's reign begins.
     Reign(Pin<Box<dyn Future<Output = Result<(), LogError>>>>),
+    /// Takes the leader epochs below the log start out of their file.
+    Epochs(Pin<Box<dyn Future<Output = Result<(), LogError>>>>),
     Idle,
 }
 
@@ -141,8 +143,21 @@ impl<P: Platform> Partition<P> {
 
     /// Has the log give back what it holds for appends, in turn with them.
     pub(super) fn rest(self: &Rc<Self>) {
+        self.state.borrow_mut().rest_wanted = true;
+        self.tidy();
+    }
+
+    /// Has the log rolled, in turn with appends, and waits for that; nothing happens to an empty segment.
+    pub(super) async fn roll(self: &Rc<Self>) {
+        let (sender, rolled) = oneshot::channel();
+        self.state.borrow_mut().rolls.push(sender);
+        self.tidy();
+        let _ = rolled.await;
+    }
+
+    /// Has the append task look whether there is anything to do but appends.
+    pub(super) fn tidy(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
-        state.rest_wanted = true;
         if !std::mem::replace(&mut state.append_running, true) {
             self.platform.tasks().spawn(run(Rc::clone(self)));
         }
@@ -184,7 +199,12 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
             }
             Step::Roll(roll) => {
                 let rolled = roll.await;
-                let outcome = partition.state.borrow_mut().log.as_mut().map(|log| log.finish_roll(rolled));
+                let outcome = {
+                    let mut state = partition.state.borrow_mut();
+                    let outcome = state.log.as_mut().map(|log| log.finish_roll(rolled));
+                    state.tell_rolled();
+                    outcome
+                };
                 match outcome {
                     Some(Ok(())) => partition.flush_rolled(),
                     Some(Err(error)) => {
@@ -223,6 +243,12 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
                     partition.storage_failed(&error);
                 }
             }
+            Step::Epochs(write) => {
+                if let Err(error) = write.await {
+                    tracing::warn!(partition = %partition.topic_partition, %error, "old leader epochs stay written");
+                    partition.storage_failed(&error);
+                }
+            }
             Step::Rest(rest) => {
                 let rested = rest.await;
                 let outcome = partition.state.borrow_mut().log.as_mut().map(|log| log.finish_rest(rested));
@@ -244,14 +270,21 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
 fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswer>) -> Step<P::Disk> {
     let mut state = partition.state.borrow_mut();
     let now = partition.platform.clock().wall();
-    let State { log: Some(log), pending, role, offline: false, .. } = &mut *state else {
+    let State { log: Some(log), pending, role, rolls, offline: false, .. } = &mut *state else {
         let failure = LeadershipError::LogOffline.into();
         state.fail_pending(&failure);
         staged.drain(..).for_each(|staged| staged.fail(&failure));
         state.append_running = false;
+        state.tell_rolled();
         state.came_to_rest();
         return Step::Idle;
     };
+    if !rolls.is_empty() && staged.is_empty() && log.can_roll() {
+        return Step::Roll(Box::pin(log.begin_roll(now)));
+    }
+    if let Some(write) = log.epochs_write() {
+        return Step::Epochs(Box::pin(write));
+    }
     let is_news = role.leader == role.local && log.latest_epoch().is_none_or(|latest| latest < role.leader_epoch);
     if is_news
         && !pending.is_empty()
@@ -306,6 +339,7 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
     // Only duplicates: what they repeat is written already.
     state.acknowledge(staged);
     state.append_running = false;
+    state.tell_rolled();
     state.came_to_rest();
     Step::Idle
 }
@@ -331,6 +365,14 @@ fn finish_write<P: Platform>(partition: &Partition<P>, result: std::io::Result<(
 }
 
 impl<P: Platform> State<P> {
+    /// Tells who wanted the log rolled that it is, or can't be.
+    fn tell_rolled(&mut self) {
+        for waiting in self.rolls.drain(..) {
+            // It may have given up.
+            let _ = waiting.send(());
+        }
+    }
+
     pub(super) fn fail_pending(&mut self, failure: &AppendFailure) {
         for Pending { answer, .. } in self.pending.drain(..) {
             let _ = answer.send(Err(failure.clone()));

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_channel::oneshot;
+
 use super::append::{AppendFailure, StagedAnswer};
 use super::partition::{LeadershipError, Partition, Role, State};
 use crate::base::ids::Offset;
@@ -65,10 +67,14 @@ pub(super) struct Flushing {
     idle_timer_armed: bool,
     /// The next write to finish is to start one.
     pub wanted: bool,
+    /// The flush that runs is to be followed by another one.
+    again: bool,
     /// Unflushed bytes as the directory knows them.
     noted_bytes: u64,
     /// Written and not flushed.
     waiting: VecDeque<StagedAnswer>,
+    /// Who is told when no flush runs any more.
+    rest: Vec<oneshot::Sender<()>>,
 }
 
 impl Flushing {
@@ -134,6 +140,10 @@ impl<P: Platform> State<P> {
 
     fn stop_flushing(&mut self) {
         self.flushing.running = false;
+        for waiting in self.flushing.rest.drain(..) {
+            // It may have given up.
+            let _ = waiting.send(());
+        }
         self.came_to_rest();
     }
 
@@ -255,6 +265,25 @@ impl<P: Platform> Partition<P> {
         });
     }
 
+    /// Flushes what is not flushed, closed segments too, and waits for it; whether it could be done shows in the log.
+    pub(super) async fn flush_now(self: &Rc<Self>) {
+        let flushed = {
+            let mut state = self.state.borrow_mut();
+            if state.log.is_none() || state.offline {
+                return;
+            }
+            let (sender, flushed) = oneshot::channel();
+            state.flushing.rest.push(sender);
+            // One that runs already may have begun too early: it goes on with another one.
+            state.flushing.again |= state.flushing.running;
+            if !std::mem::replace(&mut state.flushing.running, true) {
+                self.platform.tasks().spawn(flush(Rc::clone(self)));
+            }
+            flushed
+        };
+        let _ = flushed.await;
+    }
+
     /// Flushes the segments that were closed, soon: the recovery point follows (Kafka 3.9 `UnifiedLog.roll`).
     pub(super) fn flush_rolled(self: &Rc<Self>) {
         self.state.borrow_mut().flushing.wanted = true;
@@ -268,6 +297,7 @@ async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
         let flushed = {
             let mut state = partition.state.borrow_mut();
             state.flushing.wanted = false;
+            state.flushing.again = false;
             let Some(log) = &mut state.log else { return state.stop_flushing() };
             log.flush()
         };
@@ -280,7 +310,7 @@ async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
                 let flushed_offset = state.log.as_ref().map_or(0, Log::flushed_offset);
                 state.move_high_watermark();
                 state.flushing.release(flushed_offset);
-                if state.log.as_ref().is_some_and(|log| state.is_flush_due(log)) {
+                if state.flushing.again || state.log.as_ref().is_some_and(|log| state.is_flush_due(log)) {
                     continue;
                 }
                 state.stop_flushing();

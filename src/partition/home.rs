@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use crate::storage::log_dirs::{LogDir, LogDirs};
 
+/// Files of deleted segments that wait in one directory for `file.delete.delay.ms`; beyond it they go at once.
+const ASIDE_FILES_MAX: usize = 16 * 1024;
+
 /// One for each directory of a shard.
 pub struct Home {
     pub index: usize,
@@ -13,6 +16,8 @@ pub struct Home {
     /// Bytes of batches that wait for this directory.
     waiting_bytes: Cell<u64>,
     waiting_batches: Cell<usize>,
+    /// Files out of their logs that are still to be removed.
+    aside_files: Cell<usize>,
     most: WaitingMax,
     /// Replicas whose logs are being opened or given up: at a stop they are not closed in order.
     pub replicas_under_way: Cell<usize>,
@@ -37,9 +42,15 @@ impl Home {
         let count = log_dirs.all().len();
         let most = if count > 1 { most } else { WaitingMax { bytes: u64::MAX, batches: usize::MAX } };
         let home = |index| {
-            let (waiting_bytes, waiting_batches) = (Cell::new(0), Cell::new(0));
-            let (log_dirs, replicas_under_way) = (Arc::clone(log_dirs), Cell::new(0));
-            Rc::new(Home { index, log_dirs, waiting_bytes, waiting_batches, most, replicas_under_way })
+            Rc::new(Home {
+                index,
+                log_dirs: Arc::clone(log_dirs),
+                waiting_bytes: Cell::new(0),
+                waiting_batches: Cell::new(0),
+                aside_files: Cell::new(0),
+                most,
+                replicas_under_way: Cell::new(0),
+            })
         };
         (0..count).map(home).collect()
     }
@@ -51,6 +62,20 @@ impl Home {
     /// Takes the directory offline; see [`LogDirs::fail`].
     pub fn fail(&self, reason: &dyn std::fmt::Display) {
         self.log_dirs.fail(self.index, reason);
+    }
+
+    /// Whether so many more files may wait for their removal; counts them if so.
+    pub(super) fn set_aside(&self, files: usize) -> bool {
+        let waits = self.aside_files.get() + files <= ASIDE_FILES_MAX;
+        if waits {
+            self.aside_files.set(self.aside_files.get() + files);
+        }
+        waits
+    }
+
+    /// They are removed.
+    pub(super) fn removed_aside(&self, files: usize) {
+        self.aside_files.set(self.aside_files.get() - files);
     }
 
     /// Room for a batch, or `None`: too much waits already. A batch alone always has room.

@@ -11,7 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use futures_channel::oneshot;
+
 use super::append::{AppendFailure, Pending};
+use super::clean::CleanerNotes;
 use super::flush::Flushing;
 use super::home::Home;
 use super::purgatory::{Purgatory, Watch};
@@ -112,6 +115,8 @@ pub struct LogCheckpoint {
     /// Where the oldest segment begins.
     pub first_segment_offset: Offset,
     pub high_watermark: Offset,
+    /// Up to where it was cleaned, if it ever was.
+    pub cleaned_to: Option<Offset>,
 }
 
 pub struct Partition<P: Platform> {
@@ -134,6 +139,13 @@ pub(super) struct State<P: Platform> {
     pub(super) pending: VecDeque<Pending>,
     pub(super) append_running: bool,
     pub(super) upkeep_running: bool,
+    /// Retention or compaction is under way.
+    pub(super) maintenance_running: bool,
+    /// The log is to be rolled between two writes; who is told then.
+    pub(super) rolls: Vec<oneshot::Sender<()>>,
+    /// Somebody waits for the log, to close or delete it.
+    pub(super) leaving: bool,
+    pub(super) cleaner: CleanerNotes,
     /// The log is to give back what it holds for appends.
     pub(super) rest_wanted: bool,
     pub(super) flushing: Flushing,
@@ -232,6 +244,10 @@ impl<P: Platform> Partition<P> {
             pending: VecDeque::new(),
             append_running: false,
             upkeep_running: false,
+            maintenance_running: false,
+            rolls: Vec::new(),
+            leaving: false,
+            cleaner: CleanerNotes::default(),
             rest_wanted: false,
             flushing: Flushing::default(),
             home: Rc::clone(&home),
@@ -338,14 +354,16 @@ impl<P: Platform> Partition<P> {
                 log_start_offset: log.log_start_offset(),
                 first_segment_offset: log.first_segment_offset(),
                 high_watermark: state.replicas.high_watermark(),
+                cleaned_to: log.cleaned_to(),
             }),
-            (None, Some(LastStop { recovery_point, log_start_offset, .. })) => Some(LogCheckpoint {
+            (None, Some(LastStop { recovery_point, log_start_offset, cleaned_to, .. })) => Some(LogCheckpoint {
                 topic_partition,
                 log_dir,
                 recovery_point,
                 log_start_offset,
                 first_segment_offset: 0,
                 high_watermark: recovery_point,
+                cleaned_to,
             }),
             (None, None) => None,
         }
@@ -407,10 +425,12 @@ impl<P: Platform> Partition<P> {
             let mut state = self.state.borrow_mut();
             state.purgatory.interrupt();
             state.pending.clear();
+            state.leaving = true;
         }
         poll_fn(|context| {
             let mut state = self.state.borrow_mut();
-            if state.append_running || state.upkeep_running || state.flushing.running {
+            let is_busy = state.append_running || state.upkeep_running || state.maintenance_running;
+            if is_busy || state.flushing.running {
                 state.taker = Some(context.waker().clone());
                 return Poll::Pending;
             }

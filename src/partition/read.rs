@@ -10,7 +10,8 @@ use crate::storage::held::Held;
 use crate::storage::log::{Before, Log, LogError, Read};
 use crate::storage::transaction_index::EndedTransaction;
 
-/// How often a read may find pages or files missing that it has just asked for: each step of an index lookup is one.
+/// How often a read may find pages, files or segments other than it has just asked for: each step of an index lookup is
+/// one.
 const READ_TRIES_MAX: u32 = 128;
 
 /// From this try on a read keeps what it waited for: pages may be evicted before it comes back to them.
@@ -112,7 +113,10 @@ impl<P: Platform> Partition<P> {
             match outcome {
                 Read::Range { range, first_batch_bytes, recently_appended, .. } => {
                     let aborted = match aborted {
-                        Some(aborted) => aborted.await.map_err(|error| ReadFailure::Storage(error.to_string()))?,
+                        Some(aborted) => match aborted.await {
+                            Err(LogError::SegmentsChanged) => continue,
+                            aborted => aborted.map_err(|error| ReadFailure::Storage(error.to_string()))?,
+                        },
                         None => Vec::new(),
                     };
                     let data = Some(ReadData { range, first_batch_bytes, recently_appended, aborted });
@@ -168,10 +172,16 @@ impl<P: Platform> Partition<P> {
         asked: Asked,
         isolation: Isolation,
     ) -> Result<Option<(Offset, i64)>, ReadFailure> {
-        let lookup = self.with_log(current_leader_epoch, asked, |log, offsets| {
-            log.lookup_timestamp(timestamp, isolation.ceiling(offsets))
-        })?;
-        lookup.await.map_err(|error| self.log_failed(error))
+        for _ in 0..READ_TRIES_MAX {
+            let lookup = self.with_log(current_leader_epoch, asked, |log, offsets| {
+                log.lookup_timestamp(timestamp, isolation.ceiling(offsets))
+            })?;
+            match lookup.await {
+                Err(LogError::SegmentsChanged) => {}
+                found => return found.map_err(|error| self.log_failed(error)),
+            }
+        }
+        Err(segments_change())
     }
 
     /// The first offset whose record has the latest timestamp, with that, if `isolation` allows to see it.
@@ -181,10 +191,16 @@ impl<P: Platform> Partition<P> {
         asked: Asked,
         isolation: Isolation,
     ) -> Result<Option<(Offset, i64)>, ReadFailure> {
-        let lookup = self.with_log(current_leader_epoch, asked, |log, offsets| {
-            log.lookup_max_timestamp(isolation.ceiling(offsets))
-        })?;
-        lookup.await.map_err(|error| self.log_failed(error))
+        for _ in 0..READ_TRIES_MAX {
+            let lookup = self.with_log(current_leader_epoch, asked, |log, offsets| {
+                log.lookup_max_timestamp(isolation.ceiling(offsets))
+            })?;
+            match lookup.await {
+                Err(LogError::SegmentsChanged) => {}
+                found => return found.map_err(|error| self.log_failed(error)),
+            }
+        }
+        Err(segments_change())
     }
 
     /// What ListOffsets v0 answers: beginnings of segments, and for a consumer nothing above the high watermark but
@@ -230,4 +246,8 @@ impl<P: Platform> Partition<P> {
         let unnoted = || (offset >= log.log_end_offset()).then_some(state.role.leader_epoch);
         log.epoch_at(offset).or_else(unnoted).unwrap_or(-1)
     }
+}
+
+fn segments_change() -> ReadFailure {
+    ReadFailure::Storage("segments change faster than they can be looked at".to_owned())
 }

@@ -180,6 +180,7 @@ pub const ADVERTISED: &[ApiRange] = &[
     range(ApiKey::ApiVersions, 0, 4),
     range(ApiKey::CreateTopics, 0, 7),
     range(ApiKey::DeleteTopics, 0, 6),
+    range(ApiKey::DeleteRecords, 0, 2),
     range(ApiKey::InitProducerId, 0, 5),
     range(ApiKey::OffsetForLeaderEpoch, 0, 4),
     range(ApiKey::DescribeConfigs, 0, 4),

@@ -42,6 +42,7 @@ const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
 const TRANSACTIONAL_BIT: i16 = 0x10;
 const CONTROL_BIT: i16 = 0x20;
+const DELETE_HORIZON_BIT: i16 = 0x40;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
@@ -149,6 +150,48 @@ impl BatchHeader {
 
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL_BIT != 0
+    }
+
+    /// When the tombstones or the marker in it may go, once compaction has said so: it stands in the base timestamp's
+    /// place (KIP-534).
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
+    }
+
+    pub(in crate::record) fn set_delete_horizon(&mut self, horizon_ms: Option<i64>) {
+        match horizon_ms {
+            Some(ms) => (self.attributes, self.base_timestamp) = (self.attributes | DELETE_HORIZON_BIT, ms),
+            None => self.attributes &= !DELETE_HORIZON_BIT,
+        }
+    }
+
+    pub(in crate::record) fn set_codec(&mut self, codec: Codec) {
+        self.attributes = (self.attributes & !CODEC_MASK) | codec.id();
+    }
+
+    /// The header of a batch without producer that is yet to be filled; with `log_append_time` all its records are of
+    /// that time.
+    pub fn plain(
+        base_offset: Offset,
+        last_offset_delta: i32,
+        codec: Codec,
+        log_append_time: Option<i64>,
+    ) -> BatchHeader {
+        let timestamp_bit = if log_append_time.is_some() { LOG_APPEND_TIME_BIT } else { 0 };
+        BatchHeader {
+            base_offset,
+            batch_length: BATCH_LENGTH_MIN,
+            leader_epoch: -1,
+            crc: 0,
+            attributes: codec.id() | timestamp_bit,
+            last_offset_delta,
+            base_timestamp: NO_TIMESTAMP,
+            max_timestamp: log_append_time.unwrap_or(NO_TIMESTAMP),
+            producer_id: NO_PRODUCER_ID,
+            producer_epoch: -1,
+            base_sequence: NO_SEQUENCE,
+            record_count: 0,
+        }
     }
 
     pub fn has_producer_id(&self) -> bool {
@@ -363,28 +406,47 @@ impl BatchBuilder {
             Codec::None => self.body,
             codec => compress(codec, &self.body),
         };
-        let length = i32::try_from(body.len() + BATCH_HEADER_BYTES - LOG_OVERHEAD_BYTES);
-        assert!(length.is_ok(), "a batch of {} bytes cannot be built", body.len());
-        let length = length.unwrap_or(0);
-
-        let mut batch = BytesMut::with_capacity(BATCH_HEADER_BYTES + body.len());
-        batch.extend_from_slice(&self.base_offset.to_be_bytes());
-        batch.extend_from_slice(&length.to_be_bytes());
-        batch.extend_from_slice(&self.leader_epoch.to_be_bytes());
-        batch.extend_from_slice(&MAGIC_V2.to_be_bytes());
-        batch.extend_from_slice(&[0; 4]);
-        batch.extend_from_slice(&self.attributes.to_be_bytes());
-        batch.extend_from_slice(&(self.record_count - 1).to_be_bytes());
-        batch.extend_from_slice(&self.base_timestamp.to_be_bytes());
-        batch.extend_from_slice(&self.max_timestamp.to_be_bytes());
-        batch.extend_from_slice(&self.producer.0.to_be_bytes());
-        batch.extend_from_slice(&self.producer.1.to_be_bytes());
-        batch.extend_from_slice(&self.producer.2.to_be_bytes());
-        batch.extend_from_slice(&self.record_count.to_be_bytes());
-        batch.extend_from_slice(&body);
-        write_crc(&mut batch);
-        batch
+        let batch = assemble(
+            &BatchHeader {
+                attributes: self.attributes,
+                leader_epoch: self.leader_epoch,
+                base_timestamp: self.base_timestamp,
+                max_timestamp: self.max_timestamp,
+                producer_id: self.producer.0,
+                producer_epoch: self.producer.1,
+                base_sequence: self.producer.2,
+                record_count: self.record_count,
+                ..BatchHeader::plain(self.base_offset, self.record_count - 1, self.codec, None)
+            },
+            &body,
+        );
+        BytesMut::from(&batch[..])
     }
+}
+
+/// A batch of this header and this body, compressed if it is to be; length and CRC are made anew.
+pub(in crate::record) fn assemble(header: &BatchHeader, body: &[u8]) -> Vec<u8> {
+    let length = i32::try_from(body.len() + BATCH_HEADER_BYTES - LOG_OVERHEAD_BYTES);
+    assert!(length.is_ok(), "a batch of {} bytes cannot be built", body.len());
+    let length = length.unwrap_or(0);
+
+    let mut batch = Vec::with_capacity(BATCH_HEADER_BYTES + body.len());
+    batch.extend_from_slice(&header.base_offset.to_be_bytes());
+    batch.extend_from_slice(&length.to_be_bytes());
+    batch.extend_from_slice(&header.leader_epoch.to_be_bytes());
+    batch.extend_from_slice(&MAGIC_V2.to_be_bytes());
+    batch.extend_from_slice(&[0; 4]);
+    batch.extend_from_slice(&header.attributes.to_be_bytes());
+    batch.extend_from_slice(&header.last_offset_delta.to_be_bytes());
+    batch.extend_from_slice(&header.base_timestamp.to_be_bytes());
+    batch.extend_from_slice(&header.max_timestamp.to_be_bytes());
+    batch.extend_from_slice(&header.producer_id.to_be_bytes());
+    batch.extend_from_slice(&header.producer_epoch.to_be_bytes());
+    batch.extend_from_slice(&header.base_sequence.to_be_bytes());
+    batch.extend_from_slice(&header.record_count.to_be_bytes());
+    batch.extend_from_slice(body);
+    write_crc(&mut batch);
+    batch
 }
 
 /// Reads arbitrary bytes as batches with records; must neither panic nor take more memory than its limit.

@@ -11,9 +11,9 @@
 
 #![forbid(unsafe_code)]
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
-use crate::record::batch::{BatchBuilder, MAGIC_POSITION, NO_TIMESTAMP, TimestampType, set_log_append_time};
+use crate::record::batch::{BatchBuilder, MAGIC_POSITION, NO_TIMESTAMP, Record, TimestampType, set_log_append_time};
 use crate::record::compression::{Codec, CompressionError, decompress, decompress_lz4_of_magic_0};
 
 const LOG_OVERHEAD_BYTES: usize = 12;
@@ -174,6 +174,52 @@ fn decompress_wrapper(wrapper: &Message<'_>, limit: usize) -> Result<Vec<u8>, Me
     })
 }
 
+/// A message of a log, and what is in it.
+#[derive(Debug)]
+pub struct LegacyBatch {
+    pub codec: Codec,
+    pub timestamp_type: TimestampType,
+    /// With their offsets in the log.
+    pub records: Vec<Record>,
+}
+
+/// Decodes one message as it stands in a log: a plain one, or a compressed set of them.
+pub fn decode_legacy(mut message: &[u8], limit: usize) -> Result<LegacyBatch, MessageSetError> {
+    let wrapper = take_message(&mut message)?.ok_or(MessageSetError::Corrupt("a message is cut short"))?;
+    let (codec, timestamp_type) = (wrapper.codec, wrapper.timestamp_type);
+    if codec == Codec::None {
+        return Ok(LegacyBatch { codec, timestamp_type, records: vec![wrapper.to_record(wrapper.offset)] });
+    }
+    let inner = decompress_wrapper(&wrapper, limit)?;
+    let (mut rest, mut records) = (&inner[..], Vec::new());
+    while let Some(mut message) = take_message(&mut rest)? {
+        if timestamp_type == TimestampType::LogAppendTime {
+            message.timestamp = wrapper.timestamp;
+        }
+        records.push(message.to_record(message.offset));
+    }
+    let last_inner_offset =
+        records.last().ok_or(MessageSetError::Invalid("a compressed message without inner messages"))?.offset;
+    if wrapper.magic == 1 {
+        // Inner offsets count from the first; the wrapper's is that of the last.
+        records.iter_mut().for_each(|record| {
+            record.offset = wrapper.offset.wrapping_sub(last_inner_offset).wrapping_add(record.offset);
+        });
+    }
+    match records.is_sorted_by(|one, next| one.offset < next.offset) && records[0].offset >= 0 {
+        true => Ok(LegacyBatch { codec, timestamp_type, records }),
+        false => Err(MessageSetError::Invalid("the offsets of inner messages do not ascend")),
+    }
+}
+
+impl Message<'_> {
+    fn to_record(&self, offset: i64) -> Record {
+        let own = Bytes::copy_from_slice;
+        let Message { timestamp, key, value, .. } = *self;
+        Record { offset, timestamp, key: key.map(own), value: value.map(own), headers: Vec::new() }
+    }
+}
+
 /// The batch under construction.
 struct Conversion {
     builder: BatchBuilder,
@@ -259,6 +305,7 @@ fn chunk<const N: usize>(bytes: &[u8], position: usize) -> Result<[u8; N], Messa
 /// Converts arbitrary bytes; must neither panic nor pass its limit.
 pub fn fuzz_convert_to_v2(bytes: &[u8]) {
     const LIMIT: usize = 1 << 16;
+    let _ = decode_legacy(bytes, LIMIT);
     if let Ok(batch) = convert_to_v2(bytes, LIMIT) {
         assert!(crate::record::batch::has_valid_crc(&batch));
     }

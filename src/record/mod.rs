@@ -14,6 +14,7 @@ pub mod compression;
 pub mod down_convert;
 pub mod message_set;
 pub mod records;
+pub mod rewrite;
 pub mod validate;
 pub mod varint;
 

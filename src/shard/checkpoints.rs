@@ -38,6 +38,7 @@ struct Written {
     recovery_points: Option<Offsets>,
     log_start_offsets: Option<Offsets>,
     high_watermarks: Option<Offsets>,
+    cleaner_offsets: Option<Offsets>,
 }
 
 /// A task for the life of the shard that does it for all: keeps the checkpoints of one directory, until that is offline.
@@ -136,7 +137,7 @@ struct Which {
     high_watermarks: bool,
 }
 
-/// Replaces all three files of a directory from the checkpoints of its logs; durable on `Ok`.
+/// Replaces all four files of a directory from the checkpoints of its logs; durable on `Ok`.
 pub async fn write_all<D: Disk>(disk: &D, log_dir: &Path, checkpoints: &[LogCheckpoint]) -> Result<(), LogDirError> {
     let which = Which { recovery_points: true, log_start_offsets: true, high_watermarks: true };
     write(disk, log_dir, checkpoints, which, &mut Written::default()).await
@@ -165,7 +166,9 @@ async fn write<D: Disk>(
         let offsets = offsets(|log| Some(log.high_watermark));
         replace(disk, log_dir, log_dir::HIGH_WATERMARKS, offsets, &mut written.high_watermarks).await?;
     }
-    Ok(())
+    // Who has cleaned a log asks for it; it is looked at with each of the others.
+    let offsets = offsets(|log| log.cleaned_to);
+    replace(disk, log_dir, log_dir::CLEANER_OFFSETS, offsets, &mut written.cleaner_offsets).await
 }
 
 async fn replace<D: Disk>(

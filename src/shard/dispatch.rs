@@ -11,9 +11,9 @@ use bytes::{Buf, BytesMut};
 
 use super::router::Router;
 use crate::handlers::{
-    Context, alter_configs, api_versions, create_partitions, create_topics, delete_topics, describe_cluster,
-    describe_configs, describe_log_dirs, describe_producers, fetch, find_coordinator, incremental_alter_configs,
-    init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+    Context, alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
+    describe_cluster, describe_configs, describe_log_dirs, describe_producers, fetch, find_coordinator,
+    incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
 };
 use crate::net::connection::{FrameHandler, ReplySlot};
 use crate::net::reply::Reply;
@@ -126,6 +126,13 @@ impl<P: Platform> Dispatcher<P> {
                 let response = delete_topics::handle(context, body, version).await?;
                 frame(version, &|writer| response.encode(writer, version))
             }
+            ApiKey::DeleteRecords => match delete_records::handle(context, &self.router, body, version).await {
+                Some(response) => {
+                    let response = response?;
+                    frame(version, &|writer| response.encode(writer, version))
+                }
+                None => Ok(Answer::Close),
+            },
             ApiKey::InitProducerId => {
                 let response = init_producer_id::handle(context, body, version).await?;
                 frame(version, &|writer| response.encode(writer, version))

@@ -59,7 +59,7 @@ impl LastStops {
                     unclean: !scan.clean,
                     recovery_point: offset(&scan.recovery_points),
                     log_start_offset: offset(&scan.log_start_offsets),
-                    was_compacted: scan.cleaner_offsets.contains_key(topic_partition),
+                    cleaned_to: scan.cleaner_offsets.get(topic_partition).copied(),
                 };
                 let path = |log_dir: usize| log_dirs.all()[log_dir].path.display().to_string();
                 if let Some((other, _)) = found.insert(topic_partition.clone(), (*log_dir, last_stop)) {

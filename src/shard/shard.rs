@@ -10,10 +10,12 @@ use std::sync::Arc;
 use async_channel::Receiver;
 
 use super::checkpoints;
+use super::cleaner::{self, CleanerSlots};
 use super::dispatch::Dispatcher;
 use super::mailbox::Mailboxes;
 use super::message::Message;
 use super::metadata_inputs::{self, LastStops};
+use super::retention;
 use super::router::Router;
 use crate::base::ids::ShardId;
 use crate::config::Config;
@@ -64,6 +66,7 @@ pub struct ShardParts<P: Platform> {
     pub mailboxes: Mailboxes<Message<P>>,
     pub inputs: Receiver<ShardInput>,
     pub last_stops: Arc<LastStops>,
+    pub cleaner_slots: CleanerSlots,
     pub limits: ShardLimits,
 }
 
@@ -76,8 +79,8 @@ pub struct Shard<P: Platform> {
 impl<P: Platform> Shard<P> {
     /// Starts the standing tasks: the mailbox, what the metadata thread says, and on one shard the checkpoints.
     pub fn start(parts: ShardParts<P>) -> Shard<P> {
-        let ShardParts { id, platform, config, log_dirs, metadata, counters, mailboxes, inputs, last_stops, limits } =
-            parts;
+        let ShardParts { id, platform, config, log_dirs, metadata, counters, mailboxes, inputs, .. } = parts;
+        let (last_stops, limits) = (parts.last_stops, parts.limits);
         let connection_limits = ConnectionLimits {
             frame_bytes_max: config.socket_request_max_bytes as usize,
             requests_in_flight_max: limits.requests_in_flight_max,
@@ -89,6 +92,10 @@ impl<P: Platform> Shard<P> {
         let router = Router::new(Rc::clone(&context), mailboxes);
         platform.tasks().spawn(router.clone().serve_mailbox());
         platform.tasks().spawn(give_up_offline(Rc::clone(&context)));
+        for (log_dir, _) in context.log_dirs.online() {
+            platform.tasks().spawn(retention::keep(log_dir, Rc::clone(&context)));
+            platform.tasks().spawn(cleaner::keep(log_dir, Rc::clone(&context), parts.cleaner_slots.clone()));
+        }
         platform.tasks().spawn(metadata_inputs::serve(Rc::clone(&context), inputs, last_stops));
         if id == CHECKPOINT_SHARD {
             for (log_dir, _) in context.log_dirs.online() {

@@ -37,9 +37,6 @@ use inode::Inode;
 use names::{NameChange, Names, Node, SharedInode, parent};
 use power_cut::{Dice, PowerCut, Unsynced};
 
-/// When every file was last changed: this disk has no clock.
-const MODIFIED: WallMs = 0;
-
 /// Room in a directory whose capacity nobody set; nothing uses it up.
 const SPACE_BYTES: u64 = 1 << 40;
 
@@ -95,6 +92,8 @@ struct World {
     delays: BTreeMap<PathBuf, Delay>,
     hanging: Vec<Waker>,
     counts: BTreeMap<&'static str, u64>,
+    /// The time of changes.
+    wall: WallMs,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -205,7 +204,10 @@ impl World {
         let (end, length) = (position + data.len() as u64, lock(inode).data.len() as u64);
         let missing = end.saturating_sub(length.max(position)).saturating_sub(self.room(path));
         data.truncate(data.len() - missing as usize);
-        lock(inode).write(position as usize, data);
+        let mut inode = lock(inode);
+        inode.write(position as usize, data);
+        inode.modified = self.wall;
+        drop(inode);
         self.changed = true;
         match missing {
             0 => Ok(()),
@@ -291,6 +293,11 @@ impl FakeDisk {
         let inode = lock(&self.world).file(path)?;
         lock(&inode).flip(position, bit);
         Ok(())
+    }
+
+    /// Files changed from now on were changed at this time.
+    pub fn set_wall(&self, wall: WallMs) {
+        lock(&self.world).wall = wall;
     }
 
     /// How often each operation was asked for.
@@ -389,8 +396,8 @@ impl FakeDisk {
                 other => other,
             })
             .collect();
-        let capacities = old.capacities.clone();
-        let world = World { names: new_names, durable_names, name_changes, capacities, ..World::default() };
+        let (capacities, wall) = (old.capacities.clone(), old.wall);
+        let world = World { names: new_names, durable_names, name_changes, capacities, wall, ..World::default() };
         FakeDisk { world: Arc::new(Mutex::new(world)), pause: None, watch: None }
     }
 
@@ -651,11 +658,14 @@ impl Disk for FakeDisk {
             let mut entries: Vec<_> = inside
                 .filter_map(|(name, node)| {
                     let name = name.file_name()?.to_string_lossy().into_owned();
-                    let (is_directory, length) = match node {
-                        Node::Directory => (true, 0),
-                        Node::File(inode) => (false, lock(inode).data.len() as u64),
-                    };
-                    Some(DirectoryEntry { name, is_directory, length, modified: MODIFIED })
+                    Some(match node {
+                        Node::Directory => DirectoryEntry { name, is_directory: true, length: 0, modified: 0 },
+                        Node::File(inode) => {
+                            let inode = lock(inode);
+                            let (length, modified) = (inode.data.len() as u64, inode.modified);
+                            DirectoryEntry { name, is_directory: false, length, modified }
+                        }
+                    })
                 })
                 .collect();
             entries.sort_by(|left, right| left.name.cmp(&right.name));

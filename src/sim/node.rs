@@ -24,6 +24,7 @@ use crate::metrics::ShardCounters;
 use crate::net::connection::Arrival;
 use crate::platform::{Disk, Platform};
 use crate::shard::checkpoints;
+use crate::shard::cleaner::CleanerSlots;
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::metadata_inputs::LastStops;
 use crate::shard::shard::{ClosedShard, Shard, ShardLimits, ShardParts};
@@ -132,6 +133,7 @@ impl Node {
 
         let (metadata, mut inbox) = thread::channel(capacities.shards);
         let mailboxes = Mailboxes::new(capacities.shards, capacities.credits);
+        let cleaner_slots = CleanerSlots::default();
         let mut queues = Vec::new();
         let mut shards = Vec::new();
         for index in 0..capacities.shards {
@@ -148,6 +150,7 @@ impl Node {
                 mailboxes: mailboxes.clone(),
                 inputs,
                 last_stops: Arc::clone(&last_stops),
+                cleaner_slots: cleaner_slots.clone(),
                 limits: capacities.limits,
             })));
             executors.push(executor);

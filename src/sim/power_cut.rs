@@ -1,7 +1,8 @@
 //! The power goes after every change that a workload makes to its disk, in several ways, and what is left is opened.
 //!
 //! ```text
-//!  seed -> workload: append, flush, roll, checkpoint, epoch, stop, kill, power cut, delete (directory.rs drives them)
+//!  seed -> workload: append, flush, roll, checkpoint, epoch, stop, kill, power cut, delete, retention, delete records,
+//!            |       compact (directory.rs drives them)
 //!            | every change of the disk
 //!            v
 //!          power cut, a few ways -> start on what is left -> held against what was appended (model.rs)
@@ -21,15 +22,18 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
-use self::directory::{Directory, Outcome};
-use self::model::{BatchSizes, LogModel, Model, wanted};
+use self::directory::{Directory, Outcome, is_compacted};
+use self::model::{BatchSizes, LogModel, Model, read_compacted, wanted};
 use super::disk::power_cut::{Dice, PowerCut};
 use super::disk::tests::run;
 use super::disk::{FakeDisk, Operation, Watch};
 use crate::base::ids::{Offset, TopicId, TopicPartition};
+use crate::partition::partition::LogCheckpoint;
 use crate::storage::log::LogConfig;
+use crate::storage::log::clean::planted;
 
-const LOGS: [(&str, i32); 3] = [("a", 0), ("a", 1), ("b", 0)];
+/// Those of topic `c` are compacted.
+const LOGS: [(&str, i32); 4] = [("a", 0), ("a", 1), ("b", 0), ("c", 0)];
 /// Steps of one seed's workload.
 const STEPS: usize = 80;
 /// Ways in which the power goes after one change.
@@ -52,6 +56,8 @@ enum Plant {
     AcknowledgedBeforeSync,
     /// The checkpoint goes on saying the recovery point of a log that was deleted, and one of its name is made anew.
     RecoveryPointOutlivesItsLog,
+    /// Compaction swaps its files in before they are synced.
+    SwapBeforeSync,
 }
 
 /// What all batches and segments of a seed are like.
@@ -164,7 +170,9 @@ fn look(disk: &FakeDisk, config: &LogConfig, model: &Model, dice: &mut Dice, goe
     for (tp, log) in model {
         directory.assign_epoch(tp, log.leader_epoch)?;
         let found = log.check(&mut directory, tp, dice).map_err(|wrong| format!("{tp}: {wrong}"))?;
-        left.insert(tp.clone(), found);
+        if !found.has_hole() {
+            left.insert(tp.clone(), found);
+        }
     }
     if !goes_on || dice.below(4) > 0 {
         return Ok(());
@@ -222,6 +230,7 @@ fn run_seed(seed: u64, plant: Option<Plant>) -> Rc<Shared> {
     let directory = Directory::start(&disk, &shape.config, []).expect("an empty disk");
     let mut workload =
         Workload { shared: Rc::clone(&shared), shape, plant, dice: Dice(seed), directory, topics_made: 0 };
+    planted::SWAP_BEFORE_SYNC.set(plant == Some(Plant::SwapBeforeSync));
     for _ in 0..STEPS {
         if let Err(what) = workload.step() {
             shared.found(what);
@@ -230,6 +239,7 @@ fn run_seed(seed: u64, plant: Option<Plant>) -> Rc<Shared> {
             break;
         }
     }
+    planted::SWAP_BEFORE_SYNC.set(false);
     shared
 }
 
@@ -249,17 +259,20 @@ impl Workload {
             return self.delete(&tp);
         }
         match self.dice.below(100) {
-            0..=54 => self.append(&tp),
-            55..=69 => self.flush(&tp),
-            70..=75 => self.roll(&tp),
-            76..=83 => self.checkpoint(&tp),
-            84..=87 => self.new_reign(&tp),
-            88..=90 => self.stop(),
-            91..=93 => self.end_and_start(self.directory.disk().restart(), true),
-            94..=97 => {
+            0..=48 => self.append(&tp),
+            49..=61 => self.flush(&tp),
+            62..=67 => self.roll(&tp),
+            68..=74 => self.checkpoint(&tp),
+            75..=78 => self.new_reign(&tp),
+            79..=81 => self.stop(),
+            82..=84 => self.end_and_start(self.directory.disk().restart(), true),
+            85..=88 => {
                 let cut = self.directory.disk().power_cut(self.dice.next_u64());
                 self.end_and_start(cut, false)
             }
+            89..=96 if is_compacted(&tp) => self.compact(&tp),
+            89..=92 => self.retain(&tp),
+            93..=96 => self.delete_records(&tp),
             _ => self.delete(&tp),
         }
     }
@@ -267,7 +280,8 @@ impl Workload {
     fn create(&mut self, tp: &TopicPartition) -> Outcome<()> {
         self.topics_made += 1;
         let topic_id = TopicId([self.topics_made; 16]);
-        self.shared.model.borrow_mut().insert(tp.clone(), LogModel::new(topic_id));
+        let log = if is_compacted(tp) { LogModel::compacted(topic_id) } else { LogModel::new(topic_id) };
+        self.shared.model.borrow_mut().insert(tp.clone(), log);
         self.directory.create(tp, topic_id)?;
         self.directory.assign_epoch(tp, 0)
     }
@@ -323,12 +337,54 @@ impl Workload {
             checkpoints.iter_mut().for_each(|checkpoint| checkpoint.recovery_point = checkpoint.high_watermark);
         }
         self.meanwhile(tp)?;
-        self.directory.write_checkpoints(&checkpoints)?;
+        self.write_checkpoints(&checkpoints)?;
         if self.plant == Some(Plant::CheckpointBeforeFlush) {
             let all: Vec<_> = self.shared.model.borrow().keys().cloned().collect();
             all.iter().try_for_each(|tp| self.flush(tp))?;
         }
         Ok(())
+    }
+
+    fn write_checkpoints(&self, checkpoints: &[LogCheckpoint]) -> Outcome<()> {
+        self.directory.write_checkpoints(checkpoints)?;
+        for checkpoint in checkpoints {
+            if let Some(log) = self.shared.model.borrow_mut().get_mut(&checkpoint.topic_partition) {
+                log.start_written(checkpoint.log_start_offset);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is flushed may be given up; what is not could be lost, and the log with it.
+    fn delete_records(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        let flushed = self.tell(tp, |log| log.flushed_offset());
+        let offset = self.dice.below(flushed as u64 + 1) as Offset;
+        self.tell(tp, |log| log.start_moves(offset));
+        self.directory.delete_records(tp, offset);
+        Ok(())
+    }
+
+    fn retain(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        let segment_bytes = u64::from(self.shape.config.segment_bytes);
+        let retention_bytes = self.dice.below(3 * segment_bytes) as i64 - segment_bytes as i64 / 2;
+        let shared = Rc::clone(&self.shared);
+        self.directory.retain(tp, retention_bytes.max(0), |start| {
+            shared.model.borrow_mut().get_mut(tp).expect("a log that is there").start_moves(start);
+        })?;
+        let log = self.directory.log(tp);
+        let (flushed, first) = (log.flushed_offset(), log.first_segment_offset());
+        self.tell(tp, |log| {
+            log.flushed(flushed);
+            log.start_written(first);
+        });
+        Ok(())
+    }
+
+    fn compact(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        let shared = Rc::clone(&self.shared);
+        self.directory.compact(tp, |below| {
+            shared.model.borrow_mut().get_mut(tp).expect("a log that is there").cleaning_begins(below);
+        })
     }
 
     fn new_reign(&mut self, tp: &TopicPartition) -> Outcome<()> {
@@ -348,7 +404,7 @@ impl Workload {
         let checkpoints = self.directory.close_logs(|tp, end_offset: Offset| {
             shared.model.borrow_mut().get_mut(tp).expect("a log that is there").flushed(end_offset);
         })?;
-        self.directory.write_checkpoints(&checkpoints)?;
+        self.write_checkpoints(&checkpoints)?;
         if !early {
             self.directory.write_clean_shutdown()?;
         }
@@ -363,6 +419,7 @@ impl Workload {
         for (tp, log) in &expected {
             let found = self.directory.log(tp);
             let (end_offset, flushed_offset) = (found.log_end_offset(), found.flushed_offset());
+            let start_offset = found.log_start_offset();
             if keeps_all && end_offset != log.end_offset() {
                 return Err(format!("{tp} ends at {end_offset}, written was {}", log.end_offset()));
             }
@@ -370,10 +427,17 @@ impl Workload {
             self.tell(tp, |log| {
                 log.cut_to(end_offset);
                 log.flushed(flushed_offset);
+                log.started_at(start_offset);
                 log.leader_epoch += reigns;
             });
         }
-        for tp in expected.keys() {
+        for (tp, log) in expected.iter().filter(|(tp, _)| is_compacted(tp) && !keeps_all) {
+            let (end, found) = (self.directory.log(tp).log_end_offset(), read_compacted(&mut self.directory, tp)?);
+            if log.has_hole_in(&found, end) {
+                self.delete(tp)?;
+            }
+        }
+        for tp in expected.keys().filter(|tp| self.shared.model.borrow().contains_key(tp)).collect::<Vec<_>>() {
             let epoch = self.tell(tp, |log| log.leader_epoch);
             self.directory.assign_epoch(tp, epoch)?;
         }
@@ -385,7 +449,7 @@ impl Workload {
         self.directory.delete(tp)?;
         match self.plant {
             Some(Plant::RecoveryPointOutlivesItsLog) => Ok(()),
-            _ => self.directory.write_checkpoints(&self.directory.checkpoints()),
+            _ => self.write_checkpoints(&self.directory.checkpoints()),
         }
     }
 }
@@ -465,4 +529,9 @@ fn an_offset_acknowledged_before_its_sync_is_caught() {
 #[test]
 fn a_recovery_point_that_outlives_its_log_is_caught() {
     assert_caught(Plant::RecoveryPointOutlivesItsLog);
+}
+
+#[test]
+fn a_compaction_that_swaps_its_files_in_before_they_are_synced_is_caught() {
+    assert_caught(Plant::SwapBeforeSync);
 }

@@ -13,10 +13,13 @@
 
 #![forbid(unsafe_code)]
 
+pub(crate) mod clean;
 mod lookup;
+mod names;
 mod offsets_before;
 mod read;
 mod reindex;
+mod retain;
 mod roll;
 mod transactions;
 mod truncate;
@@ -46,8 +49,13 @@ use crate::storage::recovery;
 pub use crate::storage::refusal::AppendRefusal;
 use crate::storage::segment::{ActiveSegment, BatchPlace, ClosedSegment, WrittenBatch};
 
+pub(super) use names::Names;
+
+pub use clean::{CleanError, CleanPlan, CleanTime, Cleaned, Cleaning, CompactionLags, Swapped, Unknown};
+pub use names::NamesHeld;
 pub use offsets_before::Before;
 pub use read::{LoadedSegment, Read};
+pub use retain::{Age, Retention, TakenOut};
 pub use roll::{Flushed, Rolled};
 pub use upkeep::{Rested, UpkeepDone};
 
@@ -128,8 +136,8 @@ pub struct LastStop {
     pub recovery_point: Offset,
     /// From `log-start-offset-checkpoint`; 0 if unknown.
     pub log_start_offset: Offset,
-    /// `cleaner-offset-checkpoint` knows it: it was compacted once, whatever its topic says now.
-    pub was_compacted: bool,
+    /// From `cleaner-offset-checkpoint`. If it is there, the log was compacted once, whatever its topic says now.
+    pub cleaned_to: Option<Offset>,
 }
 
 /// What a log is opened with.
@@ -159,6 +167,9 @@ pub enum LogError {
     /// INCONSISTENT_TOPIC_ID: `partition.metadata` holds another id.
     #[error("{path} holds topic id {found}, not {expected}")]
     InconsistentTopicId { path: PathBuf, found: TopicId, expected: TopicId },
+    /// Segments were deleted or compacted while somebody waited to open them by name: ask again.
+    #[error("the log's segments changed meanwhile")]
+    SegmentsChanged,
 }
 
 impl LogError {
@@ -265,6 +276,10 @@ pub struct Log<D: Disk> {
     pub(super) last_snapshot: Option<Offset>,
     /// Base offsets of the segments that have aborted transactions in their `.txnindex`.
     pub(super) transaction_indexes: BTreeSet<Offset>,
+    /// Up to where the log was cleaned, if it ever was.
+    pub(super) cleaned_to: Option<Offset>,
+    /// Those of the closed segments' files.
+    pub(super) names: Rc<Names>,
     pub(super) run: Run,
 }
 
@@ -281,6 +296,8 @@ pub(super) struct Run {
     names_unsynced: bool,
     /// Something was written since the log was opened, or recovery changed it: close has work to do.
     touched: bool,
+    /// `leader-epoch-checkpoint` holds what lies below the log start yet.
+    epochs_trimmed: bool,
     upkeep: upkeep::Upkeep,
     /// Bytes appended since the log was opened, those of them that are durable, and those before the newest snapshot.
     appended_bytes: u64,

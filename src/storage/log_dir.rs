@@ -208,7 +208,8 @@ pub async fn write_clean_shutdown<D: Disk>(disk: &D, log_dir: &Path, broker_epoc
     replace(disk, log_dir, CLEAN_SHUTDOWN, marker.into_bytes()).await
 }
 
-/// Replaces one of [`RECOVERY_POINTS`], [`LOG_START_OFFSETS`] and [`HIGH_WATERMARKS`]; durable on `Ok`.
+/// Replaces one of [`RECOVERY_POINTS`], [`LOG_START_OFFSETS`], [`HIGH_WATERMARKS`] and [`CLEANER_OFFSETS`]; durable on
+/// `Ok`.
 pub async fn write_offsets<D: Disk>(
     disk: &D,
     log_dir: &Path,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod compaction;
 pub mod entry;
 pub mod held;
 pub mod identity;
@@ -18,6 +19,7 @@ pub mod open_files;
 pub mod producer_state;
 pub mod recovery;
 pub mod refusal;
+pub mod retention;
 pub mod segment;
 pub mod time_index;
 pub mod transaction_index;

@@ -15,6 +15,7 @@ use crate::base::crc32c::crc32c;
 use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::record::batch::{BatchHeader, NO_SEQUENCE, increment_sequence};
+use crate::storage::compaction::pass::LastOfProducer;
 use crate::storage::refusal::AppendRefusal;
 use crate::storage::transaction_index::EndedTransaction;
 
@@ -170,6 +171,14 @@ impl ProducerState {
 
     pub fn is_empty(&self) -> bool {
         self.producers.is_empty()
+    }
+
+    /// What the cleaner must keep of each producer.
+    pub fn last_batches(&self) -> impl Iterator<Item = (i64, LastOfProducer)> + '_ {
+        self.producers.iter().map(|(producer_id, entry)| {
+            let last_data_offset = entry.seen().last().map(|batch| batch.last_offset);
+            (*producer_id, LastOfProducer { last_data_offset, epoch: entry.epoch })
+        })
     }
 
     /// Every producer id, ascending.

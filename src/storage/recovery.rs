@@ -36,7 +36,7 @@ use crate::storage::checkpoint::CheckpointError;
 use crate::storage::entry::{Entry, Scanned, Scanner};
 use crate::storage::leader_epoch::LeaderEpochs;
 use crate::storage::log::{
-    LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, LogError, OpenLog, PARTITION_METADATA, Run,
+    LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, LogError, Names, OpenLog, PARTITION_METADATA, Run,
 };
 use crate::storage::log_dir::RECOVERY_POINTS;
 use crate::storage::offset_index::{OffsetEntry, OffsetIndex, relative_offset};
@@ -48,7 +48,7 @@ use crate::storage::time_index::TimeIndex;
 use crate::storage::transaction_index::TransactionIndex;
 
 use check::{Checked, Start};
-pub(super) use files::{Directory, Files};
+pub(super) use files::{CLEANED_SUFFIX, Directory, Files, SEGMENT_FILES, SWAP_SUFFIX};
 pub(super) use replay::Replay;
 
 pub(super) const SMALL_FILE_BYTES_MAX: usize = 4096;
@@ -113,7 +113,7 @@ async fn open_log<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> {
     let OpenLog { disk, log_dir, topic_partition, topic_id, config, last_stop, wall, open_files, progress } = what;
     let directory = Directory { disk, path: log_dir.join(topic_partition.to_string()) };
     let log_start_offset = last_stop.log_start_offset.clamp(0, BASE_OFFSET_MAX);
-    let config = LogConfig { compacted: config.compacted || last_stop.was_compacted, ..config };
+    let config = LogConfig { compacted: config.compacted || last_stop.cleaned_to.is_some(), ..config };
     let last_stop = LastStop { log_start_offset, ..last_stop };
     let (entries, is_new) = match directory.disk.list(&directory.path).await {
         Ok(entries) => (entries, false),
@@ -506,6 +506,8 @@ impl<D: Disk> Recovery<D> {
             epochs: self.epochs,
             last_snapshot,
             transaction_indexes,
+            cleaned_to: self.last_stop.cleaned_to,
+            names: Names::new(),
             run: Run::new(self.changed || self.last_stop.unclean, self.wall),
         })
     }

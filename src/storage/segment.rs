@@ -237,6 +237,12 @@ pub struct ClosedSegment<F> {
     pub unsynced: Vec<Arc<F>>,
     /// Its latest timestamp, once somebody asked; -1 if none of its batches has one.
     pub latest_timestamp: Rc<Cell<Option<i64>>>,
+    /// When its file was changed last, once somebody asked.
+    pub modified: Option<WallMs>,
+    /// Max timestamp of the first batch, once somebody asked; -1 if there is none.
+    pub first_timestamp: Option<i64>,
+    /// No batch ends at or past this offset, as far as it is known: who looks for one need not open the segment.
+    pub empty_from: Cell<Offset>,
 }
 
 /// A closed segment's files, open for reading.
@@ -263,6 +269,9 @@ impl<F> ClosedSegment<F> {
             files: None,
             unsynced: Vec::new(),
             latest_timestamp: Rc::new(Cell::new(None)),
+            modified: None,
+            first_timestamp: None,
+            empty_from: Cell::new(if size == 0 { Offset::MIN } else { Offset::MAX }),
         }
     }
 }

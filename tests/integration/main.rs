@@ -19,6 +19,7 @@ mod kill9;
 mod message_sets;
 mod offsets;
 mod refused;
+mod retention;
 mod server;
 mod shards;
 mod wire;

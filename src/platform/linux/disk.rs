@@ -357,7 +357,7 @@ impl Disk for LinuxDisk {
                     name: entry.file_name().to_string_lossy().into_owned(),
                     is_directory,
                     length: if is_directory { 0 } else { metadata.len() },
-                    modified: metadata.mtime() * 1000 + metadata.mtime_nsec() / 1_000_000,
+                    modified: metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000,
                 });
             }
             entries.sort_by(|one, other| one.name.cmp(&other.name));

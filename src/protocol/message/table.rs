@@ -226,6 +226,7 @@ macro_rules! each_plain_api {
             ApiVersions: ApiVersionsRequest, ApiVersionsResponse;
             CreatePartitions: CreatePartitionsRequest, CreatePartitionsResponse;
             CreateTopics: CreateTopicsRequest, CreateTopicsResponse;
+            DeleteRecords: DeleteRecordsRequest, DeleteRecordsResponse;
             DeleteTopics: DeleteTopicsRequest, DeleteTopicsResponse;
             DescribeCluster: DescribeClusterRequest, DescribeClusterResponse;
             DescribeConfigs: DescribeConfigsRequest, DescribeConfigsResponse;

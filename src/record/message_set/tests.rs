@@ -141,3 +141,19 @@ fn mutated_sets_never_panic_the_conversion() {
         }
     }
 }
+
+#[test]
+fn a_message_of_a_log_decodes_with_the_offsets_of_the_log() {
+    let offsets = |bytes: &[u8]| {
+        let decoded = decode_legacy(bytes, LIMIT).unwrap();
+        decoded.records.iter().map(|record| (record.offset, record.timestamp)).collect::<Vec<_>>()
+    };
+    assert_eq!(offsets(&message(1, 40, 0, 50, Some(b"a"), None)), [(40, 50)]);
+    let relative = message(1, 42, Codec::Gzip.id() as u8, 70, None, Some(&compress(Codec::Gzip, &inner(1))));
+    assert_eq!(offsets(&relative), [(40, 50), (41, 70), (42, 60)]);
+    let appended = message(1, 42, Codec::Gzip.id() as u8 | 8, 99, None, Some(&compress(Codec::Gzip, &inner(1))));
+    assert_eq!(offsets(&appended), [(40, 99), (41, 99), (42, 99)]);
+    let absolute = message(0, 2, Codec::Snappy.id() as u8, 0, None, Some(&compress(Codec::Snappy, &inner(0))));
+    assert_eq!(offsets(&absolute), [(0, -1), (1, -1), (2, -1)]);
+    assert!(decode_legacy(&message(1, 1, 1, 0, None, Some(&compress(Codec::Gzip, &inner(1)))), LIMIT).is_err());
+}

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::power_cut::{Dice, Unsynced};
+use crate::base::time::WallMs;
 
 const PAGE_BYTES: u64 = 4096;
 /// What a device writes whole or not at all.
@@ -18,6 +19,7 @@ pub(super) struct Inode {
     /// What was done since, oldest first.
     changes: Vec<Change>,
     evicted_pages: BTreeSet<u64>,
+    pub modified: WallMs,
     /// What is brought into the page cache is evicted again at once.
     keeps_no_page: bool,
 }

@@ -17,9 +17,13 @@ use crate::record::batch::BatchHeader;
 use crate::shard::checkpoints;
 use crate::sim::disk::tests::run;
 use crate::sim::disk::{FakeDisk, FakeFile};
-use crate::storage::log::{Flushed, LastStop, Log, LogConfig, LogWrite, OpenLog, Read, Staged};
+use crate::storage::compaction::{CleanerBounds, Inline};
+use crate::storage::log::{
+    CleanTime, CompactionLags, Flushed, LastStop, Log, LogConfig, LogWrite, OpenLog, Read, Retention, Staged,
+};
 use crate::storage::log_dir::{self, LogDirScan};
 use crate::storage::open_files::OpenFiles;
+use crate::storage::retention::RetentionPolicy;
 use crate::storage::segment::{LOG, parse_segment_name};
 
 pub const LOG_DIR: &str = "/data";
@@ -69,7 +73,7 @@ impl Directory {
                 unclean: !directory.scan.clean,
                 recovery_point: offset_of(&directory.scan.recovery_points),
                 log_start_offset: offset_of(&directory.scan.log_start_offsets),
-                ..LastStop::default()
+                cleaned_to: directory.scan.cleaner_offsets.get(&tp).copied(),
             };
             directory.open(&tp, topic_id, last_stop).map_err(|error| format!("{tp} does not open: {error}"))?;
         }
@@ -93,7 +97,7 @@ impl Directory {
             log_dir: PathBuf::from(LOG_DIR),
             topic_partition: tp.clone(),
             topic_id,
-            config: self.config.clone(),
+            config: LogConfig { compacted: is_compacted(tp), ..self.config.clone() },
             last_stop,
             wall: NOW,
             open_files: Rc::clone(&self.open_files),
@@ -226,6 +230,7 @@ impl Directory {
             log_start_offset: log.log_start_offset(),
             first_segment_offset: log.first_segment_offset(),
             high_watermark: log.log_end_offset(),
+            cleaned_to: log.cleaned_to(),
         };
         self.logs.iter().map(checkpoint).collect()
     }
@@ -262,6 +267,67 @@ impl Directory {
         run(log.delete()).map_err(said)
     }
 
+    /// What lies below this offset is given up.
+    pub fn delete_records(&mut self, tp: &TopicPartition, offset: Offset) {
+        self.log_mut(tp).increment_log_start_offset(offset);
+    }
+
+    /// Takes out what is more than so many bytes; `moved` hears the new log start before anything happens to files.
+    pub fn retain(&mut self, tp: &TopicPartition, retention_bytes: i64, mut moved: impl FnMut(Offset)) -> Outcome<()> {
+        let policy = RetentionPolicy { delete: true, retention_ms: -1, retention_bytes };
+        loop {
+            let log = self.log_mut(tp);
+            match log.retention(policy, log.log_end_offset(), NOW, None) {
+                Retention::Keep => return Ok(()),
+                Retention::NeedsAge(_) => return Err("age does not matter".into()),
+                Retention::RollFirst => self.roll(tp)?,
+                Retention::FlushFirst => drop(self.flush(tp)?),
+                Retention::DeleteBelow(end_offset) => {
+                    log.increment_log_start_offset(end_offset);
+                    moved(log.log_start_offset());
+                    let names = run(log.names().hold_alone());
+                    let taken = run(log.take_out(end_offset, names));
+                    let (_, files, error) = log.finish_take_out(taken);
+                    if let Some(error) = error {
+                        return Err(said(error));
+                    }
+                    return self.remove(files);
+                }
+            }
+        }
+    }
+
+    fn remove(&self, files: Vec<PathBuf>) -> Outcome<()> {
+        files.iter().try_for_each(|file| run(self.disk.remove_file(file))).map_err(said)
+    }
+
+    /// Cleans a log once, as its cleaner does; `begins` hears below which offset. Tombstones go with the next cleaning.
+    pub fn compact(&mut self, tp: &TopicPartition, begins: impl FnOnce(Offset)) -> Outcome<()> {
+        let log = self.log(tp);
+        let lags = CompactionLags { min_ms: 0, max_ms: i64::MAX };
+        let dirtiness = log.dirtiness(log.log_end_offset(), lags, NOW).map_err(|unknown| format!("{unknown:?}"))?;
+        if dirtiness.dirty_bytes == 0 {
+            return Ok(());
+        }
+        if log.cleaned_to() != Some(dirtiness.first_dirty) {
+            self.log_mut(tp).set_cleaned_to(dirtiness.first_dirty);
+            self.write_checkpoints(&self.checkpoints())?;
+        }
+        begins(dirtiness.uncleanable);
+        let bounds = CleanerBounds { map_bytes_max: 1 << 16, load_factor: 0.9, chunk_bytes: 1 << 16 };
+        let time = CleanTime { now: NOW, delete_retention_ms: 0 };
+        let plan = self.log(tp).clean_plan(dirtiness);
+        let mut cleaning = run(plan.index(Vec::new(), bounds, time, Inline)).map_err(said)?;
+        while let Some(cleaned) = run(cleaning.clean_group()) {
+            let names = run(self.log(tp).names().hold_alone());
+            let swapped = run(cleaned.map_err(said)?.swap(names)).map_err(said)?;
+            let aside = self.log_mut(tp).finish_swap(swapped);
+            self.remove(aside)?;
+        }
+        self.log_mut(tp).set_cleaned_to(cleaning.end_offset);
+        self.write_checkpoints(&self.checkpoints())
+    }
+
     /// Reads as a fetch does: brings in what is missing, then reads again.
     pub fn read(&mut self, tp: &TopicPartition, offset: Offset, bytes_max: u64) -> Outcome<Read<FakeFile>> {
         let disk = self.disk.clone();
@@ -286,6 +352,11 @@ impl Directory {
         let found = run(log.lookup_timestamp(timestamp, log.log_end_offset())).map_err(said)?;
         Ok(found.map(|(offset, _)| offset))
     }
+}
+
+/// Whether the log is one of those that are cleaned.
+pub fn is_compacted(tp: &TopicPartition) -> bool {
+    &*tp.topic == "c"
 }
 
 pub fn partition_directory(tp: &TopicPartition) -> PathBuf {

@@ -12,6 +12,7 @@ use super::*;
 use crate::record::batch::{Record, batches, decode_records};
 use crate::sim::disk::FakeDisk;
 use crate::sim::disk::tests::run;
+use crate::storage::compaction::{CleanerBounds, Inline};
 use crate::storage::log_dir::parse_directory_name;
 use crate::storage::open_files::OpenFiles;
 
@@ -232,4 +233,43 @@ fn a_cleanly_stopped_kafkas_directory_holds_what_its_clients_fetched() {
             assert_eq!(disk.contents(&directory.join(&name)).unwrap(), data, "{partition} {name} is untouched");
         }
     }
+}
+
+/// The segments that Kafka's cleaner had set aside, put back and cleaned by ours at the same moment.
+#[test]
+fn what_kafkas_cleaner_read_is_cleaned_to_the_bytes_that_it_wrote() {
+    const DELETE_RETENTION_MS: i64 = 86_400_000;
+    /// In the batch that holds the tombstones.
+    const DELETE_HORIZON_MS: i64 = 1_795_392_199_194;
+    let partition = TopicPartition { topic: "compacted".into(), partition: 0 };
+    let kafkas = files("unclean", &partition);
+    let before =
+        kafkas.iter().filter_map(|(name, data)| Some((name.strip_suffix(".deleted")?.to_owned(), data.clone())));
+    let mut before: BTreeMap<_, _> = before.collect();
+    let active: Vec<_> = kafkas.iter().filter(|(name, _)| name.starts_with("00000000000000001480.")).collect();
+    before.extend(active.into_iter().map(|(name, data)| (name.clone(), data.clone())));
+    let disk = disk_with(&before, &partition);
+    let mut log = open(&disk, &partition, LastStop { unclean: true, ..LastStop::default() });
+    assert_eq!(batches_in(&mut log).iter().map(|(_, records)| records.len()).sum::<usize>(), 1500);
+    let flushed = run(log.flush());
+    log.finish_flush(flushed).unwrap();
+
+    let lags = CompactionLags { min_ms: 0, max_ms: i64::MAX };
+    let dirtiness = log.dirtiness(log.log_end_offset(), lags, 0).unwrap();
+    let bounds = CleanerBounds::share(128 << 20, 0.9, 512 << 10, 1);
+    let time = CleanTime { now: DELETE_HORIZON_MS - DELETE_RETENTION_MS, delete_retention_ms: DELETE_RETENTION_MS };
+    let mut cleaning = run(log.clean_plan(dirtiness).index(Vec::new(), bounds, time, Inline)).unwrap();
+    while let Some(cleaned) = run(cleaning.clean_group()) {
+        let names = run(log.names().hold_alone());
+        let swapped = run(cleaned.unwrap().swap(names)).unwrap();
+        log.finish_swap(swapped);
+    }
+    assert_eq!(cleaning.end_offset, 1480, "as its checkpoint says");
+    let directory = Path::new("/data").join(partition.to_string());
+    let is_cleaned = |name: &str| [".log", ".index", ".timeindex"].iter().any(|kind| name.ends_with(kind));
+    for (name, data) in kafkas.iter().filter(|(name, _)| is_cleaned(name) && !name.starts_with("00000000000000001480."))
+    {
+        assert_eq!(&disk.contents(&directory.join(name)).unwrap(), data, "{name}");
+    }
+    assert_served(&mut log, &partition);
 }

@@ -57,6 +57,9 @@ struct Lookup<D: Disk> {
 impl<D: Disk> Log<D> {
     /// The first record at or after `timestamp` that is not below the log start and is below `ceiling`: its offset and
     /// timestamp; `None` if there is none (ListOffsets answers -1).
+    ///
+    /// # Errors
+    /// `SegmentsChanged`: ask again.
     pub fn lookup_timestamp(
         &self,
         timestamp: i64,
@@ -72,7 +75,9 @@ impl<D: Disk> Log<D> {
         let is_late = self.active.latest.is_some_and(|latest| latest.timestamp >= timestamp);
         let active = is_late.then(|| self.active_target(timestamp, self.log_start_offset));
         let lookup = self.lookup(timestamp, self.log_start_offset);
+        let names = self.names.ask();
         async move {
+            let _names = names.hold().await?;
             for segment in closed {
                 if let Some(found) = lookup.in_closed(&segment).await? {
                     return Ok(Some(found).filter(|(offset, _)| *offset < ceiling));
@@ -95,7 +100,9 @@ impl<D: Disk> Log<D> {
         let active_latest = self.active.latest.map_or(NO_TIMESTAMP, |latest| latest.timestamp);
         let active = self.active_target(active_latest, FROM_THE_BEGINNING);
         let mut lookup = self.lookup(NO_TIMESTAMP, FROM_THE_BEGINNING);
+        let names = self.names.ask();
         async move {
+            let _names = names.hold().await?;
             let (mut latest, mut segment) = (NO_TIMESTAMP, None);
             for target in &closed {
                 let its_latest = match target.latest_timestamp.get() {

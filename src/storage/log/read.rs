@@ -107,8 +107,12 @@ impl<D: Disk> Log<D> {
         loop {
             // Compaction can leave a gap behind a segment's last batch, and segments without any. Those are passed over
             // unopened: a row of them must not need more open files than a log may have.
-            let is_empty = self.closed.get(&segment).is_some_and(|closed| closed.size == 0);
+            let closed = self.closed.get(&segment);
+            let is_empty = closed.is_some_and(|closed| offset >= closed.empty_from.get());
             let place = if is_empty { Place::PastEnd } else { self.locate(held, segment, offset)? };
+            if let (Place::PastEnd, Some(closed)) = (&place, closed) {
+                closed.empty_from.set(closed.empty_from.get().min(offset));
+            }
             match place {
                 Place::At(first) if first.base_offset >= ceiling => return Ok(Read::Empty),
                 Place::At(first) => return self.range_from(held, segment, first, bytes_max, ceiling),
@@ -299,9 +303,15 @@ impl<D: Disk> Log<D> {
         let disk = self.disk.clone();
         let is_active = base_offset == self.active.base_offset;
         let needs_index = !is_active || self.active.offset_index.has_forgotten();
+        // Nobody changes the active segment's names.
+        let names = (!is_active).then(|| self.names.ask());
         async move {
             let mode = if is_active { OpenMode::ReadWrite } else { OpenMode::Read };
             let opened = async {
+                let _names = match names {
+                    Some(names) => Some(names.hold().await?),
+                    None => None,
+                };
                 if let Some(reindex) = reindex {
                     reindex.await?;
                 }
@@ -326,10 +336,14 @@ impl<D: Disk> Log<D> {
         self.load_segment(self.active.base_offset)
     }
 
-    /// Keeps the files open for a while.
+    /// Keeps the files open for a while, unless the segments have changed meanwhile: then the next read asks anew.
     pub fn finish_load_segment(&mut self, loaded: LoadedSegment<D>) -> Result<(), LogError> {
         let LoadedSegment { base_offset, result } = loaded;
-        match result? {
+        let files = match result {
+            Err(LogError::SegmentsChanged) => return Ok(()),
+            result => result?,
+        };
+        match files {
             LoadedFiles::Active(ActiveFiles { log, offset_index }) if base_offset == self.active.base_offset => {
                 // Another reader may have been faster, and bytes appended through its handle are to be flushed.
                 let open = self.active.files.get();

@@ -165,6 +165,11 @@ impl<D: Disk> Log<D> {
         LazyFile { disk: self.disk.clone(), open: self.active.file(), path: self.active_path() }
     }
 
+    /// Nothing is on its way, and the active segment holds something.
+    pub fn can_roll(&self) -> bool {
+        self.is_quiet() && !self.run.fenced && !self.run.rolling && self.active.size > 0
+    }
+
     /// Ends the active segment and makes the next one, whose base offset is the log end. Nothing may be staged or in
     /// flight; until `finish_roll`, `stage` answers `RollFirst`.
     pub fn begin_roll(&mut self, now: WallMs) -> impl Future<Output = Rolled<D>> + use<D> + 'static {
@@ -221,6 +226,7 @@ impl<D: Disk> Log<D> {
         let mut closed = ClosedSegment::new(old.base_offset, old.size);
         closed.fence = old.fence.clone();
         closed.latest_timestamp.set(Some(old.latest.map_or(-1, |latest| latest.timestamp)));
+        closed.first_timestamp = old.first_timestamp;
         let [offset_index, time_index] = indexes;
         closed.unsynced = vec![old_log.clone(), offset_index.clone(), time_index];
         let offset_index_bytes = old.offset_index.bytes();
@@ -339,8 +345,12 @@ impl<D: Disk> Log<D> {
         assert!(self.is_quiet() && !self.run.rolling, "a log is closed between writes");
         let end_offset = self.log_end_offset;
         self.active.force_time_entry();
+        let epochs = self.epochs_write();
         async move {
             self.refuse_after_failed_flush()?;
+            if let Some(epochs) = epochs {
+                epochs.await?;
+            }
             if !self.run.touched && !self.run.fenced {
                 return Ok(end_offset);
             }

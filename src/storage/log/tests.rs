@@ -12,7 +12,7 @@ use crate::storage::segment::{INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, SNAPSHOT,
 
 const DIR: &str = "/data/t-0";
 const TOPIC_ID: TopicId = TopicId(*b"0123456789abcdef");
-const CLEAN: LastStop = LastStop { unclean: false, recovery_point: 0, log_start_offset: 0, was_compacted: false };
+const CLEAN: LastStop = LastStop { unclean: false, recovery_point: 0, log_start_offset: 0, cleaned_to: None };
 const KILLED: LastStop = LastStop { unclean: true, ..CLEAN };
 
 fn small() -> LogConfig {
@@ -745,5 +745,7 @@ fn a_producer_of_old_records_keeps_its_window_over_a_kill() {
     assert!(matches!(stage_today(&mut log), Staged::Duplicate { base_offset: 0, last_offset: 2, .. }));
 }
 
+mod compaction;
 mod recovery;
+mod retention;
 mod truncation;

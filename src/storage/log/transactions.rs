@@ -18,7 +18,8 @@ const READ_BYTES: usize = 1024 * ENTRY_BYTES;
 impl<D: Disk> Log<D> {
     /// Records below are decided: committed, aborted, or never part of a transaction; at most `high_watermark`.
     pub fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
-        self.producers.last_stable_offset(high_watermark)
+        // A transaction that began below the log start holds back nothing below it.
+        self.producers.last_stable_offset(high_watermark).max(self.log_start_offset.min(high_watermark))
     }
 
     /// The high watermark is there now: what was decided below it stays decided.
@@ -33,6 +34,9 @@ impl<D: Disk> Log<D> {
 
     /// The aborted transactions with records in `[from, end)`, `end` being at or below the last stable offset, in the
     /// order of their markers; the markers may lie behind `end`. `None`: there are none, which takes no look at a disk.
+    ///
+    /// # Errors
+    /// `SegmentsChanged`: ask again.
     pub fn aborted_transactions(
         &self,
         from: Offset,
@@ -42,8 +46,9 @@ impl<D: Disk> Log<D> {
         if segments.is_empty() {
             return None;
         }
-        let (disk, directory) = (self.disk.clone(), self.directory.clone());
+        let (disk, directory, names) = (self.disk.clone(), self.directory.clone(), self.names.ask());
         Some(async move {
+            let _names = names.hold().await?;
             let mut found = Vec::new();
             for base_offset in segments {
                 let path = segment_path(&directory, base_offset, TRANSACTION_INDEX);

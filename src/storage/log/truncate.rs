@@ -132,13 +132,14 @@ impl<D: Disk> Log<D> {
             self.producers = ProducerState::default();
             self.last_snapshot = None;
             (self.log_start_offset, self.flushed_offset) = (offset, offset);
+            self.cleaned_to = self.cleaned_to.map(|cleaned_to| cleaned_to.min(offset));
             self.begin_segment(&directory, offset, now).await?;
             remove_files(&directory, aside).await;
             Ok(self)
         }
     }
 
-    fn files_of(&self) -> Directory<D> {
+    pub(super) fn files_of(&self) -> Directory<D> {
         Directory { disk: self.disk.clone(), path: self.directory.clone() }
     }
 
@@ -234,6 +235,7 @@ impl<D: Disk> Log<D> {
         }
         self.flushed_offset = self.flushed_offset.min(end_offset);
         self.log_start_offset = self.log_start_offset.min(end_offset);
+        self.cleaned_to = self.cleaned_to.map(|cleaned_to| cleaned_to.min(end_offset));
         self.begin_segment(&directory, end_offset, now).await?;
         remove_files(&directory, aside).await;
 

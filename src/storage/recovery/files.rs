@@ -28,10 +28,10 @@ use crate::storage::segment::{
 use crate::storage::transaction_index::TransactionIndex;
 
 const DELETED_SUFFIX: &str = ".deleted";
-const CLEANED_SUFFIX: &str = ".cleaned";
-const SWAP_SUFFIX: &str = ".swap";
+pub(in crate::storage) const CLEANED_SUFFIX: &str = ".cleaned";
+pub(in crate::storage) const SWAP_SUFFIX: &str = ".swap";
 /// The files of one segment; the log goes last and comes first, so that none of the others is ever without it.
-const SEGMENT_FILES: [&str; 5] = [OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX, SNAPSHOT, LOG];
+pub(in crate::storage) const SEGMENT_FILES: [&str; 5] = [OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX, SNAPSHOT, LOG];
 
 /// The directory's files, by what they are.
 #[derive(Debug, Default)]
@@ -184,8 +184,17 @@ impl<D: Disk> Directory<D> {
 
     /// Takes a segment out of the log: its files become `.deleted`, which the next open removes. Gives their new names.
     pub async fn set_aside(&self, base_offset: Offset) -> Result<Vec<PathBuf>, LogError> {
+        self.set_files_aside(base_offset, SEGMENT_FILES).await
+    }
+
+    /// The same with some of a segment's files.
+    pub async fn set_files_aside(
+        &self,
+        base_offset: Offset,
+        extensions: impl IntoIterator<Item = &'static str>,
+    ) -> Result<Vec<PathBuf>, LogError> {
         let mut aside = Vec::new();
-        for extension in SEGMENT_FILES {
+        for extension in extensions {
             let from = self.path_of(base_offset, extension);
             let to = self.path_of(base_offset, &format!("{extension}{DELETED_SUFFIX}"));
             match self.disk.rename(&from, &to).await {

@@ -1,0 +1,124 @@
+//! DeleteRecords (21), versions 0-2.
+//!
+//! - v1 and v2 change nothing here but the encoding. Of a partition named twice the last offset counts, as in Kafka.
+//! - The log start moves at once; the segments below it go with the next retention run. It survives a crash once it is
+//!   checkpointed (`log.flush.start.offset.checkpoint.interval.ms`).
+//! - The answer waits for the log start of every replica that lives. The leader's is the only one there is yet, so
+//!   that nothing is waited
+//!   for, and the request's timeout is never met.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::context::{Context, owner_of};
+use super::{Owners, errors};
+use crate::base::ids::{Offset, ShardId};
+use crate::executor::all;
+use crate::partition::partition::LeadershipError;
+use crate::platform::Platform;
+use crate::protocol::message::{
+    DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult,
+};
+use crate::protocol::{ErrorCode, Reader, WireError};
+
+/// After an error.
+const INVALID_LOW_WATERMARK: Offset = -1;
+
+/// Partitions of one owner.
+#[derive(Debug, Default)]
+pub struct Work {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    topic: Arc<str>,
+    partition: i32,
+    offset: Offset,
+}
+
+#[derive(Debug)]
+pub struct Done {
+    topic: Arc<str>,
+    partition: i32,
+    result: Result<Offset, ErrorCode>,
+}
+
+/// Results by topic and partition.
+type Results = BTreeMap<Arc<str>, BTreeMap<i32, Result<Offset, ErrorCode>>>;
+
+/// Asks the owners and gathers. `None`: the process stops.
+pub async fn handle<P: Platform>(
+    context: &Context<P>,
+    owners: &impl Owners<P>,
+    body: &[u8],
+    version: i16,
+) -> Option<Result<DeleteRecordsResponse, WireError>> {
+    let request = match DeleteRecordsRequest::decode(&mut Reader::new(body), version) {
+        Ok(request) => request,
+        Err(error) => return Some(Err(error)),
+    };
+    let (mut results, work) = plan(context, &request);
+    let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
+    let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
+    for Done { topic, partition, result } in done.into_iter().flatten() {
+        results.entry(topic).or_default().insert(partition, result);
+    }
+    Some(Ok(reply(results)))
+}
+
+fn plan<P: Platform>(context: &Context<P>, request: &DeleteRecordsRequest) -> (Results, BTreeMap<ShardId, Work>) {
+    let image = context.image();
+    let (mut results, mut work) = (Results::new(), BTreeMap::<ShardId, Work>::new());
+    let mut offsets = BTreeMap::new();
+    for requested in &request.topics {
+        for partition in &requested.partitions {
+            offsets.insert((requested.name.as_str(), partition.partition_index), partition.offset);
+        }
+    }
+    for ((name, partition), offset) in offsets {
+        let topic = image.topic(name);
+        let owner = match topic {
+            Some(topic) if topic.internal => Err(ErrorCode::InvalidTopicException),
+            _ => owner_of(topic, partition),
+        };
+        let topic = topic.map_or_else(|| Arc::from(name), |topic| Arc::clone(&topic.name));
+        match owner {
+            Ok(owner) => work.entry(owner).or_default().parts.push(Part { topic, partition, offset }),
+            Err(code) => {
+                let code = if code == ErrorCode::LeaderNotAvailable { ErrorCode::NotLeaderOrFollower } else { code };
+                results.entry(topic).or_default().insert(partition, Err(code));
+            }
+        }
+    }
+    (results, work)
+}
+
+impl<P: Platform> super::Work<P> for Work {
+    type Done = Vec<Done>;
+
+    async fn execute(self, context: Rc<Context<P>>) -> Vec<Done> {
+        let delete = |Part { topic, partition, offset }| {
+            let result = match context.partition(&topic, partition) {
+                Some(found) => found.delete_records(offset).map_err(errors::of_delete_records),
+                None => Err(errors::of_leadership(LeadershipError::NotLeader)),
+            };
+            Done { topic, partition, result }
+        };
+        self.parts.into_iter().map(delete).collect()
+    }
+}
+
+fn reply(results: Results) -> DeleteRecordsResponse {
+    let partition = |(partition_index, result): (i32, Result<Offset, ErrorCode>)| DeleteRecordsPartitionResult {
+        partition_index,
+        low_watermark: result.unwrap_or(INVALID_LOW_WATERMARK),
+        error_code: result.err().unwrap_or(ErrorCode::None).code(),
+    };
+    let topics = results.into_iter().map(|(name, partitions)| DeleteRecordsTopicResult {
+        name: name.to_string(),
+        partitions: partitions.into_iter().map(partition).collect(),
+    });
+    DeleteRecordsResponse { topics: topics.collect(), ..DeleteRecordsResponse::default() }
+}
