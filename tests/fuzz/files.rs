@@ -71,7 +71,7 @@ fn a_transaction_index_is_read_or_refused() {
 
 #[test]
 fn a_producer_snapshot_is_read_or_refused() {
-    let mend = |file: &mut Vec<u8>| {
+    let mend = |file: &mut [u8]| {
         if file.len() >= 6 {
             let sum = crc32c(&file[6..]);
             file[2..6].copy_from_slice(&sum.to_be_bytes());

@@ -177,7 +177,7 @@ pub struct Target<I> {
 pub fn of_bytes(
     name: impl Into<String>,
     corpus: Vec<Vec<u8>>,
-    mend: Option<fn(&mut Vec<u8>)>,
+    mend: Option<fn(&mut [u8])>,
     body: impl Fn(&[u8]) + Send + Sync + 'static,
 ) -> Target<Vec<u8>> {
     let name = name.into();

@@ -1,11 +1,16 @@
 //! Every error code of Kafka 3.9, provoked where this broker can give it; the others with the reason. The table is one
 //! `match` over all codes: a new one must find its place in it.
 
+use std::path::{Path, PathBuf};
+
 use ringlog::base::ids::TopicId;
 use ringlog::protocol::ApiKey;
 use ringlog::protocol::ErrorCode::{self, *};
 use ringlog::protocol::message::create_topics::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
+};
+use ringlog::protocol::message::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic,
 };
 use ringlog::protocol::message::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
 use ringlog::protocol::message::describe_cluster::{DescribeClusterRequest, DescribeClusterResponse};
@@ -26,10 +31,12 @@ enum Row {
     Provoked(fn(&mut Bench) -> i16),
     /// The test that provokes it, since it takes a broken disk, another start or the table of batches.
     ShownBy(&'static str),
-    /// Why nobody gets it from this broker now.
+    /// It is given in a moment that no client can bring about: which.
+    Momentary(&'static str),
+    /// Why nobody gets it from this broker now: no handler names it.
     NotHere(&'static str),
 }
-use Row::{NotHere, Provoked, ShownBy};
+use Row::{Momentary, NotHere, Provoked, ShownBy};
 
 const BATCHES: &str = "every_demand_on_a_batch_is_held_with_kafkas_code_and_nothing_refused_is_appended";
 const OFFLINE: &str = "a_directory_made_read_only_goes_offline_with_its_partitions_and_the_other_serves_on";
@@ -143,6 +150,13 @@ fn row(code: ErrorCode) -> Row {
             let request = DeleteTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
             ask!(bench.witness, 6, request, DeleteTopicsResponse).responses[0].error_code
         }),
+        PolicyViolation => Provoked(|bench| {
+            create_topic(&mut bench.witness, "compacted", &[("cleanup.policy", "compact")]);
+            let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset: -1 }];
+            let topics = vec![DeleteRecordsTopic { name: "compacted".into(), partitions }];
+            let request = DeleteRecordsRequest { topics, timeout_ms: 30_000 };
+            ask!(bench.witness, 2, request, DeleteRecordsResponse).topics[0].partitions[0].error_code
+        }),
         MismatchedEndpointType => Provoked(|bench| endpoint(&mut bench.witness, 2)),
         UnsupportedEndpointType => Provoked(|bench| endpoint(&mut bench.witness, 7)),
 
@@ -154,9 +168,9 @@ fn row(code: ErrorCode) -> Row {
         ListenerNotFound => ShownBy(LISTENERS),
 
         LeaderNotAvailable | NotLeaderOrFollower => {
-            NotHere("one broker leads all that it shows, but for the moment in which a partition opens or closes")
+            Momentary("one broker leads all that it shows, but while a partition opens or closes")
         }
-        NotController => NotHere("one broker is the controller from its start on"),
+        NotController => Momentary("one broker is the controller, but while it starts"),
         NetworkException
         | InvalidFetchSize
         | BrokerNotAvailable
@@ -224,7 +238,6 @@ fn row(code: ErrorCode) -> Row {
         | PrincipalDeserializationFailure => NotHere(SECURITY),
         ThrottlingQuotaExceeded => NotHere(QUOTAS),
         OperationNotAttempted | LogDirNotFound => NotHere(ADMIN),
-        PolicyViolation => NotHere("policies are classes of the JVM"),
         OffsetMovedToTieredStorage => NotHere("there is no tiered storage"),
         InconsistentVoterSet
         | SnapshotNotFound
@@ -322,6 +335,16 @@ fn endpoint(wire: &mut Wire, endpoint_type: i8) -> i16 {
     ask!(wire, 1, request, DescribeClusterResponse).error_code
 }
 
+/// The text of all files below a directory.
+fn sources(directory: &Path) -> String {
+    let entries = std::fs::read_dir(directory).expect("the sources").map(|entry| entry.expect("an entry").path());
+    let text = |path: PathBuf| match path.is_dir() {
+        true => sources(&path),
+        false => std::fs::read_to_string(path).expect("a source"),
+    };
+    entries.map(text).collect()
+}
+
 #[test]
 fn every_error_code_that_this_broker_gives_is_provoked_and_the_others_have_a_reason() {
     let mut bench = Bench::start(&["auto.create.topics.enable=false"]);
@@ -331,6 +354,8 @@ fn every_error_code_that_this_broker_gives_is_provoked_and_the_others_have_a_rea
         + include_str!("../offsets.rs")
         + include_str!("../fetch.rs")
         + include_str!("../connections.rs");
+    let handlers = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/handlers"));
+    assert!(handlers.contains("ErrorCode::InvalidRequest"));
     let mut provoked = 0;
     for code in ErrorCode::ALL {
         match row(*code) {
@@ -340,10 +365,15 @@ fn every_error_code_that_this_broker_gives_is_provoked_and_the_others_have_a_rea
                 bench.assert_serves();
             }
             ShownBy(test) => assert!(own_tests.contains(&format!("fn {test}()")), "{code}: there is no test {test}"),
-            NotHere(reason) => assert!(!reason.is_empty(), "{code}"),
+            Momentary(reason) => assert!(!reason.is_empty(), "{code}"),
+            NotHere(reason) => {
+                let name = format!("ErrorCode::{code:?}");
+                let mut words = handlers.split(|letter: char| !letter.is_alphanumeric() && letter != ':');
+                assert!(words.all(|word| word != name), "{code} is given by a handler, though {reason}");
+            }
         }
     }
-    assert!(provoked >= 28, "{provoked}");
+    assert!(provoked >= 29, "{provoked}");
     assert_eq!(bench.refused(), 0, "an error code closes no connection");
     bench.server.stop();
 }
