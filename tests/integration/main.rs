@@ -5,6 +5,7 @@
 
 mod admin;
 mod admin_port;
+mod bad_input;
 mod clients;
 mod cold;
 mod compression;

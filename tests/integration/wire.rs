@@ -72,6 +72,11 @@ impl Wire {
         self.stream.shutdown(std::net::Shutdown::Write).expect("shut down");
     }
 
+    /// Sends bytes as they are.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
     /// Sends bytes as one frame.
     pub fn send_frame(&mut self, frame: &[u8]) -> io::Result<()> {
         let length = i32::try_from(frame.len()).expect("a frame's length");
