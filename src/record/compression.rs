@@ -37,6 +37,9 @@ const XERIAL_HEADER_BYTES: usize = 16;
 /// Uncompressed bytes of a xerial block.
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
 const GROWTH_GUESS: usize = 4;
+/// What a byte of a snappy block can become at the most: an element of three bytes copies up to 64. A block that says
+/// more takes no memory.
+const SNAPPY_GROWTH_MAX: usize = 22;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Codec {
@@ -301,6 +304,9 @@ fn append_snappy_block(block: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<
     if length > limit - out.len() {
         return Err(CompressionError::TooLong { limit });
     }
+    if length > block.len().saturating_mul(SNAPPY_GROWTH_MAX) {
+        return Err(damaged(Codec::Snappy, "a block can't become as long as it says"));
+    }
     let start = out.len();
     out.resize(start + length, 0);
     snap::raw::Decoder::new().decompress(block, &mut out[start..]).map_err(|error| damaged(Codec::Snappy, error))?;
@@ -367,6 +373,17 @@ mod tests {
                 assert_eq!(decompress(codec, &compressed, bytes).unwrap(), data, "{codec:?} {bytes}");
             }
         }
+    }
+
+    #[test]
+    fn a_snappy_block_that_says_more_than_it_can_become_takes_no_memory() {
+        const LIMIT: usize = 128 << 20;
+        // The length of 100 MiB as a varint, and one element.
+        let block = [0x80, 0x80, 0x80, 0x32, 0, b'x'];
+        let error = decompress(Codec::Snappy, &block, LIMIT).unwrap_err();
+        assert!(error.to_string().contains("can't become"), "{error}");
+        let zeros = vec![0; 1 << 20];
+        assert_eq!(decompress(Codec::Snappy, &compress(Codec::Snappy, &zeros), LIMIT).unwrap(), zeros);
     }
 
     #[test]
