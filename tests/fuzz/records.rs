@@ -7,6 +7,7 @@ use ringlog::record::down_convert::fuzz_down_convert;
 use ringlog::record::message_set::fuzz_convert_to_v2;
 use ringlog::record::records::fuzz_take_record;
 use ringlog::record::validate::fuzz_validate_produce;
+use ringlog::storage::compaction::pass::fuzz_pass;
 use ringlog::storage::entry::fuzz_parse_entry;
 
 use crate::corpus;
@@ -77,6 +78,13 @@ fn stored_records_are_converted_down_or_refused() {
     let (mut stored, sets) = corpus::batches_and_sets();
     stored.extend(sets);
     check(packing(of_bytes("down-conversion", stored, Some(mend_entries), fuzz_down_convert)));
+}
+
+#[test]
+fn a_segment_is_compacted_or_refused() {
+    let (mut entries, sets) = corpus::batches_and_sets();
+    entries.extend(sets);
+    check(packing(of_bytes("compaction", entries, Some(mend_entries), fuzz_pass)));
 }
 
 #[test]
