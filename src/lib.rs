@@ -30,8 +30,10 @@
 //!
 //! **Produce.** `net/connection.rs` cuts a frame (`net/frames.rs`) and takes the next reply slot -> `shard/dispatch.rs`
 //! checks key and version, one match arm -> `handlers/produce.rs::Plan::new` validates batch header and CRC on the received
-//! bytes (`record/validate.rs`) -> `shard/router.rs` brings the work to its owner, over `shard/mailbox.rs` if that is another
-//! shard -> `produce.rs::execute` there -> `partition/append.rs` checks leadership and queues -> `storage/log.rs::stage`
+//! bytes (`record/validate.rs`; what is to change its codec goes over a work thread and `record/repack.rs`, in the order
+//! that `produce/order.rs` keeps) -> `shard/router.rs` brings the work to its owner, over `shard/mailbox.rs` if that is another
+//! shard -> `produce.rs::execute` there -> `partition/append.rs` checks leadership and queues (`partition/gather.rs`
+//! with `--rebatch`) -> `storage/log.rs::stage`
 //! checks the producer's sequence (`storage/producer_state.rs`), stamps base offset and leader epoch in place
 //! (`record/batch.rs`) -> `Disk::append` (`platform/linux/disk.rs`) -> `log.rs::finish_write`: the log end and its index
 //! (`storage/segment.rs`, `storage/offset_index.rs`) move; acks=all waits in `partition/purgatory.rs` for the high watermark

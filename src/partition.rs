@@ -5,6 +5,7 @@
 pub mod append;
 pub mod clean;
 mod flush;
+pub mod gather;
 pub mod home;
 pub mod partition;
 pub mod purgatory;

@@ -30,6 +30,11 @@ impl Budget {
         Rc::new(Budget { bytes_max, held: Cell::new(0), waiting: RefCell::default(), next_ticket: Cell::new(0) })
     }
 
+    /// What may be held together.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
     /// Bytes held now.
     pub fn held(&self) -> u64 {
         self.held.get()

@@ -105,6 +105,12 @@ pub struct ServeArguments {
     #[arg(long, value_name = "HOW", default_value = "kafka", overrides_with = "validate")]
     pub validate: ValidateFlag,
 
+    /// Make one batch of small ones that meet at a partition, in the topic's compression.type or the first one's codec:
+    /// fewer bytes for many small producers, at the price of a work thread's time and of latency. Batches of idempotent
+    /// and transactional producers stay as they are
+    #[arg(long, overrides_with = "rebatch")]
+    pub rebatch: bool,
+
     /// Where /metrics, /healthz and /readyz are served, over HTTP without authentication: IP:PORT (port 0: a free one,
     /// which the banner names), or none [default: 127.0.0.1:9644, unless it is in use]
     #[arg(long, value_name = "ADDRESS", value_parser = admin_listen, overrides_with = "admin_listen")]
@@ -139,6 +145,7 @@ impl ServeArguments {
                 ValidateFlag::Kafka => Validation::Kafka,
                 ValidateFlag::Full => Validation::Full,
             }),
+            rebatch: self.rebatch,
             admin_listen: self.admin_listen.unwrap_or_default(),
         }
     }

@@ -18,9 +18,10 @@ fn exit_code(stop: &Stop) -> i32 {
 #[test]
 fn flags_become_settings() {
     let config =
-        serve(&["--shards", "3", "--pin", "--ring-depth=64", "--cold-bytes-max=2m", "--validate=full"]).unwrap();
+        serve(&["--shards", "3", "--pin", "--ring-depth=64", "--cold-bytes-max=2m", "--validate=full", "--rebatch"])
+            .unwrap();
     assert_eq!((config.shards, config.pin, config.ring_depth), (3, true, 64));
-    assert_eq!((config.cold_bytes_max, config.validation), (2 << 20, Validation::Full));
+    assert_eq!((config.cold_bytes_max, config.validation, config.rebatch), (2 << 20, Validation::Full, true));
     assert_eq!((config.import, config.admin_listen), (false, AdminListen::Default));
     let config = serve(&["--import", "--admin-listen", "[::1]:0"]).unwrap();
     assert_eq!((config.import, config.admin_listen), (true, AdminListen::At("[::1]:0".parse().unwrap())));

@@ -64,6 +64,7 @@ pub struct ServeOptions {
     pub cold_bytes_max: Option<u64>,
     pub no_cachestat: bool,
     pub validation: Option<Validation>,
+    pub rebatch: bool,
     pub admin_listen: AdminListen,
 }
 
@@ -315,6 +316,7 @@ impl Settings {
             cold_bytes_max: options.cold_bytes_max.unwrap_or(COLD_BYTES_MAX_DEFAULT),
             cachestat: !options.no_cachestat,
             validation: options.validation.unwrap_or(Validation::Kafka),
+            rebatch: options.rebatch,
             admin_listen: options.admin_listen,
             warnings,
         })

@@ -161,6 +161,8 @@ pub struct Config {
     /// Not `--no-cachestat`: `cachestat(2)` says what is resident, where the kernel has it.
     pub cachestat: bool,
     pub validation: Validation,
+    /// `--rebatch`: small batches that meet in one append become one.
+    pub rebatch: bool,
     pub admin_listen: AdminListen,
 
     /// What to say at start: unknown names, settings that are not applied yet.

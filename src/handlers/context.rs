@@ -34,6 +34,8 @@ pub struct Bounds {
     pub segments_open_max: usize,
     /// For each log directory.
     pub waiting_max: WaitingMax,
+    /// Bytes of produced batches that may be at work threads; a connection that needs more is not read until there is room.
+    pub away_bytes_max: u64,
 }
 
 /// Bytes per shard of records that are converted to an older format, and of answers made of them that wait to be sent.
@@ -58,6 +60,8 @@ pub struct Context<P: Platform> {
     pub(super) fetch_sessions: RefCell<SessionCache>,
     /// Of records on their way through a conversion to an older format.
     pub(super) conversion_bytes: Rc<Budget>,
+    /// Of produced batches that are at work threads.
+    pub(super) away_bytes: Rc<Budget>,
     /// Of lines about requests that can't be answered.
     pub refusals: LogLimit,
     /// Producer ids not handed out yet.
@@ -92,6 +96,7 @@ impl<P: Platform> Context<P> {
             stopping: Cell::new(false),
             fetch_sessions: RefCell::new(fetch_sessions),
             conversion_bytes: Budget::new(CONVERSION_BYTES_MAX),
+            away_bytes: Budget::new(bounds.away_bytes_max),
             refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
             producer_ids: Cell::new(None),
         })

@@ -6,7 +6,6 @@ use crate::partition::partition::LeadershipError;
 use crate::partition::read::ReadFailure;
 use crate::partition::retain::DeleteRefusal;
 use crate::protocol::ErrorCode;
-use crate::record::message_set::MessageSetError;
 use crate::record::validate::InvalidBatch;
 use crate::storage::log::AppendRefusal;
 
@@ -54,18 +53,10 @@ pub fn of_delete_records(refusal: DeleteRefusal) -> ErrorCode {
 pub fn of_batch(error: &InvalidBatch) -> ErrorCode {
     match error {
         InvalidBatch::Corrupt(_) => ErrorCode::CorruptMessage,
-        InvalidBatch::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        InvalidBatch::TooLarge { .. } | InvalidBatch::TooLargeInCodec { .. } => ErrorCode::MessageTooLarge,
         InvalidBatch::InvalidRecord { .. } => ErrorCode::InvalidRecord,
         InvalidBatch::InvalidTimestamp { .. } => ErrorCode::InvalidTimestamp,
         InvalidBatch::UnsupportedCompression => ErrorCode::UnsupportedCompressionType,
-    }
-}
-
-pub fn of_message_set(error: &MessageSetError) -> ErrorCode {
-    match error {
-        MessageSetError::Corrupt(_) => ErrorCode::CorruptMessage,
-        MessageSetError::Invalid(_) | MessageSetError::TooLong(_) => ErrorCode::InvalidRecord,
-        MessageSetError::Zstd => ErrorCode::UnsupportedCompressionType,
     }
 }
 

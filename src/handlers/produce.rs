@@ -5,22 +5,31 @@
 //!   (KIP-951). v11 only allows an error of transactions.
 //! - acks 0 has no response frame: if anything failed the connection is closed, so that the client looks for the leader.
 //! - Transactional batches are refused until there is a transaction coordinator.
+//! - Batches whose codec changes, and large ones that are looked into, go to a work thread. What the connection sends
+//!   later for the same partition waits for them ([`order`]), nobody else does.
 
+pub mod order;
+
+use std::future::poll_fn;
 use std::ops::Range;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
 
 use super::context::{Context, owner_of};
 use super::{Owners, errors};
+use crate::base::budget::Permit;
 use crate::base::ids::ShardId;
 use crate::config::topic::TimestampType as ConfiguredTimestamp;
 use crate::config::{TopicConfig, Validation};
-use crate::executor::either;
+use crate::executor::{all, either};
 use crate::metadata::image::{ClusterImage, TopicImage};
 use crate::partition::append::{AppendFailure, Appended};
+use crate::partition::gather::{self, target_compression};
 use crate::platform::{Clock, Platform, Tasks};
 use crate::protocol::header::{RequestHeader, begin_response, finish_frame};
 use crate::protocol::message::{
@@ -28,18 +37,24 @@ use crate::protocol::message::{
     ProduceResponse, TopicProduceResponse,
 };
 use crate::protocol::{ApiKey, ErrorCode, WireError};
-use crate::record::batch::{BatchHeader, TimestampType};
-use crate::record::message_set::convert_to_v2;
-use crate::record::validate::{InvalidBatch, ProduceRules, validate_produce};
+use crate::record::batch::{BatchHeader, MAGIC_POSITION, MAGIC_V2, TimestampType};
+use crate::record::compression::Codec;
+use crate::record::validate::{
+    Checked, InvalidBatch, ProduceRules, check_produce, convert_message_set, finish_produce, is_light,
+};
+use order::{Order, Turn};
 
 /// The client id that Kafka's own tools may write internal topics with.
 const ADMIN_CLIENT: &str = "__admin_client";
 
-/// Message sets above this are converted on a work thread.
-const INLINE_CONVERSION_BYTES_MAX: usize = 64 * 1024;
+/// Compressed batches are looked into, and message sets converted, on the shard up to this; above it on a work thread.
+const INLINE_BYTES_MAX: usize = 64 * 1024;
 
 /// What a compressed batch may become when an answer depends on its records.
 const DECOMPRESSED_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Requests that all shards together have at work threads, at most, whatever their size: half of what those let wait.
+const AWAY_REQUESTS_MAX: u64 = 512;
 
 /// Batches for the partitions of one owner.
 #[derive(Debug)]
@@ -79,6 +94,52 @@ pub struct Plan {
     acks: i16,
     topics: Vec<TopicPlan>,
     work: Vec<(ShardId, Work)>,
+    replicated_within: Option<Duration>,
+    /// Batches that are not handed to their owner at once.
+    late: Vec<Late>,
+    /// Makes those of them that have none yet, in their order.
+    job: Option<Job>,
+}
+
+/// One partition's batch that is at a work thread, or waits for one of its connection that is.
+struct Late {
+    place: usize,
+    owner: ShardId,
+    topic: Arc<str>,
+    partition: i32,
+    turn: Turn,
+    /// `None`: the plan's job makes it.
+    batch: Option<Batch>,
+}
+
+type Batch = (BytesMut, BatchHeader);
+type Prepared = Result<Option<Batch>, InvalidBatch>;
+
+/// What a work thread is to do for one partition.
+enum Task {
+    Finish(BytesMut, ProduceRules),
+    Convert(BytesMut, ProduceRules),
+}
+
+impl Task {
+    fn bytes(&self) -> usize {
+        let (Task::Finish(batch, _) | Task::Convert(batch, _)) = self;
+        batch.len()
+    }
+
+    fn run(self) -> Prepared {
+        match self {
+            Task::Finish(batch, rules) => finish_produce(batch, &rules).map(Some),
+            Task::Convert(message_set, rules) => convert_message_set(&message_set, &rules),
+        }
+    }
+}
+
+/// A request's tasks at a work thread.
+struct Job {
+    prepared: Pin<Box<dyn Future<Output = Option<Vec<Prepared>>>>>,
+    /// Of what may be away, until every batch has been handed to its owner.
+    away: Rc<Permit>,
 }
 
 struct TopicPlan {
@@ -94,6 +155,7 @@ impl Plan {
     /// The request can't be read: the connection is closed.
     pub async fn new<P: Platform>(
         context: &Context<P>,
+        order: &Rc<Order>,
         header: &RequestHeader<'_>,
         mut body: BytesMut,
     ) -> Result<Plan, WireError> {
@@ -106,9 +168,12 @@ impl Plan {
             acks: held.acks,
             topics: Vec::with_capacity(held.topics.len()),
             work: Vec::new(),
+            replicated_within: (held.acks == -1).then(|| Duration::from_millis(held.timeout_ms.max(0) as u64)),
+            late: Vec::new(),
+            job: None,
         };
         let admin = header.client_id == Some(ADMIN_CLIENT);
-        let replicated_within = (held.acks == -1).then(|| Duration::from_millis(held.timeout_ms.max(0) as u64));
+        let mut tasks = Vec::new();
         let mut taken = 0;
         let mut place = 0;
         for (asked, partitions) in held.topics {
@@ -128,18 +193,30 @@ impl Plan {
                 let owner = refused.map_or_else(|| owner_of(topic, index), Err);
                 let outcome = match (owner, topic) {
                     (Ok(owner), Some(topic)) => {
-                        validate(context, version, &topic.config, records).await.map(|batch| (owner, batch))
+                        check(context, version, &topic.config, records).map(|looked_at| (owner, looked_at))
                     }
                     (Ok(_), None) => Err(Refusal::code(ErrorCode::UnknownTopicOrPartition)),
                     (Err(code), _) => Err(Refusal::code(code)),
                 };
+                let late = |owner, batch| {
+                    let (topic, partition) = (Arc::clone(&name), index);
+                    let turn = order.join(&topic, partition);
+                    Late { place, owner, topic, partition, turn, batch }
+                };
                 match outcome {
-                    Ok((owner, Some((batch, header)))) => {
+                    Ok((owner, LookedAt::Sound(batch))) if order.is_waited_for(&name, index) => {
+                        plan.late.push(late(owner, Some(batch)));
+                    }
+                    Ok((owner, LookedAt::Sound((batch, header)))) => {
                         let part = Part { place, topic: Arc::clone(&name), partition: index, batch, header };
-                        plan.add(owner, part, replicated_within);
+                        plan.add(owner, part);
+                    }
+                    Ok((owner, LookedAt::Away(task))) => {
+                        plan.late.push(late(owner, None));
+                        tasks.push(task);
                     }
                     // An empty message set: nothing to append is no error (Kafka 3.9 `UnifiedLog.append`).
-                    Ok((_, None)) => {}
+                    Ok((_, LookedAt::Nothing)) => {}
                     Err(refusal) => refusal.describe(&mut answer),
                 }
                 place += 1;
@@ -147,10 +224,18 @@ impl Plan {
             }
             plan.topics.push(TopicPlan { name, answers });
         }
+        if !tasks.is_empty() {
+            let bytes = tasks.iter().map(|task| task.bytes() as u64).sum();
+            let share = context.away_bytes.bytes_max() * u64::from(context.config.shards) / AWAY_REQUESTS_MAX;
+            let away = Rc::new(context.away_bytes.acquire(share.max(bytes)).await);
+            let prepared = context.platform.tasks().work(|| tasks.into_iter().map(Task::run).collect());
+            plan.job = Some(Job { prepared: Box::pin(prepared), away });
+        }
         Ok(plan)
     }
 
-    fn add(&mut self, owner: ShardId, part: Part, replicated_within: Option<Duration>) {
+    fn add(&mut self, owner: ShardId, part: Part) {
+        let replicated_within = self.replicated_within;
         match self.work.iter_mut().find(|(shard, _)| *shard == owner) {
             Some((_, work)) => work.parts.push(part),
             None => self.work.push((owner, Work { parts: vec![part], replicated_within })),
@@ -160,18 +245,27 @@ impl Plan {
     /// Hands the batches to their owners; their order is settled when the returned future has been polled once.
     pub async fn run<P: Platform>(mut self, context: &Context<P>, owners: &impl Owners<P>) -> Option<Outcome> {
         let mut work = std::mem::take(&mut self.work);
+        let mut refused = Vec::new();
         let done = match work.pop() {
+            last if !self.late.is_empty() => {
+                work.extend(last);
+                let done = self.run_late(owners, work).await;
+                done.into_iter().map(|done| done.map(|settled| settled.into_done(&mut refused))).collect()
+            }
             // Nearly every request concerns one owner.
             Some((owner, work_of_one)) if work.is_empty() => vec![owners.produce(owner, work_of_one).await],
             Some(last) => {
                 work.push(last);
                 let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.produce(owner, work)));
-                crate::executor::all(asked.collect()).await
+                all(asked.collect()).await
             }
             None => Vec::new(),
         };
         let mut answers: Vec<&mut PartitionProduceResponse> =
             self.topics.iter_mut().flat_map(|topic| topic.answers.iter_mut()).collect();
+        for (place, refusal) in refused {
+            refusal.describe(answers[place]);
+        }
         for Done { place, result } in done.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten() {
             describe(answers[place], result);
         }
@@ -180,6 +274,38 @@ impl Plan {
             return Some(Outcome::Silent { failed });
         }
         Some(Outcome::Reply(self.reply(context)))
+    }
+
+    /// The same with batches that come later: what is ready is handed over first, each of the others in its turn.
+    async fn run_late<P: Platform>(
+        &mut self,
+        owners: &impl Owners<P>,
+        work: Vec<(ShardId, Work)>,
+    ) -> Vec<Option<Settled>> {
+        let replicated_within = self.replicated_within;
+        let (ready, unmade): (Vec<Late>, Vec<Late>) =
+            std::mem::take(&mut self.late).into_iter().partition(|late| late.batch.is_some());
+        let mut asked: Vec<Pin<Box<dyn Future<Output = Vec<Option<Settled>>> + '_>>> = Vec::new();
+        for (owner, work) in work {
+            asked.push(Box::pin(async move { vec![owners.produce(owner, work).await.map(Settled::Done)] }));
+        }
+        for mut late in ready {
+            let prepared = Ok(Ok(late.batch.take()));
+            asked.push(Box::pin(async move { vec![late.hand_over(owners, prepared, replicated_within, None).await] }));
+        }
+        if let Some(Job { prepared, away }) = self.job.take() {
+            asked.push(Box::pin(async move {
+                let mut prepared = prepared.await.map(Vec::into_iter);
+                let handed_over = unmade.into_iter().map(|late| {
+                    let prepared = prepared.as_mut().and_then(Iterator::next).ok_or(WorkRefused);
+                    Box::pin(late.hand_over(owners, prepared, replicated_within, Some(Rc::clone(&away))))
+                });
+                let handed_over = handed_over.collect();
+                drop(away);
+                all(handed_over).await
+            }));
+        }
+        all(asked).await.into_iter().flatten().collect()
     }
 
     fn reply<P: Platform>(self, context: &Context<P>) -> Result<BytesMut, WireError> {
@@ -213,6 +339,61 @@ impl Plan {
         let mut writer = begin_response(ApiKey::Produce, self.version, self.correlation_id);
         response.encode(&mut writer, self.version)?;
         finish_frame(writer)
+    }
+}
+
+/// The work threads have more to do than they take.
+struct WorkRefused;
+
+/// What became of batches that came later.
+enum Settled {
+    Done(Vec<Done>),
+    /// The batch of one place never came to its owner.
+    Refused(usize, Refusal),
+}
+
+impl Settled {
+    fn into_done(self, refused: &mut Vec<(usize, Refusal)>) -> Vec<Done> {
+        match self {
+            Settled::Done(done) => return done,
+            Settled::Refused(place, refusal) => refused.push((place, refusal)),
+        }
+        Vec::new()
+    }
+}
+
+impl Late {
+    /// Gives the batch to its owner when all that the connection sent before for this partition has been.
+    async fn hand_over<P: Platform>(
+        self,
+        owners: &impl Owners<P>,
+        prepared: Result<Prepared, WorkRefused>,
+        replicated_within: Option<Duration>,
+        away: Option<Rc<Permit>>,
+    ) -> Option<Settled> {
+        let Late { place, owner, topic, partition, mut turn, batch: _ } = self;
+        turn.come().await;
+        let prepared = match prepared {
+            Ok(prepared) => prepared.map_err(Refusal::from).and_then(|batch| batch.map(admit).transpose()),
+            Err(WorkRefused) => {
+                Err(Refusal::of(ErrorCode::RequestTimedOut, "too many batches wait for the work threads"))
+            }
+        };
+        let (batch, header) = match prepared {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Some(Settled::Done(Vec::new())),
+            Err(refusal) => return Some(Settled::Refused(place, refusal)),
+        };
+        let parts = vec![Part { place, topic, partition, batch, header }];
+        let mut appending = pin!(owners.produce(owner, Work { parts, replicated_within }));
+        // The first poll settles the order.
+        let first = poll_fn(|context| Poll::Ready(appending.as_mut().poll(context))).await;
+        drop((turn, away));
+        let done = match first {
+            Poll::Ready(done) => done,
+            Poll::Pending => appending.await,
+        };
+        done.map(Settled::Done)
     }
 }
 
@@ -351,18 +532,27 @@ impl From<InvalidBatch> for Refusal {
     }
 }
 
-/// One v2 batch that may be appended, out of what a partition was sent; `None` for an empty message set.
-async fn validate<P: Platform>(
+/// How far one partition's records are.
+enum LookedAt {
+    /// A v2 batch that may be appended.
+    Sound(Batch),
+    Away(Task),
+    Nothing,
+}
+
+/// Checks what a partition was sent, as far as that may be done on the shard.
+fn check<P: Platform>(
     context: &Context<P>,
     version: i16,
     config: &TopicConfig,
     records: Option<BytesMut>,
-) -> Result<Option<(BytesMut, BatchHeader)>, Refusal> {
-    let mut batch = match records {
-        Some(records) if version >= 3 => records,
-        Some(records) if records.is_empty() => return Ok(None),
-        Some(records) => convert(context, records).await?,
-        None if version < 3 => return Ok(None),
+) -> Result<LookedAt, Refusal> {
+    // Kafka takes a batch in a version that is older than it, too.
+    let is_batch =
+        |records: &[u8]| version >= 3 || records.get(MAGIC_POSITION).is_some_and(|magic| *magic as i8 == MAGIC_V2);
+    let mut records = match records {
+        Some(records) => records,
+        None if version < 3 => return Ok(LookedAt::Nothing),
         None => return Err(Refusal::of(ErrorCode::InvalidRecord, "a record batch is required")),
     };
     let rules = ProduceRules {
@@ -378,23 +568,33 @@ async fn validate<P: Platform>(
         validate_full: context.config.validation == Validation::Full,
         zstd_allowed: version >= 7,
         decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
+        target: match context.config.rebatch && is_left_to_gather(&records) {
+            true => None,
+            false => target_compression(config),
+        },
     };
-    let header = validate_produce(&mut batch, &rules)?;
-    if header.is_transactional() {
-        return Err(Refusal::of(ErrorCode::InvalidTxnState, "transactions are not supported yet"));
+    if !is_batch(&records) {
+        return match is_light(&records, &rules, INLINE_BYTES_MAX) {
+            true => Ok(convert_message_set(&records, &rules)?.map_or(LookedAt::Nothing, LookedAt::Sound)),
+            false => Ok(LookedAt::Away(Task::Convert(records, rules))),
+        };
     }
-    Ok(Some((batch, header)))
+    match check_produce(&mut records, &rules, INLINE_BYTES_MAX)? {
+        Checked::Done(header) => admit((records, header)).map(LookedAt::Sound),
+        Checked::Away => Ok(LookedAt::Away(Task::Finish(records, rules))),
+    }
 }
 
-/// A message set of magic 0 or 1 as one v2 batch; large ones away from the shard.
-async fn convert<P: Platform>(context: &Context<P>, records: BytesMut) -> Result<BytesMut, Refusal> {
-    let converted = if records.len() <= INLINE_CONVERSION_BYTES_MAX {
-        convert_to_v2(&records, DECOMPRESSED_BYTES_MAX)
-    } else {
-        let job = context.platform.tasks().work(move || convert_to_v2(&records, DECOMPRESSED_BYTES_MAX));
-        job.await.ok_or_else(|| Refusal::of(ErrorCode::RequestTimedOut, "too many conversions wait"))?
-    };
-    converted.map_err(|error| Refusal::of(errors::of_message_set(&error), error))
+/// Compressing a batch for itself that the owner will gather with others would be in vain.
+fn is_left_to_gather(records: &[u8]) -> bool {
+    BatchHeader::parse(records).is_ok_and(|header| header.codec() == Some(Codec::None) && gather::is_small(&header))
+}
+
+fn admit((batch, header): Batch) -> Result<Batch, Refusal> {
+    match header.is_transactional() {
+        true => Err(Refusal::of(ErrorCode::InvalidTxnState, "transactions are not supported yet")),
+        false => Ok((batch, header)),
+    }
 }
 
 fn describe(answer: &mut PartitionProduceResponse, result: Result<Appended, Failure>) {

@@ -2,7 +2,8 @@
 //!
 //! Every frame takes the next slot; replies leave in slot order, whenever they become ready. A request that does not
 //! overlap starts when all slots before it are empty again, that is, when every earlier request is answered. A slot
-//! that is dropped unfilled closes the connection: an answer is owed, and only silence would be worse.
+//! that is dropped unfilled closes the connection: an answer is owed, and only silence would be worse. Nothing is read
+//! behind it, and what was asked before it is answered first.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -47,7 +48,8 @@ const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
 const REFUSALS_LOGGED_MAX: u32 = 10;
 const REFUSALS_LOGGED_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long answers are still sent to a peer that sends no more: it may have shut down its own direction only.
+/// How long answers are still sent on a connection that is not read any more: the peer may have shut down its own
+/// direction only, or have sent what can't be understood behind requests that can.
 const ANSWERS_AFTER_END_MAX: Duration = Duration::from_secs(30);
 
 /// What all connections of a shard share.
@@ -105,6 +107,8 @@ pub trait FrameHandler<P: Platform>: Clone + 'static {
 enum Slot<F> {
     Waiting,
     Ready(Option<Reply<F>>),
+    /// Has no answer: the connection closes when everything before it is sent.
+    Refused,
 }
 
 /// State shared by the two tasks and the open slots.
@@ -119,6 +123,8 @@ pub struct Connection<P: Platform> {
     /// Number of the first slot in the queue.
     first: Cell<u64>,
     closing: Cell<bool>,
+    /// A request was refused: no other is taken.
+    has_refused: Cell<bool>,
     reader: Cell<Option<Waker>>,
     writer: Cell<Option<Waker>>,
     /// The request that wants to know when the peer sends no more.
@@ -173,12 +179,15 @@ impl<P: Platform> ReplySlot<P> {
 
     fn settle(&mut self, reply: Option<Reply<FileOf<P>>>) {
         self.filled = true;
-        let connection = &self.connection;
-        if connection.closing.get() {
-            return;
+        if !self.connection.closing.get() {
+            self.put(Slot::Ready(reply));
         }
+    }
+
+    fn put(&self, slot: Slot<FileOf<P>>) {
+        let connection = &self.connection;
         let index = (self.number - connection.first.get()) as usize;
-        connection.slots.borrow_mut()[index] = Slot::Ready(reply);
+        connection.slots.borrow_mut()[index] = slot;
         if index == 0 {
             wake(&connection.writer);
         }
@@ -187,8 +196,10 @@ impl<P: Platform> ReplySlot<P> {
 
 impl<P: Platform> Drop for ReplySlot<P> {
     fn drop(&mut self) {
-        if !self.filled {
-            self.connection.close();
+        if !self.filled && !self.connection.closing.get() {
+            self.connection.has_refused.set(true);
+            self.put(Slot::Refused);
+            wake(&self.connection.reader);
         }
     }
 }
@@ -234,10 +245,14 @@ impl<P: Platform> Connection<P> {
         ReplySlot { connection: Rc::clone(self), number, filled: false, _permit: permit }
     }
 
+    fn takes_requests(&self) -> bool {
+        !self.closing.get() && !self.has_refused.get()
+    }
+
     /// Waits until fewer than `count` requests are unanswered; false when the connection closes.
     async fn fewer_slots_than(&self, count: usize) -> bool {
         poll_fn(|context| {
-            if self.closing.get() {
+            if !self.takes_requests() {
                 return Poll::Ready(false);
             }
             if self.slots.borrow().len() < count {
@@ -256,6 +271,10 @@ impl<P: Platform> Connection<P> {
                 return Poll::Ready(None);
             }
             let replies = self.take_ready();
+            if replies.is_empty() && self.is_refused_next() {
+                self.close();
+                return Poll::Ready(None);
+            }
             if replies.is_empty() {
                 self.writer.set(Some(context.waker().clone()));
                 return Poll::Pending;
@@ -265,13 +284,17 @@ impl<P: Platform> Connection<P> {
         .await
     }
 
+    fn is_refused_next(&self) -> bool {
+        matches!(self.slots.borrow().front(), Some(Slot::Refused))
+    }
+
     fn take_ready(&self) -> Vec<Reply<FileOf<P>>> {
         let mut slots = self.slots.borrow_mut();
         let count = slots.iter().take_while(|slot| matches!(slot, Slot::Ready(_))).count();
         self.first.set(self.first.get() + count as u64);
         let ready = slots.drain(..count).filter_map(|slot| match slot {
             Slot::Ready(reply) => reply,
-            Slot::Waiting => None,
+            Slot::Waiting | Slot::Refused => None,
         });
         let replies = ready.collect();
         if count > 0 {
@@ -313,6 +336,7 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
         slots: RefCell::default(),
         first: Cell::new(0),
         closing: Cell::new(false),
+        has_refused: Cell::new(false),
         reader: Cell::default(),
         writer: Cell::default(),
         request: Cell::default(),
@@ -326,6 +350,7 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
         Ok(()) => {}
         Err(Unreadable::Broken(error)) => {
             tracing::debug!(peer = connection.socket.peer(), %error, "a connection broke");
+            connection.close();
         }
         Err(Unreadable::NoFrame(error)) => {
             counters.connections_refused_total.add(1);
@@ -335,6 +360,8 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
             }
         }
     }
+    let until = platform.clock().now() + ANSWERS_AFTER_END_MAX;
+    let _ = either(connection.all_sent(), platform.clock().sleep_until(until)).await;
     connection.close();
     shared.idle.forget(number);
     counters.connections_now.subtract(1);
@@ -380,7 +407,7 @@ impl From<io::Error> for Unreadable {
     }
 }
 
-/// Reads until the peer ends the stream (`Ok`) or says what can't be understood.
+/// Reads until the peer ends the stream or a request is refused (`Ok`), or until it says what can't be understood.
 async fn read_frames<P: Platform, H: FrameHandler<P>>(
     connection: &Rc<Connection<P>>,
     handler: &H,
@@ -388,7 +415,7 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
 ) -> Result<(), Unreadable> {
     let limits = shared.limits;
     let mut cutter = FrameCutter::default();
-    while !connection.closing.get() {
+    while connection.takes_requests() {
         let (frame, permit) = match cutter.next(limits.frame_bytes_max).map_err(Unreadable::NoFrame)? {
             Cut::Frame(frame) => {
                 let permit = shared.request_bytes.acquire(frame.len() as u64).await;
@@ -401,8 +428,6 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
                 connection.taken.set(true);
                 if chunk.is_empty() {
                     connection.peer_has_ended();
-                    let until = shared.platform.clock().now() + ANSWERS_AFTER_END_MAX;
-                    let _ = either(connection.all_sent(), shared.platform.clock().sleep_until(until)).await;
                     return Ok(());
                 }
                 cutter.push(chunk);

@@ -19,8 +19,10 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(10);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes that may have been received and wait to be looked at, of all connections of a shard together. Past that those of
-/// which most wait are closed, if none of it was looked at since the last look.
+/// which most wait are closed, if none of it was looked at since the last look; past [`UNREAD_TIMES_MAX`] times as many also
+/// others.
 const UNREAD_BYTES_MAX: u64 = 32 * 1024 * 1024;
+const UNREAD_TIMES_MAX: u64 = 4;
 
 /// Something that may be idle.
 pub trait Watched {
@@ -49,7 +51,7 @@ impl Idle {
 
     /// Closes what has been idle for `idle_max`, and what holds too many unread bytes; gives how many the latter are.
     fn look(&self, now: Monotonic, idle_max: Duration, unread_bytes_max: u64) -> usize {
-        let (mut idle, mut stuck, mut unread_bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut idle, mut stuck, mut going_on, mut unread_bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for (_, (connection, since)) in self.0.borrow_mut().iter_mut() {
             if connection.has_moved() {
                 *since = now;
@@ -58,22 +60,24 @@ impl Idle {
             }
             let (bytes, goes_on) = connection.unread();
             unread_bytes += bytes;
-            if bytes > 0 && !goes_on {
-                stuck.push((bytes, Rc::clone(connection)));
+            if bytes > 0 {
+                let those = if goes_on { &mut going_on } else { &mut stuck };
+                those.push((bytes, Rc::clone(connection)));
             }
         }
         idle.iter().for_each(|connection| connection.close());
-        if unread_bytes <= unread_bytes_max {
-            return 0;
-        }
-        stuck.sort_by_key(|(bytes, _)| *bytes);
         let mut closed = 0;
-        while unread_bytes > unread_bytes_max
-            && let Some((bytes, connection)) = stuck.pop()
-        {
-            connection.close();
-            unread_bytes -= bytes;
-            closed += 1;
+        for (mut those, most) in [(stuck, unread_bytes_max), (going_on, UNREAD_TIMES_MAX * unread_bytes_max)] {
+            if unread_bytes > most {
+                those.sort_by_key(|(bytes, _)| *bytes);
+            }
+            while unread_bytes > most
+                && let Some((bytes, connection)) = those.pop()
+            {
+                connection.close();
+                unread_bytes -= bytes;
+                closed += 1;
+            }
         }
         closed
     }
@@ -153,5 +157,12 @@ mod tests {
         assert_eq!(closed(), [false; 4]);
         assert_eq!(idle.look(Monotonic(0), Duration::MAX, 100), 1);
         assert_eq!(closed(), [true, false, false, false]);
+        all[0].unread.set(0);
+        assert_eq!(idle.look(Monotonic(0), Duration::MAX, 10), 2, "half-way to four times as much the others stay");
+        assert_eq!(closed(), [true, true, false, true]);
+        all[1].unread.set(0);
+        all[3].unread.set(0);
+        assert_eq!(idle.look(Monotonic(0), Duration::MAX, 9), 1, "past that they go too");
+        assert_eq!(closed(), [true; 4]);
     }
 }

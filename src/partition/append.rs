@@ -2,6 +2,9 @@
 //!
 //! While a write is in flight, what arrives gathers, and becomes the next write. A batch is answered when its write has
 //! finished (acks=1) or, by its caller, when the high watermark has passed it (acks=all).
+//!
+//! With `--rebatch` small batches that stand one behind the other in the queue are first made one by a work thread
+//! ([`gather`]); each producer is still told its own offsets.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -10,6 +13,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use futures_channel::oneshot;
 
+use super::gather;
 use super::home::Waiting;
 use super::partition::{LeadershipError, Partition, State};
 use super::purgatory::Interrupted;
@@ -59,12 +63,61 @@ pub struct Appended {
 
 /// A batch on its way into the log.
 pub(super) struct Pending {
-    batch: BytesMut,
-    header: BatchHeader,
+    pub batch: BytesMut,
+    pub header: BatchHeader,
+    pub whose: Whose,
+}
+
+/// Who sent a batch.
+pub(super) enum Whose {
+    One(Sender),
+    /// A work thread was here: each of the senders with the number of its records, in their order. One alone if nothing
+    /// came of it.
+    Gathered(Vec<(Sender, i32)>),
+}
+
+/// One who waits to be told about its batch.
+pub(super) struct Sender {
     answer: oneshot::Sender<Result<Appended, AppendFailure>>,
     /// acks=all.
     all_replicas: bool,
     waiting: Waiting,
+}
+
+impl Sender {
+    /// For when it is written.
+    fn stage(self, result: Appended) -> StagedAnswer {
+        let Sender { answer, all_replicas, waiting } = self;
+        StagedAnswer { answer, result, all_replicas, _waiting: waiting }
+    }
+}
+
+impl Whose {
+    /// For when the batch is written whole as `appended`.
+    fn stage(self, appended: Appended, staged: &mut Vec<StagedAnswer>) {
+        match self {
+            Whose::One(sender) => staged.push(sender.stage(appended)),
+            Whose::Gathered(senders) => {
+                let mut base_offset = appended.base_offset;
+                for (sender, record_count) in senders {
+                    let end_offset = base_offset + Offset::from(record_count);
+                    staged.push(sender.stage(Appended { base_offset, last_offset: end_offset - 1, ..appended }));
+                    base_offset = end_offset;
+                }
+                assert_eq!(base_offset, appended.last_offset + 1, "every record is somebody's");
+            }
+        }
+    }
+
+    fn fail(self, failure: &AppendFailure) {
+        let tell = |sender: Sender| {
+            let _ = sender.answer.send(Err(failure.clone()));
+        };
+        match self {
+            Whose::One(sender) => tell(sender),
+            Whose::Gathered(senders) => senders.into_iter().for_each(|(sender, _)| tell(sender)),
+        }
+    }
 }
 
 /// A batch of the write in flight, and what its producer will be told.
@@ -98,6 +151,8 @@ enum Step<D: Disk> {
     Reign(Pin<Box<dyn Future<Output = Result<(), LogError>>>>),
     /// Takes the leader epochs below the log start out of their file.
     Epochs(Pin<Box<dyn Future<Output = Result<(), LogError>>>>),
+    /// Makes one batch of several; resolves to what takes their place in the queue.
+    Gather(Pin<Box<dyn Future<Output = Vec<Pending>>>>),
     Idle,
 }
 
@@ -134,7 +189,8 @@ impl<P: Platform> Partition<P> {
             return Err(AppendFailure::DiskFull(self.home.log_dir().path.clone()));
         }
         let (answer, receiver) = oneshot::channel();
-        state.pending.push_back(Pending { batch, header, answer, all_replicas, waiting });
+        let whose = Whose::One(Sender { answer, all_replicas, waiting });
+        state.pending.push_back(Pending { batch, header, whose });
         if !std::mem::replace(&mut state.append_running, true) {
             self.platform.tasks().spawn(run(Rc::clone(self)));
         }
@@ -249,6 +305,14 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
                     partition.storage_failed(&error);
                 }
             }
+            Step::Gather(gathering) => {
+                let gathered = gathering.await;
+                let mut state = partition.state.borrow_mut();
+                // Like what waited when the log was given up.
+                if !state.leaving {
+                    gathered.into_iter().rev().for_each(|pending| state.pending.push_front(pending));
+                }
+            }
             Step::Rest(rest) => {
                 let rested = rest.await;
                 let outcome = partition.state.borrow_mut().log.as_mut().map(|log| log.finish_rest(rested));
@@ -292,24 +356,37 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
     {
         return Step::Reign(Box::pin(write));
     }
-    while let Some(Pending { batch, header, answer, all_replicas, waiting }) = pending.pop_front() {
+    loop {
+        if role.rebatch
+            && let Some(count) = gather::count(pending, &role.config)
+        {
+            // What stands before them goes first.
+            if let Some(write) = log.take_write() {
+                return Step::Write(write);
+            }
+            let batches = pending.drain(..count).collect();
+            return Step::Gather(Box::pin(gather::run(partition.platform.tasks(), batches, &role.config)));
+        }
+        let Some(Pending { batch, header, whose }) = pending.pop_front() else { break };
         let log_start_offset = log.log_start_offset();
         let (batch, before) = match log.stage(batch, &header, role.leader_epoch, now) {
             #[cfg(test)]
             Staged::Duplicate { base_offset, last_offset, log_append_time }
                 if planted::ANSWER_DUPLICATES_AT_ONCE.get() =>
             {
-                let _ = answer.send(Ok(Appended { base_offset, last_offset, log_append_time, log_start_offset }));
+                let mut answers = Vec::new();
+                whose.stage(Appended { base_offset, last_offset, log_append_time, log_start_offset }, &mut answers);
+                answers.into_iter().for_each(StagedAnswer::send);
                 continue;
             }
             Staged::Written { base_offset, last_offset, log_append_time }
             | Staged::Duplicate { base_offset, last_offset, log_append_time } => {
                 let result = Appended { base_offset, last_offset, log_append_time, log_start_offset };
-                staged.push(StagedAnswer { answer, result, all_replicas, _waiting: waiting });
+                whose.stage(result, staged);
                 continue;
             }
             Staged::Refused(refusal) => {
-                let _ = answer.send(Err(refusal.into()));
+                whose.fail(&refusal.into());
                 continue;
             }
             Staged::WriteFull(batch) => (batch, Before::Write),
@@ -317,7 +394,7 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
             Staged::Fenced(batch) => (batch, Before::Repair),
             Staged::NeedFile(batch) => (batch, Before::Open),
         };
-        pending.push_front(Pending { batch, header, answer, all_replicas, waiting });
+        pending.push_front(Pending { batch, header, whose });
         if let Some(write) = log.take_write() {
             return Step::Write(write);
         }
@@ -374,9 +451,7 @@ impl<P: Platform> State<P> {
     }
 
     pub(super) fn fail_pending(&mut self, failure: &AppendFailure) {
-        for Pending { answer, .. } in self.pending.drain(..) {
-            let _ = answer.send(Err(failure.clone()));
-        }
+        self.pending.drain(..).for_each(|pending| pending.whose.fail(failure));
     }
 }
 

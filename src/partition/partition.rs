@@ -47,6 +47,8 @@ pub struct Role {
     pub leader_epoch: LeaderEpoch,
     pub isr: Vec<BrokerId>,
     pub durability: Durability,
+    /// `--rebatch`.
+    pub rebatch: bool,
     pub config: Arc<TopicConfig>,
 }
 

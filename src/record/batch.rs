@@ -13,7 +13,7 @@
 
 use std::borrow::Cow;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 
 use crate::base::crc32c::crc32c;
 use crate::base::ids::{LeaderEpoch, Offset};
@@ -121,6 +121,41 @@ impl BatchHeader {
             base_sequence: i32::from_be_bytes(array(bytes, 53)),
             record_count: i32::from_be_bytes(array(bytes, 57)),
         })
+    }
+
+    /// A whole batch of this header and `body`, its length and CRC set.
+    ///
+    /// # Panics
+    /// `body` is too long for a length field: the caller bounds it.
+    pub fn seal(&self, body: &[u8]) -> BytesMut {
+        let mut batch = BytesMut::with_capacity(BATCH_HEADER_BYTES + body.len());
+        self.write(body, &mut batch);
+        batch
+    }
+
+    fn write<B: BufMut + AsMut<[u8]>>(&self, body: &[u8], batch: &mut B) {
+        let length = i32::try_from(body.len() + BATCH_HEADER_BYTES - LOG_OVERHEAD_BYTES);
+        let length = length.unwrap_or_else(|_| panic!("a batch of {} bytes cannot be built", body.len()));
+        batch.put_i64(self.base_offset);
+        batch.put_i32(length);
+        batch.put_i32(self.leader_epoch);
+        batch.put_i8(MAGIC_V2);
+        batch.put_u32(0);
+        batch.put_i16(self.attributes);
+        batch.put_i32(self.last_offset_delta);
+        batch.put_i64(self.base_timestamp);
+        batch.put_i64(self.max_timestamp);
+        batch.put_i64(self.producer_id);
+        batch.put_i16(self.producer_epoch);
+        batch.put_i32(self.base_sequence);
+        batch.put_i32(self.record_count);
+        batch.put_slice(body);
+        write_crc(batch.as_mut());
+    }
+
+    /// What a batch of `codec` with nothing but that and the transactional bit of this one has as attributes.
+    pub fn attributes_in(&self, codec: Codec) -> i16 {
+        codec.id() | self.attributes & TRANSACTIONAL_BIT
     }
 
     /// Bytes of the whole batch, header included.
@@ -237,6 +272,13 @@ pub fn set_log_append_time(batch: &mut [u8], ms: i64) {
     let attributes = i16::from_be_bytes(array(batch, ATTRIBUTES_POSITION)) | LOG_APPEND_TIME_BIT;
     batch[ATTRIBUTES_POSITION..ATTRIBUTES_POSITION + 2].copy_from_slice(&attributes.to_be_bytes());
     set_max_timestamp(batch, ms);
+}
+
+/// Makes it a CreateTime batch with this max timestamp; renews the CRC.
+pub fn set_create_time(batch: &mut [u8], max_timestamp: i64) {
+    let attributes = i16::from_be_bytes(array(batch, ATTRIBUTES_POSITION)) & !LOG_APPEND_TIME_BIT;
+    batch[ATTRIBUTES_POSITION..ATTRIBUTES_POSITION + 2].copy_from_slice(&attributes.to_be_bytes());
+    set_max_timestamp(batch, max_timestamp);
 }
 
 /// Rewrites the max timestamp and the CRC.
@@ -406,46 +448,26 @@ impl BatchBuilder {
             Codec::None => self.body,
             codec => compress(codec, &self.body),
         };
-        let batch = assemble(
-            &BatchHeader {
-                attributes: self.attributes,
-                leader_epoch: self.leader_epoch,
-                base_timestamp: self.base_timestamp,
-                max_timestamp: self.max_timestamp,
-                producer_id: self.producer.0,
-                producer_epoch: self.producer.1,
-                base_sequence: self.producer.2,
-                record_count: self.record_count,
-                ..BatchHeader::plain(self.base_offset, self.record_count - 1, self.codec, None)
-            },
-            &body,
-        );
-        BytesMut::from(&batch[..])
+        let (producer_id, producer_epoch, base_sequence) = self.producer;
+        let header = BatchHeader {
+            attributes: self.attributes,
+            leader_epoch: self.leader_epoch,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            producer_id,
+            producer_epoch,
+            base_sequence,
+            record_count: self.record_count,
+            ..BatchHeader::plain(self.base_offset, self.record_count - 1, self.codec, None)
+        };
+        header.seal(&body)
     }
 }
 
 /// A batch of this header and this body, compressed if it is to be; length and CRC are made anew.
 pub(in crate::record) fn assemble(header: &BatchHeader, body: &[u8]) -> Vec<u8> {
-    let length = i32::try_from(body.len() + BATCH_HEADER_BYTES - LOG_OVERHEAD_BYTES);
-    assert!(length.is_ok(), "a batch of {} bytes cannot be built", body.len());
-    let length = length.unwrap_or(0);
-
     let mut batch = Vec::with_capacity(BATCH_HEADER_BYTES + body.len());
-    batch.extend_from_slice(&header.base_offset.to_be_bytes());
-    batch.extend_from_slice(&length.to_be_bytes());
-    batch.extend_from_slice(&header.leader_epoch.to_be_bytes());
-    batch.extend_from_slice(&MAGIC_V2.to_be_bytes());
-    batch.extend_from_slice(&[0; 4]);
-    batch.extend_from_slice(&header.attributes.to_be_bytes());
-    batch.extend_from_slice(&header.last_offset_delta.to_be_bytes());
-    batch.extend_from_slice(&header.base_timestamp.to_be_bytes());
-    batch.extend_from_slice(&header.max_timestamp.to_be_bytes());
-    batch.extend_from_slice(&header.producer_id.to_be_bytes());
-    batch.extend_from_slice(&header.producer_epoch.to_be_bytes());
-    batch.extend_from_slice(&header.base_sequence.to_be_bytes());
-    batch.extend_from_slice(&header.record_count.to_be_bytes());
-    batch.extend_from_slice(body);
-    write_crc(&mut batch);
+    header.write(body, &mut batch);
     batch
 }
 

@@ -13,7 +13,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::record::batch::{BatchBuilder, MAGIC_POSITION, NO_TIMESTAMP, Record, TimestampType, set_log_append_time};
+use crate::record::batch::{BatchBuilder, MAGIC_POSITION, MAGIC_V2, NO_TIMESTAMP, Record, TimestampType};
 use crate::record::compression::{Codec, CompressionError, decompress, decompress_lz4_of_magic_0};
 
 const LOG_OVERHEAD_BYTES: usize = 12;
@@ -34,6 +34,12 @@ pub enum MessageSetError {
     /// UNSUPPORTED_COMPRESSION_TYPE: zstd is not allowed before magic 2.
     #[error("zstd needs magic 2")]
     Zstd,
+    /// INVALID_TIMESTAMP.
+    #[error("{0}")]
+    Timestamp(&'static str),
+    /// MESSAGE_TOO_LARGE.
+    #[error("message of {message_bytes} bytes is over max.message.bytes {message_bytes_max}")]
+    TooLarge { message_bytes: usize, message_bytes_max: usize },
     /// INVALID_RECORD: more than this broker is willing to decompress.
     #[error("decompressed message set is longer than {0} bytes")]
     TooLong(usize),
@@ -51,41 +57,75 @@ pub(super) struct Message<'a> {
     pub value: Option<&'a [u8]>,
 }
 
-/// Converts a whole message set into one batch with base offset 0 and the source's codec, to be validated like any
-/// other. `limit` bounds the decompressed bytes. A message of magic 0 gets timestamp -1, as Kafka up-converts. A last
-/// message that is cut short is left out, as in Kafka.
-pub fn convert_to_v2(message_set: &[u8], limit: usize) -> Result<BytesMut, MessageSetError> {
+/// What a topic asks of a message set.
+#[derive(Clone, Copy, Debug)]
+pub struct SetRules {
+    /// `max.message.bytes`, of each message; a compressed one counts as it came.
+    pub message_bytes_max: usize,
+    /// Bounds what a compressed message becomes.
+    pub decompressed_bytes_max: usize,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+}
+
+/// The codec of a message set, as its first message says it; `None` if that can't be read.
+pub fn codec_of_set(message_set: &[u8]) -> Option<Codec> {
+    Codec::from_id(i16::from(message_set.get(MAGIC_POSITION + 1)? & CODEC_MASK))
+}
+
+/// Converts a whole message set into one uncompressed batch with base offset 0, to be validated like any other; also
+/// gives the codec that the set had. `None`: there is no whole message in it.
+///
+/// A message of magic 0 gets timestamp -1, as Kafka up-converts. A last message that is cut short is left out, as in
+/// Kafka.
+pub fn convert_to_v2(message_set: &[u8], rules: &SetRules) -> Result<Option<(BytesMut, Codec)>, MessageSetError> {
     let mut rest = message_set;
-    let first = take_message(&mut rest)?.ok_or(MessageSetError::Invalid("a message set without a whole message"))?;
+    let Some(first) = take_sized(&mut rest, rules)? else { return Ok(None) };
     match first.codec {
-        Codec::None => convert_plain(first, rest),
-        _ => convert_wrapper(first, rest, limit),
+        Codec::None => convert_plain(first, rest, rules),
+        _ => convert_wrapper(first, rest, rules),
+    }
+    .map(Some)
+}
+
+/// Like [`take_message`], of a message that is not inside another.
+fn take_sized<'a>(bytes: &mut &'a [u8], rules: &SetRules) -> Result<Option<Message<'a>>, MessageSetError> {
+    let before = bytes.len();
+    let message = take_message(bytes)?;
+    let (message_bytes, message_bytes_max) = (before - bytes.len(), rules.message_bytes_max);
+    match message_bytes > message_bytes_max {
+        true => Err(MessageSetError::TooLarge { message_bytes, message_bytes_max }),
+        false => Ok(message),
     }
 }
 
-fn convert_plain(first: Message<'_>, mut rest: &[u8]) -> Result<BytesMut, MessageSetError> {
+fn convert_plain(first: Message<'_>, mut rest: &[u8], rules: &SetRules) -> Result<(BytesMut, Codec), MessageSetError> {
     let magic = first.magic;
-    let mut out = Conversion::new(Codec::None);
-    out.push(&first);
-    while let Some(message) = take_message(&mut rest)? {
+    let mut builder = BatchBuilder::new(Codec::None);
+    push(&mut builder, &first, rules)?;
+    while let Some(message) = take_sized(&mut rest, rules)? {
         if message.magic != magic {
             return Err(MessageSetError::Invalid("the messages of a set differ in magic"));
         }
         if message.codec != Codec::None {
             return Err(MessageSetError::Invalid("a compressed message must be alone in its set"));
         }
-        out.push(&message);
+        push(&mut builder, &message, rules)?;
     }
-    Ok(out.build())
+    Ok((builder.build(), Codec::None))
 }
 
-fn convert_wrapper(wrapper: Message<'_>, mut rest: &[u8], limit: usize) -> Result<BytesMut, MessageSetError> {
-    if take_message(&mut rest)?.is_some() {
+fn convert_wrapper(
+    wrapper: Message<'_>,
+    mut rest: &[u8],
+    rules: &SetRules,
+) -> Result<(BytesMut, Codec), MessageSetError> {
+    if take_sized(&mut rest, rules)?.is_some() {
         return Err(MessageSetError::Invalid("a compressed message must be alone in its set"));
     }
-    let inner = decompress_wrapper(&wrapper, limit)?;
+    let inner = decompress_wrapper(&wrapper, rules.decompressed_bytes_max)?;
     let mut rest = &inner[..];
-    let mut out = Conversion::new(wrapper.codec);
+    let mut builder = BatchBuilder::new(Codec::None);
     let mut last_inner_offset = None;
     while let Some(mut message) = take_message(&mut rest)? {
         if message.codec != Codec::None {
@@ -96,10 +136,10 @@ fn convert_wrapper(wrapper: Message<'_>, mut rest: &[u8], limit: usize) -> Resul
         }
         if wrapper.timestamp_type == TimestampType::LogAppendTime {
             message.timestamp = wrapper.timestamp;
-            message.timestamp_type = TimestampType::LogAppendTime;
         }
+        message.timestamp_type = wrapper.timestamp_type;
         last_inner_offset = Some(message.offset);
-        out.push(&message);
+        push(&mut builder, &message, rules)?;
     }
     let last_inner_offset =
         last_inner_offset.ok_or(MessageSetError::Invalid("a compressed message without inner messages"))?;
@@ -107,7 +147,21 @@ fn convert_wrapper(wrapper: Message<'_>, mut rest: &[u8], limit: usize) -> Resul
     if wrapper.magic == 1 && wrapper.offset != 0 && wrapper.offset < last_inner_offset {
         return Err(MessageSetError::Invalid("a wrapper's offset is below that of its last inner message"));
     }
-    Ok(out.build())
+    Ok((builder.build(), wrapper.codec))
+}
+
+/// Adds one message. A producer's LogAppendTime is taken for what it says where the topic has CreateTime, and refused
+/// where the broker is to say it (Kafka 3.9 `LogValidator.validateTimestamp`).
+fn push(builder: &mut BatchBuilder, message: &Message<'_>, rules: &SetRules) -> Result<(), MessageSetError> {
+    let stands = rules.timestamp_type == TimestampType::CreateTime && message.timestamp != NO_TIMESTAMP;
+    if message.timestamp_type == TimestampType::LogAppendTime && !stands {
+        return Err(MessageSetError::Timestamp("a producer should not set the timestamp type to LogAppendTime"));
+    }
+    if message.timestamp < NO_TIMESTAMP {
+        return Err(MessageSetError::Timestamp("a message's timestamp is negative"));
+    }
+    builder.push(message.timestamp, message.key, message.value, &[]);
+    Ok(())
 }
 
 /// Shows a stored message to `visit`, or those inside it if it is a wrapper, at their own offsets, with its codec.
@@ -213,38 +267,10 @@ pub fn decode_legacy(mut message: &[u8], limit: usize) -> Result<LegacyBatch, Me
 }
 
 impl Message<'_> {
-    fn to_record(&self, offset: i64) -> Record {
+    fn to_record(self, offset: i64) -> Record {
         let own = Bytes::copy_from_slice;
-        let Message { timestamp, key, value, .. } = *self;
+        let Message { timestamp, key, value, .. } = self;
         Record { offset, timestamp, key: key.map(own), value: value.map(own), headers: Vec::new() }
-    }
-}
-
-/// The batch under construction.
-struct Conversion {
-    builder: BatchBuilder,
-    log_append_time: Option<i64>,
-}
-
-impl Conversion {
-    fn new(codec: Codec) -> Conversion {
-        Conversion { builder: BatchBuilder::new(codec), log_append_time: None }
-    }
-
-    fn push(&mut self, message: &Message<'_>) {
-        if message.timestamp_type == TimestampType::LogAppendTime {
-            self.log_append_time = Some(message.timestamp);
-        }
-        self.builder.push(message.timestamp, message.key, message.value, &[]);
-    }
-
-    /// A producer's LogAppendTime stays visible in the batch, since the validation refuses it.
-    fn build(self) -> BytesMut {
-        let mut batch = self.builder.build();
-        if let Some(ms) = self.log_append_time {
-            set_log_append_time(&mut batch, ms);
-        }
-        batch
     }
 }
 
@@ -261,18 +287,22 @@ fn take_message<'a>(bytes: &mut &'a [u8]) -> Result<Option<Message<'a>>, Message
     *bytes = rest;
 
     let crc = u32::from_be_bytes(chunk(message, 0)?);
+    let magic = message[MAGIC_POSITION - LOG_OVERHEAD_BYTES] as i8;
+    match magic {
+        0 | 1 => {}
+        MAGIC_V2 => return Err(MessageSetError::Invalid("a record batch among messages")),
+        _ => return Err(MessageSetError::Corrupt("a message's magic is unknown")),
+    }
     if crc32fast::hash(&message[CRC_BYTES..]) != crc {
         return Err(MessageSetError::Corrupt("a message's CRC is wrong"));
     }
-    let magic = message[MAGIC_POSITION - LOG_OVERHEAD_BYTES] as i8;
     let attributes = message[CRC_BYTES + 1];
     let (timestamp, timestamp_type, mut body) = match magic {
         0 => (NO_TIMESTAMP, TimestampType::CreateTime, &message[6..]),
-        1 if attributes & LOG_APPEND_TIME_BIT == 0 => {
+        _ if attributes & LOG_APPEND_TIME_BIT == 0 => {
             (i64::from_be_bytes(chunk(message, 6)?), TimestampType::CreateTime, &message[14..])
         }
-        1 => (i64::from_be_bytes(chunk(message, 6)?), TimestampType::LogAppendTime, &message[14..]),
-        _ => return Err(MessageSetError::Invalid("a message set's magic is neither 0 nor 1")),
+        _ => (i64::from_be_bytes(chunk(message, 6)?), TimestampType::LogAppendTime, &message[14..]),
     };
     let codec = match Codec::from_id(i16::from(attributes & CODEC_MASK)) {
         Some(Codec::Zstd) => return Err(MessageSetError::Zstd),
@@ -304,9 +334,13 @@ fn chunk<const N: usize>(bytes: &[u8], position: usize) -> Result<[u8; N], Messa
 
 /// Converts arbitrary bytes; must neither panic nor pass its limit.
 pub fn fuzz_convert_to_v2(bytes: &[u8]) {
-    const LIMIT: usize = 1 << 16;
-    let _ = decode_legacy(bytes, LIMIT);
-    if let Ok(batch) = convert_to_v2(bytes, LIMIT) {
+    let _ = decode_legacy(bytes, 1 << 16);
+    let rules = SetRules {
+        message_bytes_max: 1 << 16,
+        decompressed_bytes_max: 1 << 16,
+        timestamp_type: TimestampType::CreateTime,
+    };
+    if let Ok(Some((batch, _))) = convert_to_v2(bytes, &rules) {
         assert!(crate::record::batch::has_valid_crc(&batch));
     }
 }

@@ -4,8 +4,9 @@
 //! against a named bound before memory is taken.
 //!
 //! A batch is a header of 61 bytes ([`batch`]) and its records ([`records`]), which are one compressed block unless the
-//! codec is none ([`compression`]). [`validate`] is what the leader asks of a produced batch; [`message_set`] makes one
-//! of what Produce v0 to v2 carries, and [`down_convert`] the way back for Fetch v0 to v3.
+//! codec is none ([`compression`]). [`validate`] is what the leader asks of a produced batch, and [`repack`] writes one
+//! anew in another codec; [`message_set`] makes one of what Produce v0 to v2 carries, and [`down_convert`] is the way back
+//! for Fetch v0 to v3.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ pub mod compression;
 pub mod down_convert;
 pub mod message_set;
 pub mod records;
+pub mod repack;
 pub mod rewrite;
 pub mod validate;
 pub mod varint;

@@ -11,7 +11,7 @@
 use bytes::Bytes;
 
 use crate::base::ids::Offset;
-use crate::record::varint::{put_varint, put_varlong, take_varint, take_varlong, varint_bytes};
+use crate::record::varint::{put_varint, put_varlong, take_varint, take_varlong, varint_bytes, varlong_bytes};
 
 /// The fewest bytes a record takes: a length byte and six one-byte fields.
 pub const RECORD_BYTES_MIN: usize = 7;
@@ -117,6 +117,18 @@ impl<'a> RecordView<'a> {
     }
 }
 
+/// Writes a record that was read, under other deltas and in the shortest form of every number, as Kafka's own classes
+/// write it; its attributes, which have no meaning, become 0.
+pub fn put_view(out: &mut Vec<u8>, timestamp_delta: i64, offset_delta: i32, record: &RecordView<'_>) {
+    let header_bytes = record.headers().map(|(key, value)| nullable_bytes(Some(key)) + nullable_bytes(value)).sum();
+    let fields = (record.key, record.value, record.header_count, header_bytes);
+    put_fields(out, timestamp_delta, offset_delta, fields);
+    for (key, value) in record.headers() {
+        put_nullable(out, Some(key));
+        put_nullable(out, value);
+    }
+}
+
 /// Writes one record. The fields' lengths are the caller's own data and fit an `i32`.
 pub fn put_record(
     out: &mut Vec<u8>,
@@ -126,24 +138,31 @@ pub fn put_record(
     value: Option<&[u8]>,
     headers: &[(&[u8], Option<&[u8]>)],
 ) {
-    let mut head = Vec::with_capacity(16);
-    head.push(0);
-    put_varlong(&mut head, timestamp_delta);
-    put_varint(&mut head, offset_delta);
-    let header_bytes: usize =
-        headers.iter().map(|(key, value)| nullable_bytes(Some(key)) + nullable_bytes(*value)).sum();
-    let count = as_length(headers.len());
-    let length = head.len() + nullable_bytes(key) + nullable_bytes(value) + varint_bytes(count) + header_bytes;
-
-    put_varint(out, as_length(length));
-    out.extend_from_slice(&head);
-    put_nullable(out, key);
-    put_nullable(out, value);
-    put_varint(out, count);
+    let header_bytes = headers.iter().map(|(key, value)| nullable_bytes(Some(key)) + nullable_bytes(*value)).sum();
+    put_fields(out, timestamp_delta, offset_delta, (key, value, headers.len(), header_bytes));
     for (key, value) in headers {
         put_nullable(out, Some(key));
         put_nullable(out, *value);
     }
+}
+
+/// All of a record but its headers: key, value, how many headers there are and what they take.
+fn put_fields(
+    out: &mut Vec<u8>,
+    timestamp_delta: i64,
+    offset_delta: i32,
+    (key, value, header_count, header_bytes): (Option<&[u8]>, Option<&[u8]>, usize, usize),
+) {
+    let count = as_length(header_count);
+    let deltas = varlong_bytes(timestamp_delta) + varint_bytes(offset_delta);
+    let length = 1 + deltas + nullable_bytes(key) + nullable_bytes(value) + varint_bytes(count) + header_bytes;
+    put_varint(out, as_length(length));
+    out.push(0);
+    put_varlong(out, timestamp_delta);
+    put_varint(out, offset_delta);
+    put_nullable(out, key);
+    put_nullable(out, value);
+    put_varint(out, count);
 }
 
 fn put_nullable(out: &mut Vec<u8>, field: Option<&[u8]>) {

@@ -50,6 +50,12 @@ pub fn varint_bytes(value: i32) -> usize {
     (38 - raw.leading_zeros() as usize) / 7 + usize::from(raw == 0)
 }
 
+/// Bytes that `put_varlong` writes.
+pub fn varlong_bytes(value: i64) -> usize {
+    let raw = ((value << 1) ^ (value >> 63)) as u64;
+    (70 - raw.leading_zeros() as usize) / 7 + usize::from(raw == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +73,7 @@ mod tests {
         for value in [0, i64::MAX, i64::MIN, 1 << 40, -(1 << 40)] {
             let mut out = Vec::new();
             put_varlong(&mut out, value);
+            assert_eq!(out.len(), varlong_bytes(value), "{value}");
             assert_eq!(take_varlong(&mut &out[..]), Some(value));
         }
     }

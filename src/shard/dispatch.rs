@@ -10,6 +10,7 @@ use std::rc::Rc;
 use bytes::{Buf, BytesMut};
 
 use super::router::Router;
+use crate::handlers::produce::order::Order;
 use crate::handlers::{
     Context, alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
     describe_cluster, describe_configs, describe_log_dirs, describe_producers, fetch, find_coordinator,
@@ -22,15 +23,18 @@ use crate::protocol::api_key::{ApiKey, is_advertised};
 use crate::protocol::header::{RequestHeader, begin_response, finish_frame};
 use crate::protocol::{Reader, WireError, Writer};
 
-/// Understands the frames of one shard's connections.
+/// Understands the frames of one connection of a shard.
 pub struct Dispatcher<P: Platform> {
     context: Rc<Context<P>>,
     router: Router<P>,
+    /// Of the batches of one connection.
+    order: Rc<Order>,
 }
 
 impl<P: Platform> Clone for Dispatcher<P> {
     fn clone(&self) -> Dispatcher<P> {
-        Dispatcher { context: Rc::clone(&self.context), router: self.router.clone() }
+        let order = Rc::clone(&self.order);
+        Dispatcher { context: Rc::clone(&self.context), router: self.router.clone(), order }
     }
 }
 
@@ -43,7 +47,12 @@ enum Answer<P: Platform> {
 
 impl<P: Platform> Dispatcher<P> {
     pub fn new(context: Rc<Context<P>>, router: Router<P>) -> Dispatcher<P> {
-        Dispatcher { context, router }
+        Dispatcher { context, router, order: Rc::default() }
+    }
+
+    /// One for a further connection.
+    pub fn for_connection(&self) -> Dispatcher<P> {
+        Dispatcher { order: Rc::default(), ..self.clone() }
     }
 
     /// Counts and logs a request that can't be answered; the drop of its slot closes the connection.
@@ -65,7 +74,7 @@ impl<P: Platform> Dispatcher<P> {
 
     /// Produce: checked and split in connection order, then finished whenever its owners are done.
     async fn produce(&self, header: &RequestHeader<'_>, body: BytesMut, slot: ReplySlot<P>) {
-        let plan = match produce::Plan::new(&self.context, header, body).await {
+        let plan = match produce::Plan::new(&self.context, &self.order, header, body).await {
             Ok(plan) => plan,
             Err(error) => return self.refuse(&slot, header, &error),
         };

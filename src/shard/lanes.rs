@@ -421,6 +421,7 @@ fn role_of(config: &Config, partition: &LocalPartition) -> Role {
         leader_epoch: partition.leader_epoch,
         isr: partition.isr.clone(),
         durability: config.durability,
+        rebatch: config.rebatch,
         config: Arc::clone(&partition.config),
     }
 }

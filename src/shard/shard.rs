@@ -47,11 +47,18 @@ pub struct ShardLimits {
     pub request_bytes_max: u64,
     /// Segments whose files are kept open, but for those with unflushed bytes.
     pub segments_open_max: usize,
+    /// Bytes of produced batches at work threads.
+    pub away_bytes_max: u64,
 }
 
 impl Default for ShardLimits {
     fn default() -> ShardLimits {
-        ShardLimits { requests_in_flight_max: 64, request_bytes_max: 128 * 1024 * 1024, segments_open_max: 1024 }
+        ShardLimits {
+            requests_in_flight_max: 64,
+            request_bytes_max: 128 * 1024 * 1024,
+            segments_open_max: 1024,
+            away_bytes_max: 32 * 1024 * 1024,
+        }
     }
 }
 
@@ -87,7 +94,8 @@ impl<P: Platform> Shard<P> {
         };
         // Half of it for one directory: whoever waits for another one still finds room, and credits.
         let waiting_max = WaitingMax { bytes: limits.request_bytes_max / 2, batches: (mailboxes.credits() / 2).max(1) };
-        let bounds = Bounds { segments_open_max: limits.segments_open_max, waiting_max };
+        let ShardLimits { segments_open_max, away_bytes_max, .. } = limits;
+        let bounds = Bounds { segments_open_max, waiting_max, away_bytes_max };
         let context = Context::new(id, platform.clone(), config, log_dirs, metadata, counters, bounds);
         let router = Router::new(Rc::clone(&context), mailboxes);
         platform.tasks().spawn(router.clone().serve_mailbox());
@@ -117,7 +125,7 @@ impl<P: Platform> Shard<P> {
 
     /// Serves a connection in a task of its own.
     pub fn serve(&self, socket: P::Socket, arrival: Arrival) {
-        let (shared, dispatcher) = (Rc::clone(&self.connections), self.dispatcher.clone());
+        let (shared, dispatcher) = (Rc::clone(&self.connections), self.dispatcher.for_connection());
         self.context.platform.tasks().spawn(connection::serve(shared, socket, arrival, dispatcher));
     }
 

@@ -51,11 +51,12 @@ pub struct Setup {
     pub durability: Durability,
     /// Further settings of `server.properties`.
     pub settings: &'static [&'static str],
+    pub rebatch: bool,
 }
 
 impl From<Capacities> for Setup {
     fn from(capacities: Capacities) -> Setup {
-        Setup { capacities, log_dirs: &["/data"], durability: Durability::PageCache, settings: &[] }
+        Setup { capacities, log_dirs: &["/data"], durability: Durability::PageCache, settings: &[], rebatch: false }
     }
 }
 
@@ -112,13 +113,14 @@ impl ShardSink for Queues {
 impl Node {
     /// Starts a process on what the last one left, and runs the world until every shard shows its first image.
     pub fn start(world: &World, remains: Remains, setup: impl Into<Setup>) -> Node {
-        let Setup { capacities, log_dirs, durability, settings } = setup.into();
+        let Setup { capacities, log_dirs, durability, settings, rebatch } = setup.into();
         let mut set = vec![format!("log.dirs={}", log_dirs.join(",")), "num.partitions=4".into()];
         set.extend(settings.iter().map(|setting| (*setting).to_owned()));
         let options = ServeOptions {
             set,
             shards: Some(capacities.shards),
             durability: Some(durability),
+            rebatch,
             ..ServeOptions::default()
         };
         let config = Arc::new(Config::load(&options).expect("a sound configuration"));

@@ -11,6 +11,9 @@ use crate::base::time::{Monotonic, WallMs};
 use crate::executor::Executor;
 use crate::platform::{Clock, Platform, Random, Tasks};
 
+/// How often a job lets the other tasks run before it is done, at most.
+const WORK_PAUSES_MAX: usize = 12;
+
 #[derive(Clone)]
 pub struct SimPlatform {
     disk: FakeDisk,
@@ -103,7 +106,10 @@ impl Tasks for SimTasks {
     ) -> impl Future<Output = Option<T>> + 'static {
         let world = self.world.clone();
         async move {
-            world.pause().await;
+            // Longer than anything else, and by more or less, so that jobs overtake one another.
+            for _ in 0..world.below(WORK_PAUSES_MAX) {
+                world.pause().await;
+            }
             Some(job())
         }
     }

@@ -22,6 +22,7 @@ mod little_memory;
 mod load;
 mod read_committed;
 mod recreated_topic;
+mod repacked;
 mod slow_directory;
 
 const TOPIC: &str = "simulated";
@@ -30,7 +31,12 @@ const PARTITIONS: i32 = 4;
 const TWO_SHARDS: Capacities = Capacities {
     shards: 2,
     credits: 16,
-    limits: ShardLimits { requests_in_flight_max: 8, request_bytes_max: 1 << 20, segments_open_max: 16 },
+    limits: ShardLimits {
+        requests_in_flight_max: 8,
+        request_bytes_max: 1 << 20,
+        segments_open_max: 16,
+        away_bytes_max: 1 << 20,
+    },
 };
 
 const TWO_DIRECTORIES: &[&str] = &["/one", "/two"];

@@ -61,6 +61,10 @@ fn set(wire: &mut Wire, resource_type: i8, name: &str, key: &str, value: &str) {
     assert_eq!(change(wire, resource_type, name, &[(key, SET, Some(value))]), (0, None), "{key}={value}");
 }
 
+pub fn set_of_topic(wire: &mut Wire, topic: &str, key: &str, value: &str) {
+    set(wire, TOPIC, topic, key, value);
+}
+
 fn replace(wire: &mut Wire, resource_type: i8, name: &str, settings: &[(&str, Option<&str>)]) -> Told {
     let configs = settings
         .iter()

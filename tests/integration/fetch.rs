@@ -9,9 +9,9 @@ use ringlog::protocol::message::{
     FetchResponse, FetchTopic, ForgottenTopic, PartitionData, ReplicaState,
 };
 use ringlog::protocol::{ApiKey, ErrorCode, Reader};
-use ringlog::record::batch::{BatchBuilder, batches};
+use ringlog::record::batch::{BatchBuilder, TimestampType, batches};
 use ringlog::record::compression::Codec;
-use ringlog::record::message_set::convert_to_v2;
+use ringlog::record::message_set::{SetRules, convert_to_v2};
 
 use crate::server::{DEADLINE, Server, directory};
 use crate::wire::Wire;
@@ -285,6 +285,11 @@ fn old_fetches_get_records_in_their_format_in_every_codec_but_zstd() {
     append(&mut wire, "old", 0, Codec::Zstd, &[b"not for the old"]);
     for version in 0..=3 {
         let magic = if version < 2 { 0 } else { 1 };
+        let rules = SetRules {
+            message_bytes_max: 1 << 20,
+            decompressed_bytes_max: 1 << 20,
+            timestamp_type: TimestampType::CreateTime,
+        };
         let (mut next, mut values) = (0, Vec::new());
         while next < 8 {
             let answer = fetch(&mut wire, version, &request(vec![topic("old", vec![partition(0, next)])]));
@@ -297,7 +302,7 @@ fn old_fetches_get_records_in_their_format_in_every_codec_but_zstd() {
                 let (message, rest) = set.split_at(length);
                 assert_eq!(message[16], magic);
                 let offset = i64::from_be_bytes(message[..8].try_into().expect("eight"));
-                let batch = convert_to_v2(message, 1 << 20).expect("a sound message");
+                let (batch, _) = convert_to_v2(message, &rules).expect("a sound message").expect("a whole one");
                 for record in ringlog::record::batch::decode_records(&batch, 1 << 20).expect("records") {
                     let timestamp = if magic == 0 { -1 } else { 1_700_000_000_000 + values.len() as i64 % 2 };
                     assert_eq!((record.timestamp, record.headers.len()), (timestamp, 0));

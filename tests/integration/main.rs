@@ -5,8 +5,10 @@
 
 mod admin;
 mod admin_port;
+mod bad_input;
 mod clients;
 mod cold;
+mod compression;
 mod configs;
 mod connections;
 mod disk_faults;
@@ -18,6 +20,7 @@ mod kill9;
 mod message_sets;
 mod offsets;
 mod python_kafka;
+mod records;
 mod refused;
 mod retention;
 mod server;

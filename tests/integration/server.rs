@@ -134,7 +134,8 @@ impl Drop for Server {
 /// A broker's command line over `directory`. Without an admin port: all brokers of all tests would want the same.
 pub fn serve(directory: &Path, flags: &[&str]) -> Command {
     let mut command = serve_by_default(directory);
-    command.args(["--admin-listen", "none"]).args(flags);
+    // Many records here are decades old.
+    command.args(["--admin-listen", "none", "--set", "log.retention.ms=-1"]).args(flags);
     command
 }
 

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use ringlog::protocol::frame::{FRAME_PREFIX_BYTES, SOCKET_REQUEST_MAX_BYTES, frame_length};
 use ringlog::protocol::header::{RequestHeader, begin_request, decode_response_header, finish_frame};
-use ringlog::protocol::message::create_topics::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse};
+use ringlog::protocol::message::create_topics::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
+};
 use ringlog::protocol::message::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData};
 use ringlog::protocol::message::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use ringlog::protocol::message::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
@@ -70,6 +72,11 @@ impl Wire {
         self.stream.shutdown(std::net::Shutdown::Write).expect("shut down");
     }
 
+    /// Sends bytes as they are.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
     /// Sends bytes as one frame.
     pub fn send_frame(&mut self, frame: &[u8]) -> io::Result<()> {
         let length = i32::try_from(frame.len()).expect("a frame's length");
@@ -101,8 +108,21 @@ impl Wire {
 
     /// Creates a topic and gives its error code.
     pub fn create_topic(&mut self, name: &str, num_partitions: i32) -> i16 {
-        let topic =
-            CreatableTopic { name: name.to_owned(), num_partitions, replication_factor: 1, ..Default::default() };
+        self.create_topic_with(name, num_partitions, &[])
+    }
+
+    /// The same with settings of its own.
+    pub fn create_topic_with(&mut self, name: &str, num_partitions: i32, settings: &[(&str, &str)]) -> i16 {
+        let configs = settings
+            .iter()
+            .map(|(name, value)| CreatableTopicConfig { name: (*name).into(), value: Some((*value).into()) });
+        let topic = CreatableTopic {
+            name: name.to_owned(),
+            num_partitions,
+            replication_factor: 1,
+            configs: configs.collect(),
+            ..Default::default()
+        };
         let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
         ask!(self, 7, request, CreateTopicsResponse).topics[0].error_code
     }

@@ -37,21 +37,25 @@ fn inner(magic: i8) -> Vec<u8> {
     .concat()
 }
 
-fn converted(message_set: &[u8]) -> (BatchHeader, Vec<Record>) {
-    let batch = convert_to_v2(message_set, LIMIT).unwrap();
-    (BatchHeader::parse(&batch).unwrap(), decode_records(&batch, LIMIT).unwrap())
+const RULES: SetRules =
+    SetRules { message_bytes_max: LIMIT, decompressed_bytes_max: LIMIT, timestamp_type: TimestampType::CreateTime };
+
+fn converted(message_set: &[u8]) -> (BatchHeader, Codec, Vec<Record>) {
+    let (batch, codec) = convert_to_v2(message_set, &RULES).unwrap().expect("not empty");
+    (BatchHeader::parse(&batch).unwrap(), codec, decode_records(&batch, LIMIT).unwrap())
 }
 
 #[test]
-fn plain_and_compressed_sets_of_both_magics_become_one_batch_with_the_same_codec() {
+fn plain_and_compressed_sets_of_both_magics_become_one_batch_and_tell_their_codec() {
     for magic in [0, 1] {
         for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4] {
             let set = match codec {
                 Codec::None => inner(magic),
                 codec => message(magic, 2, codec.id() as u8, 70, None, Some(&compress(codec, &inner(magic)))),
             };
-            let (header, records) = converted(&set);
-            assert_eq!((header.codec(), header.base_offset, header.last_offset()), (Some(codec), 0, 2));
+            let (header, was, records) = converted(&set);
+            assert_eq!((was, codec_of_set(&set)), (codec, Some(codec)));
+            assert_eq!((header.codec(), header.base_offset, header.last_offset()), (Some(Codec::None), 0, 2));
             let timestamps = if magic == 0 { [-1, -1, -1] } else { [50, 70, 60] };
             assert_eq!(records.iter().map(|record| record.timestamp).collect::<Vec<_>>(), timestamps);
             assert_eq!(header.max_timestamp, timestamps[1]);
@@ -65,10 +69,10 @@ fn plain_and_compressed_sets_of_both_magics_become_one_batch_with_the_same_codec
 fn the_broken_lz4_header_checksum_of_magic_0_is_accepted_and_that_of_magic_1_is_not() {
     let mut frame = compress(Codec::Lz4, &inner(0));
     frame[6] ^= 1;
-    assert_eq!(converted(&message(0, 2, 3, 0, None, Some(&frame))).1.len(), 3);
+    assert_eq!(converted(&message(0, 2, 3, 0, None, Some(&frame))).2.len(), 3);
     let mut frame = compress(Codec::Lz4, &inner(1));
     frame[6] ^= 1;
-    let refused = convert_to_v2(&message(1, 2, 3, 0, None, Some(&frame)), LIMIT);
+    let refused = convert_to_v2(&message(1, 2, 3, 0, None, Some(&frame)), &RULES);
     assert!(matches!(refused, Err(MessageSetError::Corrupt(_))));
 }
 
@@ -79,7 +83,7 @@ fn what_kafka_refuses_is_refused() {
     };
     let wrapper = wrap(1, 2, Codec::Gzip, &inner(1));
     let invalid = [
-        ("empty", Vec::new()),
+        ("a batch among messages", [inner(1), message(2, 3, 0, 0, None, None)].concat()),
         ("mixed magic", [inner(0), inner(1)].concat()),
         ("two wrappers", [wrapper.clone(), wrapper.clone()].concat()),
         ("wrapper behind plain", [inner(1), wrapper.clone()].concat()),
@@ -90,14 +94,20 @@ fn what_kafka_refuses_is_refused() {
         ("wrapper offset", wrap(1, 1, Codec::Gzip, &inner(1))),
     ];
     for (what, set) in invalid {
-        assert!(matches!(convert_to_v2(&set, LIMIT), Err(MessageSetError::Invalid(_))), "{what}");
+        assert!(matches!(convert_to_v2(&set, &RULES), Err(MessageSetError::Invalid(_))), "{what}");
     }
-    assert_eq!(converted(&wrap(1, 0, Codec::Gzip, &inner(1))).1.len(), 3, "librdkafka's wrapper offset 0");
-    assert!(matches!(convert_to_v2(&message(1, 0, 4, 0, None, None), LIMIT), Err(MessageSetError::Zstd)));
-    assert!(matches!(convert_to_v2(&wrapper, 20), Err(MessageSetError::TooLong(20))));
+    assert_eq!(converted(&wrap(1, 0, Codec::Gzip, &inner(1))).2.len(), 3, "librdkafka's wrapper offset 0");
+    assert!(matches!(convert_to_v2(&message(1, 0, 4, 0, None, None), &RULES), Err(MessageSetError::Zstd)));
+    assert!(matches!(
+        convert_to_v2(&wrapper, &SetRules { decompressed_bytes_max: 20, ..RULES }),
+        Err(MessageSetError::TooLong(20))
+    ));
     let mut wrong_crc = inner(1);
     wrong_crc[12] ^= 1;
-    assert!(matches!(convert_to_v2(&wrong_crc, LIMIT), Err(MessageSetError::Corrupt(_))));
+    assert!(matches!(convert_to_v2(&wrong_crc, &RULES), Err(MessageSetError::Corrupt(_))));
+    assert!(matches!(convert_to_v2(&message(3, 0, 0, 0, None, None), &RULES), Err(MessageSetError::Corrupt(_))));
+    let negative = message(1, 0, 0, -2, None, None);
+    assert!(matches!(convert_to_v2(&negative, &RULES), Err(MessageSetError::Timestamp(_))));
 }
 
 #[test]
@@ -105,19 +115,38 @@ fn a_cut_set_keeps_its_whole_messages() {
     let set = inner(1);
     let first = message(1, 0, 0, 50, Some(b"a"), Some(b"1")).len();
     for cut in 0..set.len() {
-        match convert_to_v2(&set[..cut], LIMIT) {
-            Ok(_) => assert!(cut >= first),
-            Err(error) => assert!(cut < first, "{cut}: {error}"),
+        match convert_to_v2(&set[..cut], &RULES) {
+            Ok(converted) => assert_eq!(converted.is_some(), cut >= first, "{cut}"),
+            Err(error) => panic!("{cut}: {error}"),
         }
     }
 }
 
 #[test]
-fn a_producers_append_time_stays_visible() {
-    let set = message(1, 0, 8, 77, None, Some(b"v"));
-    let (header, records) = converted(&set);
-    assert_eq!((header.timestamp_type(), header.max_timestamp), (TimestampType::LogAppendTime, 77));
-    assert_eq!(records[0].timestamp, 77);
+fn max_message_bytes_is_held_against_each_message_as_it_came() {
+    let set = inner(1);
+    let longest = message(1, 0, 0, 50, Some(b"a"), Some(b"1")).len();
+    let limited = |message_bytes_max| SetRules { message_bytes_max, ..RULES };
+    assert!(convert_to_v2(&set, &limited(longest)).is_ok());
+    assert!(matches!(convert_to_v2(&set, &limited(longest - 1)), Err(MessageSetError::TooLarge { .. })));
+    let wrapper = message(1, 2, 1, 70, None, Some(&compress(Codec::Gzip, &inner(1))));
+    assert!(convert_to_v2(&wrapper, &limited(wrapper.len())).is_ok());
+    assert!(matches!(convert_to_v2(&wrapper, &limited(wrapper.len() - 1)), Err(MessageSetError::TooLarge { .. })));
+}
+
+#[test]
+fn a_producers_append_time_counts_where_the_topic_has_create_time_and_is_refused_where_it_has_not() {
+    let plain = message(1, 0, 8, 77, None, Some(b"v"));
+    let wrapper = message(1, 2, 8 | 1, 99, None, Some(&compress(Codec::Gzip, &inner(1))));
+    let append_time = SetRules { timestamp_type: TimestampType::LogAppendTime, ..RULES };
+    for (set, timestamps) in [(&plain, vec![77]), (&wrapper, vec![99, 99, 99])] {
+        let (header, _, records) = converted(set);
+        assert_eq!(header.timestamp_type(), TimestampType::CreateTime);
+        assert_eq!(records.iter().map(|record| record.timestamp).collect::<Vec<_>>(), timestamps);
+        assert!(matches!(convert_to_v2(set, &append_time), Err(MessageSetError::Timestamp(_))));
+    }
+    let without = message(1, 0, 8, -1, None, Some(b"v"));
+    assert!(matches!(convert_to_v2(&without, &RULES), Err(MessageSetError::Timestamp(_))));
 }
 
 #[test]

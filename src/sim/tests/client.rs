@@ -10,7 +10,7 @@ use crate::record::compression::Codec;
 use crate::sim::connection::SimSocket;
 
 pub(super) const FETCH_VERSION: i16 = 11;
-const PRODUCE_VERSION: i16 = 9;
+pub(super) const PRODUCE_VERSION: i16 = 9;
 const METADATA_VERSION: i16 = 12;
 const CREATE_TOPICS_VERSION: i16 = 5;
 const DELETE_TOPICS_VERSION: i16 = 5;
@@ -69,11 +69,18 @@ impl Client {
         encode: impl FnOnce(&mut Writer) -> Result<(), WireError>,
     ) -> Option<BytesMut> {
         self.post(key, version, encode).await?;
+        let (correlation_id, body) = self.answer(key, version).await?;
+        assert_eq!(correlation_id, self.correlation_id);
+        Some(body)
+    }
+
+    /// The next answer: its correlation id and its body.
+    pub async fn answer(&mut self, key: ApiKey, version: i16) -> Option<(i32, BytesMut)> {
         let mut body = self.frame().await?;
         let mut reader = Reader::new(&body);
-        assert_eq!(decode_response_header(&mut reader, key, version), Ok(self.correlation_id));
+        let correlation_id = decode_response_header(&mut reader, key, version).expect("a header");
         let start = reader.position();
-        Some(body.split_off(start))
+        Some((correlation_id, body.split_off(start)))
     }
 
     async fn frame(&mut self) -> Option<BytesMut> {

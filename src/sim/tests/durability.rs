@@ -16,6 +16,7 @@ const FSYNC: Setup = Setup {
     log_dirs: TWO_DIRECTORIES,
     durability: Durability::Fsync,
     settings: &[SMALL_SEGMENTS],
+    rebatch: false,
 };
 
 /// Three lives of a node under load, each ended by a power cut at a random moment; what was lost, if anything was.

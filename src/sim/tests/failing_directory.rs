@@ -12,6 +12,7 @@ const SETUP: Setup = Setup {
     log_dirs: TWO_DIRECTORIES,
     durability: Durability::Fsync,
     settings: &["log.segment.bytes=1500"],
+    rebatch: false,
 };
 
 /// Producers of each partition.

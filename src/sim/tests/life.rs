@@ -68,7 +68,7 @@ fn life(seed: u64, how: End, setup: impl Into<Setup>) -> Vec<TraceEntry> {
 const EVERYTHING_AT_ONE: Capacities = Capacities {
     shards: 3,
     credits: 1,
-    limits: ShardLimits { requests_in_flight_max: 1, request_bytes_max: 1, segments_open_max: 1 },
+    limits: ShardLimits { requests_in_flight_max: 1, request_bytes_max: 1, segments_open_max: 1, away_bytes_max: 1 },
 };
 
 #[test]

@@ -257,8 +257,8 @@ impl Filtering {
                 None => self.filter_legacy(&entry, whole, &mut kept.data)?,
             }
             // Of one entry comes at most one.
-            if let Ok(left) = Entry::parse(&kept.data[before..]) {
-                let Entry { last_offset, bytes, max_timestamp, .. } = left;
+            if kept.data.len() > before {
+                let Entry { last_offset, bytes, max_timestamp, .. } = Entry::parse(&kept.data[before..])?;
                 kept.batches.push(KeptBatch { last_offset, bytes, max_timestamp });
             }
         }
@@ -347,6 +347,11 @@ impl Filtering {
     /// tombstone gets its delete horizon that way; Kafka, which keeps the magic, goes by the file's age.
     fn filter_legacy(&mut self, entry: &Entry, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Damage> {
         let LegacyBatch { codec, timestamp_type, records } = legacy(entry, bytes)?;
+        // What stays would get offsets that no reader could follow.
+        let ascend = records.is_sorted_by(|one, next| one.offset < next.offset);
+        if !ascend || records.last().is_some_and(|last| last.offset > entry.last_offset) {
+            return Err(damage(entry.last_offset, "a message set whose offsets do not ascend"));
+        }
         let stay: Vec<&Record> =
             records.iter().filter(|record| self.data_stays(&Seen::of_legacy(record), true)).collect();
         let has_tombstone = stay.iter().any(|record| record.value.is_none());
