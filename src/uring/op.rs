@@ -35,7 +35,14 @@ pub struct Event {
     pub data: Option<BytesMut>,
 }
 
+/// What an event takes beside its bytes, with what the allocator adds: a byte at a time is mostly that.
+const EVENT_BYTES: usize = size_of::<Event>() + 64;
+
 impl Event {
+    fn memory(&self) -> usize {
+        EVENT_BYTES + self.data.as_ref().map_or(0, BytesMut::capacity)
+    }
+
     pub fn into_result(self) -> io::Result<(u32, Option<BytesMut>)> {
         match u32::try_from(self.result) {
             Ok(count) => Ok((count, self.data)),
@@ -81,7 +88,7 @@ impl Slot {
             }
             Slot::Done(_) => unreachable!("a single operation completes once"),
             Slot::Stream(stream) => {
-                stream.queued_bytes += event.data.as_ref().map_or(0, BytesMut::capacity);
+                stream.queued_bytes += event.memory();
                 stream.events.push_back(event);
                 stream.ended |= !more;
                 if let Some(waker) = stream.waker.take() {
@@ -201,7 +208,7 @@ impl<R: 'static> Stream<R> {
         self.ring.with_slot(self.key, |slot| {
             let Slot::Stream(stream) = slot else { unreachable!("a live stream's slot is a stream") };
             if let Some(event) = stream.events.pop_front() {
-                stream.queued_bytes -= event.data.as_ref().map_or(0, BytesMut::capacity);
+                stream.queued_bytes -= event.memory();
                 return Poll::Ready(Some(event));
             }
             if stream.ended {

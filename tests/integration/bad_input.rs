@@ -100,7 +100,7 @@ impl Bench {
 
 fn with_flags(directory: &Path, flags: &[&str]) -> std::process::Command {
     let mut command = crate::server::serve_by_default(directory);
-    command.args(flags);
+    command.args(["--set", "log.initial.task.delay.ms=3600000"]).args(flags);
     command
 }
 

@@ -28,7 +28,7 @@ fn start(directory: &Path, no_cachestat: bool) -> Broker {
 }
 
 fn start_with(directory: &Path, options: ServeOptions) -> Broker {
-    let set = vec!["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), "log.retention.ms=-1".to_owned()];
+    let set = vec!["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), "log.initial.task.delay.ms=3600000".to_owned()];
     let data = Some(data_path(directory));
     let options = ServeOptions { set, data, admin_listen: AdminListen::Off, shards: Some(1), ..options };
     Broker::start(Config::load(&options).expect("settings")).expect("a broker")

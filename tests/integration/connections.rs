@@ -21,7 +21,7 @@ use crate::wire::Wire;
 const PRODUCE_VERSION: i16 = 9;
 
 fn start(directory: &Path, shards: u16, settings: &[&str]) -> Broker {
-    let mut set = vec!["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), "log.retention.ms=-1".to_owned()];
+    let mut set = vec!["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), "log.initial.task.delay.ms=3600000".to_owned()];
     set.extend(settings.iter().map(|setting| (*setting).to_owned()));
     let data = Some(data_path(directory));
     let options =

@@ -16,7 +16,7 @@ const PARTITIONS: i32 = 4;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn start(directory: &std::path::Path) -> Broker {
-    let set = vec!["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), "log.retention.ms=-1".to_owned()];
+    let set = vec!["listeners=PLAINTEXT://127.0.0.1:0".to_owned(), "log.initial.task.delay.ms=3600000".to_owned()];
     let data = Some(data_path(directory));
     let admin_listen = AdminListen::Off;
     let options = ServeOptions { set, data, admin_listen, shards: Some(2), ..ServeOptions::default() };

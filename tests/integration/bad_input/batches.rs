@@ -93,7 +93,7 @@ fn rows() -> Vec<Row> {
         row("no batch at all", Vec::new(), InvalidRecord),
         row("two batches", [plain(), plain()].concat(), InvalidRecord),
         row("magic 1", with(plain(), 16, &[1]), InvalidRecord),
-        row("magic 3", with(plain(), 16, &[3]), InvalidRecord),
+        row("magic 3", with(plain(), 16, &[3]), CorruptMessage),
         row("a last offset that does not fit the count", with(plain(), 23, &[0, 0, 0, 9]), InvalidRecord),
         row("a negative last offset", with(plain(), 23, &[0xff; 4]), InvalidRecord),
         row("a count that does not fit the last offset", with(plain(), 57, &[0, 0, 0, 9]), InvalidRecord),
