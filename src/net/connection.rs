@@ -50,7 +50,7 @@ const REFUSALS_LOGGED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long answers are still sent on a connection that is not read any more: the peer may have shut down its own
 /// direction only, or have sent what can't be understood behind requests that can.
-const ANSWERS_AFTER_END_MAX: Duration = Duration::from_secs(30);
+const ANSWERS_AFTER_END_MAX: Duration = Duration::from_secs(5);
 
 /// What all connections of a shard share.
 pub struct Shared<P: Platform> {

@@ -109,7 +109,17 @@ fn rows() -> Vec<Row> {
             builder(Codec::None, &[None]).producer(9, 0, -1).build().to_vec(),
             InvalidRecord,
         ),
-        row("a timestamp type that is not the producer's", with(plain(), 21, &[0, 8]), InvalidTimestamp),
+        // Kafka 3.9 `LogValidator.validateTimestamp` minds it where the broker sets the time, and only there.
+        row("a timestamp type that is not the producer's", with(plain(), 21, &[0, 8]), Appended),
+        Row {
+            config: &[("message.timestamp.type", "LogAppendTime")],
+            record_errors: &[0, 1, 2],
+            ..row(
+                "a timestamp type that is not the producer's, by append time",
+                with(plain(), 21, &[0, 8]),
+                InvalidTimestamp,
+            )
+        },
     ];
     rows.extend([
         Row { version: LAST_BEFORE_ZSTD, ..row("zstd of old", batch(Codec::Zstd), UnsupportedCompressionType) },

@@ -51,7 +51,7 @@ fn take_out(log: &mut Log<FakeDisk>, end_offset: Offset) -> Vec<PathBuf> {
 
 fn bases(disk: &FakeDisk) -> Vec<Offset> {
     let names = disk.paths().into_iter().filter(|path| path.starts_with(DIR));
-    let names = names.filter_map(|path| Some(path.file_name()?.to_str()?.strip_suffix(".log")?.parse().ok()?));
+    let names = names.filter_map(|path| path.file_name()?.to_str()?.strip_suffix(".log")?.parse().ok());
     names.collect()
 }
 
