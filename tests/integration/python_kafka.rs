@@ -40,7 +40,7 @@ fn python3_kafka_administers_topics_and_is_told_what_fails() {
     let expected = [
         "created True 60000",
         "partitions 4",
-        "altered 2000 -1",
+        "altered 2000 604800000",
         "twice TopicAlreadyExistsError",
         "no partitions InvalidPartitionsError",
         "replicas InvalidReplicationFactorError",
