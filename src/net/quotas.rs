@@ -43,7 +43,9 @@ struct Pace {
 impl Pace {
     /// From when on one may come; `None`: now.
     fn wait(self, now: Monotonic, rate: u32) -> Option<Monotonic> {
-        (rate != UNLIMITED && self.next > now + Duration::from_secs(BURST_SECONDS)).then_some(self.next)
+        // Not when the one after all of the burst would come, or they would come in gusts.
+        let from = Monotonic(self.next.0.saturating_sub(BURST_SECONDS * 1_000_000_000));
+        (rate != UNLIMITED && from > now).then_some(from)
     }
 
     fn take(&mut self, now: Monotonic, rate: u32) {
