@@ -23,6 +23,7 @@
 //!  main > broker, cli > shard > handlers > partition > storage > record
 //!  storage, net, partition, handlers, shard, worker > platform      platform::linux, broker, net::listener > uring, worker > sys
 //!  shard > net > protocol::frame         shard, handlers > protocol, metadata::{image, node, proposal, thread}
+//!  cli > client > protocol, record
 //!  broker > admin      broker > controller > metadata        sim stands below platform, and in tests above everything
 //! ```
 //!
@@ -56,6 +57,8 @@ pub mod base;
 pub mod broker;
 /// The command line, one file per subcommand.
 pub mod cli;
+/// A small Kafka client without I/O.
+pub mod client;
 /// Every setting, and the only reader of files and environment.
 pub mod config;
 /// Decides topics, leaders and epochs, without doing any I/O.

@@ -13,7 +13,8 @@ use syn::visit::Visit;
 /// also import what that one may ("everything further right"); what is allowed to a module is allowed to its parts.
 const TABLE: &[(&str, &[&str])] = &[
     ("main", &["broker", "cli"]),
-    ("cli", &[]),
+    ("cli", &["client"]),
+    ("client", &["protocol", "record"]),
     ("broker", &["shard", "controller", "admin", "worker", "platform::linux", "uring", "cli::banner"]),
     ("shard", &["handlers", "net", "worker"]),
     ("shard::run", &["platform::linux", "uring"]),
@@ -45,7 +46,7 @@ const TABLE: &[(&str, &[&str])] = &[
 const EVERYONE: &[&str] = &["base", "config", "metrics", "executor"];
 
 /// What leaves may not touch: no files, sockets or clocks in pure modules.
-const PURE: &[&str] = &["protocol", "record"];
+const PURE: &[&str] = &["protocol", "record", "client"];
 const IMPURE_PATHS: &[&str] =
     &["std::fs", "std::net", "std::os", "std::time::Instant", "std::time::SystemTime", "std::thread", "nix", "libc"];
 

@@ -1,0 +1,13 @@
+//! A small Kafka client without I/O, for the tools, the load generators and, some day, followers: bytes and `now` in,
+//! bytes and answers out.
+//!
+//! [`exchange`] is one connection's side of the protocol. Whoever owns a socket drives it: `cli/connect.rs` with a blocking
+//! one, `cli/bench` with tokio-uring. Nothing here opens files or sockets, looks at a clock or starts a thread.
+
+#![forbid(unsafe_code)]
+
+pub mod exchange;
+mod request;
+
+pub use exchange::{Answer, Exchange, ExchangeError, Versions};
+pub use request::{Request, Response};
