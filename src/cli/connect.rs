@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
@@ -13,7 +14,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::base::time::Monotonic;
 use crate::cli::failure::{Failure, reason};
 use crate::client::cluster::{Broker, Cluster};
 use crate::client::{Answer, Exchange, ExchangeError, Request, Versions};
@@ -136,11 +139,6 @@ impl Connection {
         &self.address
     }
 
-    /// Whether an answer is still to come.
-    pub fn is_waiting(&self) -> bool {
-        self.exchange.unanswered() > 0
-    }
-
     /// Sends a request without waiting; gives the version it was written in.
     pub fn send<R: Request>(&mut self, request: &R, able: RangeInclusive<i16>) -> Result<i16, Broken> {
         let (frame, version) = self.exchange.ask(request, able)?;
@@ -197,6 +195,20 @@ impl AsFd for Connection {
     }
 }
 
+/// The monotonic clock of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    pub fn now(&self) -> Monotonic {
+        Monotonic(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
 /// Who is to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum To {
@@ -206,12 +218,22 @@ pub enum To {
     Broker(i32),
 }
 
+/// What a connection is for. An answer that streams would stand before that of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Purpose {
+    /// One request, one answer.
+    Ask,
+    /// Requests whose answers come when they come: Produce, Fetch.
+    Stream,
+}
+
 /// The cluster, as a tool sees it.
 pub struct Client {
     timeout: Duration,
+    bootstrap: Vec<String>,
     /// By address.
-    connections: BTreeMap<String, Connection>,
-    /// The address of the broker that was reached first.
+    connections: BTreeMap<(String, Purpose), Connection>,
+    /// The address of the broker that answers for all.
     home: String,
     pub cluster: Cluster,
 }
@@ -225,7 +247,8 @@ impl Client {
                 Ok(connection) => {
                     return Ok(Client {
                         timeout: arguments.timeout,
-                        connections: BTreeMap::from([(address.clone(), connection)]),
+                        bootstrap: arguments.bootstrap_server.clone(),
+                        connections: BTreeMap::from([((address.clone(), Purpose::Ask), connection)]),
                         home: address.clone(),
                         cluster: Cluster::default(),
                     });
@@ -260,31 +283,76 @@ impl Client {
         self.cluster.broker(id).map(Broker::address).ok_or_else(missing)
     }
 
-    /// The connection to a broker, opened if there is none yet.
+    /// The connection to ask a broker on, opened if there is none yet.
     pub fn connection(&mut self, to: To) -> Result<&mut Connection, Failure> {
         let address = self.address_of(to)?;
-        if !self.connections.contains_key(&address) {
-            let connection = Connection::open(&address, self.timeout).map_err(|error| {
-                Failure::Unreachable(format!(
+        self.open(address, Purpose::Ask)
+    }
+
+    /// The connection on which a broker's answers come when they come.
+    pub fn stream(&mut self, broker: i32) -> Result<&mut Connection, Failure> {
+        let address = self.address_of(To::Broker(broker))?;
+        let key = (address, Purpose::Stream);
+        if !self.connections.contains_key(&key)
+            && let Some(idle) = self.connections.remove(&(key.0.clone(), Purpose::Ask))
+        {
+            self.connections.insert(key.clone(), idle);
+        }
+        self.open(key.0, key.1)
+    }
+
+    /// A stream that is open.
+    pub fn open_stream(&mut self, broker: i32) -> Option<&mut Connection> {
+        let address = self.address_of(To::Broker(broker)).ok()?;
+        self.connections.get_mut(&(address, Purpose::Stream))
+    }
+
+    /// Forgets a stream that is of no use any more.
+    pub fn close_stream(&mut self, broker: i32) {
+        if let Ok(address) = self.address_of(To::Broker(broker)) {
+            self.connections.remove(&(address, Purpose::Stream));
+        }
+    }
+
+    fn open(&mut self, address: String, purpose: Purpose) -> Result<&mut Connection, Failure> {
+        let timeout = self.timeout;
+        match self.connections.entry((address.clone(), purpose)) {
+            Entry::Occupied(open) => Ok(open.into_mut()),
+            Entry::Vacant(place) => match Connection::open(&address, timeout) {
+                Ok(connection) => Ok(place.insert(connection)),
+                Err(error) => Err(Failure::Unreachable(format!(
                     "the broker at {address} does not answer ({error}); is that an address that can be reached from \
                      here? It is what the broker's advertised.listeners says"
-                ))
-            })?;
-            self.connections.insert(address.clone(), connection);
-        }
-        Ok(self.connections.get_mut(&address).expect("just put there"))
-    }
-
-    /// Forgets a connection that is of no use any more.
-    pub fn close(&mut self, to: To) {
-        if let Ok(address) = self.address_of(to) {
-            self.connections.remove(&address);
+                ))),
+            },
         }
     }
 
-    /// Connections that wait for an answer, and whose they are.
-    pub fn open_connection(&self, broker: i32) -> Option<&Connection> {
-        self.connections.get(&self.address_of(To::Broker(broker)).ok()?)
+    /// Waits until one of these streams, or one of `others`, can be read: which ones. `None`: for as long as it takes.
+    pub fn wait(
+        &self,
+        brokers: &[i32],
+        others: &[BorrowedFd<'_>],
+        timeout: Option<Duration>,
+    ) -> Result<(Vec<i32>, Vec<bool>), Failure> {
+        let address = |broker: &i32| self.cluster.broker(*broker).map(Broker::address);
+        let open: Vec<(i32, &Connection)> = brokers
+            .iter()
+            .filter_map(|broker| Some((*broker, self.connections.get(&(address(broker)?, Purpose::Stream))?)))
+            .collect();
+        let fds = others.iter().copied().chain(open.iter().map(|(_, connection)| connection.as_fd()));
+        let mut waits: Vec<PollFd<'_>> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        // Rounded up: a wait that ends too early would only be repeated.
+        let ms = timeout.map(|wait| i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
+        let limit = ms.map_or(PollTimeout::NONE, |ms| PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX));
+        match poll(&mut waits, limit) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(Failure::Refused(format!("sockets can't be waited for: {error}"))),
+        }
+        let is_ready = |wait: &PollFd<'_>| wait.revents().is_some_and(|ready| !ready.is_empty());
+        let (first, streams) = waits.split_at(others.len());
+        let ready = streams.iter().zip(&open).filter(|(wait, _)| is_ready(wait)).map(|(_, (broker, _))| *broker);
+        Ok((ready.collect(), first.iter().map(is_ready).collect()))
     }
 
     /// The version of an API that a request will have.
@@ -305,7 +373,7 @@ impl Client {
         let address = connection.address().to_owned();
         read.map_err(|error| {
             let what = format!("the broker at {address} gives no answer to {}: {error}", R::API_KEY);
-            self.close(to);
+            self.connections.remove(&(address, Purpose::Ask));
             match error {
                 Broken::Io(_) => Failure::Unreachable(format!("{what}; wait longer with --timeout, or try again")),
                 Broken::Exchange(_) => Failure::Refused(what),
@@ -313,13 +381,29 @@ impl Client {
         })
     }
 
-    /// Looks at these topics, or all if `None`, and at the brokers; replaces what was seen before.
+    /// Looks at these topics, or all if `None`, and at the brokers; replaces what was seen before. Any broker that was
+    /// ever heard of may answer.
     pub fn look(&mut self, topics: Option<&[String]>) -> Result<&Cluster, Failure> {
+        let known = self.cluster.brokers.iter().map(Broker::address);
+        let others: Vec<String> = known.chain(self.bootstrap.iter().cloned()).collect();
+        let mut seen = self.look_at_home(topics);
+        for other in others {
+            if !matches!(seen, Err(Failure::Unreachable(_))) {
+                break;
+            }
+            if other != self.home {
+                self.home = other;
+                seen = self.look_at_home(topics);
+            }
+        }
+        self.cluster = seen?;
+        Ok(&self.cluster)
+    }
+
+    fn look_at_home(&mut self, topics: Option<&[String]>) -> Result<Cluster, Failure> {
         const VERSIONS: RangeInclusive<i16> = 0..=12;
         let version = self.version(To::Any, ApiKey::Metadata, VERSIONS)?;
-        let response = self.ask(To::Any, &Cluster::request(topics, version), VERSIONS)?;
-        self.cluster = Cluster::new(response);
-        Ok(&self.cluster)
+        self.ask(To::Any, &Cluster::request(topics, version), VERSIONS).map(Cluster::new)
     }
 }
 

@@ -7,13 +7,17 @@ pub mod banner;
 mod cluster;
 mod completions;
 mod connect;
+mod consume;
 mod failure;
+mod format;
 mod interrupt;
 mod output;
+mod produce;
 pub mod serve;
 mod table;
 pub mod tool;
 mod topic;
+mod when;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -8,13 +8,15 @@ use clap::{Args, Subcommand};
 
 use super::connect::ConnectArguments;
 use super::failure::Failure;
-use super::{cluster, completions, topic};
+use super::{cluster, completions, consume, produce, topic};
 
 /// One tool and what it is to do.
 #[derive(Subcommand, Debug)]
 pub enum Tool {
     /// Create, list, describe, change and delete topics
     Topic(topic::TopicArguments),
+    Produce(produce::ProduceArguments),
+    Consume(consume::ConsumeArguments),
     /// Show the cluster and its brokers
     Cluster(cluster::ClusterArguments),
     /// Print what makes a shell complete these commands
@@ -36,6 +38,8 @@ impl Tool {
     pub fn run(self) -> ExitCode {
         let done = match self {
             Tool::Topic(arguments) => topic::run(arguments),
+            Tool::Produce(arguments) => produce::run(arguments),
+            Tool::Consume(arguments) => consume::run(arguments),
             Tool::Cluster(arguments) => cluster::run(arguments),
             Tool::Completions(arguments) => completions::run(&arguments),
         };
