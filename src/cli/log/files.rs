@@ -161,6 +161,11 @@ impl Entries {
         self.position
     }
 
+    /// Bytes of the file up to its end.
+    pub fn read_bytes(&self) -> u64 {
+        self.next
+    }
+
     /// Bytes behind it.
     pub fn left_bytes(&self) -> u64 {
         self.end - self.next

@@ -290,7 +290,7 @@ impl Walk {
                 }
             }
         }
-        report.bytes += entries.position() + entries.bytes().len() as u64;
+        report.bytes += entries.read_bytes();
         let left = entries.left_bytes();
         if left > 0 {
             let at = format!("the last {left} bytes are no whole batch");
