@@ -20,6 +20,7 @@ use crate::base::time::{Monotonic, WallMs};
 use crate::base::timers::Timers;
 use crate::executor::Executor;
 use crate::metrics::ShardCounters;
+use crate::metrics::status::BoundUse;
 use crate::uring::Ring;
 use crate::worker::WorkPool;
 
@@ -60,6 +61,11 @@ impl LinuxPlatform {
 
     pub fn executor(&self) -> &Executor {
         &self.0.tasks.executor
+    }
+
+    /// How much of what is bounded is in use here.
+    pub fn bounds(&self) -> Vec<BoundUse> {
+        self.0.disk.bounds()
     }
 
     pub fn counters(&self) -> &Arc<ShardCounters> {
