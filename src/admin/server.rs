@@ -35,7 +35,7 @@ const HEAD_LIMIT: Duration = Duration::from_secs(3);
 /// How long a connection may take in all.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 /// How long a shard may take to tell how it is; one that takes longer is left out of the answer.
-const SHARD_ANSWER_LIMIT: Duration = Duration::from_secs(1);
+const SHARD_ANSWER_LIMIT: Duration = Duration::from_millis(500);
 /// Answers with a line for each partition or topic that are made and sent at one time: each may be megabytes long.
 const LONG_ANSWERS_MAX: usize = 2;
 /// Pause after a failed accept, such as one without a free descriptor.
