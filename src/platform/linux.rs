@@ -22,6 +22,7 @@ use crate::executor::Executor;
 use crate::metrics::ShardCounters;
 use crate::metrics::status::BoundUse;
 use crate::uring::Ring;
+use crate::uring::op::RING_QUEUED_BYTES_MAX;
 use crate::worker::WorkPool;
 
 /// What one shard has of the machine.
@@ -65,7 +66,14 @@ impl LinuxPlatform {
 
     /// How much of what is bounded is in use here.
     pub fn bounds(&self) -> Vec<BoundUse> {
-        self.0.disk.bounds()
+        let received = BoundUse {
+            name: "received_bytes",
+            help: "Bytes that were received and that their connections have not looked at.",
+            now: self.0.ring.queued_bytes().get() as u64,
+            max: RING_QUEUED_BYTES_MAX as u64,
+            waits_total: None,
+        };
+        self.0.disk.bounds().into_iter().chain([received]).collect()
     }
 
     pub fn counters(&self) -> &Arc<ShardCounters> {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::time::Duration;
 
 use crate::base::time::Monotonic;
 use crate::metrics::ShardCounters;
@@ -14,8 +15,10 @@ use crate::platform::{Clock, Platform};
 use crate::uring::doorbell::EventDoorbell;
 
 /// How often the queue of ready tasks is run through before the ring is entered: tasks wake one another a few times
-/// for one request, and completions must not wait longer than this.
+/// for one request. And for how long, since that is what completions wait: connections that have much to be answered
+/// must not hold up one that has little (tuning.md).
 const ROUNDS_PER_TURN_MAX: usize = 32;
+const TURN_MAX: Duration = Duration::from_micros(100);
 
 /// Runs the shard's tasks on the calling thread until one of them makes `stopped` true, then drops them all.
 ///
@@ -32,11 +35,15 @@ pub fn run(platform: &LinuxPlatform, doorbell: &EventDoorbell, stopped: impl Fn(
     let counters = platform.counters();
     let mut since = platform.clock().now();
     loop {
+        let until = platform.clock().now() + TURN_MAX;
         for _ in 0..ROUNDS_PER_TURN_MAX {
             if !executor.has_ready() {
                 break;
             }
             counters.tasks_run_total.add(executor.run_ready() as u64);
+            if platform.clock().now() >= until {
+                break;
+            }
         }
         if stopped() {
             break;
