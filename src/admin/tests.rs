@@ -90,8 +90,8 @@ fn text(source: &Told, detail: Detail) -> String {
 fn told(state: State) -> Arc<Told> {
     let shards: Vec<Arc<ShardCounters>> = vec![Arc::default(), Arc::default()];
     shards[1].appends_total.add(17);
-    let passage = Passage::begin(Monotonic(0));
-    shards[1].requests.started(&passage, 0, 9, Monotonic(1_000_000));
+    let passage = Passage::begin(Monotonic(0), Monotonic(1_000_000));
+    shards[1].requests.started(&passage, 0, 9);
     shards[1].requests.replied(&passage, Monotonic(3_000_000));
     shards[0].requests.answered(1, &{
         let mut errors = ErrorTally::default();
@@ -250,7 +250,7 @@ fn every_api_version_and_error_of_kafka_has_its_counter() {
     let mut expected = 0;
     for key in ApiKey::ALL {
         for version in key.versions() {
-            shard.requests.started(&Passage::begin(Monotonic(0)), key.code(), version, Monotonic(0));
+            shard.requests.started(&Passage::begin(Monotonic(0), Monotonic(0)), key.code(), version);
             expected += 1;
         }
         for code in ErrorCode::ALL {

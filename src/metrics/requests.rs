@@ -77,8 +77,9 @@ pub struct Passage {
 }
 
 impl Passage {
-    pub fn begin(received: Monotonic) -> Passage {
-        Passage { received, since: Cell::new(received), api: Cell::new(None) }
+    /// Whole at `received`, handled from `started` on.
+    pub fn begin(received: Monotonic, started: Monotonic) -> Passage {
+        Passage { received, since: Cell::new(started), api: Cell::new(None) }
     }
 }
 
@@ -139,12 +140,12 @@ fn error_index(code: i16) -> Option<usize> {
 }
 
 impl Requests {
-    /// Its handler starts.
-    pub fn started(&self, passage: &Passage, api_key: i16, version: i16, now: Monotonic) {
+    /// Its handler has started, and knows what it is.
+    pub fn started(&self, passage: &Passage, api_key: i16, version: i16) {
         let Some(index) = api_index(api_key) else { return };
         self.received[index * (VERSIONS + 1) + version_index(version)].add(1);
         passage.api.set(u8::try_from(index).ok());
-        self.passed(passage, Stage::Received, now);
+        self.record(passage, Stage::Received, passage.since.get().since(passage.received));
     }
 
     /// A stage is over, and the next one begins.
@@ -258,8 +259,8 @@ mod tests {
     #[test]
     fn stages_lie_end_to_end_and_waiting_is_none_of_the_execution() {
         let requests = Requests::default();
-        let passage = Passage::begin(Monotonic(5 * MS));
-        requests.started(&passage, 0, 9, Monotonic(6 * MS));
+        let passage = Passage::begin(Monotonic(5 * MS), Monotonic(6 * MS));
+        requests.started(&passage, 0, 9);
         requests.passed(&passage, Stage::Planned, Monotonic(8 * MS));
         requests.executed(&passage, Duration::from_millis(30), Monotonic(48 * MS));
         requests.replied(&passage, Monotonic(53 * MS));
@@ -286,9 +287,9 @@ mod tests {
         other.answered(1, &errors);
         other.answered(-7, &errors);
         for version in [18, i16::MAX, -1] {
-            other.started(&Passage::begin(Monotonic(0)), 18, version, Monotonic(0));
+            other.started(&Passage::begin(Monotonic(0), Monotonic(0)), 18, version);
         }
-        other.started(&Passage::begin(Monotonic(0)), 1000, 0, Monotonic(0));
+        other.started(&Passage::begin(Monotonic(0), Monotonic(0)), 1000, 0);
         let both = [&one, &other];
         let of = RequestsOf(&both);
         let expected = [(1, -1, 2), (1, 0, 4), (1, 6, 4), (1, 126, 2), (1, 127, 2)];

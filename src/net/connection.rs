@@ -245,11 +245,10 @@ impl<P: Platform> Connection<P> {
         .await;
     }
 
-    fn open_slot(self: &Rc<Self>, permit: Permit, received: Monotonic) -> ReplySlot<P> {
+    fn open_slot(self: &Rc<Self>, permit: Permit, passage: Passage) -> ReplySlot<P> {
         let mut slots = self.slots.borrow_mut();
         let number = self.first.get() + slots.len() as u64;
         slots.push_back(Slot::Waiting);
-        let passage = Passage::begin(received);
         ReplySlot { connection: Rc::clone(self), number, filled: false, passage, _permit: permit }
     }
 
@@ -432,6 +431,7 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
     let limits = shared.limits;
     let mut cutter = FrameCutter::default();
     while connection.takes_requests() {
+        let waits = shared.request_bytes.waits();
         let (received, frame, permit) = match cutter.next(limits.frame_bytes_max).map_err(Unreadable::NoFrame)? {
             Cut::Frame(frame) => {
                 let received = shared.platform.clock().now();
@@ -454,10 +454,13 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
         shared.counters.request_bytes_total.add((FRAME_PREFIX_BYTES + frame.len()) as u64);
         let overlaps = handler.overlaps(&frame);
         let unanswered_max = if overlaps { limits.requests_in_flight_max } else { 1 };
+        // Mostly nothing was waited for, and one look at the clock will do.
+        let has_waited = waits != shared.request_bytes.waits() || connection.slots.borrow().len() >= unanswered_max;
         if !connection.fewer_slots_than(unanswered_max).await {
             return Ok(());
         }
-        let slot = connection.open_slot(permit, received);
+        let started = if has_waited { shared.platform.clock().now() } else { received };
+        let slot = connection.open_slot(permit, Passage::begin(received, started));
         let mut handling = pin!(handler.handle(frame, slot));
         if overlaps {
             handling.await;

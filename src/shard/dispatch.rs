@@ -224,8 +224,7 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
                 return self.refuse(&slot, &unknown, &error);
             }
         };
-        let (counters, now) = (&self.context.counters, self.context.platform.clock().now());
-        counters.requests.started(slot.passage(), header.api_key, header.api_version, now);
+        self.context.counters.requests.started(slot.passage(), header.api_key, header.api_version);
         let body_start = reader.position();
         let key = if header.api_key == ApiKey::ApiVersions.code() {
             Some(ApiKey::ApiVersions)
