@@ -127,6 +127,10 @@ impl Default for Requests {
     }
 }
 
+fn ns_between(earlier: Monotonic, later: Monotonic) -> u64 {
+    later.0.saturating_sub(earlier.0)
+}
+
 fn api_index(api_key: i16) -> Option<usize> {
     usize::try_from(api_key).ok().filter(|index| *index < APIS)
 }
@@ -145,20 +149,19 @@ impl Requests {
         let Some(index) = api_index(api_key) else { return };
         self.received[index * (VERSIONS + 1) + version_index(version)].add(1);
         passage.api.set(u8::try_from(index).ok());
-        self.record(passage, Stage::Received, passage.since.get().since(passage.received));
+        self.record(passage, Stage::Received, ns_between(passage.received, passage.since.get()));
     }
 
     /// A stage is over, and the next one begins.
     pub fn passed(&self, passage: &Passage, stage: Stage, now: Monotonic) {
-        let took = now.since(passage.since.replace(now));
-        self.record(passage, stage, took);
+        self.record(passage, stage, ns_between(passage.since.replace(now), now));
     }
 
     /// The owners are done; for `waited` of the time they did nothing but wait.
     pub fn executed(&self, passage: &Passage, waited: Duration, now: Monotonic) {
-        let took = now.since(passage.since.replace(now));
+        let (took, waited) = (ns_between(passage.since.replace(now), now), waited.as_nanos() as u64);
         self.record(passage, Stage::Executed, took.saturating_sub(waited));
-        if !waited.is_zero() {
+        if waited > 0 {
             self.record(passage, Stage::Flushed, waited);
         }
     }
@@ -172,7 +175,7 @@ impl Requests {
     /// It is over, without an answer or with one.
     pub fn done(&self, passage: &Passage, now: Monotonic) {
         if let Some(api) = passage.api.get() {
-            self.totals[usize::from(api)].record(now.since(passage.received));
+            self.totals[usize::from(api)].record_ns(ns_between(passage.received, now));
         }
     }
 
@@ -187,10 +190,10 @@ impl Requests {
         }
     }
 
-    fn record(&self, passage: &Passage, stage: Stage, took: Duration) {
+    fn record(&self, passage: &Passage, stage: Stage, took_ns: u64) {
         let of_api = passage.api.get().and_then(|api| self.stages.get(usize::from(api)));
         if let Some(stages) = of_api {
-            stages[stage as usize].record(took);
+            stages[stage as usize].record_ns(took_ns);
         }
     }
 }
