@@ -1,4 +1,4 @@
-//! Flags -> settings -> broker -> exit code.
+//! Flags -> settings -> broker, or a tool -> exit code.
 
 use std::process::ExitCode;
 
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     }));
     match cli::parse(std::env::args_os()) {
         Ok(Command::Serve(config)) => broker::run(*config),
+        Ok(Command::Tool(tool)) => tool.run(),
         Err(stop) => stop.report(),
     }
 }

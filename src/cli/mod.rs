@@ -2,13 +2,29 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 pub mod banner;
+mod cluster;
+mod completions;
+mod connect;
+mod consume;
+mod failure;
+mod format;
+mod interrupt;
+mod output;
+mod produce;
 pub mod serve;
+mod table;
+pub mod tool;
+mod topic;
+mod when;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use tool::Tool;
 
 use crate::config::{Config, ConfigError};
 
@@ -16,6 +32,8 @@ use crate::config::{Config, ConfigError};
 #[derive(Debug)]
 pub enum Command {
     Serve(Box<Config>),
+    /// A tool that asks brokers, or nobody.
+    Tool(Box<Tool>),
 }
 
 /// Why it does nothing. [`Stop::report`] says so.
@@ -40,23 +58,25 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Subcommands {
-    Serve(serve::ServeArguments),
+    Serve(Box<serve::ServeArguments>),
+    #[command(flatten)]
+    Tool(Tool),
 }
 
 /// Reads the arguments, the program's name first, and the files they name.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Stop> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let Subcommands::Serve(serve) = Arguments::try_parse_from(&arguments).map_err(Stop::Usage)?.command;
-    let serve = match &serve.flagfile {
-        None => serve,
-        Some(path) => {
-            let flags = serve::read_flag_file(path)?;
-            let Subcommands::Serve(merged) =
-                Arguments::try_parse_from(with_flags(&arguments, flags)).map_err(Stop::Usage)?.command;
-            merged
-        }
-    };
-    Ok(Command::Serve(Box::new(Config::load(&serve.into_options())?)))
+    let mut command = Arguments::try_parse_from(&arguments).map_err(Stop::Usage)?.command;
+    if let Subcommands::Serve(serve) = &command
+        && let Some(path) = &serve.flagfile
+    {
+        let flags = serve::read_flag_file(path)?;
+        command = Arguments::try_parse_from(with_flags(&arguments, flags)).map_err(Stop::Usage)?.command;
+    }
+    match command {
+        Subcommands::Serve(serve) => Ok(Command::Serve(Box::new(Config::load(&serve.into_options())?))),
+        Subcommands::Tool(tool) => Ok(Command::Tool(Box::new(tool))),
+    }
 }
 
 /// The arguments with `flags` before those of the subcommand, so that the command line wins.

@@ -5,7 +5,10 @@ use crate::config::{AdminListen, Validation};
 
 fn serve(arguments: &[&str]) -> Result<Config, Stop> {
     let all = ["ringlog", "serve"].iter().chain(arguments).map(OsString::from);
-    parse(all).map(|Command::Serve(config)| *config)
+    parse(all).map(|command| match command {
+        Command::Serve(config) => *config,
+        Command::Tool(tool) => panic!("a tool: {tool:?}"),
+    })
 }
 
 fn exit_code(stop: &Stop) -> i32 {

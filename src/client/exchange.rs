@@ -141,6 +141,11 @@ impl Exchange {
         self.frame(&request, VERSIONS_VERSION).map(|(frame, _)| frame)
     }
 
+    /// The first request again, in the version that brokers before 2.4 know: those answer any other with an error alone.
+    pub fn ask_versions_of_old(&mut self) -> Result<BytesMut, ExchangeError> {
+        self.frame(&ApiVersionsRequest::default(), 0).map(|(frame, _)| frame)
+    }
+
     /// Takes up the answer to [`Exchange::ask_versions`].
     ///
     /// # Errors
@@ -217,6 +222,13 @@ impl Exchange {
     pub fn room(&mut self, bytes: usize) -> &mut BytesMut {
         self.received.reserve(bytes);
         &mut self.received
+    }
+
+    /// Bytes of the next answer that are yet to come; those of any length if that is not known.
+    pub fn missing(&self) -> usize {
+        let Some(prefix) = self.received.first_chunk::<FRAME_PREFIX_BYTES>() else { return usize::MAX };
+        let length = frame_length(*prefix, self.answer_bytes_max).unwrap_or(0);
+        (FRAME_PREFIX_BYTES + length).saturating_sub(self.received.len())
     }
 
     /// Adds received bytes.

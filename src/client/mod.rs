@@ -1,12 +1,16 @@
 //! A small Kafka client without I/O, for the tools, the load generators and, some day, followers: bytes and `now` in,
 //! bytes and answers out.
 //!
-//! [`exchange`] is one connection's side of the protocol. Whoever owns a socket drives it: `cli/connect.rs` with a blocking
+//! [`exchange`] is one connection's side of the protocol, [`cluster`] what is known of the
+//! brokers; [`producer`] and [`consumer`] decide what to ask next. Whoever owns a socket drives it: `cli/connect.rs` with a blocking
 //! one, `cli/bench` with tokio-uring. Nothing here opens files or sockets, looks at a clock or starts a thread.
 
 #![forbid(unsafe_code)]
 
+pub mod cluster;
+pub mod consumer;
 pub mod exchange;
+pub mod producer;
 mod request;
 
 pub use exchange::{Answer, Exchange, ExchangeError, Versions};

@@ -9,7 +9,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -325,7 +324,8 @@ impl<P: Platform> Watched for Connection<P> {
     }
 }
 
-/// Serves a connection until either side ends it.
+/// Serves a connection until either side ends it. What an idle connection holds counts many thousand times, so the states
+/// that only work needs are boxed here and in the writer, while there is work.
 pub async fn serve<P: Platform, H: FrameHandler<P>>(
     shared: Rc<Shared<P>>,
     socket: P::Socket,
@@ -380,7 +380,7 @@ async fn write_replies<P: Platform>(platform: P, connection: Rc<Connection<P>>, 
         let mut sender = ReplySender::new(&platform, &connection.socket, &counters);
         connection.moved.set(true);
         connection.sending.set(true);
-        match send_all(&mut sender, &mut replies).await {
+        match Box::pin(send_all(&mut sender, &mut replies)).await {
             Ok(()) => {
                 let now = platform.clock().now();
                 replies.iter().for_each(|(_, passage)| counters.requests.replied(passage, now));
@@ -438,7 +438,7 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
                 let permit = shared.request_bytes.acquire(frame.len() as u64).await;
                 (received, frame, permit)
             }
-            Cut::Large { beginning, length } => receive_large(connection, shared, beginning, length).await?,
+            Cut::Large { beginning, length } => Box::pin(receive_large(connection, shared, beginning, length)).await?,
             Cut::NeedMore => {
                 let chunk = connection.socket.receive().await?;
                 connection.moved.set(true);
@@ -461,7 +461,7 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
         }
         let started = if has_waited { shared.platform.clock().now() } else { received };
         let slot = connection.open_slot(permit, Passage::begin(received, started));
-        let mut handling = pin!(handler.handle(frame, slot));
+        let mut handling = Box::pin(handler.handle(frame, slot));
         if overlaps {
             handling.await;
             continue;

@@ -1,0 +1,48 @@
+//! What the tools for people have in common: which there are, what all of them take, how they end.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::connect::ConnectArguments;
+use super::failure::Failure;
+use super::{cluster, completions, consume, produce, topic};
+
+/// One tool and what it is to do.
+#[derive(Subcommand, Debug)]
+pub enum Tool {
+    /// Create, list, describe, change and delete topics
+    Topic(topic::TopicArguments),
+    Produce(produce::ProduceArguments),
+    Consume(consume::ConsumeArguments),
+    /// Show the cluster and its brokers
+    Cluster(cluster::ClusterArguments),
+    /// Print what makes a shell complete these commands
+    Completions(completions::CompletionsArguments),
+}
+
+/// Flags of every tool that asks a broker.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    #[command(flatten)]
+    pub connect: ConnectArguments,
+
+    /// Print JSON, with exact numbers and stable names, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Tool {
+    pub fn run(self) -> ExitCode {
+        let done = match self {
+            Tool::Topic(arguments) => topic::run(arguments),
+            Tool::Produce(arguments) => produce::run(arguments),
+            Tool::Consume(arguments) => consume::run(arguments),
+            Tool::Cluster(arguments) => cluster::run(arguments),
+            Tool::Completions(arguments) => completions::run(&arguments),
+        };
+        done.map_or_else(|failure: Failure| failure.report(), |()| ExitCode::SUCCESS)
+    }
+}
