@@ -11,6 +11,8 @@ mod consume;
 mod failure;
 mod format;
 mod interrupt;
+mod kafka;
+mod log;
 mod output;
 mod produce;
 pub mod serve;

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::connect::ConnectArguments;
 use super::failure::Failure;
-use super::{cluster, completions, consume, produce, topic};
+use super::{cluster, completions, consume, kafka, log, produce, topic};
 
 /// One tool and what it is to do.
 #[derive(Subcommand, Debug)]
@@ -19,6 +19,11 @@ pub enum Tool {
     Consume(consume::ConsumeArguments),
     /// Show the cluster and its brokers
     Cluster(cluster::ClusterArguments),
+    /// Look into the files of a log directory, without a broker
+    Log(log::LogArguments),
+    /// Kafka's own tools, with their flags and what they print; scripts/kafka-*.sh call them
+    #[command(hide = true)]
+    Kafka(kafka::KafkaArguments),
     /// Print what makes a shell complete these commands
     Completions(completions::CompletionsArguments),
 }
@@ -41,6 +46,8 @@ impl Tool {
             Tool::Produce(arguments) => produce::run(arguments),
             Tool::Consume(arguments) => consume::run(arguments),
             Tool::Cluster(arguments) => cluster::run(arguments),
+            Tool::Log(arguments) => log::run(arguments),
+            Tool::Kafka(arguments) => kafka::run(arguments),
             Tool::Completions(arguments) => completions::run(&arguments),
         };
         done.map_or_else(|failure: Failure| failure.report(), |()| ExitCode::SUCCESS)
