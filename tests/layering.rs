@@ -27,7 +27,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("net", &["platform", "protocol::frame"]),
     ("net::listener", &["platform::linux", "uring"]),
     ("controller", &["metadata"]),
-    ("admin", &[]),
+    ("admin", &["protocol::api_key", "protocol::error_code"]),
     ("metadata", &[]),
     ("platform", &[]),
     ("platform::linux", &["uring", "worker"]),

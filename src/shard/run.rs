@@ -8,6 +8,8 @@
 use std::io;
 use std::time::Duration;
 
+use crate::base::time::Monotonic;
+use crate::metrics::ShardCounters;
 use crate::platform::linux::LinuxPlatform;
 use crate::platform::{Clock, Platform};
 use crate::uring::doorbell::EventDoorbell;
@@ -30,13 +32,15 @@ pub fn run(platform: &LinuxPlatform, doorbell: &EventDoorbell, stopped: impl Fn(
         let error = bell.listen(ring).await;
         tracing::error!(%error, "the shard's doorbell is broken");
     });
+    let counters = platform.counters();
+    let mut since = platform.clock().now();
     loop {
         let until = platform.clock().now() + TURN_MAX;
         for _ in 0..ROUNDS_PER_TURN_MAX {
             if !executor.has_ready() {
                 break;
             }
-            executor.run_ready();
+            counters.tasks_run_total.add(executor.run_ready() as u64);
             if platform.clock().now() >= until {
                 break;
             }
@@ -44,17 +48,28 @@ pub fn run(platform: &LinuxPlatform, doorbell: &EventDoorbell, stopped: impl Fn(
         if stopped() {
             break;
         }
-        platform.timers().fire(platform.clock().now());
+        let now = platform.clock().now();
+        counters.turns_total.add(1);
+        count(counters, &mut since, now, false);
+        platform.timers().fire(now);
         platform.ring().wake_starved();
         if executor.has_ready() {
             platform.ring().submit()?;
         } else {
             sleep(platform, doorbell)?;
+            count(counters, &mut since, platform.clock().now(), true);
         }
         platform.ring().reap();
     }
     executor.clear();
     Ok(())
+}
+
+/// Counts the time since then as one or the other.
+fn count(counters: &ShardCounters, since: &mut Monotonic, now: Monotonic, is_idle: bool) {
+    let took = now.since(std::mem::replace(since, now)).as_nanos() as u64;
+    let counter = if is_idle { &counters.idle_ns_total } else { &counters.busy_ns_total };
+    counter.add(took);
 }
 
 fn sleep(platform: &LinuxPlatform, doorbell: &EventDoorbell) -> io::Result<()> {

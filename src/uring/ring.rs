@@ -209,7 +209,7 @@ impl Ring {
     }
 
     /// Memory of what streams have queued, all of them together.
-    pub(super) fn queued_bytes(&self) -> Rc<Cell<usize>> {
+    pub fn queued_bytes(&self) -> Rc<Cell<usize>> {
         Rc::clone(&self.0.borrow().queued_bytes)
     }
 
