@@ -60,7 +60,10 @@ pub fn missing_topic(client: &mut Client, name: &str) -> Failure {
     let names: Vec<String> =
         client.look(None).map(|cluster| cluster.topics.keys().cloned().collect()).unwrap_or_default();
     Failure::Refused(match nearest(name, names.iter().map(String::as_str)) {
-        Some(near) => format!("there is no topic '{name}'; did you mean '{near}'? 'ringlog topic list' shows all"),
+        Some(near) => format!(
+            "there is no topic '{name}'; did you mean '{near}'? See 'ringlog topic list', or make it with \
+             'ringlog topic create {name}'"
+        ),
         None => format!(
             "there is no topic '{name}'; see 'ringlog topic list', or make it with 'ringlog topic create {name}'"
         ),
@@ -469,6 +472,15 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     match matches!(answer.trim(), "y" | "Y" | "yes") {
         true => Ok(()),
         false => Err(Failure::Refused("nothing was done".to_owned())),
+    }
+}
+
+/// `a, b and c`.
+pub fn list(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
     }
 }
 

@@ -221,6 +221,13 @@ pub fn assign(client: &mut Client, topics: &[Topic], wanted: &Wanted) -> Result<
             name = Arc::from(topic.as_str());
         }
         let place = (topic, partition);
+        if let (Place::Offset(offset), Some(end)) = (wanted.from, ends.get(&place))
+            && offset > *end
+        {
+            let (topic, partition) = place;
+            let error = ConsumeError::OutOfRange { topic: topic.into(), partition, offset };
+            return Err(sentence(client, &error));
+        }
         let offset = from.get(&place).copied().unwrap_or(0);
         let end = wanted.until_end.then(|| ends.get(&place).copied()).flatten();
         consumer.assign(name.clone(), partition, offset, end);

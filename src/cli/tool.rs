@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::connect::ConnectArguments;
 use super::failure::Failure;
-use super::{cluster, completions, consume, produce, topic};
+use super::{cluster, completions, config, consume, offsets, produce, records, topic};
 
 /// One tool and what it is to do.
 #[derive(Subcommand, Debug)]
@@ -17,6 +17,11 @@ pub enum Tool {
     Topic(topic::TopicArguments),
     Produce(produce::ProduceArguments),
     Consume(consume::ConsumeArguments),
+    /// Show and change settings
+    Config(config::ConfigArguments),
+    Offsets(offsets::OffsetsArguments),
+    /// Delete the oldest records
+    Records(records::RecordsArguments),
     /// Show the cluster and its brokers
     Cluster(cluster::ClusterArguments),
     /// Print what makes a shell complete these commands
@@ -40,6 +45,9 @@ impl Tool {
             Tool::Topic(arguments) => topic::run(arguments),
             Tool::Produce(arguments) => produce::run(arguments),
             Tool::Consume(arguments) => consume::run(arguments),
+            Tool::Config(arguments) => config::run(arguments),
+            Tool::Offsets(arguments) => offsets::run(arguments),
+            Tool::Records(arguments) => records::run(arguments),
             Tool::Cluster(arguments) => cluster::run(arguments),
             Tool::Completions(arguments) => completions::run(&arguments),
         };
