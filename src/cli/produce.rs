@@ -200,8 +200,9 @@ pub fn run(arguments: ProduceArguments) -> Result<(), Failure> {
         Err(Failure::Interrupted) => sending.finish(Some(Instant::now() + sending.client.timeout())),
         Err(_) => Ok(()),
     };
-    if !quiet {
-        let done = sending.producer.acknowledged();
+    let done = sending.producer.acknowledged();
+    let is_worth_it = matches!(ended, Ok(()) | Err(Failure::Interrupted)) || done.records > 0;
+    if !quiet && is_worth_it {
         let retries = if done.retries > 0 { format!(", {} retries", done.retries) } else { String::new() };
         say(&format!("{}{retries}", summary("sent", done.records, done.bytes, started.elapsed())));
     }
@@ -451,8 +452,12 @@ impl Sending {
         let now = self.clock.now();
         if self.producer.wants_look(now) {
             let name = self.topic.name.clone();
-            let cluster = self.client.look(Some(std::slice::from_ref(&name)))?;
-            self.producer.set_leaders(cluster.topics.get(&name), now).map_err(|error| self.sentence(&error))?;
+            if self.client.look_patiently(std::slice::from_ref(&name))? {
+                let topic = self.client.cluster.topics.get(&name);
+                self.producer.set_leaders(topic, now).map_err(|error| self.sentence(&error))?;
+            } else {
+                self.producer.look_failed(self.clock.now());
+            }
         }
         while let Some(mut request) = self.producer.next_request(self.clock.now()) {
             let leader = request.leader;

@@ -98,6 +98,7 @@ pub fn run(arguments: RecordsArguments) -> Result<(), Failure> {
     let mut out = Output::new()?;
     match arguments.common.json {
         true => out.json(&Value::Array(rows))?,
+        false if rows.is_empty() => {}
         false => out.table(&table)?,
     }
     out.finish()?;
