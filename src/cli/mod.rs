@@ -12,6 +12,7 @@ mod consume;
 mod failure;
 mod format;
 mod interrupt;
+mod kafka;
 mod offsets;
 mod output;
 mod produce;

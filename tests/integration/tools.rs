@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use crate::server::{DEADLINE, Server, directory};
 
+mod kafka;
 mod records;
 
 /// What a tool printed and how it ended.
