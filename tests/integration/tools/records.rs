@@ -73,6 +73,8 @@ fn lines_hex_whole_files_keys_headers_and_nulls_come_back() {
     sent(&feed(&server, &["produce", "unended", "--acks", "1"], b"a\n\nb"), 3);
     sent(&feed(&server, &["produce", "unended", "--acks", "0", "-q", "--linger", "1ms"], b"").quiet(), 0);
     assert_eq!(all("unended", &[]), "a\n\nb\n");
+    sent(&feed(&server, &["produce", "unended", "--acks", "0"], b"unanswered\n"), 1);
+    assert_eq!(done(&server, &["consume", "unended", "-o", "3", "-c", "1"]), "unanswered\n");
 
     let no_key = feed(&server, &["produce", "lines", "-K", "\\t"], b"a\tb\nc\n");
     assert!(no_key.code == 1 && no_key.stderr.contains("line 2 of standard input: no key separator"), "{no_key:?}");
