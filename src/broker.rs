@@ -61,7 +61,7 @@ use crate::uring::{self};
 use crate::worker::WorkPool;
 
 use directories::{Directories, file_system};
-use status::Status;
+use status::{QUESTIONS_MAX, Question, Status, Watched};
 
 /// Threads for CPU-heavy jobs.
 const WORK_THREADS: usize = 2;
@@ -251,8 +251,9 @@ impl Broker {
             last_stops: Arc::new(found.last_stops.clone()),
             cleaner_slots: CleanerSlots::default(),
         };
-        let (shards, shard_inputs, connections, counters) = start_shards(&starting)?;
-        status.set_shards(counters.clone());
+        let (shards, shard_inputs, connections, watched) = start_shards(&starting)?;
+        let counters: Vec<_> = watched.iter().map(|shard| Arc::clone(&shard.counters)).collect();
+        status.set_shards(watched, work.clone());
         let tree_path = directories.tree_path();
         let quotas = ConnectionQuotas::new(config.dynamic.connection_quotas.clone());
         let inputs = InputQueues { shards: shard_inputs, quotas: Arc::clone(&quotas) };
@@ -390,17 +391,18 @@ struct Connections {
     acceptors: oneshot::Sender<Vec<Acceptor>>,
 }
 
-type StartedShards = (Vec<ShardHandle>, Vec<Sender<ShardInput>>, Connections, Vec<Arc<ShardCounters>>);
+type StartedShards = (Vec<ShardHandle>, Vec<Sender<ShardInput>>, Connections, Vec<Watched>);
 
 fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
     let cores = if starting.config.pin { sys::allowed_cores().map_err(StartError::Thread)? } else { Vec::new() };
     let (acceptors, acceptors_receiver) = oneshot::channel();
     let mut acceptors_receiver = Some(acceptors_receiver);
-    let (mut handles, mut inputs, mut queues, mut counters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut handles, mut inputs, mut queues, mut watched) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for index in 0..starting.config.shards {
         let (input, input_receiver) = async_channel::bounded(SHARD_INPUTS_MAX);
         let (queue, queue_receiver) = async_channel::bounded(CONNECTIONS_QUEUED_MAX);
         let (stop, stop_receiver) = async_channel::bounded(1);
+        let (questions, questions_receiver) = async_channel::bounded(QUESTIONS_MAX);
         let (closed_sender, closed) = std::sync::mpsc::channel();
         let shard_counters = Arc::new(ShardCounters::default());
         let parts = ShardThread {
@@ -416,6 +418,7 @@ fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
             counters: Arc::clone(&shard_counters),
             inputs: input_receiver,
             connections: queue_receiver,
+            questions: questions_receiver,
             acceptors: acceptors_receiver.take(),
             stop: stop_receiver,
             closed: closed_sender,
@@ -425,9 +428,9 @@ fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
         handles.push(ShardHandle { stop, closed, thread });
         inputs.push(input);
         queues.push(queue);
-        counters.push(shard_counters);
+        watched.push(Watched { counters: shard_counters, questions });
     }
-    Ok((handles, inputs, Connections { queues, acceptors }, counters))
+    Ok((handles, inputs, Connections { queues, acceptors }, watched))
 }
 
 /// Everything a shard's thread is given.
@@ -444,6 +447,7 @@ struct ShardThread {
     counters: Arc<ShardCounters>,
     inputs: Receiver<ShardInput>,
     connections: Receiver<Accepted>,
+    questions: Receiver<Question>,
     acceptors: Option<oneshot::Receiver<Vec<Acceptor>>>,
     stop: Receiver<()>,
     closed: std::sync::mpsc::Sender<ClosedShard>,
@@ -486,6 +490,7 @@ impl ShardThread {
             limits: ShardLimits { segments_open_max: segments_open_max(&self.config), ..ShardLimits::default() },
         }));
         platform.tasks().spawn(take_connections(platform.clone(), Rc::clone(&shard), self.connections.clone()));
+        platform.tasks().spawn(status::tell(Rc::clone(&shard), platform.clone(), self.questions.clone()));
         if let Some(acceptors) = self.acceptors {
             let accepting = platform.clone();
             platform.tasks().spawn(async move {

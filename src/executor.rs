@@ -114,11 +114,14 @@ impl Executor {
         self.tasks.borrow().len()
     }
 
-    /// Runs the tasks that are ready now, oldest first; what they make ready waits for the next call.
-    pub fn run_ready(&self) {
-        for _ in 0..self.ready_count() {
+    /// Runs the tasks that are ready now, oldest first, and says how many they were; what they make ready waits for the
+    /// next call.
+    pub fn run_ready(&self) -> usize {
+        let count = self.ready_count();
+        for _ in 0..count {
             self.run_one(|_| 0);
         }
+        count
     }
 
     /// Runs one ready task, the one that `pick` chooses from their count (oldest is 0); false if none was ready.

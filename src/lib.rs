@@ -24,7 +24,7 @@
 //!  storage, net, partition, handlers, shard, worker > platform      platform::linux, broker, net::listener > uring, worker > sys
 //!  shard > net > protocol::frame         shard, handlers > protocol, metadata::{image, node, proposal, thread}
 //!  cli > client > protocol, record
-//!  broker > admin      broker > controller > metadata        sim stands below platform, and in tests above everything
+//!  broker > admin > protocol::{api_key, error_code}      broker > controller > metadata        sim stands below platform, and in tests above everything
 //! ```
 //!
 //! # Two walks

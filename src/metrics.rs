@@ -1,41 +1,47 @@
-//! Counters, one set per shard, summed by whoever looks at them.
+//! Counters and histograms, one set per shard, summed by whoever looks at them.
 //!
-//! Every counter only grows, except those whose name ends in `_now`.
+//! A shard is the only writer of its own ([`Counter`]), so that counting costs next to nothing; what several threads
+//! write is a [`SharedCounter`]. Every number only grows, except those whose name ends in `_now`. What would have to be
+//! kept up to date all the time is not counted here: shards tell it when they are asked ([`status`]).
 
 #![forbid(unsafe_code)]
 
+mod counter;
+mod histogram;
+mod requests;
+pub mod status;
+
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that one shard writes and any thread reads.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub fn subtract(&self, count: u64) {
-        self.0.fetch_sub(count, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+pub use counter::{Counter, SharedCounter};
+pub use histogram::{Histogram, Recorded};
+pub use requests::{ErrorTally, Passage, Requests, RequestsOf, Stage};
 
 /// What one shard counts.
 #[derive(Debug, Default)]
 pub struct ShardCounters {
     pub connections_now: Counter,
-    pub connections_accepted_total: Counter,
+    /// Written by the shard that accepts.
+    pub connections_accepted_total: SharedCounter,
     /// Connections closed because of what the peer sent.
     pub connections_refused_total: Counter,
     /// Partitions whose logs could not be opened.
     pub partitions_offline_now: Counter,
-    pub requests_total: Counter,
+    pub requests: Requests,
+    /// Bytes of frames received, and of answers sent.
+    pub request_bytes_total: Counter,
+    pub response_bytes_total: Counter,
     pub produce_bytes_total: Counter,
+    pub produce_records_total: Counter,
+    /// Bytes of records in answers to fetches, however they leave.
+    pub fetch_bytes_total: Counter,
+    /// Receives that met an empty pool of buffers and had to start anew.
+    pub receive_pool_empty_total: Counter,
+    /// Nanoseconds in which the shard's thread did something, and in which it slept.
+    pub busy_ns_total: Counter,
+    pub idle_ns_total: Counter,
+    pub turns_total: Counter,
+    pub tasks_run_total: Counter,
     /// Bytes that left by sendfile.
     pub sendfile_bytes_total: Counter,
     /// sendfile calls that held the shard for more than a millisecond, as one that meets a page on the disk does.
@@ -50,6 +56,8 @@ pub struct ShardCounters {
     pub cold_copied_bytes_total: Counter,
     pub appends_total: Counter,
     pub append_bytes_total: Counter,
+    /// From when an append is asked for until its bytes are in the page cache.
+    pub append_time: Histogram,
     /// Appends that went to a kernel worker because the directory was slow.
     pub appends_deferred_total: Counter,
     /// Segments that retention has taken out of their logs.
@@ -65,11 +73,11 @@ pub struct ShardCounters {
 /// How far the opening of logs is, of all shards together: what there is to do is announced before it is done.
 #[derive(Debug, Default)]
 pub struct RecoveryProgress {
-    pub logs_total: Counter,
-    pub logs_done: Counter,
+    pub logs_total: SharedCounter,
+    pub logs_done: SharedCounter,
     /// Bytes of batches to be checked, as far as logs have looked at their files.
-    pub bytes_total: Counter,
-    pub bytes_done: Counter,
+    pub bytes_total: SharedCounter,
+    pub bytes_done: SharedCounter,
 }
 
 impl RecoveryProgress {

@@ -2,7 +2,7 @@
 //!
 //! `run` is the loop; `dispatch` brings a frame to its handler; `message` and `mailbox` are all that crosses cores;
 //! `metadata_inputs` does what the metadata thread says; `checkpoints` writes down how far the logs are;
-//! `retention` and `cleaner` look after what is old in them.
+//! `retention` and `cleaner` look after what is old in them; `status` tells whoever watches.
 
 pub mod checkpoints;
 pub mod cleaner;
@@ -15,3 +15,4 @@ mod retention;
 pub mod router;
 pub mod run;
 pub mod shard;
+mod status;

@@ -79,6 +79,11 @@ impl Helper {
         }
     }
 
+    /// Jobs that wait, and how many may before others wait for room.
+    pub fn queue(&self) -> (usize, usize) {
+        (self.jobs.len() + self.overflow.0.len(), HELPER_JOBS_MAX)
+    }
+
     /// Has the thread drop `value`, from any thread and without waiting: how descriptors are closed.
     pub fn drop_there<T: Send + 'static>(&self, value: T) {
         self.start_job(move || drop(value));
@@ -119,6 +124,11 @@ impl WorkPool {
             })?;
         }
         Ok(WorkPool { jobs })
+    }
+
+    /// Jobs that wait, and how many may.
+    pub fn queue(&self) -> (usize, usize) {
+        (self.jobs.len(), WORK_JOBS_MAX)
     }
 
     /// Resolves to what `job` returned, or to `None` when the queue is full.

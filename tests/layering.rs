@@ -14,6 +14,8 @@ use syn::visit::Visit;
 const TABLE: &[(&str, &[&str])] = &[
     ("main", &["broker", "cli"]),
     ("cli", &["client"]),
+    ("cli::log", &["storage"]),
+    ("cli::kafka::dump_log", &["storage"]),
     ("client", &["protocol", "record"]),
     ("broker", &["shard", "controller", "admin", "worker", "platform::linux", "uring", "cli::banner"]),
     ("shard", &["handlers", "net", "worker"]),
@@ -25,7 +27,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("net", &["platform", "protocol::frame"]),
     ("net::listener", &["platform::linux", "uring"]),
     ("controller", &["metadata"]),
-    ("admin", &[]),
+    ("admin", &["protocol::api_key", "protocol::error_code"]),
     ("metadata", &[]),
     ("platform", &[]),
     ("platform::linux", &["uring", "worker"]),

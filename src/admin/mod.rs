@@ -2,16 +2,19 @@
 //!
 //! One thread with a small executor of its own; it shares nothing with the shards but counters. It is up before logs
 //! are recovered and until the broker has stopped, so that whoever waits sees what for. What it tells comes from
-//! [`Source`], read anew for every request.
+//! [`Source`], read anew for every request; what is not counted the shards are asked for, and one that does not answer
+//! in time is left out.
 //!
-//! There is no authentication, and nothing can be changed here. Connections, the bytes of a request's head and the time
-//! that a connection may take are bounded; a body is not read.
+//! There is no authentication, and nothing can be changed here. Connections, the bytes of a request's head, the time
+//! that a connection may take, and long answers are bounded; a body is not read.
 
 #![forbid(unsafe_code)]
 
 pub mod health;
 pub mod metrics;
+mod process;
 mod server;
+mod text;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -21,7 +24,8 @@ use std::thread::{self, JoinHandle};
 
 use futures_channel::oneshot;
 
-use crate::metrics::ShardCounters;
+use crate::metrics::status::ShardStatus;
+use crate::metrics::{Recorded, ShardCounters};
 
 /// What the process is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +66,14 @@ pub struct LogDir {
     /// Produce is taken: the file system has more free than the reserve.
     pub has_room: bool,
     pub partitions: u64,
-    /// Appended bytes that are not known to be on the device.
+    /// Appended bytes that are not known to be on the device, and how many may be before appends leave the shards.
     pub dirty_bytes: u64,
-    /// fdatasync calls, and the seconds they took together.
-    pub syncs_total: u64,
-    pub sync_seconds_total: f64,
+    pub dirty_bytes_max: u64,
+    /// How long fdatasync calls took.
+    pub sync_time: Recorded,
+    /// Jobs that wait for the directory's threads, and how many may: operations on names, syncs and write-backs.
+    pub name_jobs: (usize, usize),
+    pub sync_jobs: (usize, usize),
 }
 
 /// Whom the admin port asks. Every call comes from its thread and must not wait.
@@ -76,6 +83,11 @@ pub trait Source: Send + Sync + 'static {
     fn log_dirs(&self) -> Vec<LogDir>;
     /// By shard; empty before the shards are there.
     fn shards(&self) -> Vec<Arc<ShardCounters>>;
+    /// Jobs that wait for a work thread, and how many may.
+    fn work_jobs(&self) -> (usize, usize);
+    /// Asks every shard how it is, by shard; with each of its partitions if wanted. A receiver that is dropped, or that
+    /// does not resolve, is a shard that does not answer.
+    fn ask(&self, with_partitions: bool) -> Vec<oneshot::Receiver<ShardStatus>>;
 }
 
 /// A running admin port. Dropped, it closes its connections and ends.

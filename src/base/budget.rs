@@ -10,6 +10,7 @@ pub struct Budget {
     bytes_max: u64,
     held: Cell<u64>,
     waiting: RefCell<VecDeque<(u64, Waker)>>,
+    /// Given to whoever has to wait.
     next_ticket: Cell<u64>,
 }
 
@@ -38,6 +39,11 @@ impl Budget {
     /// Bytes held now.
     pub fn held(&self) -> u64 {
         self.held.get()
+    }
+
+    /// How often somebody had to wait.
+    pub fn waits(&self) -> u64 {
+        self.next_ticket.get()
     }
 
     fn fits(&self, bytes: u64) -> bool {
@@ -136,7 +142,7 @@ mod tests {
         held.borrow_mut().clear();
         step(&["a", "b", "c", "huge"]);
         held.borrow_mut().clear();
-        assert_eq!(budget.held(), 0);
+        assert_eq!((budget.held(), budget.waits()), (0, 3));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod failure;
 mod format;
 mod interrupt;
 mod kafka;
+mod log;
 mod offsets;
 mod output;
 mod produce;

@@ -17,6 +17,7 @@ use crate::metadata::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal, ProposalError};
 use crate::metadata::thread::MetadataHandle;
 use crate::metrics::ShardCounters;
+use crate::metrics::status::BoundUse;
 use crate::partition::home::WaitingMax;
 use crate::partition::{Home, Partition};
 use crate::platform::Platform;
@@ -100,6 +101,45 @@ impl<P: Platform> Context<P> {
             refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
             producer_ids: Cell::new(None),
         })
+    }
+
+    /// How much of what is bounded is in use.
+    pub fn bounds(&self) -> Vec<BoundUse> {
+        let counted = |name, help, now: usize, max: usize| BoundUse {
+            name,
+            help,
+            now: now as u64,
+            max: max as u64,
+            waits_total: None,
+        };
+        let sessions = self.fetch_sessions.borrow();
+        let waiting = self.homes.iter().map(|home| {
+            let (now, max) = home.waiting_bytes();
+            let help = "Bytes of batches that wait to be written (as many as there are requests, with one directory).";
+            BoundUse { name: "waiting_batch_bytes", help, now, max, waits_total: None }
+        });
+        let mut bounds = vec![
+            BoundUse::of_budget(
+                "conversion_bytes",
+                "Bytes of records that are converted to an older format, and of answers made of them.",
+                &self.conversion_bytes,
+            ),
+            BoundUse::of_budget("away_bytes", "Bytes of produced batches at work threads.", &self.away_bytes),
+            counted(
+                "open_segments",
+                "Segments whose files are kept open; those with unflushed bytes may be more.",
+                self.open_files.count(),
+                self.open_files.count_max(),
+            ),
+            counted(
+                "fetch_sessions",
+                "Incremental fetch sessions (Kafka's NumIncrementalFetchSessions).",
+                sessions.len(),
+                sessions.slots(),
+            ),
+        ];
+        bounds.extend(waiting.reduce(BoundUse::plus));
+        bounds
     }
 
     /// No request is taken on any more.

@@ -31,6 +31,7 @@ use crate::base::ids::{ShardId, TopicId};
 use crate::config::topic::CompressionType;
 use crate::executor::{all, either};
 use crate::metadata::image::{ClusterImage, TopicImage};
+use crate::metrics::{Passage, Stage};
 use crate::net::reply::{FileOf, Reply, ReplyPart};
 use crate::partition::partition::Isolation;
 use crate::partition::purgatory::Watch;
@@ -218,12 +219,13 @@ impl Plan {
         context: &Context<P>,
         owners: &impl Owners<P>,
         listener: &str,
+        passage: &Passage,
         closed: impl Future<Output = ()>,
     ) -> Option<Result<Reply<FileOf<P>>, WireError>> {
         if let Begun::Refused(error) = self.session {
-            return Some(self.refuse(error));
+            return Some(self.refuse(context, error));
         }
-        let clock = context.platform.clock();
+        let (clock, requests) = (context.platform.clock(), &context.counters.requests);
         let wait = Duration::from_millis(positive(self.request.max_wait_ms)).min(WAIT_MAX);
         let deadline = clock.now() + wait;
         let work = std::mem::take(&mut self.work);
@@ -239,11 +241,14 @@ impl Plan {
             });
             let done = all(asked.collect()).await;
             let done: Vec<Done<P>> = done.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
+            requests.passed(passage, Stage::Executed, clock.now());
             let Some(watch) = watch.filter(|_| is_short(&done, self.bytes_min)) else {
                 return self.reply(context, listener, done).await;
             };
             let waited = either(watch.fired(), clock.sleep_until(deadline));
-            match either(waited, closed.as_mut()).await {
+            let outcome = either(waited, closed.as_mut()).await;
+            requests.passed(passage, Stage::Waited, clock.now());
+            match outcome {
                 Ok(Ok(())) => {}
                 Ok(Err(())) => return self.reply(context, listener, done).await,
                 Err(()) => return None,
@@ -251,9 +256,10 @@ impl Plan {
         }
     }
 
-    fn refuse<F>(&self, error: ErrorCode) -> Result<Reply<F>, WireError> {
+    fn refuse<P: Platform>(&self, context: &Context<P>, error: ErrorCode) -> Result<Reply<FileOf<P>>, WireError> {
         let response = FetchResponse { error_code: error.code(), ..FetchResponse::default() };
         let parts = response.encode_parts(self.correlation_id, self.version)?;
+        context.counters.requests.answered(FetchResponse::API_KEY.code(), &parts.errors);
         Ok(Reply { parts: parts.chunks.into_iter().map(ReplyPart::Bytes).collect(), held: None })
     }
 }

@@ -28,6 +28,7 @@ use crate::config::topic::TimestampType as ConfiguredTimestamp;
 use crate::config::{TopicConfig, Validation};
 use crate::executor::{all, either};
 use crate::metadata::image::{ClusterImage, TopicImage};
+use crate::metrics::Passage;
 use crate::partition::append::{AppendFailure, Appended};
 use crate::partition::gather::{self, target_compression};
 use crate::platform::{Clock, Platform, Tasks};
@@ -78,6 +79,8 @@ struct Part {
 pub struct Done {
     place: usize,
     result: Result<Appended, Failure>,
+    /// How long it was written and waited for the flush or for replicas.
+    waited: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -243,7 +246,12 @@ impl Plan {
     }
 
     /// Hands the batches to their owners; their order is settled when the returned future has been polled once.
-    pub async fn run<P: Platform>(mut self, context: &Context<P>, owners: &impl Owners<P>) -> Option<Outcome> {
+    pub async fn run<P: Platform>(
+        mut self,
+        context: &Context<P>,
+        owners: &impl Owners<P>,
+        passage: &Passage,
+    ) -> Option<Outcome> {
         let mut work = std::mem::take(&mut self.work);
         let mut refused = Vec::new();
         let done = match work.pop() {
@@ -261,12 +269,15 @@ impl Plan {
             }
             None => Vec::new(),
         };
+        let done = done.into_iter().collect::<Option<Vec<_>>>()?;
+        let waited = done.iter().flatten().map(|done| done.waited).max().unwrap_or_default();
+        context.counters.requests.executed(passage, waited, context.platform.clock().now());
         let mut answers: Vec<&mut PartitionProduceResponse> =
             self.topics.iter_mut().flat_map(|topic| topic.answers.iter_mut()).collect();
         for (place, refusal) in refused {
             refusal.describe(answers[place]);
         }
-        for Done { place, result } in done.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten() {
+        for Done { place, result, .. } in done.into_iter().flatten() {
             describe(answers[place], result);
         }
         let failed = answers.iter().any(|answer| answer.error_code != ErrorCode::None.code());
@@ -338,6 +349,7 @@ impl Plan {
         response.node_endpoints = node_endpoints;
         let mut writer = begin_response(ApiKey::Produce, self.version, self.correlation_id);
         response.encode(&mut writer, self.version)?;
+        context.counters.requests.answered(ApiKey::Produce.code(), writer.errors());
         finish_frame(writer)
     }
 }
@@ -414,6 +426,7 @@ pub fn execute<P: Platform>(context: &Rc<Context<P>>, work: Work) -> impl Future
         .map(|part| {
             let found = context.partition(&part.topic, part.partition);
             context.counters.produce_bytes_total.add(part.batch.len() as u64);
+            context.counters.produce_records_total.add(u64::try_from(part.header.record_count).unwrap_or(0));
             let receiver = match &found {
                 Some(partition) => partition.append(part.batch, part.header, -1, all_replicas),
                 None => Err(AppendFailure::Leadership(crate::partition::partition::LeadershipError::NotLeader)),
@@ -431,10 +444,15 @@ pub fn execute<P: Platform>(context: &Rc<Context<P>>, work: Work) -> impl Future
                 Ok(receiver) => receiver.await.unwrap_or(Err(AppendFailure::Interrupted)),
                 Err(failure) => Err(failure),
             };
+            let written = appended.as_ref().ok().and_then(|appended| appended.unflushed_since);
+            let mut waited = written.map_or(Duration::ZERO, |written| clock.now().since(written));
             let result = match (appended, deadline, partition) {
-                (Ok(appended), Some(deadline), Some(partition)) => {
+                (Ok(appended), Some(deadline), Some(partition)) if !partition.is_replicated(appended.last_offset) => {
+                    let since = clock.now();
                     let replicated = partition.replicated(appended.last_offset);
-                    match either(replicated, clock.sleep_until(deadline)).await {
+                    let outcome = either(replicated, clock.sleep_until(deadline)).await;
+                    waited += clock.now().since(since);
+                    match outcome {
                         Ok(Ok(())) => Ok(appended),
                         Ok(Err(failure)) => Err(Failure::Append(failure)),
                         Err(()) => Err(Failure::TimedOut),
@@ -442,7 +460,7 @@ pub fn execute<P: Platform>(context: &Rc<Context<P>>, work: Work) -> impl Future
                 }
                 (appended, _, _) => appended.map_err(Failure::Append),
             };
-            done.push(Done { place, result });
+            done.push(Done { place, result, waited });
         }
         done
     }

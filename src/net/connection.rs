@@ -9,7 +9,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -24,10 +23,11 @@ use super::quotas::ConnectionPermit;
 use super::reply::{FileOf, Reply, ReplySender};
 use crate::base::budget::{Budget, Permit};
 use crate::base::log_limit::LogLimit;
+use crate::base::time::Monotonic;
 use crate::executor::either;
-use crate::metrics::ShardCounters;
+use crate::metrics::{Passage, ShardCounters};
 use crate::platform::{Clock, Platform, Socket, Tasks};
-use crate::protocol::frame::FrameError;
+use crate::protocol::frame::{FRAME_PREFIX_BYTES, FrameError};
 
 /// Bounds of each connection.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +106,7 @@ pub trait FrameHandler<P: Platform>: Clone + 'static {
 
 enum Slot<F> {
     Waiting,
-    Ready(Option<Reply<F>>),
+    Ready(Option<Reply<F>>, Passage),
     /// Has no answer: the connection closes when everything before it is sent.
     Refused,
 }
@@ -140,6 +140,7 @@ pub struct ReplySlot<P: Platform> {
     connection: Rc<Connection<P>>,
     number: u64,
     filled: bool,
+    passage: Passage,
     _permit: Permit,
 }
 
@@ -152,6 +153,11 @@ impl<P: Platform> ReplySlot<P> {
     /// The request has no answer (acks=0).
     pub fn leave_empty(mut self) {
         self.settle(None);
+    }
+
+    /// How far the request is.
+    pub fn passage(&self) -> &Passage {
+        &self.passage
     }
 
     /// Resolves when the peer sends no more: hardly anybody waits for the answer any more. One at a time, by the request
@@ -180,7 +186,7 @@ impl<P: Platform> ReplySlot<P> {
     fn settle(&mut self, reply: Option<Reply<FileOf<P>>>) {
         self.filled = true;
         if !self.connection.closing.get() {
-            self.put(Slot::Ready(reply));
+            self.put(Slot::Ready(reply, self.passage.clone()));
         }
     }
 
@@ -238,11 +244,11 @@ impl<P: Platform> Connection<P> {
         .await;
     }
 
-    fn open_slot(self: &Rc<Self>, permit: Permit) -> ReplySlot<P> {
+    fn open_slot(self: &Rc<Self>, permit: Permit, passage: Passage) -> ReplySlot<P> {
         let mut slots = self.slots.borrow_mut();
         let number = self.first.get() + slots.len() as u64;
         slots.push_back(Slot::Waiting);
-        ReplySlot { connection: Rc::clone(self), number, filled: false, _permit: permit }
+        ReplySlot { connection: Rc::clone(self), number, filled: false, passage, _permit: permit }
     }
 
     fn takes_requests(&self) -> bool {
@@ -265,7 +271,7 @@ impl<P: Platform> Connection<P> {
     }
 
     /// Waits for answers that are next in order; `None` when the connection closes.
-    async fn ready_replies(&self) -> Option<Vec<Reply<FileOf<P>>>> {
+    async fn ready_replies(&self) -> Option<Vec<(Reply<FileOf<P>>, Passage)>> {
         poll_fn(|context| {
             if self.closing.get() {
                 return Poll::Ready(None);
@@ -288,12 +294,12 @@ impl<P: Platform> Connection<P> {
         matches!(self.slots.borrow().front(), Some(Slot::Refused))
     }
 
-    fn take_ready(&self) -> Vec<Reply<FileOf<P>>> {
+    fn take_ready(&self) -> Vec<(Reply<FileOf<P>>, Passage)> {
         let mut slots = self.slots.borrow_mut();
-        let count = slots.iter().take_while(|slot| matches!(slot, Slot::Ready(_))).count();
+        let count = slots.iter().take_while(|slot| matches!(slot, Slot::Ready(..))).count();
         self.first.set(self.first.get() + count as u64);
         let ready = slots.drain(..count).filter_map(|slot| match slot {
-            Slot::Ready(reply) => reply,
+            Slot::Ready(reply, passage) => Some((reply?, passage)),
             Slot::Waiting | Slot::Refused => None,
         });
         let replies = ready.collect();
@@ -318,7 +324,8 @@ impl<P: Platform> Watched for Connection<P> {
     }
 }
 
-/// Serves a connection until either side ends it.
+/// Serves a connection until either side ends it. What an idle connection holds counts many thousand times, so the states
+/// that only work needs are boxed here and in the writer, while there is work.
 pub async fn serve<P: Platform, H: FrameHandler<P>>(
     shared: Rc<Shared<P>>,
     socket: P::Socket,
@@ -369,24 +376,32 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
 }
 
 async fn write_replies<P: Platform>(platform: P, connection: Rc<Connection<P>>, counters: Arc<ShardCounters>) {
-    while let Some(replies) = connection.ready_replies().await {
+    while let Some(mut replies) = connection.ready_replies().await {
         let mut sender = ReplySender::new(&platform, &connection.socket, &counters);
         connection.moved.set(true);
         connection.sending.set(true);
-        if let Err(error) = send_all(&mut sender, replies).await {
-            tracing::debug!(peer = connection.socket.peer(), %error, "connection broke while sending");
-            connection.close();
+        match Box::pin(send_all(&mut sender, &mut replies)).await {
+            Ok(()) => {
+                let now = platform.clock().now();
+                replies.iter().for_each(|(_, passage)| counters.requests.replied(passage, now));
+            }
+            Err(error) => {
+                tracing::debug!(peer = connection.socket.peer(), %error, "connection broke while sending");
+                connection.close();
+            }
         }
         connection.sending.set(false);
         wake(&connection.reader);
     }
 }
 
-async fn send_all<P: Platform>(sender: &mut ReplySender<'_, P>, replies: Vec<Reply<FileOf<P>>>) -> io::Result<()> {
-    let mut held = Vec::new();
-    for reply in replies {
-        held.extend(reply.held);
-        for part in reply.parts {
+/// What replies hold they keep until all are sent.
+async fn send_all<P: Platform>(
+    sender: &mut ReplySender<'_, P>,
+    replies: &mut [(Reply<FileOf<P>>, Passage)],
+) -> io::Result<()> {
+    for (reply, _) in replies {
+        for part in reply.parts.drain(..) {
             sender.send(part).await?;
         }
     }
@@ -416,12 +431,14 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
     let limits = shared.limits;
     let mut cutter = FrameCutter::default();
     while connection.takes_requests() {
-        let (frame, permit) = match cutter.next(limits.frame_bytes_max).map_err(Unreadable::NoFrame)? {
+        let waits = shared.request_bytes.waits();
+        let (received, frame, permit) = match cutter.next(limits.frame_bytes_max).map_err(Unreadable::NoFrame)? {
             Cut::Frame(frame) => {
+                let received = shared.platform.clock().now();
                 let permit = shared.request_bytes.acquire(frame.len() as u64).await;
-                (frame, permit)
+                (received, frame, permit)
             }
-            Cut::Large { beginning, length } => receive_large(connection, shared, beginning, length).await?,
+            Cut::Large { beginning, length } => Box::pin(receive_large(connection, shared, beginning, length)).await?,
             Cut::NeedMore => {
                 let chunk = connection.socket.receive().await?;
                 connection.moved.set(true);
@@ -434,13 +451,17 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
                 continue;
             }
         };
+        shared.counters.request_bytes_total.add((FRAME_PREFIX_BYTES + frame.len()) as u64);
         let overlaps = handler.overlaps(&frame);
         let unanswered_max = if overlaps { limits.requests_in_flight_max } else { 1 };
+        // Mostly nothing was waited for, and one look at the clock will do.
+        let has_waited = waits != shared.request_bytes.waits() || connection.slots.borrow().len() >= unanswered_max;
         if !connection.fewer_slots_than(unanswered_max).await {
             return Ok(());
         }
-        let slot = connection.open_slot(permit);
-        let mut handling = pin!(handler.handle(frame, slot));
+        let started = if has_waited { shared.platform.clock().now() } else { received };
+        let slot = connection.open_slot(permit, Passage::begin(received, started));
+        let mut handling = Box::pin(handler.handle(frame, slot));
         if overlaps {
             handling.await;
             continue;
@@ -472,7 +493,7 @@ async fn receive_large<P: Platform>(
     shared: &Shared<P>,
     mut frame: BytesMut,
     length: usize,
-) -> io::Result<(BytesMut, Permit)> {
+) -> io::Result<(Monotonic, BytesMut, Permit)> {
     let clock = shared.platform.clock();
     let closing = Rc::clone(connection);
     let claim = shared.incoming.begin(clock.now(), move || closing.close());
@@ -487,6 +508,7 @@ async fn receive_large<P: Platform>(
         }
         claimed = length.min(claimed * 2);
     }
+    let received = clock.now();
     let permit = shared.request_bytes.acquire(length as u64).await;
-    Ok((frame, permit))
+    Ok((received, frame, permit))
 }

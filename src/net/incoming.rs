@@ -64,6 +64,11 @@ impl Incoming {
         })
     }
 
+    /// What frames have claimed, and may claim together.
+    pub fn in_use(&self) -> (u64, u64) {
+        (self.claimed_bytes.get(), self.bytes_max)
+    }
+
     /// A frame begins. `close` ends its connection, should it hold others up.
     pub fn begin(self: &Rc<Self>, now: Monotonic, close: impl Fn() + 'static) -> Claim {
         let number = self.next.replace(self.next.get() + 1);

@@ -69,6 +69,10 @@ impl<'a, P: Platform> ReplySender<'a, P> {
     /// # Errors
     /// The connection can only be closed: it broke, or a promised range can't be sent.
     pub async fn send(&mut self, part: ReplyPart<FileOf<P>>) -> io::Result<()> {
+        self.counters.response_bytes_total.add(match &part {
+            ReplyPart::Bytes(bytes) => bytes.len() as u64,
+            ReplyPart::Range { range, .. } => range.length,
+        });
         match part {
             ReplyPart::Bytes(bytes) => {
                 self.held.extend_from_slice(&bytes);

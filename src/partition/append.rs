@@ -18,7 +18,7 @@ use super::home::Waiting;
 use super::partition::{LeadershipError, Partition, State};
 use super::purgatory::Interrupted;
 use crate::base::ids::{LeaderEpoch, Offset};
-use crate::base::time::WallMs;
+use crate::base::time::{Monotonic, WallMs};
 use crate::platform::{Clock, Disk, Platform, Tasks};
 use crate::record::batch::BatchHeader;
 use crate::storage::log::{
@@ -59,6 +59,8 @@ pub struct Appended {
     /// -1 unless the topic says LogAppendTime.
     pub log_append_time: WallMs,
     pub log_start_offset: Offset,
+    /// When it was written, if it had to be flushed before this was said.
+    pub unflushed_since: Option<Monotonic>,
 }
 
 /// A batch on its way into the log.
@@ -219,6 +221,11 @@ impl<P: Platform> Partition<P> {
         }
     }
 
+    /// Whether the high watermark has passed `last_offset`.
+    pub fn is_replicated(&self, last_offset: Offset) -> bool {
+        self.state.borrow().replicas.high_watermark() > last_offset
+    }
+
     /// Waits until the high watermark has passed `last_offset`.
     pub async fn replicated(&self, last_offset: Offset) -> Result<(), AppendFailure> {
         let waiting = {
@@ -375,13 +382,16 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
                 if planted::ANSWER_DUPLICATES_AT_ONCE.get() =>
             {
                 let mut answers = Vec::new();
-                whose.stage(Appended { base_offset, last_offset, log_append_time, log_start_offset }, &mut answers);
+                let unflushed_since = None;
+                let result = Appended { base_offset, last_offset, log_append_time, log_start_offset, unflushed_since };
+                whose.stage(result, &mut answers);
                 answers.into_iter().for_each(StagedAnswer::send);
                 continue;
             }
             Staged::Written { base_offset, last_offset, log_append_time }
             | Staged::Duplicate { base_offset, last_offset, log_append_time } => {
-                let result = Appended { base_offset, last_offset, log_append_time, log_start_offset };
+                let unflushed_since = None;
+                let result = Appended { base_offset, last_offset, log_append_time, log_start_offset, unflushed_since };
                 whose.stage(result, staged);
                 continue;
             }
@@ -414,7 +424,7 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
         return Step::Rest(Box::pin(rest));
     }
     // Only duplicates: what they repeat is written already.
-    state.acknowledge(staged);
+    state.acknowledge(staged, partition.platform.clock());
     state.append_running = false;
     state.tell_rolled();
     state.came_to_rest();
@@ -428,7 +438,7 @@ fn finish_write<P: Platform>(partition: &Partition<P>, result: std::io::Result<(
         Ok(()) => {
             state.note_unflushed();
             state.move_high_watermark();
-            state.acknowledge(staged);
+            state.acknowledge(staged, partition.platform.clock());
         }
         Err(AppendError(source)) => {
             drop(state);

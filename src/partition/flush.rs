@@ -113,7 +113,7 @@ impl<P: Platform> State<P> {
     }
 
     /// Answers what is written, now or when it is flushed; not any more once the directory is offline.
-    pub(super) fn acknowledge(&mut self, staged: &mut Vec<StagedAnswer>) {
+    pub(super) fn acknowledge(&mut self, staged: &mut Vec<StagedAnswer>, clock: &P::Clock) {
         if self.offline {
             let failure = LeadershipError::LogOffline.into();
             return staged.drain(..).for_each(|staged| staged.fail(&failure));
@@ -123,11 +123,15 @@ impl<P: Platform> State<P> {
             (Flushes::Each, Some(log)) => log.flushed_offset(),
             _ => Offset::MAX,
         };
-        for answer in staged.drain(..) {
+        let mut now = None;
+        for mut answer in staged.drain(..) {
             self.flushing.wanted |= counted && answer.all_replicas;
             match answer.result.last_offset < flushed_offset {
                 true => answer.send(),
-                false => self.flushing.waiting.push_back(answer),
+                false => {
+                    answer.result.unflushed_since = Some(*now.get_or_insert_with(|| clock.now()));
+                    self.flushing.waiting.push_back(answer);
+                }
             }
         }
     }

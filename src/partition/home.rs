@@ -59,6 +59,11 @@ impl Home {
         &self.log_dirs.all()[self.index]
     }
 
+    /// Bytes of batches that wait for the directory, and may.
+    pub fn waiting_bytes(&self) -> (u64, u64) {
+        (self.waiting_bytes.get(), self.most.bytes)
+    }
+
     /// Takes the directory offline; see [`LogDirs::fail`].
     pub fn fail(&self, reason: &dyn std::fmt::Display) {
         self.log_dirs.fail(self.index, reason);

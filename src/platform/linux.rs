@@ -20,7 +20,9 @@ use crate::base::time::{Monotonic, WallMs};
 use crate::base::timers::Timers;
 use crate::executor::Executor;
 use crate::metrics::ShardCounters;
+use crate::metrics::status::BoundUse;
 use crate::uring::Ring;
+use crate::uring::op::RING_QUEUED_BYTES_MAX;
 use crate::worker::WorkPool;
 
 /// What one shard has of the machine.
@@ -60,6 +62,18 @@ impl LinuxPlatform {
 
     pub fn executor(&self) -> &Executor {
         &self.0.tasks.executor
+    }
+
+    /// How much of what is bounded is in use here.
+    pub fn bounds(&self) -> Vec<BoundUse> {
+        let received = BoundUse {
+            name: "received_bytes",
+            help: "Bytes that were received and that their connections have not looked at.",
+            now: self.0.ring.queued_bytes().get() as u64,
+            max: RING_QUEUED_BYTES_MAX as u64,
+            waits_total: None,
+        };
+        self.0.disk.bounds().into_iter().chain([received]).collect()
     }
 
     pub fn counters(&self) -> &Arc<ShardCounters> {

@@ -49,6 +49,7 @@ pub enum MessageSetError {
 #[derive(Clone, Copy)]
 pub(super) struct Message<'a> {
     pub offset: i64,
+    checksum: u32,
     magic: i8,
     codec: Codec,
     pub timestamp: i64,
@@ -235,6 +236,8 @@ pub struct LegacyBatch {
     pub timestamp_type: TimestampType,
     /// With their offsets in the log.
     pub records: Vec<Record>,
+    /// The checksum of each record's own message.
+    pub checksums: Vec<u32>,
 }
 
 /// Decodes one message as it stands in a log: a plain one, or a compressed set of them.
@@ -242,11 +245,13 @@ pub fn decode_legacy(mut message: &[u8], limit: usize) -> Result<LegacyBatch, Me
     let wrapper = take_message(&mut message)?.ok_or(MessageSetError::Corrupt("a message is cut short"))?;
     let (codec, timestamp_type) = (wrapper.codec, wrapper.timestamp_type);
     if codec == Codec::None {
-        return Ok(LegacyBatch { codec, timestamp_type, records: vec![wrapper.to_record(wrapper.offset)] });
+        let (records, checksums) = (vec![wrapper.to_record(wrapper.offset)], vec![wrapper.checksum]);
+        return Ok(LegacyBatch { codec, timestamp_type, records, checksums });
     }
     let inner = decompress_wrapper(&wrapper, limit)?;
-    let (mut rest, mut records) = (&inner[..], Vec::new());
+    let (mut rest, mut records, mut checksums) = (&inner[..], Vec::new(), Vec::new());
     while let Some(mut message) = take_message(&mut rest)? {
+        checksums.push(message.checksum);
         if timestamp_type == TimestampType::LogAppendTime {
             message.timestamp = wrapper.timestamp;
         }
@@ -261,7 +266,7 @@ pub fn decode_legacy(mut message: &[u8], limit: usize) -> Result<LegacyBatch, Me
         });
     }
     match records.is_sorted_by(|one, next| one.offset < next.offset) && records[0].offset >= 0 {
-        true => Ok(LegacyBatch { codec, timestamp_type, records }),
+        true => Ok(LegacyBatch { codec, timestamp_type, records, checksums }),
         false => Err(MessageSetError::Invalid("the offsets of inner messages do not ascend")),
     }
 }
@@ -314,7 +319,7 @@ fn take_message<'a>(bytes: &mut &'a [u8]) -> Result<Option<Message<'a>>, Message
     if !body.is_empty() {
         return Err(MessageSetError::Corrupt("a message is longer than its fields"));
     }
-    Ok(Some(Message { offset, magic, codec, timestamp, timestamp_type, key, value }))
+    Ok(Some(Message { offset, checksum: crc, magic, codec, timestamp, timestamp_type, key, value }))
 }
 
 fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, MessageSetError> {

@@ -16,6 +16,7 @@ use crate::handlers::{
     describe_cluster, describe_configs, describe_log_dirs, describe_producers, fetch, find_coordinator,
     incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
 };
+use crate::metrics::Stage;
 use crate::net::connection::{FrameHandler, ReplySlot};
 use crate::net::reply::Reply;
 use crate::platform::{Clock, Platform, Tasks};
@@ -78,11 +79,16 @@ impl<P: Platform> Dispatcher<P> {
             Ok(plan) => plan,
             Err(error) => return self.refuse(&slot, header, &error),
         };
+        let counters = &self.context.counters;
+        counters.requests.passed(slot.passage(), Stage::Planned, self.context.platform.clock().now());
         let (context, router) = (Rc::clone(&self.context), self.router.clone());
         self.context.platform.tasks().spawn(async move {
-            match plan.run(&context, &router).await {
+            match plan.run(&context, &router, slot.passage()).await {
                 Some(produce::Outcome::Reply(Ok(frame))) => slot.fill(Reply::bytes(frame)),
-                Some(produce::Outcome::Silent { failed: false }) => slot.leave_empty(),
+                Some(produce::Outcome::Silent { failed: false }) => {
+                    context.counters.requests.done(slot.passage(), context.platform.clock().now());
+                    slot.leave_empty();
+                }
                 // The slot's drop closes the connection.
                 Some(produce::Outcome::Reply(Err(_)) | produce::Outcome::Silent { failed: true }) | None => {}
             }
@@ -102,12 +108,14 @@ impl<P: Platform> Dispatcher<P> {
         let frame = |version: i16, encode: &dyn Fn(&mut Writer) -> Result<(), WireError>| {
             let mut writer = begin_response(key, version, header.correlation_id);
             encode(&mut writer)?;
+            context.counters.requests.answered(key.code(), writer.errors());
             finish_frame(writer).map(|frame| Answer::Reply(Reply::bytes(frame)))
         };
         match key {
             ApiKey::Fetch => {
                 let plan = fetch::Plan::new(context, header, body)?;
-                match plan.run(context, &self.router, listener, slot.closed()).await {
+                context.counters.requests.passed(slot.passage(), Stage::Planned, context.platform.clock().now());
+                match plan.run(context, &self.router, listener, slot.passage(), slot.closed()).await {
                     Some(reply) => reply.map(Answer::Reply),
                     None => Ok(Answer::Close),
                 }
@@ -208,7 +216,6 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
         if self.context.is_stopping() {
             return;
         }
-        self.context.counters.requests_total.add(1);
         let mut reader = Reader::new(&frame);
         let header = match RequestHeader::decode(&mut reader) {
             Ok(header) => header,
@@ -217,6 +224,7 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
                 return self.refuse(&slot, &unknown, &error);
             }
         };
+        self.context.counters.requests.started(slot.passage(), header.api_key, header.api_version);
         let body_start = reader.position();
         let key = if header.api_key == ApiKey::ApiVersions.code() {
             Some(ApiKey::ApiVersions)

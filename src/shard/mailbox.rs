@@ -51,6 +51,12 @@ impl<M> Mailboxes<M> {
         self.credits
     }
 
+    /// Messages that wait for `shard`, and may.
+    pub fn queue(&self, shard: ShardId) -> (usize, usize) {
+        let queue = &self.mailboxes[shard.index()].queue;
+        (queue.len(), queue.capacity())
+    }
+
     /// Puts a message into `owner`'s mailbox. The caller holds a credit for it.
     pub fn push(&self, owner: ShardId, message: M) {
         let mailbox = &self.mailboxes[owner.index()];

@@ -12,6 +12,7 @@ use super::message::Message;
 use crate::base::budget::Budget;
 use crate::base::ids::ShardId;
 use crate::handlers::{Context, Owners, Work, produce};
+use crate::metrics::status::BoundUse;
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Platform, Tasks};
 
@@ -51,6 +52,21 @@ impl<P: Platform> Router<P> {
                 }
             }
         }
+    }
+
+    /// How much of the ways to and from other shards is in use.
+    pub fn bounds(&self) -> Vec<BoundUse> {
+        let (queued, most) = self.mailboxes.queue(self.context.shard);
+        let help = "Messages to other shards that are not answered; without a credit a request waits.";
+        let credits = self.credits.iter().map(|credits| BoundUse::of_budget("mailbox_credits", help, credits));
+        let mailbox = BoundUse {
+            name: "mailbox_messages",
+            help: "Messages of other shards that wait here.",
+            now: queued as u64,
+            max: most as u64,
+            waits_total: None,
+        };
+        credits.reduce(BoundUse::plus).into_iter().chain([mailbox]).collect()
     }
 
     /// Sends a message to another shard and waits for its answer, holding a credit meanwhile.

@@ -6,14 +6,19 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::time::Duration;
 
+use crate::base::time::Monotonic;
+use crate::metrics::ShardCounters;
 use crate::platform::linux::LinuxPlatform;
 use crate::platform::{Clock, Platform};
 use crate::uring::doorbell::EventDoorbell;
 
 /// How often the queue of ready tasks is run through before the ring is entered: tasks wake one another a few times
-/// for one request, and completions must not wait longer than this.
+/// for one request. And for how long, since that is what completions wait: connections that have much to be answered
+/// must not hold up one that has little (tuning.md).
 const ROUNDS_PER_TURN_MAX: usize = 32;
+const TURN_MAX: Duration = Duration::from_micros(100);
 
 /// Runs the shard's tasks on the calling thread until one of them makes `stopped` true, then drops them all.
 ///
@@ -27,27 +32,44 @@ pub fn run(platform: &LinuxPlatform, doorbell: &EventDoorbell, stopped: impl Fn(
         let error = bell.listen(ring).await;
         tracing::error!(%error, "the shard's doorbell is broken");
     });
+    let counters = platform.counters();
+    let mut since = platform.clock().now();
     loop {
+        let until = platform.clock().now() + TURN_MAX;
         for _ in 0..ROUNDS_PER_TURN_MAX {
             if !executor.has_ready() {
                 break;
             }
-            executor.run_ready();
+            counters.tasks_run_total.add(executor.run_ready() as u64);
+            if platform.clock().now() >= until {
+                break;
+            }
         }
         if stopped() {
             break;
         }
-        platform.timers().fire(platform.clock().now());
+        let now = platform.clock().now();
+        counters.turns_total.add(1);
+        count(counters, &mut since, now, false);
+        platform.timers().fire(now);
         platform.ring().wake_starved();
         if executor.has_ready() {
             platform.ring().submit()?;
         } else {
             sleep(platform, doorbell)?;
+            count(counters, &mut since, platform.clock().now(), true);
         }
         platform.ring().reap();
     }
     executor.clear();
     Ok(())
+}
+
+/// Counts the time since then as one or the other.
+fn count(counters: &ShardCounters, since: &mut Monotonic, now: Monotonic, is_idle: bool) {
+    let took = now.since(std::mem::replace(since, now)).as_nanos() as u64;
+    let counter = if is_idle { &counters.idle_ns_total } else { &counters.busy_ns_total };
+    counter.add(took);
 }
 
 fn sleep(platform: &LinuxPlatform, doorbell: &EventDoorbell) -> io::Result<()> {

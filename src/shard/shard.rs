@@ -78,9 +78,10 @@ pub struct ShardParts<P: Platform> {
 }
 
 pub struct Shard<P: Platform> {
-    context: Rc<Context<P>>,
+    pub(super) context: Rc<Context<P>>,
+    pub(super) router: Router<P>,
     dispatcher: Dispatcher<P>,
-    connections: Rc<connection::Shared<P>>,
+    pub(super) connections: Rc<connection::Shared<P>>,
 }
 
 impl<P: Platform> Shard<P> {
@@ -111,12 +112,12 @@ impl<P: Platform> Shard<P> {
                 platform.tasks().spawn(checkpoints::watch_space(log_dir, Rc::clone(&context)));
             }
         }
-        let dispatcher = Dispatcher::new(Rc::clone(&context), router);
+        let dispatcher = Dispatcher::new(Rc::clone(&context), router.clone());
         let counters = Arc::clone(&context.counters);
         let connections = connection::Shared::new(platform, connection_limits, limits.request_bytes_max, counters);
         let (idle, clock) = (Rc::clone(&connections.idle), context.platform.clock().clone());
         context.platform.tasks().spawn(idle.keep_looking(clock, context.config.connections_max_idle));
-        Shard { context, dispatcher, connections }
+        Shard { context, router, dispatcher, connections }
     }
 
     pub fn context(&self) -> &Rc<Context<P>> {

@@ -64,6 +64,10 @@ impl OpenFiles {
         self.queue.borrow().len()
     }
 
+    pub fn count_max(&self) -> usize {
+        self.count_max
+    }
+
     fn enter(&self, slot: Weak<dyn Evict>) {
         let mut queue = self.queue.borrow_mut();
         // Once around clears what was used, the second time around finds it.

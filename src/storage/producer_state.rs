@@ -329,45 +329,79 @@ impl ProducerState {
 
     /// The state that a `.snapshot` file holds; one batch of each producer is known again.
     pub fn decode_snapshot(file: &[u8]) -> Result<ProducerState, SnapshotError> {
-        let (head, body) = file.split_first_chunk::<SNAPSHOT_HEAD_BYTES>().ok_or(SnapshotError::Truncated)?;
-        let version = i16::from_be_bytes([head[0], head[1]]);
-        if version != SNAPSHOT_VERSION {
-            return Err(SnapshotError::Version(version));
-        }
-        if crc32c(&file[SNAPSHOT_CRC_END..]) != u32::from_be_bytes([head[2], head[3], head[4], head[5]]) {
-            return Err(SnapshotError::Crc);
-        }
-        let count = i32::from_be_bytes([head[6], head[7], head[8], head[9]]);
-        let (entries, rest) = body.as_chunks::<SNAPSHOT_ENTRY_BYTES>();
-        if !rest.is_empty() || usize::try_from(count) != Ok(entries.len()) {
-            return Err(SnapshotError::Count { count, bytes: body.len() });
-        }
-        let producers: BTreeMap<_, _> = entries.iter().map(decode_entry).collect();
+        let producers: BTreeMap<_, _> =
+            decode_entries(file)?.map(|entry| (entry.producer_id, ProducerEntry::of_snapshot(&entry))).collect();
         let begun = |(id, entry): (&i64, &ProducerEntry)| Some((entry.transaction_first_offset?, *id));
         let open = producers.iter().filter_map(begun).collect();
         Ok(ProducerState { producers, open, ended: BTreeMap::new() })
     }
 }
 
-fn decode_entry(bytes: &[u8; SNAPSHOT_ENTRY_BYTES]) -> (i64, ProducerEntry) {
+/// What a `.snapshot` file says of one producer id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotEntry {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    pub coordinator_epoch: i32,
+    /// Of the open transaction.
+    pub transaction_first_offset: Option<Offset>,
+    pub last_timestamp: i64,
+    /// The last batch: sequence and offset of its last record, and how many records came before that. `None` if no batch
+    /// of this epoch is known.
+    pub last_batch: Option<(i32, Offset, i32)>,
+}
+
+/// The entries of a `.snapshot` file, in its order.
+pub fn decode_entries(file: &[u8]) -> Result<impl Iterator<Item = SnapshotEntry> + '_, SnapshotError> {
+    let (head, body) = file.split_first_chunk::<SNAPSHOT_HEAD_BYTES>().ok_or(SnapshotError::Truncated)?;
+    let version = i16::from_be_bytes([head[0], head[1]]);
+    if version != SNAPSHOT_VERSION {
+        return Err(SnapshotError::Version(version));
+    }
+    if crc32c(&file[SNAPSHOT_CRC_END..]) != u32::from_be_bytes([head[2], head[3], head[4], head[5]]) {
+        return Err(SnapshotError::Crc);
+    }
+    let count = i32::from_be_bytes([head[6], head[7], head[8], head[9]]);
+    let (entries, rest) = body.as_chunks::<SNAPSHOT_ENTRY_BYTES>();
+    if !rest.is_empty() || usize::try_from(count) != Ok(entries.len()) {
+        return Err(SnapshotError::Count { count, bytes: body.len() });
+    }
+    Ok(entries.iter().map(decode_entry))
+}
+
+fn decode_entry(bytes: &[u8; SNAPSHOT_ENTRY_BYTES]) -> SnapshotEntry {
     fn at<const N: usize>(bytes: &[u8], position: usize) -> [u8; N] {
         let mut out = [0; N];
         out.copy_from_slice(&bytes[position..position + N]);
         out
     }
-    let mut entry = ProducerEntry::empty();
-    entry.epoch = i16::from_be_bytes(at(bytes, 8));
     let last_offset = i64::from_be_bytes(at(bytes, 14));
-    let offset_delta = i32::from_be_bytes(at(bytes, 22));
-    let timestamp = i64::from_be_bytes(at(bytes, 26));
-    entry.last_timestamp = timestamp;
-    entry.coordinator_epoch = i32::from_be_bytes(at(bytes, 34));
-    entry.transaction_first_offset = Some(i64::from_be_bytes(at(bytes, 38))).filter(|offset| *offset >= 0);
-    if last_offset >= 0 {
-        let last_sequence = i32::from_be_bytes(at(bytes, 10));
-        entry.push(SeenBatch { last_sequence, last_offset, offset_delta: offset_delta.max(0), timestamp });
+    let last_sequence = i32::from_be_bytes(at(bytes, 10));
+    let offset_delta = i32::from_be_bytes(at(bytes, 22)).max(0);
+    SnapshotEntry {
+        producer_id: i64::from_be_bytes(at(bytes, 0)),
+        producer_epoch: i16::from_be_bytes(at(bytes, 8)),
+        coordinator_epoch: i32::from_be_bytes(at(bytes, 34)),
+        transaction_first_offset: Some(i64::from_be_bytes(at(bytes, 38))).filter(|offset| *offset >= 0),
+        last_timestamp: i64::from_be_bytes(at(bytes, 26)),
+        last_batch: (last_offset >= 0).then_some((last_sequence, last_offset, offset_delta)),
     }
-    (i64::from_be_bytes(at(bytes, 0)), entry)
+}
+
+impl ProducerEntry {
+    fn of_snapshot(entry: &SnapshotEntry) -> ProducerEntry {
+        let mut producer = ProducerEntry {
+            epoch: entry.producer_epoch,
+            coordinator_epoch: entry.coordinator_epoch,
+            last_timestamp: entry.last_timestamp,
+            transaction_first_offset: entry.transaction_first_offset,
+            ..ProducerEntry::empty()
+        };
+        if let Some((last_sequence, last_offset, offset_delta)) = entry.last_batch {
+            producer.push(SeenBatch { last_sequence, last_offset, offset_delta, timestamp: entry.last_timestamp });
+        }
+        producer
+    }
 }
 
 /// Decodes arbitrary bytes as a snapshot; must not panic, and what it accepts must encode again.

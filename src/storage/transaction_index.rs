@@ -102,6 +102,11 @@ impl TransactionIndex {
         out
     }
 
+    /// In the order of their last offsets.
+    pub fn entries(&self) -> &[EndedTransaction] {
+        &self.entries
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -8,13 +8,16 @@
 //!  Abandoned ──────────────────► slot freed, resources dropped
 //! ```
 //! A stream (multishot) collects events until the kernel says that no more come; one whose receiver lags is cancelled
-//! by its own reaping once it has queued [`QUEUED_BYTES_MAX`], so that a slow reader bounds what it can pile up.
+//! by its own reaping once it has queued [`QUEUED_BYTES_MAX`], so that a slow reader bounds what it can pile up, and
+//! earlier once all streams of the ring together hold [`RING_QUEUED_BYTES_MAX`].
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
@@ -25,6 +28,10 @@ use super::ring::Ring;
 /// Memory that a multishot receive may fill for a task that does not take it, before it is cancelled. What the kernel has
 /// received by then still comes: as much as the pool holds.
 pub const QUEUED_BYTES_MAX: usize = 512 * 1024;
+
+/// The same for all streams of a ring together: past it, those go on that have queued less than [`QUEUED_BYTES_FAIR`].
+pub const RING_QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const QUEUED_BYTES_FAIR: usize = 32 * 1024;
 
 /// What one completion brought.
 #[derive(Debug)]
@@ -60,13 +67,52 @@ pub(super) enum Slot {
     Abandoned(#[expect(dead_code, reason = "kept alive for the kernel, never read")] Box<dyn Any>),
 }
 
-#[derive(Default)]
 pub(super) struct StreamState {
     events: VecDeque<Event>,
     queued_bytes: usize,
+    /// Of all streams of the ring.
+    ring_queued_bytes: Rc<Cell<usize>>,
     waker: Option<Waker>,
     ended: bool,
     cancelled: bool,
+}
+
+impl StreamState {
+    fn new(ring_queued_bytes: Rc<Cell<usize>>) -> StreamState {
+        StreamState {
+            events: VecDeque::new(),
+            queued_bytes: 0,
+            ring_queued_bytes,
+            waker: None,
+            ended: false,
+            cancelled: false,
+        }
+    }
+
+    fn push(&mut self, event: Event) {
+        self.queued_bytes += event.memory();
+        self.ring_queued_bytes.set(self.ring_queued_bytes.get() + event.memory());
+        self.events.push_back(event);
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.queued_bytes -= event.memory();
+        self.ring_queued_bytes.set(self.ring_queued_bytes.get() - event.memory());
+        Some(event)
+    }
+
+    /// Whether what is queued is more than this stream may hold.
+    fn is_over(&self) -> bool {
+        self.queued_bytes > QUEUED_BYTES_MAX
+            || self.queued_bytes > QUEUED_BYTES_FAIR && self.ring_queued_bytes.get() > RING_QUEUED_BYTES_MAX
+    }
+}
+
+impl Drop for StreamState {
+    fn drop(&mut self) {
+        self.ring_queued_bytes.set(self.ring_queued_bytes.get() - self.queued_bytes);
+    }
 }
 
 /// What the ring must do with the slot after a completion.
@@ -88,13 +134,12 @@ impl Slot {
             }
             Slot::Done(_) => unreachable!("a single operation completes once"),
             Slot::Stream(stream) => {
-                stream.queued_bytes += event.memory();
-                stream.events.push_back(event);
+                stream.push(event);
                 stream.ended |= !more;
                 if let Some(waker) = stream.waker.take() {
                     waker.wake();
                 }
-                if stream.queued_bytes > QUEUED_BYTES_MAX && !stream.ended && !stream.cancelled {
+                if stream.is_over() && !stream.ended && !stream.cancelled {
                     stream.cancelled = true;
                     return Verdict::Cancel;
                 }
@@ -195,7 +240,7 @@ impl<R: 'static> Stream<R> {
     /// As for [`Op::start`].
     pub(super) unsafe fn start(ring: &Ring, entry: squeue::Entry, resources: R) -> io::Result<Stream<R>> {
         // SAFETY: the resources live in this Stream and, if it is dropped early, in the slot, until the last completion.
-        let key = unsafe { ring.push(entry, Slot::Stream(StreamState::default())) }?;
+        let key = unsafe { ring.push(entry, Slot::Stream(StreamState::new(ring.queued_bytes()))) }?;
         Ok(Stream { ring: ring.clone(), key, resources: Some(resources) })
     }
 
@@ -207,8 +252,7 @@ impl<R: 'static> Stream<R> {
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         self.ring.with_slot(self.key, |slot| {
             let Slot::Stream(stream) = slot else { unreachable!("a live stream's slot is a stream") };
-            if let Some(event) = stream.events.pop_front() {
-                stream.queued_bytes -= event.memory();
+            if let Some(event) = stream.pop() {
                 return Poll::Ready(Some(event));
             }
             if stream.ended {

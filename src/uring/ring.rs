@@ -6,7 +6,7 @@
 //!
 //! Least kernel: 6.1 (DEFER_TASKRUN).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
@@ -45,6 +45,8 @@ struct Inner {
     /// Receivers that met an empty pool, oldest first.
     starved: VecDeque<Waker>,
     reaped: Vec<(u64, i32, u32)>,
+    /// Memory that streams hold for tasks that have not taken it yet.
+    queued_bytes: Rc<Cell<usize>>,
 }
 
 impl Ring {
@@ -67,6 +69,7 @@ impl Ring {
             pool,
             starved: VecDeque::new(),
             reaped: Vec::with_capacity(256),
+            queued_bytes: Rc::default(),
         }))))
     }
 
@@ -203,6 +206,11 @@ impl Ring {
         for waker in inner.starved.drain(..let_through) {
             waker.wake();
         }
+    }
+
+    /// Memory of what streams have queued, all of them together.
+    pub fn queued_bytes(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.0.borrow().queued_bytes)
     }
 
     /// Operations the kernel still holds.

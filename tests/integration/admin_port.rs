@@ -5,17 +5,19 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
+use ringlog::protocol::ErrorCode;
 use ringlog::record::batch::BatchBuilder;
 use ringlog::record::compression::Codec;
 use serde_json::Value;
 
 use crate::server::{DEADLINE, Server, data_path, directory, serve, serve_by_default};
 use crate::wire::Wire;
+use crate::{dashboard, prometheus};
 
 fn start(directory: &Path) -> (Server, SocketAddr) {
     let server = Server::start_with_flags(directory, &["--admin-listen", "127.0.0.1:0"]);
@@ -83,8 +85,9 @@ fn metrics_and_health_tell_what_the_broker_does() {
     assert_eq!(code, 200);
     assert_eq!(metric(&text, "ringlog_connections"), 1);
     assert_eq!(metric(&text, "ringlog_appends_total"), 1);
-    assert!(metric(&text, "ringlog_append_bytes_total") > 5000 && metric(&text, "ringlog_requests_total") >= 2);
+    assert!(metric(&text, "ringlog_append_bytes_total") > 5000 && metric(&text, "ringlog_produce_records_total") == 1);
     assert!(text.contains("\n# HELP ringlog_requests_total ") && text.contains("\n# TYPE ringlog_connections gauge\n"));
+    assert!(text.contains("\nringlog_requests_total{api=\"Produce\",version=\"9\"} 1\n"), "{text}");
     let path = data_path(directory.path());
     assert!(text.contains(&format!("ringlog_log_dir_online{{path=\"{}\"}} 1\n", path.display())));
 
@@ -94,15 +97,107 @@ fn metrics_and_health_tell_what_the_broker_does() {
     }
     let (_, body) = get(admin, "/healthz");
     let health: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((&health["ready"], &health["recovery"]["fraction"]), (&true.into(), &1.0.into()));
     assert_eq!(health["log_dirs"][0]["state"], "online");
     assert_eq!(health["log_dirs"][0]["path"], path.to_string_lossy().as_ref());
 
-    assert_eq!(get(admin, "/").0, 404);
+    let (code, body) = get(admin, "/");
+    assert_eq!((code, body.contains("/metrics") && body.contains("partitions=true")), (404, true));
     assert_eq!(status(&exchange(admin, b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")), 405);
     let head = exchange(admin, b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(status(&head) == 200 && head.ends_with("\r\n\r\n"), "{head:?}");
     server.stop();
     assert!(TcpStream::connect(admin).is_err(), "gone with the broker");
+}
+
+#[test]
+fn what_is_told_reads_strictly_counts_what_clients_did_and_is_all_that_the_dashboard_asks_for() {
+    let directory = directory();
+    let (server, admin) = start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("t", 3), 0);
+    assert_eq!(wire.create_topic_with("flushed", 1, &[("flush.messages", "1")]), 0);
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(1, None, Some(&[7; 20_000]), &[]);
+    builder.push(1, None, Some(&[7; 100]), &[]);
+    let batch = builder.build();
+    for _ in 0..5 {
+        assert_eq!(wire.produce(9, "t", 1, &batch).error_code, 0);
+    }
+    assert_eq!(wire.produce(11, "flushed", 0, &batch).error_code, 0);
+    assert_eq!(wire.produce(9, "t", 77, &batch).error_code, ErrorCode::UnknownTopicOrPartition.code());
+    wire.send_produce(9, 0, "t", 1, &batch).expect("sent");
+    let (_, bytes) = wire.fetch("t", 1, 0, 1 << 20);
+    assert!(bytes.len() > 100_000);
+    // At the log end it waits until its time is over.
+    let (_, nothing) = wire.fetch("t", 0, 0, 1 << 20);
+    assert!(nothing.is_empty());
+
+    let (code, text) = get(admin, "/metrics?topics=true&partitions=true");
+    assert_eq!(code, 200);
+    let families = prometheus::parse(&text).expect("the text format");
+    let sum = |name: &str, labels: &[(&str, &str)]| prometheus::sum(&families, name, labels);
+    let of_api = |name: &str, api: &str| sum(name, &[("api", api)]);
+    assert_eq!(sum("ringlog_requests_total", &[("api", "Produce"), ("version", "9")]), 7.0);
+    assert_eq!(sum("ringlog_requests_total", &[("api", "Produce"), ("version", "11")]), 1.0);
+    assert_eq!(sum("ringlog_requests_total", &[("api", "Fetch"), ("version", "11")]), 2.0);
+    let errors = |api, error| sum("ringlog_request_errors_total", &[("api", api), ("error", error)]);
+    assert_eq!((errors("Produce", "NONE"), errors("Produce", "UNKNOWN_TOPIC_OR_PARTITION")), (6.0, 1.0));
+    // Two of each answer: its own and its partition's.
+    assert_eq!((errors("Fetch", "NONE"), errors("CreateTopics", "NONE")), (4.0, 2.0));
+    assert_eq!(
+        (of_api("ringlog_request_seconds_count", "Produce"), of_api("ringlog_request_seconds_count", "Fetch")),
+        (8.0, 2.0)
+    );
+    let stage = |what: &str, api, stage| {
+        sum(&format!("ringlog_request_stage_seconds_{what}"), &[("api", api), ("stage", stage)])
+    };
+    for (api, name, count) in [
+        ("Produce", "received", 8.0),
+        ("Produce", "planned", 8.0),
+        ("Produce", "executed", 8.0),
+        ("Produce", "flushed", 1.0),
+        ("Produce", "replied", 7.0),
+        ("Fetch", "received", 2.0),
+        ("Fetch", "planned", 2.0),
+        ("Fetch", "waited", 1.0),
+        ("Fetch", "replied", 2.0),
+    ] {
+        assert_eq!(stage("count", api, name), count, "{name} of {api}");
+    }
+    assert!(stage("sum", "Fetch", "waited") >= 0.5 && stage("sum", "Fetch", "executed") < 0.5);
+    assert!(stage("sum", "Produce", "flushed") > 0.0);
+    assert_eq!(sum("ringlog_produce_records_total", &[]), 14.0);
+    assert!(sum("ringlog_fetch_bytes_total", &[]) >= bytes.len() as f64);
+    assert!(sum("ringlog_response_bytes_total", &[]) > sum("ringlog_fetch_bytes_total", &[]));
+    assert_eq!(sum("ringlog_append_seconds_count", &[]), sum("ringlog_appends_total", &[]));
+    assert!(sum("ringlog_log_dir_sync_seconds_count", &[]) >= 1.0);
+    assert_eq!((sum("ringlog_shard_answered", &[]), sum("ringlog_partitions", &[])), (2.0, 4.0));
+    assert!(sum("ringlog_shard_busy_seconds_total", &[]) > 0.0 && sum("ringlog_shard_turns_total", &[]) > 0.0);
+
+    let of_partition = |name: &str| sum(name, &[("topic", "t"), ("partition", "1")]);
+    let [end, high_watermark] =
+        ["ringlog_partition_log_end_offset", "ringlog_partition_high_watermark"].map(of_partition);
+    assert_eq!((end, high_watermark, of_partition("ringlog_partition_log_start_offset")), (12.0, 12.0, 0.0));
+    let size = of_partition("ringlog_partition_size_bytes");
+    assert_eq!(size, 6.0 * batch.len() as f64);
+    assert_eq!(
+        (sum("ringlog_topic_size_bytes", &[("topic", "t")]), sum("ringlog_log_dir_bytes", &[])),
+        (size, size + batch.len() as f64)
+    );
+
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    assert!((now - 3600.0..now + 10.0).contains(&sum("process_start_time_seconds", &[])));
+    assert!(sum("process_resident_memory_bytes", &[]) > 1e6 && sum("process_open_fds", &[]) > 10.0);
+    assert!(sum("process_cpu_seconds_total", &[]) > 0.0);
+    dashboard::check(&families);
+
+    let (_, short) = get(admin, "/metrics");
+    assert!(!short.contains("ringlog_partition_") && !short.contains("ringlog_topic_"));
+    prometheus::parse(&short).expect("the text format");
+    let head = exchange(admin, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(status(&head) == 200 && head.ends_with("\r\n\r\n"), "{head:?}");
+    server.stop();
 }
 
 /// A broker that has not said that it serves.
@@ -145,7 +240,19 @@ fn it_is_up_while_logs_are_recovered_and_ready_only_after() {
     };
     let ((health, body), (ready, same)) = (get(admin, "/healthz"), get(admin, "/readyz"));
     assert_eq!((health, ready, state(&body), state(&same)), (200, 503, "recovering".into(), "recovering".into()));
-    assert!(get(admin, "/metrics").1.contains("\nringlog_state{state=\"recovering\"} 1\n"));
+    // The port is up before it is known what there is to do.
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let told: Value = serde_json::from_str(&get(admin, "/readyz").1).expect("JSON");
+        assert_eq!((&told["ready"], &told["recovery"]["fraction"]), (&false.into(), &0.0.into()), "{told}");
+        if told["recovery"]["logs_total"] == 1 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{told}");
+    }
+    let metrics = get(admin, "/metrics").1;
+    assert!(metrics.contains("\nringlog_state{state=\"recovering\"} 1\n"));
+    prometheus::parse(&metrics).expect("the text format");
 
     fs::write(&checkpoint, text).expect("the recovery goes on");
     let deadline = Instant::now() + DEADLINE;

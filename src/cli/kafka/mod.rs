@@ -9,6 +9,7 @@ mod configs;
 mod console_consumer;
 mod console_producer;
 mod delete_records;
+mod dump_log;
 mod get_offsets;
 mod log_dirs;
 mod topics;
@@ -43,6 +44,7 @@ enum KafkaTool {
     GetOffsets(get_offsets::Arguments),
     /// kafka-delete-records.sh
     DeleteRecords(delete_records::Arguments),
+    DumpLog(dump_log::DumpLogArguments),
     /// kafka-log-dirs.sh
     LogDirs(log_dirs::Arguments),
     /// kafka-console-producer.sh
@@ -57,6 +59,7 @@ pub fn run(arguments: KafkaArguments) -> Result<(), Failure> {
         KafkaTool::Configs(arguments) => configs::run(&arguments),
         KafkaTool::GetOffsets(arguments) => get_offsets::run(&arguments),
         KafkaTool::DeleteRecords(arguments) => delete_records::run(&arguments),
+        KafkaTool::DumpLog(arguments) => dump_log::run(&arguments),
         KafkaTool::LogDirs(arguments) => log_dirs::run(&arguments),
         KafkaTool::ConsoleProducer(arguments) => console_producer::run(arguments),
         KafkaTool::ConsoleConsumer(arguments) => console_consumer::run(arguments),

@@ -67,7 +67,7 @@ impl Plan {
         if let Begun::Incremental { id, epoch } = self.session
             && let Err(error) = sessions.check(id, epoch)
         {
-            return self.refuse(error);
+            return self.refuse(context, error);
         }
         let (mut converted, held) = converted.map_or((Vec::new(), None), |done| (done.records, done.held));
         let image = context.image();
@@ -105,6 +105,9 @@ impl Plan {
             Begun::Full { creates: false } | Begun::Refused(_) => NO_SESSION,
         };
         let encoded = response.encode_parts(self.correlation_id, self.version)?;
+        let counters = &context.counters;
+        counters.fetch_bytes_total.add(pieces.iter().map(|piece| part_bytes(piece) as u64).sum());
+        counters.requests.answered(FetchResponse::API_KEY.code(), &encoded.errors);
         Ok(Reply { parts: interleave(encoded.chunks, pieces), held })
     }
 

@@ -196,6 +196,11 @@ impl SessionCache {
         self.sessions.is_empty()
     }
 
+    /// How many there may be.
+    pub fn slots(&self) -> usize {
+        self.limits.slots
+    }
+
     /// Takes a request on: closes the session it ends, or brings the one it goes on with up to date.
     pub fn begin(
         &mut self,

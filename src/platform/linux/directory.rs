@@ -15,8 +15,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::metrics::{Histogram, Recorded, SharedCounter};
 use crate::platform::DiskFile;
 use crate::sys;
 use crate::uring::ops::read::RingFile;
@@ -55,8 +56,7 @@ pub struct Directory {
     dirty_bytes: AtomicU64,
     dirty_bytes_max: u64,
     failed: AtomicBool,
-    sync_count: AtomicU64,
-    sync_ns: AtomicU64,
+    sync_time: Histogram<SharedCounter>,
 }
 
 impl Directory {
@@ -71,8 +71,7 @@ impl Directory {
             dirty_bytes: AtomicU64::new(0),
             dirty_bytes_max: dirty_bytes_max.max(DIRTY_BYTES_MIN),
             failed: AtomicBool::new(false),
-            sync_count: AtomicU64::new(0),
-            sync_ns: AtomicU64::new(0),
+            sync_time: Histogram::default(),
         }))
     }
 
@@ -88,9 +87,21 @@ impl Directory {
         self.dirty_bytes.load(Ordering::Relaxed)
     }
 
-    /// How many syncs there were, and how long they took together.
-    pub fn syncs_done(&self) -> (u64, Duration) {
-        (self.sync_count.load(Ordering::Relaxed), Duration::from_nanos(self.sync_ns.load(Ordering::Relaxed)))
+    /// What [`Directory::dirty_bytes`] may be; above it appends go to kernel workers.
+    pub fn dirty_bytes_max(&self) -> u64 {
+        self.dirty_bytes_max
+    }
+
+    /// How long syncs took.
+    pub fn sync_time(&self) -> Recorded {
+        Recorded::from(&self.sync_time)
+    }
+
+    /// Operations on names that wait for one of the threads, and how many may; and the same of syncs and write-backs.
+    pub fn queues(&self) -> [(usize, usize); 2] {
+        let names = self.names.iter().map(Helper::queue);
+        let names = names.fold((0, 0), |sum, queue| (sum.0 + queue.0, sum.1 + queue.1));
+        [names, self.syncs.queue()]
     }
 
     /// More is dirty than may be.
@@ -224,9 +235,7 @@ impl LinuxFile {
         let to = self.appended_to.load(Ordering::Relaxed);
         let start = Instant::now();
         let result = self.file().sync_data();
-        let took = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.directory.sync_count.fetch_add(1, Ordering::Relaxed);
-        self.directory.sync_ns.fetch_add(took, Ordering::Relaxed);
+        self.directory.sync_time.record(start.elapsed());
         self.directory.note(result)?;
         self.mark_clean(to);
         Ok(())

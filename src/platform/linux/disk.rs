@@ -16,6 +16,7 @@ use bytes::BytesMut;
 use super::directory::{Directory, LinuxFile};
 use crate::base::budget::Budget;
 use crate::metrics::ShardCounters;
+use crate::metrics::status::BoundUse;
 use crate::platform::{DirectoryEntry, Disk, OpenMode, Space};
 use crate::sys;
 use crate::uring::Ring;
@@ -91,6 +92,20 @@ impl LinuxDisk {
         LinuxDisk(Rc::new(Inner { ring, directories, cachestat: limits.cachestat, counters }))
     }
 
+    /// What this shard has under way, all directories together.
+    pub(super) fn bounds(&self) -> Vec<BoundUse> {
+        let sum = |name, help, budget: fn(&Share) -> &Rc<Budget>| {
+            let each = self.0.directories.iter().map(|share| BoundUse::of_budget(name, help, budget(share)));
+            each.reduce(BoundUse::plus)
+        };
+        let all = [
+            sum("cold_bytes", "Bytes on their way from the device into the page cache.", |share| &share.cold_bytes),
+            sum("cold_steps", "Reads of the device that kernel workers do.", |share| &share.cold_steps),
+            sum("deferred_appends", "Appends that kernel workers do.", |share| &share.deferred_appends),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
     /// The directory that holds `path`. Paths of a broker are always below one of its log directories.
     fn directory_of(&self, path: &Path) -> &Arc<Directory> {
         let share = self.0.directories.iter().find(|share| path.starts_with(&share.directory.path));
@@ -122,8 +137,10 @@ impl LinuxDisk {
         }
         let switches = sys::voluntary_switches();
         let result = pwrite_all(file.as_fd(), position, data);
+        let took = start.elapsed();
+        self.0.counters.append_time.record(took);
         // A thread that only lost its core to another has not waited for the disk.
-        if start.elapsed() > INLINE_WRITE_SLOW && sys::voluntary_switches() != switches {
+        if took > INLINE_WRITE_SLOW && sys::voluntary_switches() != switches {
             share.slow_until.set(Some(Instant::now() + SLOW_FOR));
         }
         Some(result)
@@ -230,14 +247,16 @@ impl Disk for LinuxDisk {
         if inline.is_none() {
             counters.appends_deferred_total.add(1);
         }
-        let (ring, file) = (self.0.ring.clone(), Arc::clone(file));
+        let (this, file) = (self.clone(), Arc::clone(file));
         let deferred_appends = Rc::clone(&self.share_of(&file).deferred_appends);
         async move {
             if let Some(result) = inline {
                 return result;
             }
+            let start = Instant::now();
             let _permit = deferred_appends.acquire(1).await;
-            let result = write::write_all(&ring, &file, position, data).await;
+            let result = write::write_all(&this.0.ring, &file, position, data).await;
+            this.0.counters.append_time.record(start.elapsed());
             file.finish_append(position, length, result)
         }
     }

@@ -155,6 +155,7 @@ impl Socket for LinuxSocket {
                     return Ok(data);
                 }
                 Some(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.counters.receive_pool_empty_total.add(1);
                     self.stream.borrow_mut().take();
                     self.ring.receive_buffers_returned().await;
                 }

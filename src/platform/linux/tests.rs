@@ -16,6 +16,7 @@ use crate::record::compression::Codec;
 use crate::storage::log::{LastStop, Log, LogConfig, OpenLog, Read as Found, Staged};
 use crate::storage::open_files::OpenFiles;
 use crate::uring::doorbell::EventDoorbell;
+use crate::uring::op::{QUEUED_BYTES_FAIR, QUEUED_BYTES_MAX, RING_QUEUED_BYTES_MAX};
 use crate::{shard, sys};
 
 /// Runs `test` as a task of a real shard loop, to its end.
@@ -128,6 +129,52 @@ fn a_receiver_that_lags_bounds_what_is_queued_and_loses_nothing() {
         }
         assert!(got == expected, "all bytes, in order");
         writer.join().expect("joined").expect("sent");
+    });
+}
+
+#[test]
+fn many_receivers_that_lag_hold_little_together_and_lose_nothing() {
+    const CONNECTIONS: usize = 96;
+    const SENT_BYTES: usize = 1 << 20;
+    // What is on its way when the bound is met still comes.
+    const HELD_BYTES_MAX: usize = RING_QUEUED_BYTES_MAX + CONNECTIONS * QUEUED_BYTES_FAIR + (8 << 20);
+    const _: () = assert!(HELD_BYTES_MAX < CONNECTIONS * QUEUED_BYTES_MAX);
+    let directory = tempfile::tempdir().expect("directory");
+    on_a_shard(directory.path(), |platform| async move {
+        let (sockets, peers): (Vec<_>, Vec<_>) = (0..CONNECTIONS).map(|_| connect(&platform)).unzip();
+        let sent = Arc::new(pattern(SENT_BYTES));
+        let writers: Vec<_> = peers
+            .into_iter()
+            .map(|mut peer| {
+                let sent = Arc::clone(&sent);
+                std::thread::spawn(move || peer.write_all(&sent))
+            })
+            .collect();
+        let mut got = Vec::new();
+        for socket in &sockets {
+            got.push(socket.receive().await.expect("received"));
+        }
+        let mut held = 0;
+        for _ in 0..20 {
+            let deadline = platform.clock().now() + std::time::Duration::from_millis(10);
+            platform.clock().sleep_until(deadline).await;
+            held = held.max(sockets.iter().map(Socket::unread_bytes).sum::<u64>() as usize);
+        }
+        assert!(held < HELD_BYTES_MAX, "{held} bytes");
+        assert!(held > RING_QUEUED_BYTES_MAX / 2, "the bound was not met: {held} bytes");
+        for (socket, got) in sockets.iter().zip(&mut got) {
+            loop {
+                let chunk = socket.receive().await.expect("received");
+                if chunk.is_empty() {
+                    break;
+                }
+                got.extend_from_slice(&chunk);
+            }
+            assert!(got[..] == sent[..], "all bytes, in order");
+        }
+        for writer in writers {
+            writer.join().expect("joined").expect("sent");
+        }
     });
 }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::field::RecordsSpan;
 use super::leader::{LeaderIdAndEpoch, NodeEndpoint};
 use crate::base::ids::TopicId;
+use crate::metrics::ErrorTally;
 use crate::protocol::header;
 use crate::protocol::wire::WireError;
 
@@ -129,6 +130,8 @@ pub struct FetchResponseParts {
     pub chunks: Vec<Bytes>,
     /// Bytes of the whole frame: chunks, records, and the size prefix itself.
     pub total_bytes: usize,
+    /// The codes that it carries.
+    pub errors: ErrorTally,
 }
 
 impl FetchResponse {
@@ -143,7 +146,8 @@ impl FetchResponse {
         self.encode(&mut writer, version)?;
         header::set_frame_length(&mut writer)?;
         let total_bytes = writer.total_bytes();
-        Ok(FetchResponseParts { chunks: writer.into_chunks(), total_bytes })
+        let errors = writer.errors().clone();
+        Ok(FetchResponseParts { chunks: writer.into_chunks(), total_bytes, errors })
     }
 }
 

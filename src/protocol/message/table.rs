@@ -44,6 +44,14 @@ macro_rules! default_of {
     };
 }
 
+/// Has the writer count what it writes as an error: any field of this name.
+macro_rules! note_error {
+    ($writer:ident, error_code, $value:expr) => {
+        $writer.note_error($value)
+    };
+    ($writer:ident, $field:ident, $value:expr) => {};
+}
+
 /// See the head of this file.
 macro_rules! message {
     ($(
@@ -121,6 +129,7 @@ macro_rules! message {
                     } else if self.$field.is_null() && !may_be_null!(codec.version $(, $null)?) {
                         return Err(writer.error(WireErrorKind::Null).in_field(name));
                     } else if tag_of!($($tag)?).is_none() {
+                        note_error!(writer, $field, self.$field);
                         self.$field.write(writer, codec).map_err(|error| error.in_field(name))?;
                     }
                 )*

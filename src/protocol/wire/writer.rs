@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{STRING_BYTES_MAX, WireError, WireErrorKind};
 use crate::base::ids::TopicId;
+use crate::metrics::ErrorTally;
 
 /// Grows a buffer by one message. A gap (see [`Writer::gap`]) is a place where bytes follow that are not in the buffer.
 #[derive(Debug, Default)]
@@ -12,6 +13,7 @@ pub struct Writer {
     /// Positions in the buffer, ascending, where a gap is.
     gaps: Vec<usize>,
     gap_bytes: usize,
+    errors: ErrorTally,
 }
 
 macro_rules! write_big_endian {
@@ -31,7 +33,16 @@ impl Writer {
 
     /// With room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Writer {
-        Writer { buffer: BytesMut::with_capacity(capacity), gaps: Vec::new(), gap_bytes: 0 }
+        Writer { buffer: BytesMut::with_capacity(capacity), ..Writer::default() }
+    }
+
+    /// The codes of all fields that are an error of Kafka's, so far.
+    pub fn errors(&self) -> &ErrorTally {
+        &self.errors
+    }
+
+    pub(in crate::protocol) fn note_error(&mut self, code: i16) {
+        self.errors.note(code);
     }
 
     /// Makes room for `bytes` more, so that they need no further allocation.

@@ -346,7 +346,7 @@ impl Filtering {
     /// A message of magic 0 or 1, and what is in it: kept as it is, or made a v2 batch with what stays of it. A
     /// tombstone gets its delete horizon that way; Kafka, which keeps the magic, goes by the file's age.
     fn filter_legacy(&mut self, entry: &Entry, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Damage> {
-        let LegacyBatch { codec, timestamp_type, records } = legacy(entry, bytes)?;
+        let LegacyBatch { codec, timestamp_type, records, .. } = legacy(entry, bytes)?;
         // What stays would get offsets that no reader could follow.
         let ascend = records.is_sorted_by(|one, next| one.offset < next.offset);
         if !ascend || records.last().is_some_and(|last| last.offset > entry.last_offset) {

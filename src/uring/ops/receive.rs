@@ -5,15 +5,27 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::{BufMut, BytesMut};
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 
+use crate::platform::RECEIVE_CHUNK_BYTES_MAX;
+use crate::uring::op::RING_QUEUED_BYTES_MAX;
 use crate::uring::receive_pool::GROUP;
 use crate::uring::{Op, Ring, Stream};
 
 /// Starts receiving whatever arrives, in chunks of the ring's pool. An event of 0 bytes is the end of the stream;
 /// ENOBUFS ends the multishot without losing bytes.
+///
+/// A multishot brings up to 32 chunks before its owner sees the first: where the ring holds too much already, one chunk
+/// is received, and the stream ends after it.
 pub fn receive_stream(ring: &Ring, socket: &Rc<OwnedFd>) -> io::Result<Stream<Rc<OwnedFd>>> {
-    let entry = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), GROUP).build();
+    let descriptor = types::Fd(socket.as_raw_fd());
+    let entry = if ring.queued_bytes().get() <= RING_QUEUED_BYTES_MAX {
+        opcode::RecvMulti::new(descriptor, GROUP).build()
+    } else {
+        let chunk_bytes = RECEIVE_CHUNK_BYTES_MAX as u32;
+        let receive = opcode::Recv::new(descriptor, std::ptr::null_mut(), chunk_bytes).buf_group(GROUP);
+        receive.build().flags(squeue::Flags::BUFFER_SELECT)
+    };
     // SAFETY: the entry names a descriptor, which the resources keep open; the buffers are the pool's.
     unsafe { Stream::start(ring, entry, Rc::clone(socket)) }
 }

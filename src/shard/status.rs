@@ -1,0 +1,80 @@
+//! What a shard tells whoever watches it. Nothing of it is counted while requests are served.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::shard::Shard;
+use crate::executor::yield_now;
+use crate::metrics::status::{BoundUse, PartitionStatus, ShardStatus};
+use crate::partition::Partition;
+use crate::partition::partition::{ANY_EPOCH, Asked};
+use crate::platform::Platform;
+
+/// Partitions that are looked at before other tasks have their turn.
+const PARTITIONS_A_TURN: usize = 512;
+
+impl<P: Platform> Shard<P> {
+    /// How it is now; what changes meanwhile is in it or not.
+    pub async fn status(&self, with_partitions: bool) -> ShardStatus {
+        let all = self.context.all_partitions();
+        let log_dirs = self.context.log_dirs.all().len();
+        let mut status = ShardStatus { log_dir_bytes: vec![0; log_dirs], ..ShardStatus::default() };
+        if with_partitions {
+            status.partitions.reserve(all.len());
+        }
+        for some in all.chunks(PARTITIONS_A_TURN) {
+            for partition in some {
+                let Some(size_bytes) = partition.size_bytes() else {
+                    status.partitions_offline += 1;
+                    continue;
+                };
+                status.partitions_online += 1;
+                status.log_dir_bytes[partition.log_dir_index()] += size_bytes;
+                if with_partitions {
+                    status.partitions.extend(of_partition(partition, size_bytes));
+                }
+            }
+            yield_now().await;
+        }
+        status.bounds = self.bounds();
+        status
+    }
+
+    fn bounds(&self) -> Vec<BoundUse> {
+        let requests = &self.connections.request_bytes;
+        let (incoming, incoming_max) = self.connections.incoming.in_use();
+        let mut bounds = vec![
+            BoundUse::of_budget(
+                "request_bytes_in_flight",
+                "Bytes of requests that are received and unanswered.",
+                requests,
+            ),
+            BoundUse {
+                name: "incoming_frame_bytes",
+                help: "Bytes that large frames on their way in have claimed.",
+                now: incoming,
+                max: incoming_max,
+                waits_total: None,
+            },
+        ];
+        bounds.extend(self.context.bounds());
+        bounds.extend(self.router.bounds());
+        bounds
+    }
+}
+
+/// `None` while its directory is offline.
+fn of_partition<P: Platform>(partition: &Partition<P>, size_bytes: u64) -> Option<PartitionStatus> {
+    let offsets = partition.offsets(ANY_EPOCH, Asked::AnyReplica).ok()?;
+    Some(PartitionStatus {
+        topic: Arc::clone(&partition.topic_partition.topic),
+        partition: partition.topic_partition.partition,
+        size_bytes,
+        log_start_offset: offsets.log_start,
+        log_end_offset: offsets.log_end,
+        high_watermark: offsets.high_watermark,
+        last_stable_offset: offsets.last_stable,
+        leader_epoch: partition.leader_epoch(),
+    })
+}
