@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use crate::server::{DEADLINE, Server, directory};
 
+mod ages;
 mod kafka;
 mod records;
 

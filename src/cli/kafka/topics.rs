@@ -103,7 +103,7 @@ fn create(arguments: &Arguments) -> Result<(), Failure> {
     }
     let mut client = arguments.reach.connect()?;
     let wanted = ToCreate {
-        names: &[name.clone()],
+        names: std::slice::from_ref(&name),
         partitions: arguments.partitions,
         replication_factor: arguments.replication_factor,
         configs: &arguments.config,
