@@ -27,4 +27,5 @@ mod refused;
 mod retention;
 mod server;
 mod shards;
+mod tools;
 mod wire;
