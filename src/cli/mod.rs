@@ -4,6 +4,7 @@
 
 mod admin;
 pub mod banner;
+mod bench;
 mod cluster;
 mod completions;
 mod config;

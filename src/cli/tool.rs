@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::connect::ConnectArguments;
 use super::failure::Failure;
-use super::{cluster, completions, config, consume, kafka, log, offsets, produce, records, topic};
+use super::{bench, cluster, completions, config, consume, kafka, log, offsets, produce, records, topic};
 
 /// One tool and what it is to do.
 #[derive(Subcommand, Debug)]
@@ -24,6 +24,8 @@ pub enum Tool {
     Records(records::RecordsArguments),
     /// Show the cluster and its brokers
     Cluster(cluster::ClusterArguments),
+    /// Load a broker and measure it
+    Bench(Box<bench::BenchArguments>),
     /// Look into the files of a log directory, without a broker
     Log(log::LogArguments),
     /// Kafka's own tools, with their flags and what they print; scripts/kafka-*.sh call them
@@ -54,6 +56,7 @@ impl Tool {
             Tool::Offsets(arguments) => offsets::run(arguments),
             Tool::Records(arguments) => records::run(arguments),
             Tool::Cluster(arguments) => cluster::run(arguments),
+            Tool::Bench(arguments) => bench::run(*arguments),
             Tool::Log(arguments) => log::run(arguments),
             Tool::Kafka(arguments) => kafka::run(*arguments),
             Tool::Completions(arguments) => completions::run(&arguments),

@@ -6,6 +6,7 @@
 mod admin;
 mod admin_port;
 mod bad_input;
+mod bench;
 mod clients;
 mod cold;
 mod compression;

@@ -12,6 +12,9 @@ mod delete_records;
 mod dump_log;
 mod get_offsets;
 mod log_dirs;
+mod perf_consumer;
+mod perf_producer;
+mod properties;
 mod topics;
 
 use std::fs;
@@ -45,6 +48,10 @@ enum KafkaTool {
     /// kafka-delete-records.sh
     DeleteRecords(delete_records::Arguments),
     DumpLog(dump_log::DumpLogArguments),
+    /// kafka-producer-perf-test.sh
+    ProducerPerfTest(Box<perf_producer::ProducerPerfArguments>),
+    /// kafka-consumer-perf-test.sh
+    ConsumerPerfTest(Box<perf_consumer::ConsumerPerfArguments>),
     /// kafka-log-dirs.sh
     LogDirs(log_dirs::Arguments),
     /// kafka-console-producer.sh
@@ -60,6 +67,8 @@ pub fn run(arguments: KafkaArguments) -> Result<(), Failure> {
         KafkaTool::GetOffsets(arguments) => get_offsets::run(&arguments),
         KafkaTool::DeleteRecords(arguments) => delete_records::run(&arguments),
         KafkaTool::DumpLog(arguments) => dump_log::run(&arguments),
+        KafkaTool::ProducerPerfTest(arguments) => perf_producer::run(*arguments),
+        KafkaTool::ConsumerPerfTest(arguments) => perf_consumer::run(&arguments),
         KafkaTool::LogDirs(arguments) => log_dirs::run(&arguments),
         KafkaTool::ConsoleProducer(arguments) => console_producer::run(arguments),
         KafkaTool::ConsoleConsumer(arguments) => console_consumer::run(arguments),
