@@ -27,6 +27,7 @@ mod records;
 mod refused;
 mod retention;
 mod server;
+mod server_scripts;
 mod shards;
 mod tools;
 mod wire;
