@@ -9,7 +9,7 @@ use crate::protocol::ErrorCode;
 
 /// What the exit codes of all tools are, for their help.
 pub const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 no broker reached, or no answer in time; 130 Ctrl-C.";
+Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 no broker, or no answer; 130 Ctrl-C.";
 
 /// See the head of this file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,13 +26,16 @@ pub enum Failure {
     BrokenPipe,
     #[error("interrupted")]
     Interrupted,
+    /// Refused or failed, and told already, as Kafka's tools tell it.
+    #[error("told already")]
+    Told,
 }
 
 impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Failure::BrokenPipe => 0,
-            Failure::Refused(_) => 1,
+            Failure::Refused(_) | Failure::Told => 1,
             Failure::Usage(_) => 2,
             Failure::Unreachable(_) => 3,
             Failure::Interrupted => 130,
@@ -41,7 +44,7 @@ impl Failure {
 
     /// Tells the person, unless that would be no news.
     pub fn report(&self) -> ExitCode {
-        if !matches!(self, Failure::BrokenPipe | Failure::Interrupted) {
+        if !matches!(self, Failure::BrokenPipe | Failure::Interrupted | Failure::Told) {
             say(&format!("ringlog: {self}"));
         }
         self.exit_code()

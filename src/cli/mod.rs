@@ -47,15 +47,28 @@ pub enum Command {
 pub enum Stop {
     /// Help or version were asked for, or flags are wrong.
     Usage(clap::Error),
+    /// The same of a tool that ends as Kafka's do.
+    KafkaUsage(clap::Error),
     Config(ConfigError),
 }
+
+const FIRST_STEPS: &str = "\
+First steps:
+  ringlog serve --data ./data                  a broker at 127.0.0.1:9092
+  ringlog topic create orders --partitions 3   in another terminal
+  echo hello | ringlog produce orders
+  ringlog consume orders
+
+Each command has examples: 'ringlog topic --help'. Tools find a broker elsewhere by -b HOST:PORT, or by \
+RINGLOG_BOOTSTRAP_SERVER.";
 
 #[derive(Parser)]
 #[command(
     name = "ringlog",
     version,
     about = "A Kafka 3.9-compatible broker for Linux.",
-    disable_help_subcommand = true
+    disable_help_subcommand = true,
+    after_help = FIRST_STEPS
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -72,7 +85,9 @@ enum Subcommands {
 /// Reads the arguments, the program's name first, and the files they name.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Stop> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let mut command = Arguments::try_parse_from(&arguments).map_err(Stop::Usage)?.command;
+    let is_kafkas = arguments.get(1).is_some_and(|name| name == "kafka");
+    let usage = if is_kafkas { Stop::KafkaUsage } else { Stop::Usage };
+    let mut command = Arguments::try_parse_from(&arguments).map_err(usage)?.command;
     if let Subcommands::Serve(serve) = &command
         && let Some(path) = &serve.flagfile
     {
@@ -100,6 +115,7 @@ impl Stop {
                 let _ = error.print();
                 ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
             }
+            Stop::KafkaUsage(error) => kafka::report_usage(error),
             Stop::Config(error) => {
                 eprintln!("ringlog: {error}");
                 ExitCode::from(error.exit_code())

@@ -50,8 +50,9 @@ Examples:
   seq 1000000 | ringlog produce numbers -z zstd:6 --acks 1 --linger 50ms
   ringlog produce events -H source=backup -H run=7 < events.txt
 
-Without --partition records go where the hash of their key says, as with Kafka's own clients; those without a key go to
-one partition after the other, batch by batch. With acks=all records are neither lost nor doubled by retries.";
+Without --partition records go where the hash of their key says, as with Kafka's own clients; those \
+without a key go to one partition after the other, batch by batch. With acks=all records are neither \
+lost nor doubled by retries.";
 
 /// Send records to a topic: lines of standard input, or of files
 #[derive(Args, Debug)]
@@ -60,6 +61,7 @@ pub struct ProduceArguments {
     #[command(flatten)]
     connect: ConnectArguments,
 
+    /// Where the records go
     topic: String,
 
     /// Files to send instead of standard input
@@ -267,6 +269,9 @@ pub trait ToRecords {
     /// Whether all of an input is one record, instead of a line.
     fn is_whole(&self) -> bool;
 
+    /// Asks a person for more, before each wait for input.
+    fn prompt(&self) {}
+
     /// Shows the record on a line to `push`.
     ///
     /// # Errors
@@ -363,6 +368,7 @@ impl Sending {
     pub fn read_all(&mut self, name: &str, mut input: File, lines: &mut impl ToRecords) -> Result<(), Failure> {
         let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES);
         let mut line = 0;
+        lines.prompt();
         loop {
             if self.producer.is_full() {
                 self.turn(None, None)?;
@@ -387,6 +393,7 @@ impl Sending {
             if read == 0 {
                 return Ok(());
             }
+            lines.prompt();
             if buffer.len() > RECORD_BYTES_MAX {
                 let what = if lines.is_whole() { name.to_owned() } else { format!("line {} of {name}", line + 1) };
                 let limit = RECORD_BYTES_MAX >> 20;

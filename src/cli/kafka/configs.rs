@@ -2,13 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
+
 use clap::{ArgGroup, ValueEnum};
 
-use super::Reach;
+use super::{Reach, read_properties};
 use crate::cli::admin::{self, Change, Resource, Setting, Source, alter, settings};
 use crate::cli::config::is_own;
 use crate::cli::connect::Client;
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, say};
 use crate::cli::output::Output;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -20,43 +22,94 @@ enum EntityType {
     Users,
     Clients,
     Ips,
+    ClientMetrics,
 }
 
 #[derive(clap::Args, Debug)]
+#[command(override_usage = "kafka-configs.sh --bootstrap-server <HOST:PORT> <--describe|--alter> <WHOSE> [OPTIONS]")]
 #[command(group(ArgGroup::new("action").required(true).args(["describe", "alter"])))]
-#[command(group(ArgGroup::new("entity").required(true).args(["entity_type", "topic", "broker", "broker_defaults", "broker_logger"])))]
+#[command(group(ArgGroup::new("entity").required(true).args(["entity_type", "topic", "broker", "broker_defaults", "broker_logger",
+    "user", "client", "ip", "user_defaults", "client_defaults", "ip_defaults"])))]
 pub struct Arguments {
     #[command(flatten)]
     reach: Reach,
+    /// Show settings
     #[arg(long)]
     describe: bool,
+    /// Change settings
     #[arg(long)]
     alter: bool,
     /// With --describe: also what is not the entity's own
     #[arg(long)]
     all: bool,
+    /// Whose settings; --topic and the like say type and name at once
     #[arg(long)]
     entity_type: Option<EntityType>,
+    /// A topic's name or a broker's id
     #[arg(long, value_name = "NAME")]
     entity_name: Option<String>,
+    /// Of all brokers that have nothing of their own
     #[arg(long)]
     entity_default: bool,
+    /// A topic's
     #[arg(long, value_name = "NAME")]
     topic: Option<String>,
+    /// A broker's
     #[arg(long, value_name = "ID")]
     broker: Option<i32>,
+    /// Of all brokers that have nothing of their own
     #[arg(long)]
     broker_defaults: bool,
+    /// Of a broker's loggers
     #[arg(long, value_name = "ID")]
     broker_logger: Option<i32>,
+    #[arg(long, value_name = "NAME", hide = true)]
+    user: Option<String>,
+    #[arg(long, value_name = "ID", hide = true)]
+    client: Option<String>,
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    ip: Option<String>,
+    #[arg(long, hide = true)]
+    user_defaults: bool,
+    #[arg(long, hide = true)]
+    client_defaults: bool,
+    #[arg(long, hide = true)]
+    ip_defaults: bool,
     /// a=1,b=[2,3]
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", conflicts_with = "add_config_file")]
     add_config: Option<String>,
+    /// The same, a line each
+    #[arg(long, value_name = "FILE")]
+    add_config_file: Option<PathBuf>,
+    /// Settings that are to have their defaults again
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     delete_config: Vec<String>,
+    /// Not here: a broker answers for all
+    #[arg(long, value_name = "HOST:PORT", hide = true)]
+    bootstrap_controller: Option<String>,
+    /// Without effect: nothing is asked
+    #[arg(long, hide = true)]
+    force: bool,
 }
 
+const NOT_THERE: &str = "settings of users, clients, ips and client metrics are not there yet";
+
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.bootstrap_controller.is_some() {
+        return Err(Failure::Usage(
+            "--bootstrap-controller is not there; give --bootstrap-server HOST:PORT".to_owned(),
+        ));
+    }
+    match describe_or_alter(arguments) {
+        Err(Failure::Refused(text) | Failure::Unreachable(text)) => {
+            say(&format!("Error while executing config command with args '{}'\n{text}", super::arguments_line()));
+            Err(Failure::Told)
+        }
+        done => done,
+    }
+}
+
+fn describe_or_alter(arguments: &Arguments) -> Result<(), Failure> {
     let changes = changes(arguments)?;
     let mut client = arguments.reach.connect()?;
     client.look(Some(&[]))?;
@@ -64,6 +117,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     for resource in resources(arguments, &mut client)? {
         match arguments.alter {
             true => {
+                check_deletions(&mut client, &resource, &changes)?;
                 alter(&mut client, &resource, &changes, false)?;
                 out.line(&match &resource {
                     Resource::BrokerDefault => {
@@ -76,6 +130,22 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     out.finish()
+}
+
+/// Only what is set can be deleted.
+fn check_deletions(client: &mut Client, resource: &Resource, changes: &[(String, Change)]) -> Result<(), Failure> {
+    let deleted: Vec<&str> =
+        changes.iter().filter(|(_, change)| *change == Change::Delete).map(|(name, _)| &name[..]).collect();
+    if deleted.is_empty() {
+        return Ok(());
+    }
+    let found = settings(client, resource, None)?;
+    let is_set = |name: &&str| found.iter().any(|setting| setting.name == *name && is_own(setting, resource));
+    let invalid: Vec<&str> = deleted.into_iter().filter(|name| !is_set(name)).collect();
+    match invalid.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Usage(format!("Invalid config(s): {}", invalid.join(",")))),
+    }
 }
 
 fn entity(resource: &Resource) -> String {
@@ -110,7 +180,7 @@ fn resources(arguments: &Arguments, client: &mut Client) -> Result<Vec<Resource>
         (Some(EntityType::Brokers), None) if arguments.entity_default => Ok(vec![Resource::BrokerDefault]),
         (Some(EntityType::Brokers), Some(name)) => Ok(vec![Resource::Broker(id(name)?)]),
         (Some(EntityType::BrokerLoggers), Some(name)) => Ok(vec![Resource::BrokerLoggers(id(name)?)]),
-        (_, None) if arguments.alter => {
+        (Some(EntityType::Topics | EntityType::Brokers | EntityType::BrokerLoggers), None) if arguments.alter => {
             Err(Failure::Usage("an entity name must be specified with --alter: --entity-name".to_owned()))
         }
         (Some(EntityType::Topics), None) => {
@@ -121,7 +191,7 @@ fn resources(arguments: &Arguments, client: &mut Client) -> Result<Vec<Resource>
             Ok(brokers.into_iter().map(Resource::Broker).chain([Resource::BrokerDefault]).collect())
         }
         (Some(EntityType::BrokerLoggers), None) => Ok(brokers.into_iter().map(Resource::BrokerLoggers).collect()),
-        _ => Err(Failure::Refused("settings of users, clients and ips are not there yet".to_owned())),
+        _ => Err(Failure::Usage(NOT_THERE.to_owned())),
     }
 }
 
@@ -148,10 +218,21 @@ fn line(setting: &Setting) -> String {
 }
 
 fn changes(arguments: &Arguments) -> Result<Vec<(String, Change)>, Failure> {
-    let mut changes = match &arguments.add_config {
-        Some(list) => additions(list).map_err(Failure::Usage)?,
-        None => Vec::new(),
+    let mut changes = match (&arguments.add_config, &arguments.add_config_file) {
+        (Some(list), _) => additions(list).map_err(Failure::Usage)?,
+        (None, Some(file)) => {
+            read_properties(file)?.into_iter().map(|(name, value)| (name, Change::Set(value))).collect()
+        }
+        (None, None) => Vec::new(),
     };
+    // Kafka's letters, and the ':' of our loggers.
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte));
+    if let Some((name, _)) = changes.iter().find(|(name, _)| !is_name(name)) {
+        return Err(Failure::Usage(format!("Invalid character found for config key: {name}")));
+    }
+    if arguments.describe && !(changes.is_empty() && arguments.delete_config.is_empty()) {
+        return Err(Failure::Usage("Option \"[describe]\" can't be used with a change".to_owned()));
+    }
     changes.extend(arguments.delete_config.iter().map(|name| (name.trim().to_owned(), Change::Delete)));
     match arguments.alter && changes.is_empty() {
         true => Err(Failure::Usage(

@@ -2,9 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{Reach, check_property, matching};
+use regex::Regex;
+
+use super::deserializer::Deserializer;
+use super::{ClientProperties, Reach, read_properties, topic_or_new};
 use crate::cli::admin::{self, assignment};
 use crate::cli::connect::Clock;
 use crate::cli::consume::{Run, Seen, Wanted, assign};
@@ -20,54 +25,145 @@ use crate::record::batch::TimestampType;
 pub struct Arguments {
     #[command(flatten)]
     reach: Reach,
+    /// The topic to read
     #[arg(long, value_name = "TOPIC", required_unless_present = "include", conflicts_with = "include")]
     topic: Option<String>,
-    /// A regular expression
+    /// A regular expression that the whole name of a topic must match
     #[arg(long, value_name = "TOPICS", visible_alias = "whitelist")]
     include: Option<String>,
-    #[arg(long, value_name = "N")]
+    /// Only this partition; begins at the end, or at --offset
+    #[arg(long, value_name = "N", conflicts_with = "include", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
     /// earliest, latest, an offset, or -N from the end
     #[arg(long, value_name = "WHERE", requires = "partition", value_parser = crate::cli::when::place, allow_hyphen_values = true)]
     offset: Option<Place>,
+    /// Begin with the first message, not behind the last
     #[arg(long, conflicts_with = "offset")]
     from_beginning: bool,
-    #[arg(long, value_name = "N")]
+    /// Stop after so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_messages: Option<u64>,
     /// Exit if no message has come for so long
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=i32::MAX as u64))]
     timeout_ms: Option<u64>,
-    #[arg(long, value_name = "NAME")]
+    /// There are no groups yet: all partitions of the topics are read
+    #[arg(long, value_name = "NAME", hide = true)]
     group: Option<String>,
-    #[arg(long, value_name = "LEVEL", default_value = "read_uncommitted", value_parser = ["read_uncommitted", "read_committed"])]
-    isolation_level: String,
+    /// read_uncommitted (the default) or read_committed
+    #[arg(long, value_name = "LEVEL", value_parser = read_committed)]
+    isolation_level: Option<ReadCommitted>,
+    /// DefaultMessageFormatter, LoggingMessageFormatter (prints on standard error too) or NoOpMessageFormatter
+    #[arg(long, value_name = "CLASS", default_value = "org.apache.kafka.tools.consumer.DefaultMessageFormatter",
+        hide_default_value = true, value_parser = style)]
+    formatter: Style,
+    /// A file of properties of the formatter; --property goes before it
+    #[arg(long, value_name = "FILE")]
+    formatter_config: Option<PathBuf>,
+    /// How keys are read: of String, Short, Integer, Long, Float, Double and ByteArray, with Deserializer behind it
+    #[arg(long, value_name = "CLASS")]
+    key_deserializer: Option<String>,
+    /// The same for values
+    #[arg(long, value_name = "CLASS")]
+    value_deserializer: Option<String>,
+    /// Go on behind a message that a deserializer can't read
+    #[arg(long)]
+    skip_message_on_error: bool,
+    /// Print shutdown_complete at the end
+    #[arg(long, hide = true)]
+    enable_systest_events: bool,
     /// print.timestamp, print.key, print.offset, print.partition, print.headers, print.value, key.separator,
-    /// line.separator, headers.separator, null.literal
+    /// line.separator, headers.separator, null.literal, key.deserializer, value.deserializer, headers.deserializer
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment, visible_alias = "formatter-property")]
     property: Vec<(String, String)>,
-    #[arg(long, value_name = "NAME=VALUE")]
-    consumer_property: Vec<String>,
+    /// auto.offset.reset and isolation.level; others have no effect
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    consumer_property: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ReadCommitted(bool);
+
+fn read_committed(text: &str) -> Result<ReadCommitted, String> {
+    match text {
+        "read_committed" => Ok(ReadCommitted(true)),
+        "read_uncommitted" => Ok(ReadCommitted(false)),
+        _ => Err(format!("'{text}' is none of read_committed and read_uncommitted")),
+    }
+}
+
+fn reset(text: &str) -> Result<Place, String> {
+    match text {
+        "earliest" => Ok(Place::Beginning),
+        "latest" => Ok(Place::End),
+        _ => Err("must be earliest or latest here".to_owned()),
+    }
+}
+
+/// The formatters that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    Default,
+    Logging,
+    NoOp,
+}
+
+fn style(class: &str) -> Result<Style, String> {
+    const PACKAGE: &str = "org.apache.kafka.tools.consumer.";
+    let name = class.strip_prefix(PACKAGE).or_else(|| class.strip_prefix("kafka.tools.")).unwrap_or(class);
+    let style = match name {
+        "DefaultMessageFormatter" => Style::Default,
+        "LoggingMessageFormatter" => Style::Logging,
+        "NoOpMessageFormatter" => Style::NoOp,
+        _ => {
+            return Err("there are DefaultMessageFormatter, LoggingMessageFormatter and NoOpMessageFormatter here; \
+                Java classes can't be loaded, and there are no topics of groups and transactions yet"
+                .to_owned());
+        }
+    };
+    if class.starts_with("kafka.tools.") {
+        say(&format!(
+            "WARNING: {class} is deprecated and will be removed in the next major release. Please use {PACKAGE}{name} instead"
+        ));
+    }
+    Ok(style)
 }
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     if let Some(group) = &arguments.group {
         return Err(Failure::Refused(format!("--group {group}: groups are not there yet; leave it out")));
     }
-    arguments.consumer_property.iter().try_for_each(|property| check_property(property))?;
-    let formatter = Formatter::new(&arguments.property).map_err(Failure::Usage)?;
+    let properties = ClientProperties::read(&arguments.reach, &arguments.consumer_property)?;
+    let formatter = Formatter::of(&arguments)?;
+    let ReadCommitted(read_committed) =
+        properties.or(arguments.isolation_level, "isolation.level", read_committed)?.unwrap_or(ReadCommitted(false));
+    let from = match properties.or(None, "auto.offset.reset", reset)? {
+        Some(Place::End) if arguments.from_beginning => {
+            let both = "Can't simultaneously specify --from-beginning and 'auto.offset.reset=latest', please remove one option";
+            return Err(Failure::Usage(both.to_owned()));
+        }
+        _ if arguments.from_beginning => Place::Beginning,
+        // With --partition Kafka begins at --offset, whose default is the end.
+        reset if arguments.partition.is_none() => reset.unwrap_or(Place::End),
+        _ => arguments.offset.unwrap_or(Place::End),
+    };
+    let include = arguments.include.as_ref().map(|text| Regex::new(&format!("^(?:{text})$"))).transpose();
+    let include = include.map_err(|error| Failure::Usage(format!("no regular expression: {error}")))?;
     let interrupt = Interrupt::catch()?;
     let mut client = arguments.reach.connect()?;
-    let topics = match (&arguments.topic, &arguments.include) {
-        (Some(name), _) => vec![admin::topic(&mut client, name)?],
-        (None, include) => matching(admin::all_topics(&mut client, false)?, include.as_deref(), true)?,
+    let topics = match &arguments.topic {
+        Some(name) => vec![topic_or_new(&mut client, name)?],
+        None => {
+            let mut topics = admin::all_topics(&mut client, false)?;
+            topics.retain(|topic| include.as_ref().is_none_or(|include| include.is_match(&topic.name)));
+            topics
+        }
     };
-    let from = if arguments.from_beginning { Place::Beginning } else { arguments.offset.unwrap_or(Place::End) };
-    let wanted = Wanted {
-        partitions: arguments.partition.into_iter().collect(),
-        from,
-        until_end: false,
-        read_committed: arguments.isolation_level == "read_committed",
-    };
+    if topics.is_empty() {
+        let include = arguments.include.unwrap_or_default();
+        return Err(Failure::Refused(format!("no topic matches '{include}'; see 'kafka-topics --list'")));
+    }
+    let wanted =
+        Wanted { partitions: arguments.partition.into_iter().collect(), from, until_end: false, read_committed };
     let consumer = assign(&mut client, &topics, &wanted)?;
     let mut run = Run {
         client,
@@ -80,11 +176,21 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         last_record: Instant::now(),
     };
     let mut out = Output::new()?;
+    // A message at which it ends is counted, as Kafka counts it.
+    let mut failed = 0;
     let ended = run.until_done(&mut out, |out, interrupt, fetched, left| {
         let mut seen = Seen::default();
         let shown = fetched.records(|record| {
-            formatter.write(out.buffer(), fetched.partition, record);
             seen.records += 1;
+            let start = out.buffer().len();
+            if let Err(why) = formatter.write(out.buffer(), fetched.partition, record) {
+                out.buffer().truncate(start);
+                let place = format!("offset {} of {}-{}", record.offset, fetched.topic, fetched.partition);
+                match arguments.skip_message_on_error {
+                    true => say(&format!("ringlog: skipped {place}: {why}")),
+                    false => return Err(Some(Failure::Refused(format!("{place}: {why}")))),
+                }
+            }
             if seen.records >= left {
                 return Err(None);
             }
@@ -92,7 +198,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         })?;
         Ok(match shown {
             Ok(()) | Err(None) => Ok(seen),
-            Err(Some(failure)) => Err(failure),
+            Err(Some(failure)) => {
+                failed = seen.records;
+                Err(failure)
+            }
         })
     });
     let flushed = match &ended {
@@ -100,7 +209,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         _ => out.flush(Some(&run.interrupt)),
     };
     if ended != Err(Failure::BrokenPipe) {
-        say(&format!("Processed a total of {} messages", run.seen.records));
+        say(&format!("Processed a total of {} messages", run.seen.records + failed));
+        if arguments.enable_systest_events {
+            out.line("shutdown_complete")?;
+            out.flush(None)?;
+        }
     }
     ended.and(flushed)
 }
@@ -117,9 +230,27 @@ struct Formatter {
     line_separator: Vec<u8>,
     headers_separator: Vec<u8>,
     null_literal: Vec<u8>,
+    key_deserializer: Deserializer,
+    value_deserializer: Deserializer,
+    headers_deserializer: Deserializer,
+    style: Style,
 }
 
 impl Formatter {
+    /// From the file, then the deserializers' own flags, then the properties, which win (Kafka 3.9 `formatterArgs`).
+    fn of(arguments: &Arguments) -> Result<Formatter, Failure> {
+        let mut properties =
+            arguments.formatter_config.as_deref().map(read_properties).transpose()?.unwrap_or_default();
+        for (name, class) in
+            [("key.deserializer", &arguments.key_deserializer), ("value.deserializer", &arguments.value_deserializer)]
+        {
+            properties.extend(class.iter().map(|class| (name.to_owned(), class.clone())));
+        }
+        properties.extend(arguments.property.iter().cloned());
+        let formatter = Formatter::new(&properties).map_err(Failure::Usage)?;
+        Ok(Formatter { style: arguments.formatter, ..formatter })
+    }
+
     fn new(properties: &[(String, String)]) -> Result<Formatter, String> {
         let mut formatter = Formatter {
             timestamp: false,
@@ -132,6 +263,10 @@ impl Formatter {
             line_separator: b"\n".to_vec(),
             headers_separator: b",".to_vec(),
             null_literal: b"null".to_vec(),
+            key_deserializer: Deserializer::default(),
+            value_deserializer: Deserializer::default(),
+            headers_deserializer: Deserializer::default(),
+            style: Style::Default,
         };
         for (name, value) in properties {
             let is_true = value.trim().eq_ignore_ascii_case("true");
@@ -146,13 +281,24 @@ impl Formatter {
                 "line.separator" => formatter.line_separator = escaped(value)?,
                 "headers.separator" => formatter.headers_separator = escaped(value)?,
                 "null.literal" => formatter.null_literal = value.clone().into_bytes(),
+                "key.deserializer" => formatter.key_deserializer = Deserializer::of_class(value)?,
+                "value.deserializer" => formatter.value_deserializer = Deserializer::of_class(value)?,
+                "headers.deserializer" => formatter.headers_deserializer = Deserializer::of_class(value)?,
                 _ => return Err(format!("no property of the formatter is called '{name}'")),
             }
         }
         Ok(formatter)
     }
 
-    fn write(&self, out: &mut Vec<u8>, partition: i32, record: &RecordRef<'_>) {
+    fn write(&self, out: &mut Vec<u8>, partition: i32, record: &RecordRef<'_>) -> Result<(), String> {
+        if self.style == Style::NoOp {
+            return Ok(());
+        }
+        if self.style == Style::Logging {
+            let [key, value] =
+                [record.key, record.value].map(|bytes| String::from_utf8_lossy(bytes.unwrap_or(b"null")));
+            say(&format!("{}, key:{key}, value:{value}", timestamp(record)));
+        }
         let mut is_first = true;
         let mut field = |out: &mut Vec<u8>, bytes: &[u8]| {
             if !is_first {
@@ -162,12 +308,7 @@ impl Formatter {
             out.extend_from_slice(bytes);
         };
         if self.timestamp {
-            let of = match record.timestamp_type {
-                _ if record.timestamp < 0 => "NO_TIMESTAMP".to_owned(),
-                TimestampType::CreateTime => format!("CreateTime:{}", record.timestamp),
-                TimestampType::LogAppendTime => format!("LogAppendTime:{}", record.timestamp),
-            };
-            field(out, of.as_bytes());
+            field(out, timestamp(record).as_bytes());
         }
         if self.partition {
             field(out, format!("Partition:{partition}").as_bytes());
@@ -176,23 +317,39 @@ impl Formatter {
             field(out, format!("Offset:{}", record.offset).as_bytes());
         }
         if self.headers {
-            field(out, &self.headers(record));
+            field(out, &self.headers(record)?);
         }
         if self.key {
-            field(out, record.key.unwrap_or(&self.null_literal));
+            field(out, &self.shown(record.key, self.key_deserializer)?);
         }
         if self.value {
-            field(out, record.value.unwrap_or(&self.null_literal));
+            field(out, &self.shown(record.value, self.value_deserializer)?);
         }
         out.extend_from_slice(&self.line_separator);
+        Ok(())
     }
 
-    fn headers(&self, record: &RecordRef<'_>) -> Vec<u8> {
-        let header = |(name, value): (&[u8], Option<&[u8]>)| [name, b":", value.unwrap_or(&self.null_literal)].concat();
-        let headers: Vec<Vec<u8>> = record.headers.iter().map(header).collect();
-        match headers.is_empty() {
+    /// Kafka hands the null literal to the deserializer, which makes a number of it, or fails; here it stays itself.
+    fn shown<'a>(&'a self, bytes: Option<&'a [u8]>, deserializer: Deserializer) -> Result<Cow<'a, [u8]>, String> {
+        bytes.map_or(Ok(Cow::Borrowed(&self.null_literal[..])), |bytes| deserializer.show(bytes))
+    }
+
+    fn headers(&self, record: &RecordRef<'_>) -> Result<Vec<u8>, String> {
+        let header = |(name, value): (&[u8], Option<&[u8]>)| {
+            Ok([name, b":", &self.shown(value, self.headers_deserializer)?].concat())
+        };
+        let headers: Vec<Vec<u8>> = record.headers.iter().map(header).collect::<Result<_, String>>()?;
+        Ok(match headers.is_empty() {
             true => b"NO_HEADERS".to_vec(),
             false => headers.join(&self.headers_separator[..]),
-        }
+        })
+    }
+}
+
+fn timestamp(record: &RecordRef<'_>) -> String {
+    match record.timestamp_type {
+        _ if record.timestamp < 0 => "NO_TIMESTAMP".to_owned(),
+        TimestampType::CreateTime => format!("CreateTime:{}", record.timestamp),
+        TimestampType::LogAppendTime => format!("LogAppendTime:{}", record.timestamp),
     }
 }

@@ -2,21 +2,24 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{Reach, check_property};
-use crate::cli::admin::{self, assignment};
+use super::{ClientProperties, Reach, number, read_properties, topic_or_new};
+use crate::cli::admin::assignment;
 use crate::cli::connect::address;
 use crate::cli::failure::Failure;
 use crate::cli::format::escaped;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::produce::{BUFFER_BYTES, Sending, ToRecords, acks, compression, open_inputs};
 use crate::client::producer::{ProducerOptions, ToRecord};
-use crate::record::compression::Compression;
+use crate::record::compression::{Codec, Compression};
 
 /// `batch.size` and `linger.ms` of the console producer.
 const BATCH_BYTES: u32 = 16_384;
 const LINGER_MS: u64 = 1000;
+const LINGER_MS_MAX: u64 = i32::MAX as u64;
 
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
@@ -24,47 +27,94 @@ pub struct Arguments {
     reach: Reach,
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = address, hide = true)]
     broker_list: Vec<String>,
+    /// Where the lines go
     #[arg(long, value_name = "TOPIC")]
     topic: String,
     /// Send each line by itself
     #[arg(long)]
     sync: bool,
-    #[arg(long, value_name = "CODEC", num_args = 0..=1, default_value = "none", default_missing_value = "gzip", value_parser = compression)]
-    compression_codec: Compression,
-    #[arg(long, value_name = "BYTES", default_value_t = BATCH_BYTES)]
-    batch_size: u32,
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    message_send_max_retries: u32,
-    /// How long a line waits for more, in ms
-    #[arg(long, value_name = "MS", default_value_t = LINGER_MS)]
-    timeout: u64,
-    #[arg(long, value_name = "ACKS", default_value = "-1", value_parser = acks, allow_hyphen_values = true)]
-    request_required_acks: i16,
-    #[arg(long, value_name = "MS", default_value_t = 1500)]
-    request_timeout_ms: i32,
+    /// none (the default), gzip (the default without a value), snappy, lz4 or zstd
+    #[arg(long, value_name = "CODEC", num_args = 0..=1, default_missing_value = "gzip", value_parser = compression)]
+    compression_codec: Option<Compression>,
+    /// Send when a batch has so many bytes [default: 16384]
+    #[arg(long, value_name = "BYTES", visible_alias = "max-partition-memory-bytes")]
+    batch_size: Option<u32>,
+    /// How often a batch is sent again [default: 3]
+    #[arg(long, value_name = "N")]
+    message_send_max_retries: Option<u32>,
+    /// How long a line waits for more, in ms [default: 1000]
+    #[arg(long, value_name = "MS")]
+    timeout: Option<u64>,
+    /// 0, 1, or -1 for all in sync, the default
+    #[arg(long, value_name = "ACKS", value_parser = acks, allow_hyphen_values = true)]
+    request_required_acks: Option<i16>,
+    /// How long the broker may wait for other replicas [default: 1500]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(i32).range(1..))]
+    request_timeout_ms: Option<i32>,
+    /// What may wait for acknowledgements [default: 33554432, which is also the most]
+    #[arg(long, value_name = "BYTES")]
+    max_memory_bytes: Option<usize>,
+    /// Without effect: the cluster is looked at when something changed
+    #[arg(long, value_name = "MS", hide = true)]
+    metadata_expiry_ms: Option<u64>,
+    /// Without effect: a full buffer waits
+    #[arg(long, value_name = "MS", hide = true)]
+    max_block_ms: Option<u64>,
+    /// Without effect
+    #[arg(long, value_name = "MS", hide = true)]
+    retry_backoff_ms: Option<u64>,
+    /// Without effect
+    #[arg(long, value_name = "BYTES", hide = true)]
+    socket_buffer_size: Option<u64>,
+    /// LineMessageReader; Java classes can't be loaded
+    #[arg(long, value_name = "CLASS", hide = true, value_parser = line_reader)]
+    line_reader: Option<String>,
+    /// A file of properties of the line reader; --property goes before it
+    #[arg(long, value_name = "FILE")]
+    reader_config: Option<PathBuf>,
     /// parse.key, key.separator, parse.headers, headers.delimiter, headers.separator, headers.key.separator,
     /// null.marker, ignore.error
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment, visible_alias = "reader-property")]
     property: Vec<(String, String)>,
-    #[arg(long, value_name = "NAME=VALUE")]
-    producer_property: Vec<String>,
+    /// acks, linger.ms, batch.size, buffer.memory, retries, request.timeout.ms; others have no effect
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    producer_property: Vec<(String, String)>,
+}
+
+fn line_reader(class: &str) -> Result<String, String> {
+    match class.rsplit(['.', '$']).next() {
+        Some("LineMessageReader") => Ok(class.to_owned()),
+        _ => Err("Java classes can't be loaded; there is LineMessageReader".to_owned()),
+    }
+}
+
+/// What the flags say, then the properties, then the defaults (Kafka 3.9 `maybeMergeOptions`).
+fn options(arguments: &Arguments) -> Result<ProducerOptions, Failure> {
+    let properties = ClientProperties::read(&arguments.reach, &arguments.producer_property)?;
+    // The console's codec wins over the property even where it is the default.
+    let codec = arguments.compression_codec.unwrap_or(Compression::of(Codec::None));
+    let linger = properties.or(arguments.timeout, "linger.ms", number)?.unwrap_or(LINGER_MS);
+    let batch = properties.or(arguments.batch_size, "batch.size", number)?.unwrap_or(BATCH_BYTES);
+    let buffer = properties.or(arguments.max_memory_bytes, "buffer.memory", number)?.unwrap_or(BUFFER_BYTES);
+    Ok(ProducerOptions {
+        acks: properties.or(arguments.request_required_acks, "acks", acks)?.unwrap_or(-1),
+        compression: codec,
+        batch_bytes: if arguments.sync { 1 } else { batch.clamp(1, BUFFER_BYTES as u32) as usize },
+        linger: Duration::from_millis(if arguments.sync { 0 } else { linger.min(LINGER_MS_MAX) }),
+        timeout_ms: properties.or(arguments.request_timeout_ms, "request.timeout.ms", number)?.unwrap_or(1500),
+        buffer_bytes: buffer.clamp(1, BUFFER_BYTES),
+        retries_max: properties.or(arguments.message_send_max_retries, "retries", number)?.unwrap_or(3),
+    })
 }
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    arguments.producer_property.iter().try_for_each(|property| check_property(property))?;
-    let mut lines = ConsoleLines::new(&arguments.property).map_err(Failure::Usage)?;
+    let options = options(&arguments)?;
+    let mut properties = arguments.reader_config.as_deref().map(read_properties).transpose()?.unwrap_or_default();
+    properties.extend(arguments.property.iter().cloned());
+    let mut lines = ConsoleLines::new(&properties).map_err(Failure::Usage)?;
     let interrupt = Interrupt::catch()?;
     let mut client = arguments.reach.connect_or(&arguments.broker_list)?;
-    let topic = admin::topic(&mut client, &arguments.topic)?;
-    let options = ProducerOptions {
-        acks: arguments.request_required_acks,
-        compression: arguments.compression_codec,
-        batch_bytes: if arguments.sync { 1 } else { arguments.batch_size.clamp(1, BUFFER_BYTES as u32) as usize },
-        linger: Duration::from_millis(if arguments.sync { 0 } else { arguments.timeout }),
-        timeout_ms: arguments.request_timeout_ms,
-        buffer_bytes: BUFFER_BYTES,
-        retries_max: arguments.message_send_max_retries,
-    };
+    let topic = topic_or_new(&mut client, &arguments.topic)?;
     let mut sending = Sending::new(client, topic, options, interrupt)?;
     let mut ended = Ok(());
     for (name, input) in open_inputs(&[])? {
@@ -84,6 +134,7 @@ struct ConsoleLines {
     headers_key_separator: Vec<u8>,
     null_marker: Option<Vec<u8>>,
     ignore_error: bool,
+    is_at_terminal: bool,
 }
 
 impl ConsoleLines {
@@ -97,6 +148,7 @@ impl ConsoleLines {
             headers_key_separator: b":".to_vec(),
             null_marker: None,
             ignore_error: false,
+            is_at_terminal: io::stdin().is_terminal() && io::stdout().is_terminal(),
         };
         for (name, value) in properties {
             let is_true = value.trim().eq_ignore_ascii_case("true");
@@ -109,10 +161,37 @@ impl ConsoleLines {
                 "headers.key.separator" => lines.headers_key_separator = escaped(value)?,
                 "null.marker" => lines.null_marker = Some(value.clone().into_bytes()),
                 "ignore.error" => lines.ignore_error = is_true,
+                // Kafka gives its readers the topic's name as a property.
+                "topic" => {}
                 _ => return Err(format!("no property of the line reader is called '{name}'")),
             }
         }
+        lines.check()?;
         Ok(lines)
+    }
+
+    /// What stands between things must not be taken for one another.
+    fn check(&self) -> Result<(), String> {
+        let separators = [
+            ("headers.delimiter", &self.headers_delimiter),
+            ("headers.separator", &self.headers_separator),
+            ("headers.key.separator", &self.headers_key_separator),
+            ("key.separator", &self.key_separator),
+        ];
+        if let Some((name, _)) = separators.iter().find(|(_, separator)| separator.is_empty()) {
+            return Err(format!("{name} may not be empty"));
+        }
+        for (index, (name, separator)) in separators.iter().enumerate() {
+            // Headers end before the key begins: these two may be the same.
+            let others = separators[index + 1..].iter().filter(|(other, _)| *other != "key.separator");
+            if let Some((other, _)) = others.into_iter().find(|(_, other)| other == separator) {
+                return Err(format!("{name} and {other} may not be equal"));
+            }
+            if self.null_marker.as_ref() == Some(separator) {
+                return Err(format!("null.marker and {name} may not be equal"));
+            }
+        }
+        Ok(())
     }
 
     /// What is before the delimiter, and the rest; all is the rest where it is missing and that is no error.
@@ -141,6 +220,9 @@ impl ConsoleLines {
             text = rest;
             let (name, value) = self.split(pair, &self.headers_key_separator, "header key separator")?;
             headers.push(match name {
+                Some(name) if self.not_null(name).is_none() => {
+                    return Err("Header keys should not be equal to the null marker as they can't be null".to_owned());
+                }
                 Some(name) => (name, self.not_null(value)),
                 None => (value, None),
             });
@@ -154,7 +236,16 @@ impl ToRecords for ConsoleLines {
         false
     }
 
+    fn prompt(&self) {
+        if self.is_at_terminal {
+            // The next line says the same if nobody sees this one.
+            let _ = io::stdout().write_all(b">").and_then(|()| io::stdout().flush());
+        }
+    }
+
     fn record<T>(&mut self, line: &[u8], now_ms: i64, push: impl FnOnce(&ToRecord<'_>) -> T) -> Result<T, String> {
+        // Lines end as Java's `BufferedReader` ends them, but for a lone CR.
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (headers, rest) = match self.parse_headers {
             true => self.split(line, &self.headers_delimiter, "headers delimiter")?,
             false => (None, line),

@@ -21,6 +21,7 @@ pub struct Arguments {
     /// A regular expression
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
+    /// Only these partitions
     #[arg(long, value_name = "N", value_delimiter = ',')]
     partitions: Vec<i32>,
     /// topic:0,topic:3-5,other
@@ -29,6 +30,7 @@ pub struct Arguments {
     /// latest (-1), earliest (-2), max-timestamp (-3) or milliseconds
     #[arg(long, value_name = "TIME", default_value = "latest", value_parser = time, allow_hyphen_values = true)]
     time: i64,
+    /// Without Kafka's own topics
     #[arg(long)]
     exclude_internal_topics: bool,
 }

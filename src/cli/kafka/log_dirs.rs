@@ -14,10 +14,13 @@ use crate::cli::table::ids;
 pub struct Arguments {
     #[command(flatten)]
     reach: Reach,
+    /// Show the log directories
     #[arg(long, required = true)]
     describe: bool,
+    /// Only these topics
     #[arg(long, value_name = "TOPIC", value_delimiter = ',')]
     topic_list: Vec<String>,
+    /// Only these brokers
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     broker_list: Vec<i32>,
 }

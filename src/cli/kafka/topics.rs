@@ -5,54 +5,175 @@
 use clap::ArgGroup;
 
 use super::{Reach, matching};
+use crate::base::ids::TopicId;
 use crate::cli::admin::{self, Resource, assignment};
-use crate::cli::failure::{Failure, say};
+use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::table::ids;
 use crate::cli::topic::{self, Replicas, ToCreate, create_partitions, create_topics, own_settings, replicas};
 use crate::client::cluster::{Partition, Topic};
 use crate::protocol::ErrorCode;
 
+const CONFIGS_HINT: &str = " (the kafka-configs CLI supports altering topic configs with a --bootstrap-server option)";
+
 #[derive(clap::Args, Debug)]
 #[command(group(ArgGroup::new("action").required(true).args(["list", "create", "delete", "alter", "describe"])))]
 pub struct Arguments {
     #[command(flatten)]
     reach: Reach,
+    /// List topics
     #[arg(long)]
     list: bool,
+    /// Create a topic
     #[arg(long)]
     create: bool,
+    /// Delete topics
     #[arg(long)]
     delete: bool,
+    /// Give topics more partitions
     #[arg(long)]
     alter: bool,
+    /// Show topics
     #[arg(long)]
     describe: bool,
+    /// A name; a regular expression to --list, --describe, --alter and --delete
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
+    /// With --describe: the topic of this id, whatever --topic says
+    #[arg(long, value_name = "ID", value_parser = topic_id)]
+    topic_id: Option<TopicId>,
+    /// With --create and --alter: how many in all
     #[arg(long, value_name = "N")]
     partitions: Option<i32>,
+    /// Copies of each partition [default: the broker's]
     #[arg(long, value_name = "N")]
     replication_factor: Option<i16>,
+    /// 1:2,2:3: the brokers of each partition, preferred leader first
     #[arg(long, value_name = "BROKERS", value_delimiter = ',', value_parser = replicas)]
     replica_assignment: Vec<Replicas>,
+    /// A setting of a new topic; may be given many times
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
     config: Vec<(String, String)>,
+    /// Not any more: see kafka-configs --delete-config
+    #[arg(long, value_name = "NAME", hide = true)]
+    delete_config: Option<String>,
+    /// No such topic is no failure
     #[arg(long)]
     if_exists: bool,
+    /// A topic that is there already is no failure
     #[arg(long)]
     if_not_exists: bool,
+    /// Without Kafka's own topics
     #[arg(long)]
     exclude_internal: bool,
+    /// Only partitions with fewer replicas in sync than they have
     #[arg(long)]
     under_replicated_partitions: bool,
+    /// Only partitions without a leader
     #[arg(long)]
     unavailable_partitions: bool,
+    /// Only partitions with fewer replicas in sync than min.insync.replicas
+    #[arg(long)]
+    under_min_isr_partitions: bool,
+    /// Only partitions with exactly as many replicas in sync as min.insync.replicas
+    #[arg(long)]
+    at_min_isr_partitions: bool,
+    /// Only topics with settings of their own, without partitions
     #[arg(long)]
     topics_with_overrides: bool,
+    /// Without effect here: a topic's partitions come in one answer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    partition_size_limit_per_response: Option<i32>,
+    /// Without effect: nothing is asked
+    #[arg(long, hide = true)]
+    force: bool,
+}
+
+fn topic_id(text: &str) -> Result<TopicId, String> {
+    TopicId::parse(text).ok_or_else(|| format!("'{text}' is not a topic id, 22 letters of base64"))
+}
+
+impl Arguments {
+    /// Kafka's sentences for flags that don't go together.
+    fn check(&self) -> Result<(), Failure> {
+        let wrong = |used: &str, with: &str| {
+            Err(Failure::Usage(format!("Option \"[{used}]\" can't be used with option \"[{with}]\"")))
+        };
+        if self.delete_config.is_some() {
+            return Err(Failure::Usage(format!(
+                "Option \"[delete-config]\" can't be used with option \"[bootstrap-server]\"{CONFIGS_HINT}"
+            )));
+        }
+        if self.alter && !self.config.is_empty() {
+            return Err(Failure::Usage(format!(
+                "Option combination \"[bootstrap-server],[config]\" can't be used with option \"[alter]\"{CONFIGS_HINT}"
+            )));
+        }
+        let action = match self {
+            Arguments { list: true, .. } => "list",
+            Arguments { create: true, .. } => "create",
+            Arguments { delete: true, .. } => "delete",
+            Arguments { alter: true, .. } => "alter",
+            _ => "describe",
+        };
+        let reports = [
+            ("under-replicated-partitions", self.under_replicated_partitions),
+            ("under-min-isr-partitions", self.under_min_isr_partitions),
+            ("at-min-isr-partitions", self.at_min_isr_partitions),
+            ("unavailable-partitions", self.unavailable_partitions),
+        ];
+        let of_actions: [(&str, bool, &[&str]); 7] = [
+            ("config", !self.config.is_empty(), &["create"]),
+            ("partitions", self.partitions.is_some(), &["create", "alter"]),
+            ("replication-factor", self.replication_factor.is_some(), &["create"]),
+            ("replica-assignment", !self.replica_assignment.is_empty(), &["create", "alter"]),
+            ("if-exists", self.if_exists, &["alter", "delete", "describe"]),
+            ("if-not-exists", self.if_not_exists, &["create"]),
+            ("topics-with-overrides", self.topics_with_overrides, &["describe"]),
+        ];
+        let of_reports = reports.iter().map(|(name, given)| (*name, *given, &["describe"][..]));
+        if let Some((used, ..)) =
+            of_actions.into_iter().chain(of_reports).find(|(_, given, actions)| *given && !actions.contains(&action))
+        {
+            return wrong(used, action);
+        }
+        let mut given = reports.iter().filter(|(_, given)| *given).map(|(name, _)| *name);
+        if let (Some(used), true) = (given.next(), self.topics_with_overrides) {
+            return wrong(used, "topics-with-overrides");
+        }
+        if self.create && !self.replica_assignment.is_empty() {
+            match self {
+                Arguments { partitions: Some(_), .. } => return wrong("replica-assignment", "partitions"),
+                Arguments { replication_factor: Some(_), .. } => {
+                    return wrong("replica-assignment", "replication-factor");
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether only partitions in some trouble are shown.
+    fn selects(&self) -> bool {
+        self.under_replicated_partitions
+            || self.unavailable_partitions
+            || self.under_min_isr_partitions
+            || self.at_min_isr_partitions
+    }
+
+    fn shows(&self, partition: &Partition, live: &[i32], min_isr: usize) -> bool {
+        let in_sync = partition.isr.len();
+        let has_leader = partition.leader.is_some();
+        !self.selects()
+            || self.under_replicated_partitions && in_sync < partition.replicas.len()
+            || self.unavailable_partitions && partition.leader.is_none_or(|leader| !live.contains(&leader))
+            || self.under_min_isr_partitions && (!has_leader || in_sync < min_isr)
+            || self.at_min_isr_partitions && in_sync == min_isr
+    }
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    arguments.check()?;
     let done = match arguments {
         Arguments { list: true, .. } => list(arguments),
         Arguments { create: true, .. } => create(arguments),
@@ -61,11 +182,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         _ => describe(arguments),
     };
     match done {
-        Err(Failure::Refused(message)) => {
+        Err(Failure::Refused(message) | Failure::Unreachable(message)) => {
             let mut out = Output::new()?;
             out.line(&format!("Error while executing topic command : {message}"))?;
             out.finish()?;
-            Err(Failure::Refused(message))
+            Err(Failure::Told)
         }
         done => done,
     }
@@ -78,6 +199,14 @@ fn named(arguments: &Arguments) -> Result<&str, Failure> {
 fn chosen(arguments: &Arguments) -> Result<(crate::cli::connect::Client, Vec<Topic>), Failure> {
     let mut client = arguments.reach.connect()?;
     let topics = admin::all_topics(&mut client, true)?;
+    if let Some(id) = arguments.topic_id.filter(|id| arguments.describe && *id != TopicId::ZERO) {
+        let is_wanted = |topic: &Topic| topic.id == id && !(arguments.exclude_internal && topic.is_internal);
+        let found: Vec<Topic> = topics.into_iter().filter(is_wanted).collect();
+        return match found.is_empty() && !arguments.if_exists {
+            true => Err(Failure::Refused(format!("TopicId '{id}' does not exist as expected"))),
+            false => Ok((client, found)),
+        };
+    }
     let topics = matching(topics, arguments.topic.as_deref(), arguments.exclude_internal)?;
     match (&arguments.topic, topics.is_empty() && !arguments.if_exists && !arguments.list) {
         (Some(name), true) => Err(Failure::Refused(format!("Topic '{name}' does not exist as expected"))),
@@ -156,19 +285,17 @@ fn alter(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn describe(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.if_exists && arguments.topic.is_none() && arguments.topic_id.is_none() {
+        return Err(Failure::Usage("--topic or --topic-id is required to describe a topic".to_owned()));
+    }
     let (mut client, topics) = chosen(arguments)?;
-    let is_under = |partition: &Partition| partition.isr.len() < partition.replicas.len();
-    let is_unavailable = |partition: &Partition| partition.leader.is_none();
-    let selects = arguments.under_replicated_partitions || arguments.unavailable_partitions;
-    let is_shown = |partition: &&Partition| {
-        !selects
-            || arguments.under_replicated_partitions && is_under(partition)
-            || arguments.unavailable_partitions && is_unavailable(partition)
-    };
+    let live: Vec<i32> = client.cluster.brokers.iter().map(|broker| broker.id).collect();
     let mut out = Output::new()?;
     for topic in topics {
-        let settings = own_settings(admin::settings(&mut client, &Resource::Topic(topic.name.clone()), None)?);
-        let settings: Vec<String> = settings
+        let all = admin::settings(&mut client, &Resource::Topic(topic.name.clone()), None)?;
+        let min_isr = all.iter().find(|setting| setting.name == "min.insync.replicas");
+        let min_isr = min_isr.and_then(|setting| setting.value.as_deref()?.parse().ok()).unwrap_or(1);
+        let settings: Vec<String> = own_settings(all)
             .iter()
             .map(|setting| format!("{}={}", setting.name, setting.value.as_deref().unwrap_or("")))
             .collect();
@@ -177,7 +304,7 @@ fn describe(arguments: &Arguments) -> Result<(), Failure> {
         }
         let (name, count) = (&topic.name, topic.partitions.len());
         let factor = topic.partitions.first().map_or(0, |partition| partition.replicas.len());
-        if !selects {
+        if !arguments.selects() {
             out.line(&format!(
                 "Topic: {name}\tTopicId: {}\tPartitionCount: {count}\tReplicationFactor: {factor}\tConfigs: {}",
                 topic.id,
@@ -187,7 +314,7 @@ fn describe(arguments: &Arguments) -> Result<(), Failure> {
         if arguments.topics_with_overrides {
             continue;
         }
-        for partition in topic.partitions.iter().filter(is_shown) {
+        for partition in topic.partitions.iter().filter(|partition| arguments.shows(partition, &live, min_isr)) {
             let leader = partition.leader.map_or("none".to_owned(), |leader| leader.to_string());
             let (replicas, isr) = (ids(&partition.replicas), ids(&partition.isr));
             out.line(&format!(
@@ -195,9 +322,6 @@ fn describe(arguments: &Arguments) -> Result<(), Failure> {
                 partition.index
             ))?;
         }
-    }
-    if selects && arguments.topics_with_overrides {
-        say("ringlog: --topics-with-overrides shows no partitions");
     }
     out.finish()
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Ran, ended, feed, run};
+use super::{Ran, anywhere, ended, feed, run};
 use crate::server::{Server, directory};
 
 /// A tool that must do what it was asked.
@@ -51,9 +51,114 @@ fn topics_are_made_shown_changed_and_deleted_in_kafkas_words() {
     let sentence = "Error while executing topic command : Topic 'a' does not exist as expected\n";
     assert_eq!((missing.code, &missing.stdout[..]), (1, sentence));
     let zookeeper = run(&server, &["kafka", "topics", "--zookeeper", "localhost:2181", "--list"]);
-    assert!(zookeeper.code == 2 && zookeeper.stderr.contains("give --bootstrap-server"), "{zookeeper:?}");
-    assert_eq!(run(&server, &["kafka", "topics", "--list"]).code, 2);
+    assert!(zookeeper.code == 1 && zookeeper.stderr.contains("give --bootstrap-server"), "{zookeeper:?}");
+    assert_eq!(run(&server, &["kafka", "topics", "--list"]).code, 1);
     server.stop();
+}
+
+#[test]
+fn partitions_in_trouble_and_topics_by_id_are_shown_and_flags_that_do_not_go_together_refused() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    kafka(&server, &["topics", "--create", "--topic", "short", "--config", "min.insync.replicas=2"]);
+    kafka(&server, &["topics", "--create", "--topic", "whole"]);
+    let trouble = |flag: &str| kafka(&server, &["topics", "--describe", flag]);
+    let shown = |topic: &str| {
+        format!("\tTopic: {topic}\tPartition: 0\tLeader: 1\tReplicas: 1\tIsr: 1\tElr: N/A\tLastKnownElr: N/A\n")
+    };
+    assert_eq!(trouble("--under-min-isr-partitions"), shown("short"));
+    assert_eq!(trouble("--at-min-isr-partitions"), shown("whole"));
+    assert_eq!(trouble("--unavailable-partitions"), "");
+
+    let described = kafka(&server, &["topics", "--describe", "--topic", "whole"]);
+    let id = described.split('\t').nth(1).and_then(|field| field.strip_prefix("TopicId: ")).expect("an id");
+    let limit = ["--partition-size-limit-per-response", "1"];
+    let by_id = [&["topics", "--describe", "--topic-id", id, "--topic", "short"], &limit[..]].concat();
+    assert_eq!(kafka(&server, &by_id), described);
+    let unknown = attempt(&server, &["topics", "--describe", "--topic-id", "AAAAAAAAAAAAAAAAAAAAAQ"], b"");
+    let sentence =
+        "Error while executing topic command : TopicId 'AAAAAAAAAAAAAAAAAAAAAQ' does not exist as expected\n";
+    assert_eq!((unknown.code, &unknown.stdout[..], &unknown.stderr[..]), (1, sentence, ""), "said once");
+
+    let refused = |flags: &[&str], why: &str| {
+        let ran = attempt(&server, &[&["topics"], flags].concat(), b"");
+        assert!(ran.code == 1 && ran.stdout.is_empty() && ran.stderr.contains(why), "{flags:?}: {ran:?}");
+    };
+    let hint = "(the kafka-configs CLI supports altering topic configs";
+    refused(&["--alter", "--topic", "whole", "--delete-config", "retention.ms"], hint);
+    refused(&["--alter", "--topic", "whole", "--partitions", "2", "--config", "retention.ms=1"], hint);
+    refused(&["--list", "--if-exists"], "Option \"[if-exists]\" can't be used with option \"[list]\"");
+    refused(&["--describe", "--at-min-isr-partitions", "--topics-with-overrides"], "\"[topics-with-overrides]\"");
+    refused(&["--describe", "--lsit"], "'--list'");
+    let nobody = run(&server, &["kafka", "topics", "--bootstrap-server", "127.0.0.1:1", "--list"]);
+    assert!(nobody.code == 1 && nobody.stdout.starts_with("Error while executing topic command : no broker"));
+    server.stop();
+}
+
+#[test]
+fn the_console_makes_topics_and_reads_numbers_through_deserializers_and_formatters() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let sent = attempt(&server, &["console-producer", "--topic", "made", "--sync"], b"a\r\nb\n");
+    assert_eq!((sent.code, &sent.stdout[..]), (0, ""), "{}", sent.stderr);
+    for value in [&7i32.to_be_bytes()[..], b"abc", &9i32.to_be_bytes()[..]] {
+        attempt(&server, &["console-producer", "--topic", "numbers", "--property", "null.marker=x"], value);
+    }
+    let read = |topic: &str, flags: &[&str]| {
+        let flags =
+            [&["console-consumer", "--from-beginning", "--timeout-ms", "50", "--include", topic], flags].concat();
+        let ran = attempt(&server, &flags, b"");
+        (ran.code, ran.stdout, ran.stderr)
+    };
+    let all = "Processed a total of 2 messages\n";
+    assert_eq!(read("ma.e", &[]), (0, "a\nb\n".to_owned(), all.to_owned()));
+    let no_op = "org.apache.kafka.tools.consumer.NoOpMessageFormatter";
+    assert_eq!(read("made", &["--formatter", no_op]), (0, String::new(), all.to_owned()));
+    let logged = read("made", &["--formatter", "kafka.tools.LoggingMessageFormatter"]);
+    assert!(logged.1 == "a\nb\n" && logged.2.contains(", key:null, value:b\n"), "{logged:?}");
+    assert!(logged.2.starts_with("WARNING: kafka.tools.LoggingMessageFormatter is deprecated"), "{logged:?}");
+
+    let integer = ["--value-deserializer", "org.apache.kafka.common.serialization.IntegerDeserializer"];
+    let why = "offset 1 of numbers-0: Size of data received by IntegerDeserializer is not 4";
+    let stopped = read("numbers", &integer);
+    assert_eq!((stopped.0, &stopped.1[..]), (1, "7\n"), "{stopped:?}");
+    assert_eq!(stopped.2, format!("Processed a total of 2 messages\nringlog: {why}\n"));
+    let skipped =
+        read("numbers", &[&integer[..], &["--skip-message-on-error", "--property", "print.key=true"]].concat());
+    assert_eq!((skipped.0, &skipped.1[..]), (0, "null\t7\nnull\t9\n"), "{skipped:?}");
+    assert_eq!(skipped.2, format!("ringlog: skipped {why}\nProcessed a total of 3 messages\n"));
+
+    let file = directory.path().join("formatter.properties");
+    std::fs::write(&file, "# a comment\nprint.offset = true\nkey.separator=:\n").expect("written");
+    let file = file.to_str().expect("UTF-8");
+    let configured = read("made", &["--formatter-config", file, "--property", "key.separator=|"]);
+    assert_eq!(configured.1, "Offset:0|a\nOffset:1|b\n");
+
+    let refused = |flags: &[&str], why: &str| {
+        let ran = attempt(&server, flags, b"");
+        assert!(ran.code == 1 && ran.stderr.contains(why), "{flags:?}: {ran:?}");
+    };
+    let consumer = ["console-consumer", "--topic", "made"];
+    refused(&[&consumer[..], &["--value-deserializer", "com.example.Avro"]].concat(), "can't be loaded");
+    refused(&[&consumer[..], &["--formatter", "com.example.Formatter"]].concat(), "can't be loaded");
+    refused(&[&consumer[..], &["--consumer-property", "group.id=g"]].concat(), "not there yet");
+    refused(&[&consumer[..], &["--offset", "3"]].concat(), "--partition");
+    refused(&["console-consumer", "--include", "x.*"], "no topic matches");
+    let latest = ["--from-beginning", "--consumer-property", "auto.offset.reset=latest"];
+    refused(&[&consumer[..], &latest].concat(), "Can't simultaneously specify");
+    let equal = ["console-producer", "--topic", "made", "--property", "headers.separator=:"];
+    refused(&equal, "headers.separator and headers.key.separator may not be equal");
+    server.stop();
+}
+
+#[test]
+fn every_tool_says_its_version_first() {
+    for tool in ["topics", "configs", "console-producer", "console-consumer", "dump-log", "producer-perf-test"] {
+        let ran = ended(anywhere(&["kafka", tool, "--version"]).spawn().expect("the tool starts"));
+        assert!(ran.code == 0 && ran.stdout.starts_with("3.9.0 (ringlog "), "{tool}: {ran:?}");
+        let bare = ended(anywhere(&["kafka", tool]).spawn().expect("the tool starts"));
+        assert!(bare.code == 1 && bare.stderr.contains("Usage:"), "{tool}: {bare:?}");
+    }
 }
 
 #[test]
@@ -98,8 +203,20 @@ fn records_go_through_the_console_and_offsets_settings_and_sizes_are_shown_as_ka
     let policy = lines.next().expect("a setting");
     let start = "  cleanup.policy=compact,delete sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:cleanup.policy=compact,delete, ";
     assert!(policy.starts_with(start), "{policy}");
-    let broker = kafka(&server, &["configs", "--alter", "--broker-defaults", "--delete-config", "log.retention.ms"]);
+    let file = directory.path().join("broker.properties");
+    std::fs::write(&file, "log.retention.ms=60000\n").expect("written");
+    let file = file.to_str().expect("UTF-8");
+    kafka(&server, &["configs", "--alter", "--broker-defaults", "--add-config-file", file]);
+    let unset = ["configs", "--alter", "--broker-defaults", "--delete-config", "log.retention.ms"];
+    let broker = kafka(&server, &unset);
     assert_eq!(broker, "Completed updating default config for brokers in the cluster.\n");
+    let again = attempt(&server, &unset, b"");
+    assert_eq!((again.code, &again.stderr[..]), (1, "ringlog: Invalid config(s): log.retention.ms\n"));
+    let users = attempt(&server, &["configs", "--describe", "--entity-type", "users"], b"");
+    assert!(users.code == 1 && users.stderr.contains("not there yet"), "{users:?}");
+    let soon = attempt(&server, &["configs", "--alter", "--topic", "t", "--add-config", "retention.ms=soon"], b"");
+    let start = "Error while executing config command with args '--bootstrap-server ";
+    assert!(soon.code == 1 && soon.stderr.starts_with(start) && soon.stderr.contains("Invalid value soon"), "{soon:?}");
 
     let dirs = kafka(&server, &["log-dirs", "--describe", "--topic-list", "t"]);
     let json = dirs.lines().last().expect("a line");
