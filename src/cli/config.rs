@@ -21,7 +21,7 @@ Examples:
   ringlog config set --topic orders retention.ms=3600000
   ringlog config set --topic orders --append cleanup.policy=compact
   ringlog config set --broker-default --delete log.retention.ms
-  ringlog config set --broker-loggers 1 kafka.server=DEBUG";
+  ringlog config set --broker-loggers 1 ringlog::net=DEBUG";
 
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
@@ -59,6 +59,7 @@ struct Whose {
 
 /// Show settings
 #[derive(Args, Debug)]
+#[command(override_usage = "ringlog config get [OPTIONS] <WHOSE> [NAME]...")]
 struct GetArguments {
     #[command(flatten)]
     common: Common,
@@ -77,6 +78,7 @@ struct GetArguments {
 
 /// Change settings
 #[derive(Args, Debug)]
+#[command(override_usage = "ringlog config set [OPTIONS] <WHOSE> [NAME=VALUE]...")]
 struct SetArguments {
     #[command(flatten)]
     common: Common,

@@ -42,8 +42,8 @@ Examples:
   ringlog consume orders -e -f '%p:%o %T %k = %s\\n'
   ringlog consume orders -e --json > orders.jsonl     to be read by 'ringlog produce --json'
 
-A template has kcat's letters: %t topic, %p partition, %o offset, %T timestamp, %k key, %K its length, %s value, %S its
-length, %R that in four bytes, %h headers; and \\n \\r \\t \\0 \\xNN.";
+A template has kcat's letters: %t topic, %p partition, %o offset, %T timestamp, %k key, %K its length, \
+%s value, %S its length, %R that in four bytes, %h headers; and \\n \\r \\t \\0 \\xNN.";
 
 /// Print records of topics
 #[derive(Args, Debug)]
@@ -52,6 +52,7 @@ pub struct ConsumeArguments {
     #[command(flatten)]
     connect: ConnectArguments,
 
+    /// What to read: one topic or more
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
 

@@ -28,6 +28,7 @@ pub struct OffsetsArguments {
     #[command(flatten)]
     common: Common,
 
+    /// Of these topics only
     #[arg(value_name = "TOPIC")]
     topics: Vec<String>,
 

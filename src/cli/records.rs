@@ -38,6 +38,7 @@ struct DeleteArguments {
     #[command(flatten)]
     common: Common,
 
+    /// The topic
     #[arg(short, long, value_name = "NAME")]
     topic: String,
 

@@ -51,11 +51,12 @@ enum TopicCommand {
 Examples:
   ringlog topic create orders payments --partitions 3
   ringlog topic create orders --config cleanup.policy=compact --config segment.bytes=67108864
-  ringlog topic create orders --assignment 1:2,2:3      two partitions: on brokers 1 and 2, and on 2 and 3")]
+  ringlog topic create orders --assignment 1:2,2:3   partition 0 on brokers 1 and 2, 1 on 2 and 3")]
 struct CreateArguments {
     #[command(flatten)]
     common: Common,
 
+    /// One topic or more
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 
@@ -112,6 +113,7 @@ struct DescribeArguments {
     #[command(flatten)]
     common: Common,
 
+    /// One topic or more
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
@@ -122,6 +124,7 @@ struct AlterArguments {
     #[command(flatten)]
     common: Common,
 
+    /// The topic
     #[arg(value_name = "NAME")]
     name: String,
 
@@ -140,6 +143,7 @@ struct AddPartitionsArguments {
     #[command(flatten)]
     common: Common,
 
+    /// The topic
     #[arg(value_name = "NAME")]
     name: String,
 
@@ -158,6 +162,7 @@ struct DeleteArguments {
     #[command(flatten)]
     common: Common,
 
+    /// One topic or more
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 
