@@ -63,6 +63,27 @@ people_mask() {
     -e 's/(id +|"id":")[A-Za-z0-9_-]{22}/\1ID/'
 }
 
+people_agree() {
+  diff "$1" "$2" >"$exchange/diff"
+}
+
+# And they would not agree if an answer were wrong: a record's value, an exit code, a line too few.
+people_notice() {
+  local planted wrong=$exchange/planted
+  for planted in '0,/"value":"1"/s//"value":"9"/' '0,/^exit 1$/s//exit 0/' '$d'; do
+    sed "$planted" "$1" >"$wrong"
+    if cmp -s "$1" "$wrong"; then
+      echo "planted nothing: $planted"
+      return 1
+    fi
+    if people_agree "$wrong" "$2"; then
+      echo "a wrong answer goes unnoticed: $planted"
+      return 1
+    fi
+    echo "  and notices a wrong answer: $planted"
+  done
+}
+
 people() {
   local theirs=$work/people/kafka ours=$work/people/ringlog
   exchange=$work/people
@@ -77,10 +98,11 @@ people() {
   start_broker people --set log.retention.ms=-1 || return 1
   people_steps "$bootstrap" 2>&1 | people_mask "$bootstrap" >"$ours"
   stop_broker || return 1
-  if ! diff "$theirs" "$ours" >"$exchange/diff"; then
+  if ! people_agree "$theirs" "$ours"; then
     echo "the tools differ between Kafka (<) and ringlog (>):"
     head -n 40 "$exchange/diff"
     return 1
   fi
+  people_notice "$theirs" "$ours" || return 1
   echo "people: $(grep -c '^\$ ' "$ours") commands, the same against Kafka 3.9 and ringlog"
 }
