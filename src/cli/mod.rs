@@ -81,6 +81,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     }
 }
 
+/// Reads the settings of the broker that this process runs again, from where it was told at its start.
+pub fn reread() -> Result<Config, String> {
+    match parse(std::env::args_os()) {
+        Ok(Command::Serve(config)) => Ok(*config),
+        Ok(Command::Tool(_)) => unreachable!("a process's arguments stay as they are"),
+        Err(Stop::Usage(error)) => Err(error.render().to_string().trim_end().to_owned()),
+        Err(Stop::Config(error)) => Err(error.to_string()),
+    }
+}
+
 /// The arguments with `flags` before those of the subcommand, so that the command line wins.
 fn with_flags(arguments: &[OsString], flags: Vec<String>) -> Vec<OsString> {
     let (program, rest) = arguments.split_at(arguments.len().min(2));
