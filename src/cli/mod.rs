@@ -19,6 +19,7 @@ pub mod serve;
 mod table;
 pub mod tool;
 mod topic;
+mod tune;
 mod when;
 
 use std::ffi::OsString;

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::connect::ConnectArguments;
 use super::failure::Failure;
-use super::{cluster, completions, consume, kafka, log, produce, topic};
+use super::{cluster, completions, consume, kafka, log, produce, topic, tune};
 
 /// One tool and what it is to do.
 #[derive(Subcommand, Debug)]
@@ -21,6 +21,8 @@ pub enum Tool {
     Cluster(cluster::ClusterArguments),
     /// Look into the files of a log directory, without a broker
     Log(log::LogArguments),
+    /// Check this machine, and write flags that fit it, without a broker
+    Tune(tune::TuneArguments),
     /// Kafka's own tools, with their flags and what they print; scripts/kafka-*.sh call them
     #[command(hide = true)]
     Kafka(kafka::KafkaArguments),
@@ -47,6 +49,7 @@ impl Tool {
             Tool::Consume(arguments) => consume::run(arguments),
             Tool::Cluster(arguments) => cluster::run(arguments),
             Tool::Log(arguments) => log::run(arguments),
+            Tool::Tune(arguments) => tune::run(arguments),
             Tool::Kafka(arguments) => kafka::run(arguments),
             Tool::Completions(arguments) => completions::run(&arguments),
         };
