@@ -195,7 +195,10 @@ fn end_after(timeout: Duration) -> std::sync::mpsc::Sender<()> {
     let (in_time, ended) = std::sync::mpsc::channel();
     let watch = move || {
         if ended.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {
-            tracing::error!(?timeout, "the stop took longer than --stop-timeout; the process ends, the next start recovers");
+            tracing::error!(
+                ?timeout,
+                "the stop took longer than --stop-timeout; the process ends, the next start recovers"
+            );
             std::process::exit(EXIT_STOP_TIMEOUT);
         }
     };
@@ -360,7 +363,8 @@ impl Broker {
         if busy > 0 {
             tracing::warn!(connections = busy, "closing connections whose requests are not answered in time");
         }
-        let partitions: u64 = self.directories.log_dirs.all().iter().map(|log_dir| log_dir.partition_count() as u64).sum();
+        let partitions: u64 =
+            self.directories.log_dirs.all().iter().map(|log_dir| log_dir.partition_count() as u64).sum();
         tracing::info!(partitions, "writing and closing the logs");
         service::status("writing and closing the logs");
         for shard in &self.shards {

@@ -47,7 +47,9 @@ impl Running {
         match done {
             Ok(0) => tracing::info!("the settings were read again: nothing has changed"),
             Ok(changed) => tracing::info!(changed, "the settings were read again"),
-            Err(reason) => tracing::error!(reason, "the settings were read again and can't be used: all stays as it is"),
+            Err(reason) => {
+                tracing::error!(reason, "the settings were read again and can't be used: all stays as it is")
+            }
         }
     }
 

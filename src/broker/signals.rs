@@ -59,7 +59,8 @@ impl Signals {
                         let _ = sender.send(Asked::Stop(signal));
                     }
                     (phase, signal) => {
-                        let when = if phase == STARTING { "before it served" } else { "before it had stopped in order" };
+                        let when =
+                            if phase == STARTING { "before it served" } else { "before it had stopped in order" };
                         tracing::warn!(%signal, "the broker ends at once, {when}; the next start recovers");
                         std::process::exit(EXIT_FORCED);
                     }

@@ -66,6 +66,10 @@ pub fn value_of_broker(wire: &mut Wire, name: &str) -> (Option<String>, i8) {
     value(wire, BROKER, BROKER_ID, name)
 }
 
+pub fn value_of_topic(wire: &mut Wire, topic: &str, name: &str) -> (Option<String>, i8) {
+    value(wire, TOPIC, topic, name)
+}
+
 pub fn set_of_broker(wire: &mut Wire, key: &str, value: &str) {
     set(wire, BROKER, BROKER_ID, key, value);
 }

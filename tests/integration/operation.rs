@@ -2,15 +2,17 @@
 //! service manager.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Instant;
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{Pid, mkfifo};
 use ringlog::protocol::ApiKey;
 use ringlog::protocol::header::decode_response_header;
 use ringlog::protocol::message::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
@@ -148,6 +150,31 @@ fn a_second_signal_ends_the_stop_at_once() {
 }
 
 #[test]
+fn a_signal_before_the_broker_serves_ends_it_at_once() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("t", 1), 0);
+    // The first append of a reign notes where it begins.
+    assert_eq!(wire.produce(9, "t", 0, &batch(b"first")).error_code, 0);
+    server.stop();
+    // Opening it waits for somebody to write.
+    let checkpoint = data_path(directory.path()).join("t-0/leader-epoch-checkpoint");
+    fs::remove_file(&checkpoint).expect("removed");
+    mkfifo(&checkpoint, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
+    let mut command = serve(directory.path(), &["--admin-listen", "127.0.0.1:0"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut wait_for = |mark: &str| {
+        while !lines.next().expect("it goes on").expect("text").contains(mark) {}
+    };
+    wait_for("admin port");
+    kill(Pid::from_raw(i32::try_from(child.id()).expect("a process id")), Signal::SIGTERM).expect("signalled");
+    wait_for("before it served");
+    assert_eq!(child.wait().expect("gone").code(), Some(130));
+}
+
+#[test]
 fn sighup_takes_what_may_change_says_what_may_not_and_leaves_all_where_a_file_is_wrong() {
     let directory = directory();
     let (settings, flags): (PathBuf, PathBuf) =
@@ -163,6 +190,8 @@ fn sighup_takes_what_may_change_says_what_may_not_and_leaves_all_where_a_file_is
     let value = |wire: &mut Wire, name: &str| configs::value_of_broker(wire, name);
     assert_eq!(value(&mut wire, "log.retention.ms"), (Some("7200000".into()), 4));
 
+    assert_eq!(wire.create_topic("t", 1), 0);
+
     // A client's value goes before the file's, whatever the file says later.
     configs::set_of_broker(&mut wire, "message.max.bytes", "3000000");
     write(
@@ -173,6 +202,7 @@ fn sighup_takes_what_may_change_says_what_may_not_and_leaves_all_where_a_file_is
     let said = wait_for(&server, "the settings were read again", 1);
     assert_eq!(value(&mut wire, "log.retention.ms"), (Some("3600000".into()), 4));
     assert_eq!(value(&mut wire, "log.segment.bytes"), (Some("1048576".into()), 4));
+    assert_eq!(configs::value_of_topic(&mut wire, "t", "segment.bytes").0.as_deref(), Some("1048576"));
     assert_eq!(value(&mut wire, "message.max.bytes"), (Some("3000000".into()), 2));
     assert_eq!(value(&mut wire, "num.partitions"), (Some("2".into()), 4));
     assert!(said.contains("needs a restart") && said.contains("num.partitions"), "{said}");

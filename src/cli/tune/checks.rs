@@ -127,12 +127,14 @@ fn kernel(machine: &Machine) -> Check {
     };
     let (state, why) = match version {
         (0..=5, _) | (6, 0) => (State::Problem, "the shards' rings need what Linux 6.1 brought (DEFER_TASKRUN)"),
-        (6, 1..=4) => {
-            (State::Advice, "cachestat(2) came with 6.5; without it the broker reads to find out what is in the page cache")
-        }
+        (6, 1..=4) => (
+            State::Advice,
+            "cachestat(2) came with 6.5; without it the broker reads to find out what is in the page cache",
+        ),
         _ => (State::Ok, ""),
     };
-    Check::new("kernel", release, WANTED, state).because(why, "upgrade the kernel (Debian 12 has 6.1, and newer in its backports)")
+    Check::new("kernel", release, WANTED, state)
+        .because(why, "upgrade the kernel (Debian 12 has 6.1, and newer in its backports)")
 }
 
 fn io_uring(machine: &Machine) -> Check {
@@ -145,7 +147,8 @@ fn io_uring(machine: &Machine) -> Check {
     };
     let command = "sysctl -w kernel.io_uring_disabled=0\n\
                    echo kernel.io_uring_disabled=0 > /etc/sysctl.d/90-ringlog.conf   # for the next boot";
-    Check::new(NAME, now, "0", state).because("io_uring is switched off, and all of ringlog's I/O goes through it", command)
+    Check::new(NAME, now, "0", state)
+        .because("io_uring is switched off, and all of ringlog's I/O goes through it", command)
 }
 
 fn file_system(machine: &Machine) -> Check {
@@ -239,7 +242,8 @@ fn swappiness(machine: &Machine) -> Check {
     let Some(now) = machine.number("/proc/sys/vm/swappiness") else { return Check::unknown(NAME, wanted) };
     let has_swap = machine.text("/proc/swaps").is_some_and(|text| text.lines().count() > 1);
     let now_text = if has_swap { now.to_string() } else { format!("{now}, without swap") };
-    let why = "a full page cache is a broker's normal state; the kernel must drop cached pages before it swaps out a shard";
+    let why =
+        "a full page cache is a broker's normal state; the kernel must drop cached pages before it swaps out a shard";
     Check::new(NAME, now_text, wanted, advice_unless(now <= SWAPPINESS_MAX || !has_swap))
         .because(why, "sysctl -w vm.swappiness=1")
 }
@@ -247,14 +251,14 @@ fn swappiness(machine: &Machine) -> Check {
 fn open_files(machine: &Machine) -> Check {
     let wanted = format!("{FILES_WANTED} or more");
     let Some(Limit { hard, .. }) = machine.limit("Max open files") else { return Check::unknown("open files", wanted) };
-    let hard = hard.unwrap_or(u64::MAX);
     let state = match hard {
-        0..FILES_MIN => State::Problem,
-        FILES_MIN..FILES_WANTED => State::Advice,
+        Some(0..FILES_MIN) => State::Problem,
+        Some(FILES_MIN..FILES_WANTED) => State::Advice,
         _ => State::Ok,
     };
+    let hard = hard.map_or("unlimited".to_owned(), |files| files.to_string());
     let why = "a quarter is for open segments, the rest for connections (the broker takes the hard limit by itself)";
-    Check::new("open files", hard.to_string(), wanted, state)
+    Check::new("open files", hard, wanted, state)
         .because(why, "ulimit -Hn 1000000; in the systemd unit: LimitNOFILE=1000000")
 }
 
@@ -284,8 +288,7 @@ fn governor(machine: &Machine) -> Check {
     };
     let why = "a core that has slowed down answers its first requests late: seen in p99 where load comes in bursts";
     let good = governors.iter().all(|governor| governor == "performance");
-    Check::new("CPU governor", now, WANTED, advice_unless(good))
-        .because(why, "cpupower frequency-set -g performance")
+    Check::new("CPU governor", now, WANTED, advice_unless(good)).because(why, "cpupower frequency-set -g performance")
 }
 
 fn clock_source(machine: &Machine) -> Check {

@@ -25,7 +25,9 @@ const OPEN_SEGMENTS_MAX: u64 = 1_000_000;
 /// The text of the file.
 pub fn text(machine: &Machine, data: Option<&Path>) -> String {
     let mut lines = vec![format!("# Flags of ringlog for this machine: {}.", describe(machine))];
-    lines.push("# Written by ringlog tune write-flags; read by ringlog serve --flagfile. The command line wins.".to_owned());
+    lines.push(
+        "# Written by ringlog tune write-flags; read by ringlog serve --flagfile. The command line wins.".to_owned(),
+    );
     let mut flag = |why: String, flag: String| {
         lines.extend([String::new(), format!("# {why}"), flag]);
     };
@@ -40,13 +42,17 @@ pub fn text(machine: &Machine, data: Option<&Path>) -> String {
         flag(why, format!("dirty-bytes-max {}m", bytes / MIB));
     }
     if let Some(limit) = machine.limit("Max open files") {
-        let files = limit.hard.unwrap_or(u64::MAX);
-        let segments = (files / 4).clamp(OPEN_SEGMENTS_MIN, OPEN_SEGMENTS_MAX);
-        flag(format!("A quarter of the open files that the hard limit allows ({files})."), format!("open-segments-max {segments}"));
+        let segments =
+            limit.hard.map_or(OPEN_SEGMENTS_MAX, |files| files / 4).clamp(OPEN_SEGMENTS_MIN, OPEN_SEGMENTS_MAX);
+        let files = limit.hard.map_or("any number".to_owned(), |files| files.to_string());
+        let why = format!("A quarter of the open files that the hard limit allows ({files}).");
+        flag(why, format!("open-segments-max {segments}"));
     }
     if let Some(kib) = machine.read_ahead_kib() {
         let bytes = (kib * 1024 * COLD_STEPS_MIN).max(COLD_BYTES_MAX_DEFAULT);
-        let why = format!("Per shard, for cold readers: at least {COLD_STEPS_MIN} steps of the disk's read-ahead ({kib} KiB).");
+        let why = format!(
+            "Per shard, for cold readers: at least {COLD_STEPS_MIN} steps of the disk's read-ahead ({kib} KiB)."
+        );
         flag(why, format!("cold-bytes-max {}m", bytes / MIB));
     }
     lines.push(String::new());

@@ -104,8 +104,20 @@ fn each_thing_that_is_not_as_it_should_be_is_named_with_reason_and_command() {
         ("mount options", "proc/self/mountinfo", "1 0 8:1 / / rw,relatime - ext4 x rw", Advice, "remount,noatime /"),
         ("mount options", "proc/self/mountinfo", "1 0 8:1 / / ro,noatime - ext4 x ro", Problem, "remount,rw"),
         ("mount options", "proc/self/mountinfo", "1 0 8:1 / / rw,noatime - ext4 x rw,nobarrier", Problem, "barrier"),
-        ("I/O scheduler", "sys/devices/pci/nvme0n1/queue/scheduler", "none [bfq]", Advice, "echo none > /sys/block/nvme0n1"),
-        ("read-ahead", "sys/devices/pci/nvme0n1/queue/read_ahead_kb", "128", Advice, "/sys/block/nvme0n1/queue/read_ahead_kb"),
+        (
+            "I/O scheduler",
+            "sys/devices/pci/nvme0n1/queue/scheduler",
+            "none [bfq]",
+            Advice,
+            "echo none > /sys/block/nvme0n1",
+        ),
+        (
+            "read-ahead",
+            "sys/devices/pci/nvme0n1/queue/read_ahead_kb",
+            "128",
+            Advice,
+            "/sys/block/nvme0n1/queue/read_ahead_kb",
+        ),
         ("vm.dirty_background", "proc/sys/vm/dirty_background_bytes", "16777216", Advice, "dirty_background"),
         ("vm.dirty", "proc/sys/vm/dirty_ratio", "12", Advice, "vm.dirty_ratio"),
         ("vm.swappiness", "proc/sys/vm/swappiness", "60", Advice, "vm.swappiness=1"),
@@ -121,7 +133,10 @@ fn each_thing_that_is_not_as_it_should_be_is_named_with_reason_and_command() {
         fake.write(path, text);
         let check = fake.check(name);
         assert_eq!(check.state, *state, "{check:?}");
-        assert!(!check.why.is_empty() && check.command.as_ref().is_some_and(|text| text.contains(command)), "{check:?}");
+        assert!(
+            !check.why.is_empty() && check.command.as_ref().is_some_and(|text| text.contains(command)),
+            "{check:?}"
+        );
         let told = check.json();
         assert_eq!((told["check"].as_str(), told["state"].as_str()), (Some(*name), Some(state.name())));
     }
