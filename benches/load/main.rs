@@ -12,6 +12,7 @@ mod fetch;
 mod neighbours;
 mod produce;
 mod report;
+mod start;
 mod topic;
 
 use std::net::SocketAddr;
@@ -68,6 +69,8 @@ enum Command {
     },
     /// Hold connections that do next to nothing.
     Neighbours(neighbours::Neighbours),
+    /// Start a broker on empty directories, again and again: milliseconds from exec to its first answer, and what is resident.
+    Start(start::Start),
     /// Create topics of so many partitions in all, and wait until each has a leader.
     Create {
         #[arg(long)]
@@ -151,6 +154,7 @@ fn main() {
             run(&common, pace, workload, ANSWER_BYTES_MAX + usize::try_from(max_bytes).unwrap_or(0))
         }
         Command::Neighbours(neighbours) => neighbours::run(&neighbours),
+        Command::Start(start) => start::run(&start),
         Command::Create { address, topic, partitions, topic_partitions } => {
             topic::create_many(address, &topic, partitions, topic_partitions)
         }

@@ -73,7 +73,8 @@ pub fn run(neighbours: &Neighbours) -> Result<String, LoadError> {
     Ok(serde_json::json!({ "closed": closed }).to_string())
 }
 
-fn request() -> Result<Vec<u8>, LoadError> {
+/// An ApiVersions request, which any broker answers at once.
+pub fn request() -> Result<Vec<u8>, LoadError> {
     let header =
         RequestHeader { api_key: ApiKey::ApiVersions.code(), api_version: 0, correlation_id: 1, client_id: None };
     let mut writer = begin_request(&header)?;

@@ -60,7 +60,10 @@ pub fn missing_topic(client: &mut Client, name: &str) -> Failure {
     let names: Vec<String> =
         client.look(None).map(|cluster| cluster.topics.keys().cloned().collect()).unwrap_or_default();
     Failure::Refused(match nearest(name, names.iter().map(String::as_str)) {
-        Some(near) => format!("there is no topic '{name}'; did you mean '{near}'? 'ringlog topic list' shows all"),
+        Some(near) => format!(
+            "there is no topic '{name}'; did you mean '{near}'? See 'ringlog topic list', or make it with \
+             'ringlog topic create {name}'"
+        ),
         None => format!(
             "there is no topic '{name}'; see 'ringlog topic list', or make it with 'ringlog topic create {name}'"
         ),
@@ -144,8 +147,11 @@ fn list_offsets_of(
     read_committed: bool,
     found: &mut BTreeMap<Place, Result<Found, i16>>,
 ) -> Result<(), Failure> {
-    // Version 1 has one offset for each question; 7 the record of the greatest timestamp (-3).
-    let lowest = if asked.iter().any(|(_, timestamp)| *timestamp < EARLIEST) { 7 } else { 1 };
+    // Version 0 lists where segments begin: right for both ends only. 7 knows the greatest timestamp (-3).
+    let lowest = match asked.iter().map(|(_, timestamp)| *timestamp) {
+        asked if asked.clone().any(|timestamp| timestamp < EARLIEST) => 7,
+        mut asked => i16::from(asked.any(|timestamp| timestamp >= 0)),
+    };
     let version = client.version(To::Broker(leader), ApiKey::ListOffsets, lowest..=9)?;
     let mut topics: BTreeMap<&str, Vec<m::ListOffsetsPartition>> = BTreeMap::new();
     for ((topic, partition_index), timestamp) in asked {
@@ -163,6 +169,9 @@ fn list_offsets_of(
     for topic in response.topics {
         for partition in topic.partitions {
             let answer = match partition.error_code {
+                0 if version == 0 => {
+                    Ok(Found { offset: partition.old_style_offsets.first().copied().unwrap_or(-1), timestamp: -1 })
+                }
                 0 => Ok(Found { offset: partition.offset, timestamp: partition.timestamp }),
                 code => Err(code),
             };
@@ -469,6 +478,15 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     match matches!(answer.trim(), "y" | "Y" | "yes") {
         true => Ok(()),
         false => Err(Failure::Refused("nothing was done".to_owned())),
+    }
+}
+
+/// `a, b and c`.
+pub fn list(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
     }
 }
 

@@ -235,6 +235,8 @@ pub struct Client {
     connections: BTreeMap<(String, Purpose), Connection>,
     /// The address of the broker that answers for all.
     home: String,
+    /// Since when no broker could be reached; see [`Client::look_patiently`].
+    unreachable_since: Option<Instant>,
     pub cluster: Cluster,
 }
 
@@ -250,6 +252,7 @@ impl Client {
                         bootstrap: arguments.bootstrap_server.clone(),
                         connections: BTreeMap::from([((address.clone(), Purpose::Ask), connection)]),
                         home: address.clone(),
+                        unreachable_since: None,
                         cluster: Cluster::default(),
                     });
                 }
@@ -398,6 +401,22 @@ impl Client {
         }
         self.cluster = seen?;
         Ok(&self.cluster)
+    }
+
+    /// The same while something goes on: that no broker can be reached is an error only once it has been so for the
+    /// timeout, and `false` before.
+    pub fn look_patiently(&mut self, topics: &[String]) -> Result<bool, Failure> {
+        match self.look(Some(topics)).map(|_| ()) {
+            Ok(()) => {
+                self.unreachable_since = None;
+                Ok(true)
+            }
+            Err(failure @ Failure::Unreachable(_)) => {
+                let since = *self.unreachable_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= self.timeout { Err(failure) } else { Ok(false) }
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     fn look_at_home(&mut self, topics: Option<&[String]>) -> Result<Cluster, Failure> {

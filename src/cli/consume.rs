@@ -148,13 +148,16 @@ pub fn run(arguments: ConsumeArguments) -> Result<(), Failure> {
     };
     let mut out = Output::new()?;
     let started = Instant::now();
-    let write = |out: &mut Output, fetched: &Fetched, left: u64| print(out, &writer, fetched, left);
+    let write = |out: &mut Output, interrupt: &Interrupt, fetched: &Fetched, left| {
+        print((out, interrupt), &writer, fetched, left)
+    };
     let ended = run.until_done(&mut out, write);
     let flushed = match &ended {
         Err(Failure::BrokenPipe) => Ok(()),
         _ => out.flush(Some(&run.interrupt)),
     };
-    if !arguments.quiet && ended != Err(Failure::BrokenPipe) {
+    let is_worth_it = matches!(ended, Ok(()) | Err(Failure::Interrupted)) || run.seen.records > 0;
+    if !arguments.quiet && is_worth_it && ended != Err(Failure::BrokenPipe) {
         say(&run.seen.summary("read", started.elapsed()));
     }
     ended.and(flushed)
@@ -221,6 +224,13 @@ pub fn assign(client: &mut Client, topics: &[Topic], wanted: &Wanted) -> Result<
             name = Arc::from(topic.as_str());
         }
         let place = (topic, partition);
+        if let (Place::Offset(offset), Some(end)) = (wanted.from, ends.get(&place))
+            && offset > *end
+        {
+            let (topic, partition) = place;
+            let error = ConsumeError::OutOfRange { topic: topic.into(), partition, offset };
+            return Err(sentence(client, &error));
+        }
         let offset = from.get(&place).copied().unwrap_or(0);
         let end = wanted.until_end.then(|| ends.get(&place).copied()).flatten();
         consumer.assign(name.clone(), partition, offset, end);
@@ -270,7 +280,7 @@ impl Run {
     pub fn until_done(
         &mut self,
         out: &mut Output,
-        mut write: impl FnMut(&mut Output, &Fetched, u64) -> Result<Result<Seen, Failure>, ConsumeError>,
+        mut write: impl FnMut(&mut Output, &Interrupt, &Fetched, u64) -> Result<Result<Seen, Failure>, ConsumeError>,
     ) -> Result<(), Failure> {
         let mut asked: BTreeMap<i32, Instant> = BTreeMap::new();
         while !self.consumer.is_done() {
@@ -288,7 +298,7 @@ impl Run {
                     if left == 0 {
                         return Ok(());
                     }
-                    let shown = write(out, fetched, left);
+                    let shown = write(out, &self.interrupt, fetched, left);
                     let shown = shown.map_err(|error| sentence(&mut self.client, &error))??;
                     self.seen.records += shown.records;
                     self.seen.bytes += shown.bytes;
@@ -311,9 +321,12 @@ impl Run {
         let now = self.clock.now();
         if self.consumer.wants_look(now) {
             let topics = self.consumer.topics();
-            self.client.look(Some(&topics))?;
-            let taken = self.consumer.set_leaders(&self.client.cluster, now);
-            taken.map_err(|error| sentence(&mut self.client, &error))?;
+            if self.client.look_patiently(&topics)? {
+                let taken = self.consumer.set_leaders(&self.client.cluster, now);
+                taken.map_err(|error| sentence(&mut self.client, &error))?;
+            } else {
+                self.consumer.look_failed(self.clock.now());
+            }
         }
         while let Some((broker, request)) = self.consumer.next_request(self.clock.now()) {
             let sent = self.client.stream(broker).map(|stream| stream.send(&request, 0..=12));
@@ -411,7 +424,7 @@ pub fn sentence(client: &mut Client, error: &ConsumeError) -> Failure {
 
 /// Prints at most `left` records.
 fn print(
-    out: &mut Output,
+    (out, interrupt): (&mut Output, &Interrupt),
     writer: &Writer,
     fetched: &Fetched,
     left: u64,
@@ -424,7 +437,7 @@ fn print(
         if seen.records >= left {
             return Err(None);
         }
-        out.spill(None).map_err(Some)
+        out.spill(Some(interrupt)).map_err(Some)
     })?;
     Ok(match shown {
         Ok(()) | Err(None) => Ok(seen),

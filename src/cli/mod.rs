@@ -4,8 +4,10 @@
 
 mod admin;
 pub mod banner;
+mod bench;
 mod cluster;
 mod completions;
+mod config;
 mod connect;
 mod consume;
 mod failure;
@@ -13,8 +15,10 @@ mod format;
 mod interrupt;
 mod kafka;
 mod log;
+mod offsets;
 mod output;
 mod produce;
+mod records;
 pub mod serve;
 mod table;
 pub mod tool;
@@ -63,7 +67,7 @@ struct Arguments {
 enum Subcommands {
     Serve(Box<serve::ServeArguments>),
     #[command(flatten)]
-    Tool(Tool),
+    Tool(Box<Tool>),
 }
 
 /// Reads the arguments, the program's name first, and the files they name.
@@ -78,7 +82,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     }
     match command {
         Subcommands::Serve(serve) => Ok(Command::Serve(Box::new(Config::load(&serve.into_options())?))),
-        Subcommands::Tool(tool) => Ok(Command::Tool(Box::new(tool))),
+        Subcommands::Tool(tool) => Ok(Command::Tool(tool)),
     }
 }
 

@@ -30,7 +30,7 @@ use crate::record::compression::{Codec, Compression};
 const READ_BYTES: usize = 256 << 10;
 
 /// What may wait for acknowledgements.
-const BUFFER_BYTES: usize = 32 << 20;
+pub const BUFFER_BYTES: usize = 32 << 20;
 
 /// A little less than a broker's default `max.message.bytes`, for what the batch itself takes.
 const BATCH_BYTES: usize = 1_000_000;
@@ -197,11 +197,12 @@ pub fn run(arguments: ProduceArguments) -> Result<(), Failure> {
     let finished = match ended {
         // Whoever pressed Ctrl-C wants what was read to be sent.
         Ok(()) | Err(Failure::Usage(_)) => sending.finish(None),
-        Err(Failure::Interrupted) => sending.finish(Some(Instant::now() + sending.client.timeout())),
+        Err(Failure::Interrupted) => sending.finish(Some(Instant::now() + sending.timeout())),
         Err(_) => Ok(()),
     };
-    if !quiet {
-        let done = sending.producer.acknowledged();
+    let done = sending.producer.acknowledged();
+    let is_worth_it = matches!(ended, Ok(()) | Err(Failure::Interrupted)) || done.records > 0;
+    if !quiet && is_worth_it {
         let retries = if done.retries > 0 { format!(", {} retries", done.retries) } else { String::new() };
         say(&format!("{}{retries}", summary("sent", done.records, done.bytes, started.elapsed())));
     }
@@ -212,7 +213,7 @@ pub fn run(arguments: ProduceArguments) -> Result<(), Failure> {
     })
 }
 
-fn open_inputs(files: &[PathBuf]) -> Result<Vec<(String, File)>, Failure> {
+pub fn open_inputs(files: &[PathBuf]) -> Result<Vec<(String, File)>, Failure> {
     if files.is_empty() {
         let stdin = io::stdin().as_fd().try_clone_to_owned();
         let stdin =
@@ -230,7 +231,7 @@ fn open_inputs(files: &[PathBuf]) -> Result<Vec<(String, File)>, Failure> {
     files.iter().map(open).collect()
 }
 
-/// How input becomes records.
+/// What a person said of how input becomes records.
 struct Lines {
     format: InputFormat,
     whole: bool,
@@ -241,8 +242,6 @@ struct Lines {
     partition: Option<i32>,
     keep_partitions: bool,
     timestamp: Option<i64>,
-    /// Of the input that is read, from 1.
-    line: u64,
 }
 
 impl Lines {
@@ -259,13 +258,28 @@ impl Lines {
             partition: arguments.partition,
             keep_partitions: arguments.keep_partitions,
             timestamp: arguments.timestamp,
-            line: 0,
         }
     }
+}
+
+/// How input becomes records.
+pub trait ToRecords {
+    /// Whether all of an input is one record, instead of a line.
+    fn is_whole(&self) -> bool;
 
     /// Shows the record on a line to `push`.
+    ///
+    /// # Errors
+    /// Why there is none on it.
+    fn record<T>(&mut self, line: &[u8], now_ms: i64, push: impl FnOnce(&ToRecord<'_>) -> T) -> Result<T, String>;
+}
+
+impl ToRecords for Lines {
+    fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     fn record<T>(&mut self, line: &[u8], now_ms: i64, push: impl FnOnce(&ToRecord<'_>) -> T) -> Result<T, String> {
-        self.line += 1;
         let fixed = self.headers.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_bytes())));
         let timestamp = self.timestamp.unwrap_or(now_ms);
         if self.format == InputFormat::Json {
@@ -346,9 +360,9 @@ impl Sending {
     }
 
     /// Sends what is in `input`.
-    fn read_all(&mut self, name: &str, mut input: File, lines: &mut Lines) -> Result<(), Failure> {
+    pub fn read_all(&mut self, name: &str, mut input: File, lines: &mut impl ToRecords) -> Result<(), Failure> {
         let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES);
-        lines.line = 0;
+        let mut line = 0;
         loop {
             if self.producer.is_full() {
                 self.turn(None, None)?;
@@ -362,19 +376,19 @@ impl Sending {
             let read = input.read(&mut buffer[filled..]);
             buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
             let read = read.map_err(|error| Failure::Refused(format!("{name} can't be read: {}", reason(&error))))?;
-            let taken = match (read, lines.whole) {
+            let taken = match (read, lines.is_whole()) {
                 (0, _) => buffer.len(),
                 (_, true) => 0,
                 // What was there before has no end of a line in it.
                 (_, false) => memchr::memrchr(b'\n', &buffer[filled..]).map_or(0, |at| filled + at + 1),
             };
-            self.push_lines(&buffer[..taken], name, lines, read == 0)?;
+            self.push_lines(&buffer[..taken], (name, &mut line), lines, read == 0)?;
             buffer.drain(..taken);
             if read == 0 {
                 return Ok(());
             }
             if buffer.len() > RECORD_BYTES_MAX {
-                let what = if lines.whole { name.to_owned() } else { format!("line {} of {name}", lines.line + 1) };
+                let what = if lines.is_whole() { name.to_owned() } else { format!("line {} of {name}", line + 1) };
                 let limit = RECORD_BYTES_MAX >> 20;
                 return Err(Failure::Refused(format!("{what} is longer than {limit} MiB, more than any broker takes")));
             }
@@ -382,24 +396,35 @@ impl Sending {
     }
 
     /// Whole lines, or at the end of the input all that is left.
-    fn push_lines(&mut self, mut bytes: &[u8], name: &str, lines: &mut Lines, at_end: bool) -> Result<(), Failure> {
+    fn push_lines(
+        &mut self,
+        mut bytes: &[u8],
+        (name, number): (&str, &mut u64),
+        lines: &mut impl ToRecords,
+        at_end: bool,
+    ) -> Result<(), Failure> {
         let (now, now_ms) = (self.clock.now(), now_ms());
-        while !bytes.is_empty() || (lines.whole && at_end) {
-            let end = if lines.whole { None } else { memchr::memchr(b'\n', bytes) };
+        while !bytes.is_empty() || (lines.is_whole() && at_end) {
+            let end = if lines.is_whole() { None } else { memchr::memchr(b'\n', bytes) };
             let (line, rest) = end.map_or((bytes, &[][..]), |end| (&bytes[..end], &bytes[end + 1..]));
             bytes = rest;
+            *number += 1;
             let pushed = lines.record(line, now_ms, |record| self.producer.push(record, now));
             match pushed {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(self.sentence(&error)),
-                Err(reason) if lines.whole => return Err(Failure::Usage(format!("{name}: {reason}"))),
-                Err(reason) => return Err(Failure::Usage(format!("line {} of {name}: {reason}", lines.line))),
+                Err(reason) if lines.is_whole() => return Err(Failure::Usage(format!("{name}: {reason}"))),
+                Err(reason) => return Err(Failure::Usage(format!("line {number} of {name}: {reason}"))),
             }
-            if lines.whole {
+            if lines.is_whole() {
                 break;
             }
         }
         Ok(())
+    }
+
+    pub fn timeout(&self) -> Duration {
+        self.client.timeout()
     }
 
     /// Waits until all is acknowledged.
@@ -451,8 +476,12 @@ impl Sending {
         let now = self.clock.now();
         if self.producer.wants_look(now) {
             let name = self.topic.name.clone();
-            let cluster = self.client.look(Some(std::slice::from_ref(&name)))?;
-            self.producer.set_leaders(cluster.topics.get(&name), now).map_err(|error| self.sentence(&error))?;
+            if self.client.look_patiently(std::slice::from_ref(&name))? {
+                let topic = self.client.cluster.topics.get(&name);
+                self.producer.set_leaders(topic, now).map_err(|error| self.sentence(&error))?;
+            } else {
+                self.producer.look_failed(self.clock.now());
+            }
         }
         while let Some(mut request) = self.producer.next_request(self.clock.now()) {
             let leader = request.leader;

@@ -252,7 +252,7 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 /// A number of bytes, also as `64k`, `16m`, `1g` or with `KiB`, `MiB`, `GiB`.
-fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let digits = lower.trim_end_matches(|character: char| !character.is_ascii_digit());
     let unit: u64 = match &lower[digits.len()..] {

@@ -146,9 +146,9 @@ mod tests {
         let text = table().text(Some(33));
         assert_eq!(
             text,
-            "NAME            BYTES  HOST\n\
-             a-rather-lo…       12  h\n\
-             b             1234567  another-h…\n"
+            "NAME           BYTES  HOST\n\
+             a-rather-l…       12  h\n\
+             b            1234567  another-ho…\n"
         );
         assert!(table().text(Some(5)).contains("1234567"));
     }

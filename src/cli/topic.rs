@@ -194,7 +194,7 @@ pub struct ToCreate<'a> {
 /// Creates topics: the broker's answer for each.
 pub fn create_topics(client: &mut Client, wanted: &ToCreate<'_>) -> Result<Vec<m::CreatableTopicResult>, Failure> {
     // Before version 4 a broker has no defaults for the counts (KIP-464).
-    let version = client.version(To::Any, ApiKey::CreateTopics, 1..=7)?;
+    let version = client.version(To::Any, ApiKey::CreateTopics, 0..=7)?;
     let (partitions, factor) = if version >= 4 { (-1, -1) } else { (1, 1) };
     let by_hand = !wanted.assignment.is_empty();
     let assignments = wanted.assignment.iter().zip(0..).map(|(replicas, partition_index)| {
@@ -218,7 +218,7 @@ pub fn create_topics(client: &mut Client, wanted: &ToCreate<'_>) -> Result<Vec<m
         validate_only: wanted.validate_only,
     };
     let codes = |response: &m::CreateTopicsResponse| response.topics.iter().map(|topic| topic.error_code).collect();
-    Ok(ask_controller(client, &request, 1..=7, codes)?.topics)
+    Ok(ask_controller(client, &request, 0..=7, codes)?.topics)
 }
 
 fn create(arguments: &CreateArguments) -> Result<(), Failure> {
@@ -319,6 +319,7 @@ impl Described {
             let logs = dirs.into_iter().flat_map(|dir| dir.partitions).filter(|log| !log.is_future);
             sizes.extend(logs.map(|log| (((log.topic, log.partition), broker), log.size)));
         }
+        let tells_settings = client.connection(To::Any)?.versions().of(ApiKey::DescribeConfigs).is_some();
         let mut described = Vec::new();
         for topic in topics {
             let size = topic.partitions.iter().filter_map(|partition| {
@@ -327,7 +328,10 @@ impl Described {
             });
             described.push(Described {
                 size: size.collect(),
-                settings: own_settings(admin::settings(client, &Resource::Topic(topic.name.clone()), None)?),
+                settings: match tells_settings {
+                    true => own_settings(admin::settings(client, &Resource::Topic(topic.name.clone()), None)?),
+                    false => Vec::new(),
+                },
                 start: starts.remove(&topic.name).unwrap_or_default(),
                 end: ends.remove(&topic.name).unwrap_or_default(),
                 topic,

@@ -196,6 +196,11 @@ impl Consumer {
         self.is_stale && now >= self.look_at
     }
 
+    /// Nobody could say who leads: later, perhaps.
+    pub fn look_failed(&mut self, now: Monotonic) {
+        self.look_at = now + RETRY_WAIT;
+    }
+
     /// Takes up who leads.
     ///
     /// # Errors

@@ -369,6 +369,11 @@ impl Producer {
         self.is_stale && now >= self.look_at
     }
 
+    /// Nobody could say who leads: later, perhaps.
+    pub fn look_failed(&mut self, now: Monotonic) {
+        self.look_at = now + BACKOFF_MIN;
+    }
+
     /// Takes up who leads.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 mod admin;
 mod admin_port;
 mod bad_input;
+mod bench;
 mod clients;
 mod cold;
 mod compression;
@@ -27,5 +28,7 @@ mod records;
 mod refused;
 mod retention;
 mod server;
+mod server_scripts;
 mod shards;
+mod tools;
 mod wire;

@@ -126,7 +126,7 @@ struct Errors {
     index_mismatches: BTreeMap<PathBuf, Vec<(Offset, Offset)>>,
     time_mismatches: BTreeMap<PathBuf, Vec<(i64, i64)>>,
     time_disorders: BTreeMap<PathBuf, Vec<(i64, i64)>>,
-    offsets_not_found: Vec<(Offset, Offset)>,
+    offsets_not_found: BTreeMap<PathBuf, Vec<(Offset, Offset)>>,
     gaps: BTreeMap<PathBuf, Vec<(Offset, Offset)>>,
 }
 
@@ -147,9 +147,10 @@ impl Errors {
         each(&self.time_disorders, "Found out of order timestamp in :", &|index, before| {
             format!("  Index timestamp: {index}, Previously indexed timestamp: {before}")
         });
-        if !self.offsets_not_found.is_empty() {
+        // Kafka names no file here.
+        for pairs in self.offsets_not_found.values() {
             say("The following indexed offsets are not found in the log.");
-            for (indexed, found) in &self.offsets_not_found {
+            for (indexed, found) in pairs {
                 say(&format!("Indexed offset: {indexed}, found log offset: {found}"));
             }
         }
@@ -274,7 +275,7 @@ impl Dump<'_> {
         let mut timestamp_before = NO_TIMESTAMP;
         for (timestamp, offset) in entries {
             match self.max_timestamp_at(&log, &offsets, offset)? {
-                Err(found) => self.errors.offsets_not_found.push((offset, found)),
+                Err(found) => self.errors.offsets_not_found.entry(absolute(path)).or_default().push((offset, found)),
                 Ok(found) => {
                     let pairs = |map: &mut BTreeMap<PathBuf, Vec<_>>, pair| {
                         map.entry(absolute(path)).or_default().push(pair);
