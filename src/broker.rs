@@ -154,14 +154,13 @@ pub fn run(config: Config, reread: impl Fn() -> Result<Config, String>) -> ExitC
             return ExitCode::FAILURE;
         }
     };
-    let broker = match Broker::start(config) {
+    let broker = match Broker::start_telling(config, || signals.set_serving()) {
         Ok(broker) => broker,
         Err(error) => {
             eprintln!("ringlog: {error}");
             return ExitCode::FAILURE;
         }
     };
-    signals.set_serving();
     println!("{}", broker.banner());
     for log_dir in broker.directories.log_dirs.all().iter().filter(|log_dir| log_dir.is_offline()) {
         println!("  OFFLINE     {}: standard error says why", log_dir.path.display());
@@ -241,7 +240,12 @@ struct ShardHandle {
 
 impl Broker {
     /// Starts, recovers, and returns when connections are accepted.
-    pub fn start(mut config: Config) -> Result<Broker, StartError> {
+    pub fn start(config: Config) -> Result<Broker, StartError> {
+        Broker::start_telling(config, || ())
+    }
+
+    /// The same; `serves` is called just before anybody can see that the broker serves.
+    fn start_telling(mut config: Config, serves: impl FnOnce()) -> Result<Broker, StartError> {
         probe::check()?;
         raise_file_limit();
         let directories = Arc::new(Directories::lock(&config)?);
@@ -285,6 +289,7 @@ impl Broker {
                 let (quotas, targets) = (Arc::clone(&quotas), targets.clone());
                 Acceptor { listener, name: Arc::clone(&endpoint.listener), index, quotas, targets }
             });
+        serves();
         connections.acceptors.send(acceptors.collect()).map_err(|_| StartError::ShardEnded)?;
         directories.log_dirs.set_loaded();
         status.set_serving();

@@ -1,8 +1,8 @@
 //! Reading the settings again while the broker serves (SIGHUP).
 //!
-//! Read is what the start read: `server.properties`, the flag file, and the command line over both. What may change while
-//! the broker runs takes effect as if it had been there at the start, below what clients have set; of everything else that
-//! differs the log says that it needs a restart. Settings that are wrong leave all as it was.
+//! Read is what the start read: `server.properties`, the flag file, and the command line over both. What may change
+//! while the broker runs takes effect as if it had been there at the start, below what clients have set; of everything
+//! else that differs the log says that it needs a restart. Settings that are wrong leave all as it was.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! Signals: SIGINT and SIGTERM stop the broker in order, a second one at once; SIGHUP makes it read its settings again.
 //!
-//! One thread waits for them for the whole life of the process; all others have them blocked. What a signal means depends
-//! on how far the broker is:
+//! One thread waits for them for the whole life of the process; all others have them blocked. What a signal means
+//! depends on how far the broker is:
 //!
 //! ```text
 //!                 starting          serving            stopping

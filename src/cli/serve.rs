@@ -122,7 +122,8 @@ pub struct ServeArguments {
     pub admin_listen: Option<AdminListen>,
 
     /// What is logged: error, warn, info, debug, trace, or off; for a part of the broker as TARGET=LEVEL, several with
-    /// commas. `info,ringlog::request=debug` has a line for each request [default: the environment's RINGLOG_LOG, or info]
+    /// commas. `info,ringlog::request=debug` has a line for each request [default: the environment's RINGLOG_LOG, or
+    /// info]
     #[arg(long, value_name = "LEVEL", value_parser = log_level, overrides_with = "log_level")]
     pub log_level: Option<String>,
 
@@ -130,8 +131,8 @@ pub struct ServeArguments {
     #[arg(long, value_name = "FORMAT", default_value = "text", overrides_with = "log_format")]
     pub log_format: LogFormatFlag,
 
-    /// How long an orderly stop may take: 30s, 2m, 500ms. Half of it is for requests that are under way, all of it for them
-    /// and for writing and closing the logs; then the process ends as it is, and the next start recovers
+    /// How long an orderly stop may take: 30s, 2m, 500ms. Half of it is for requests that are under way, all of it for
+    /// them and for writing and closing the logs; then the process ends as it is, and the next start recovers
     #[arg(
         long,
         value_name = "TIME",

@@ -117,8 +117,8 @@ impl DynamicConfig {
         DynamicConfig::resolve(Layers { listeners: listeners.into(), fixed: Arc::new(fixed), ..Layers::default() })
     }
 
-    /// These settings, as far as a later reading of the same files and flags changes them, and what it would change. What
-    /// clients have set is not among them: it stays with whoever keeps it.
+    /// These settings, as far as a later reading of the same files and flags changes them, and what it would change.
+    /// What clients have set is not among them: it stays with whoever keeps it.
     ///
     /// # Errors
     /// What may change does not go with what may not.

@@ -412,7 +412,8 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
     match read_frames(&connection, &handler, &shared).await {
         Ok(()) => {}
         Err(Unreadable::Broken(error)) => {
-            tracing::debug!(peer = connection.peer(), connection = connection.connection(), %error, "a connection broke");
+            let (peer, number) = (connection.peer(), connection.connection());
+            tracing::debug!(peer, connection = number, %error, "a connection broke");
             connection.close();
         }
         Err(Unreadable::NoFrame(error)) => {

@@ -135,9 +135,9 @@ impl<P: Platform> Shard<P> {
         self.context.platform.tasks().spawn(connection::serve(shared, socket, arrival, dispatcher));
     }
 
-    /// The beginning of an orderly stop: requests under way are answered, waiting fetches with what there is, and no other
-    /// is taken; each connection closes with its last answer. Gives how many are still busy at `until`. Shards drain beside
-    /// one another: a request may need all of them.
+    /// The beginning of an orderly stop: requests under way are answered, waiting fetches with what there is, and no
+    /// other is taken; each connection closes with its last answer. Gives how many are still busy at `until`. Shards
+    /// drain beside one another: a request may need all of them.
     pub async fn drain(&self, until: Monotonic) -> usize {
         self.context.drain();
         let idle = &self.connections.idle;
@@ -148,8 +148,8 @@ impl<P: Platform> Shard<P> {
         idle.count()
     }
 
-    /// The end of an orderly stop: requests are refused from now on, every log is flushed and closed. A log that was not, with the
-    /// reason in the log, keeps the process from calling the stop clean: it is recovered at the next start.
+    /// The end of an orderly stop: requests are refused from now on, every log is flushed and closed. A log that was not,
+    /// with the reason in the log, keeps the process from calling the stop clean: it is recovered at the next start.
     pub async fn close(&self) -> ClosedShard {
         self.context.stop();
         let queue = Rc::new(RefCell::new(self.context.all_partitions().into_iter()));

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -52,12 +53,12 @@ fn was_clean(directory: &Path) -> bool {
     data_path(directory).join(".kafka_cleanshutdown").exists()
 }
 
-/// Sends a fetch that waits for five minutes where there is nothing.
-fn send_waiting_fetch(wire: &mut Wire, topic: &str, offset: i64) {
+/// Sends a fetch that wants up to `bytes_max`, and waits for five minutes until there is a mebibyte.
+fn send_fetch(wire: &mut Wire, topic: &str, offset: i64, bytes_max: i32) {
     let partition = FetchPartition {
         partition: 0,
         fetch_offset: offset,
-        partition_max_bytes: 1 << 20,
+        partition_max_bytes: bytes_max,
         ..FetchPartition::default()
     };
     let topics = vec![FetchTopic { topic: topic.into(), partitions: vec![partition], ..FetchTopic::default() }];
@@ -65,12 +66,21 @@ fn send_waiting_fetch(wire: &mut Wire, topic: &str, offset: i64) {
         replica_id: -1,
         max_wait_ms: 300_000,
         min_bytes: 1 << 20,
-        max_bytes: 1 << 20,
+        max_bytes: bytes_max,
         session_epoch: -1,
         topics,
         ..FetchRequest::default()
     };
     wire.send(ApiKey::Fetch, 11, |writer| request.encode(writer, 11)).expect("sent");
+}
+
+/// Waits until the broker has taken on so many.
+fn wait_for_fetches(admin: SocketAddr, count: usize) {
+    let mark = format!("ringlog_requests_total{{api=\"Fetch\",version=\"11\"}} {count}\n");
+    let deadline = Instant::now() + DEADLINE;
+    while !get(admin, "/metrics").1.contains(&mark) {
+        assert!(Instant::now() < deadline, "the fetches do not arrive");
+    }
 }
 
 #[test]
@@ -84,11 +94,8 @@ fn what_is_under_way_is_answered_before_the_broker_stops_and_nothing_else_is() {
     assert_eq!(idle.wait_for_topic("t"), 1);
     // They wait, on whichever shards, for more than there is.
     let mut waiting: Vec<Wire> = (0..4).map(|_| Wire::connect(server.address)).collect();
-    waiting.iter_mut().for_each(|wire| send_waiting_fetch(wire, "t", 0));
-    let deadline = Instant::now() + DEADLINE;
-    while !get(admin, "/metrics").1.contains("ringlog_requests_total{api=\"Fetch\",version=\"11\"} 4\n") {
-        assert!(Instant::now() < deadline, "the fetches do not arrive");
-    }
+    waiting.iter_mut().for_each(|wire| send_fetch(wire, "t", 0, 1 << 20));
+    wait_for_fetches(admin, 4);
     // Behind what waits nothing is taken.
     for wire in &mut waiting {
         wire.send(ApiKey::Metadata, 99, |_| Ok(())).expect("sent");
@@ -113,6 +120,26 @@ fn what_is_under_way_is_answered_before_the_broker_stops_and_nothing_else_is() {
     }
     assert!(!said.contains("version=99"), "no other request is taken: {said}");
     assert!(was_clean(directory.path()));
+}
+
+#[test]
+fn who_does_not_read_its_answers_holds_the_stop_for_half_of_its_time_and_it_is_clean() {
+    let directory = directory();
+    let (server, admin) = start_with(directory.path(), &["--stop-timeout", "1s"]);
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("t", 1), 0);
+    let large = batch(&[7; 1_000_000]);
+    for _ in 0..16 {
+        assert_eq!(wire.produce(9, "t", 0, &large).error_code, 0);
+    }
+    let mut silent = Wire::connect(server.address);
+    silent.take_little();
+    send_fetch(&mut silent, "t", 0, 32 << 20);
+    wait_for_fetches(admin, 1);
+    signal(&server, Signal::SIGTERM);
+    let (status, said) = server.ended();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("requests are not answered in time") && was_clean(directory.path()), "{said}");
 }
 
 /// A broker whose stop can't get further than its last checkpoints: writing one waits for a reader of the pipe.

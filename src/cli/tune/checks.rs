@@ -210,8 +210,8 @@ fn read_ahead(machine: &Machine) -> Check {
         return Check::unknown("read-ahead", wanted);
     };
     let good = (READ_AHEAD_KIB_MIN..=READ_AHEAD_KIB_MAX).contains(&kib);
-    let why = "the kernel brings in no more than this at once for a cold reader: with less, each megabyte is several waits; \
-               with more, readers push each other's pages out";
+    let why = "the kernel brings in no more than this at once for a cold reader: with less, each megabyte is several \
+               waits; with more, readers push each other's pages out";
     Check::new("read-ahead", format!("{kib} KiB ({disk})"), wanted, advice_unless(good))
         .because(why, format!("echo 4096 > /sys/block/{disk}/queue/read_ahead_kb   # for ever: a udev rule"))
 }
@@ -230,8 +230,8 @@ fn dirty(machine: &Machine) -> Check {
     const WANTED: &str = "2 x vm.dirty_background or more";
     let limits = (machine.dirty_bytes("dirty"), machine.dirty_bytes("dirty_background"));
     let (Some(most), Some(background)) = limits else { return Check::unknown(NAME, WANTED) };
-    let why = "here the kernel makes writers wait, a shard among them (p99.9 of an append: 30 ms); it must lie well above \
-               where write-back begins";
+    let why = "here the kernel makes writers wait, a shard among them (p99.9 of an append: 30 ms); it must lie well \
+               above where write-back begins";
     Check::new(NAME, bytes(most), WANTED, advice_unless(most / 2 >= background))
         .because(why, "sysctl -w vm.dirty_ratio=40")
 }

@@ -1,5 +1,5 @@
-//! `ringlog tune check|write-flags`: whether this machine is set up for a broker, and flags that fit it. No broker is asked,
-//! nothing of the machine is changed, and no special rights are needed.
+//! `ringlog tune check|write-flags`: whether this machine is set up for a broker, and flags that fit it. No broker is
+//! asked, nothing of the machine is changed, and no special rights are needed.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +26,8 @@ Examples:
   ringlog tune check --data /var/lib/ringlog
   ringlog tune check --json | jq '.checks[] | select(.state != \"ok\")'
 
-ok: nothing to do. advice: it works, and would work better. problem: it does not work, or loses data; the exit code is 1.";
+ok: nothing to do. advice: it works, and would work better. problem: it does not work, or loses data; the exit code
+is 1 then.";
 
 const WRITE_FLAGS_EXAMPLES: &str = "\
 Examples:
