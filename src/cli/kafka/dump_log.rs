@@ -274,7 +274,7 @@ impl Dump<'_> {
                 let [timestamp @ .., _, _, _, _] = *entry;
                 i64::from_be_bytes(timestamp)
             });
-            let (first, last) = (timestamps.clone().next(), timestamps.last());
+            let (first, last) = (timestamps.clone().next(), timestamps.clone().next_back());
             return self.sanity(path, file.len().is_multiple_of(time_index::ENTRY_BYTES) && first <= last);
         }
         let offsets = offset_entries(base_offset, &read_small(&path.with_extension(OFFSET_INDEX))?.unwrap_or_default());
