@@ -3,13 +3,18 @@
 //! Start: probe the kernel; lock the log directories; open the admin port; bind the listener; scan the directories; start
 //! the shards; start the metadata thread, which makes every shard open its logs; and only when all of them show the
 //! first image, accept connections.
-//! Stop: shards refuse requests and close their logs; the metadata thread ends; checkpoints are written, and last the
+//! Stop: nothing is accepted any more, and what is under way is answered for a bounded time; shards refuse requests and
+//! close their logs; the metadata thread ends; checkpoints are written, and last the
 //! clean-shutdown marker, so that whatever stops in between is an unclean stop.
 
 #![forbid(unsafe_code)]
 
 mod directories;
 mod import;
+mod logging;
+mod reread;
+mod service;
+mod signals;
 mod status;
 
 use std::io;
@@ -26,18 +31,15 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 use futures_channel::oneshot;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{setsockopt, sockopt};
-use tracing_subscriber::EnvFilter;
 
 use crate::admin::{Admin, Source};
 use crate::base::ids::ShardId;
-use crate::base::log_levels;
 use crate::cli::banner;
 use crate::config::{AdminListen, Config, Endpoint};
 use crate::controller::import::ImportError;
 use crate::controller::node::{MetadataNode, NodeSettings, StartError as NodeError};
-use crate::executor::Executor;
+use crate::executor::{Executor, either};
 use crate::metadata::embedded::{EmbeddedTree, FILE_NAME as TREE_FILE, OpenError};
 use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread::{self as metadata_thread, Inbox, MetadataHandle};
@@ -61,6 +63,8 @@ use crate::uring::{self};
 use crate::worker::WorkPool;
 
 use directories::{Directories, file_system};
+use reread::Running;
+use signals::{Asked, Signals};
 use status::{QUESTIONS_MAX, Question, Status, Watched};
 
 /// Threads for CPU-heavy jobs.
@@ -82,8 +86,11 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// The limit of open files assumed where the kernel does not tell.
 const OPEN_FILES_DEFAULT: u64 = 1024;
 
-/// Exit code when a second signal cuts an orderly stop short.
-const EXIT_FORCED: i32 = 130;
+/// Exit code when an orderly stop takes longer than it may: that of `timeout(1)`.
+const EXIT_STOP_TIMEOUT: i32 = 124;
+
+/// With fewer files the broker says so: connections and segments would soon be short of them.
+const OPEN_FILES_ADVISED: u64 = 4096;
 
 /// Why the broker does not start; each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -136,16 +143,18 @@ pub enum StartError {
 }
 
 /// Runs a broker until SIGINT or SIGTERM; says on standard output what it serves and on standard error what is wrong.
-pub fn run(config: Config) -> ExitCode {
-    start_logging();
+/// `reread` reads the settings again, as SIGHUP asks for.
+pub fn run(config: Config, reread: impl Fn() -> Result<Config, String>) -> ExitCode {
+    logging::start(&config);
     use_small_pages();
-    let signals = stop_signals();
-    // Blocked in every thread that is started from here on, so that only `wait` below sees them.
-    if let Err(error) = signals.thread_block() {
-        eprintln!("ringlog: signals can't be blocked: {error}");
-        return ExitCode::FAILURE;
-    }
-    let broker = match Broker::start(config) {
+    let signals = match Signals::start() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("ringlog: signals can't be waited for: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let broker = match Broker::start_telling(config, || signals.set_serving()) {
         Ok(broker) => broker,
         Err(error) => {
             eprintln!("ringlog: {error}");
@@ -160,13 +169,18 @@ pub fn run(config: Config) -> ExitCode {
     if offline > 0 {
         println!("  OFFLINE     {offline} partitions, whose logs can't be opened: standard error says why");
     }
-    let signal = signals.wait();
-    tracing::info!(?signal, "stopping; a second signal ends the process at once");
-    thread::spawn(move || {
-        let _ = signals.wait();
-        std::process::exit(EXIT_FORCED);
-    });
-    match broker.stop() {
+    service::ready(&format!("serving {}", broker.advertised_text()));
+    let mut running = Running::new(&broker.config);
+    while let Some(asked) = signals.next() {
+        match asked {
+            Asked::Reread => running.take(reread(), &broker.metadata),
+            Asked::Stop(signal) => {
+                tracing::info!(%signal, "stopping; a second signal ends the process at once");
+                break;
+            }
+        }
+    }
+    match broker.stop_within(running.stop_timeout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ringlog: the stop was not clean, the next start recovers: {error}");
@@ -175,30 +189,22 @@ pub fn run(config: Config) -> ExitCode {
     }
 }
 
-fn start_logging() {
-    let named = std::env::var("RINGLOG_LOG").ok().filter(|text| EnvFilter::try_new(text).is_ok());
-    let first = named.unwrap_or_else(|| "info".to_owned());
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&first))
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-        .with_writer(io::stderr)
-        .with_filter_reloading();
-    let filter = subscriber.reload_handle();
-    // Fails only if a test has set one up already.
-    if subscriber.try_init().is_ok() {
-        let apply = move |text: &str| {
-            let next = EnvFilter::try_new(text).map_err(|error| error.to_string())?;
-            filter.reload(next).map_err(|error| error.to_string())
-        };
-        log_levels::install(first, Box::new(apply));
+/// Ends the process when an orderly stop takes longer than it may, unless what is given is dropped before.
+fn end_after(timeout: Duration) -> std::sync::mpsc::Sender<()> {
+    let (in_time, ended) = std::sync::mpsc::channel();
+    let watch = move || {
+        if ended.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!(
+                ?timeout,
+                "the stop took longer than --stop-timeout; the process ends, the next start recovers"
+            );
+            std::process::exit(EXIT_STOP_TIMEOUT);
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("deadline".to_owned()).spawn(watch) {
+        tracing::warn!(%error, "the stop may take as long as it likes");
     }
-}
-
-fn stop_signals() -> SigSet {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals
+    in_time
 }
 
 /// A broker that serves, in this process.
@@ -216,15 +222,30 @@ pub struct Broker {
     admin: Option<Admin>,
 }
 
+/// What a shard is told at the end.
+enum Stop {
+    /// Answer what is under way, for so long at most.
+    Drain(Duration),
+    /// Close the logs, and end.
+    Close,
+}
+
 struct ShardHandle {
-    stop: Sender<()>,
+    stop: Sender<Stop>,
+    /// How many connections were still busy when the time of the drain was over.
+    drained: std::sync::mpsc::Receiver<usize>,
     closed: std::sync::mpsc::Receiver<ClosedShard>,
     thread: JoinHandle<()>,
 }
 
 impl Broker {
     /// Starts, recovers, and returns when connections are accepted.
-    pub fn start(mut config: Config) -> Result<Broker, StartError> {
+    pub fn start(config: Config) -> Result<Broker, StartError> {
+        Broker::start_telling(config, || ())
+    }
+
+    /// The same; `serves` is called just before anybody can see that the broker serves.
+    fn start_telling(mut config: Config, serves: impl FnOnce()) -> Result<Broker, StartError> {
         probe::check()?;
         raise_file_limit();
         let directories = Arc::new(Directories::lock(&config)?);
@@ -238,6 +259,7 @@ impl Broker {
 
         let found = directories.scan(&progress, &work)?;
         config.warnings.extend(import::settle_tree(&config, &directories, &found, &work)?);
+        config.warnings.extend(too_few_files(&config, found.partitions().count()));
         directories.remove_deleted(&found, &work)?;
 
         let config = Arc::new(config);
@@ -267,6 +289,7 @@ impl Broker {
                 let (quotas, targets) = (Arc::clone(&quotas), targets.clone());
                 Acceptor { listener, name: Arc::clone(&endpoint.listener), index, quotas, targets }
             });
+        serves();
         connections.acceptors.send(acceptors.collect()).map_err(|_| StartError::ShardEnded)?;
         directories.log_dirs.set_loaded();
         status.set_serving();
@@ -310,12 +333,47 @@ impl Broker {
         &self.counters
     }
 
+    fn advertised_text(&self) -> String {
+        self.advertised.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", ")
+    }
+
     /// Stops in order. After an error the next start recovers.
     pub fn stop(self) -> Result<(), StartError> {
+        let drain = self.config.stop_timeout / 2;
+        self.drain_and_close(drain)
+    }
+
+    /// The same, and the process ends if it takes longer than `timeout`.
+    fn stop_within(self, timeout: Duration) -> Result<(), StartError> {
+        let in_time = end_after(timeout);
+        let stopped = self.drain_and_close(timeout / 2);
+        drop(in_time);
+        stopped
+    }
+
+    /// Requests under way have the time of `drain` to be answered.
+    fn drain_and_close(self, drain: Duration) -> Result<(), StartError> {
         self.status.set_stopping();
+        let connections: u64 = self.counters.iter().map(|shard| shard.connections_now.get()).sum();
+        tracing::info!(connections, at_most = ?drain, "nothing is accepted any more; requests under way are answered");
+        service::stopping("answering requests under way");
         for shard in &self.shards {
             // Fails only when the shard has ended.
-            let _ = shard.stop.send_blocking(());
+            let _ = shard.stop.send_blocking(Stop::Drain(drain));
+        }
+        let mut busy = 0;
+        for shard in &self.shards {
+            busy += shard.drained.recv().map_err(|_| StartError::ShardEnded)?;
+        }
+        if busy > 0 {
+            tracing::warn!(connections = busy, "closing connections whose requests are not answered in time");
+        }
+        let partitions: u64 =
+            self.directories.log_dirs.all().iter().map(|log_dir| log_dir.partition_count() as u64).sum();
+        tracing::info!(partitions, "writing and closing the logs");
+        service::status("writing and closing the logs");
+        for shard in &self.shards {
+            let _ = shard.stop.send_blocking(Stop::Close);
         }
         let mut closed = ClosedShard::default();
         for shard in self.shards {
@@ -401,8 +459,9 @@ fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
     for index in 0..starting.config.shards {
         let (input, input_receiver) = async_channel::bounded(SHARD_INPUTS_MAX);
         let (queue, queue_receiver) = async_channel::bounded(CONNECTIONS_QUEUED_MAX);
-        let (stop, stop_receiver) = async_channel::bounded(1);
+        let (stop, stop_receiver) = async_channel::bounded(2);
         let (questions, questions_receiver) = async_channel::bounded(QUESTIONS_MAX);
+        let (drained_sender, drained) = std::sync::mpsc::channel();
         let (closed_sender, closed) = std::sync::mpsc::channel();
         let shard_counters = Arc::new(ShardCounters::default());
         let parts = ShardThread {
@@ -421,11 +480,12 @@ fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
             questions: questions_receiver,
             acceptors: acceptors_receiver.take(),
             stop: stop_receiver,
+            drained: drained_sender,
             closed: closed_sender,
         };
         let builder = thread::Builder::new().name(format!("shard-{index}"));
         let thread = builder.spawn(move || parts.run()).map_err(StartError::Thread)?;
-        handles.push(ShardHandle { stop, closed, thread });
+        handles.push(ShardHandle { stop, drained, closed, thread });
         inputs.push(input);
         queues.push(queue);
         watched.push(Watched { counters: shard_counters, questions });
@@ -449,7 +509,8 @@ struct ShardThread {
     connections: Receiver<Accepted>,
     questions: Receiver<Question>,
     acceptors: Option<oneshot::Receiver<Vec<Acceptor>>>,
-    stop: Receiver<()>,
+    stop: Receiver<Stop>,
+    drained: std::sync::mpsc::Sender<usize>,
     closed: std::sync::mpsc::Sender<ClosedShard>,
 }
 
@@ -491,19 +552,28 @@ impl ShardThread {
         }));
         platform.tasks().spawn(take_connections(platform.clone(), Rc::clone(&shard), self.connections.clone()));
         platform.tasks().spawn(status::tell(Rc::clone(&shard), platform.clone(), self.questions.clone()));
+        // Closed by the drop of its sender.
+        let (accepting, no_more) = async_channel::bounded::<()>(1);
         if let Some(acceptors) = self.acceptors {
-            let accepting = platform.clone();
-            platform.tasks().spawn(async move {
+            let platform = platform.clone();
+            platform.clone().tasks().spawn(async move {
                 for acceptor in acceptors.await.unwrap_or_default() {
-                    accepting.tasks().spawn(acceptor.accept(accepting.clone()));
+                    let (accepting, no_more) = (platform.clone(), no_more.clone());
+                    platform.tasks().spawn(async move {
+                        let _ = either(acceptor.accept(accepting), no_more.recv()).await;
+                    });
                 }
             });
         }
         let stopped = Rc::new(std::cell::Cell::new(false));
-        let (flag, stop, closed, closing) = (Rc::clone(&stopped), self.stop, self.closed, Rc::clone(&shard));
+        let (flag, stop, drained, closed) = (Rc::clone(&stopped), self.stop, self.drained, self.closed);
+        let (closing, clock) = (Rc::clone(&shard), platform.clock().clone());
         platform.tasks().spawn(async move {
             // An error says that the broker is gone: stop as well.
-            let _ = stop.recv().await;
+            while let Ok(Stop::Drain(time)) = stop.recv().await {
+                accepting.close();
+                let _ = drained.send(closing.drain(clock.now() + time).await);
+            }
             let _ = closed.send(closing.close().await);
             flag.set(true);
         });
@@ -598,7 +668,10 @@ fn wait_for_logs<T>(started: &std::sync::mpsc::Receiver<T>, progress: &RecoveryP
     loop {
         match started.recv_timeout(PROGRESS_INTERVAL) {
             Ok(value) => return Ok(value),
-            Err(RecvTimeoutError::Timeout) if !progress.is_done() => tracing::info!("recovering: {progress}"),
+            Err(RecvTimeoutError::Timeout) if !progress.is_done() => {
+                tracing::info!("recovering: {progress}");
+                service::status(&format!("recovering: {progress}"));
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(StartError::ShardEnded),
         }
@@ -640,10 +713,30 @@ fn raise_file_limit() {
     }
 }
 
-/// A shard's part of the segments that are kept open: one takes up to two files, and connections and ranges on their
-/// way need some too.
+/// What to say where the limit of open files is low for so many partitions.
+fn too_few_files(config: &Config, partitions: usize) -> Option<String> {
+    let files = open_files_max();
+    let segments = segments_open_of_all(config, files);
+    let is_short = segments < partitions as u64 && config.open_segments_max.is_none();
+    (is_short || files < OPEN_FILES_ADVISED).then(|| {
+        format!(
+            "the limit of open files is {files}: {segments} segments stay open, of {partitions} partitions now, and \
+             connections need one each; raise it with ulimit -n, or LimitNOFILE= in the systemd unit"
+        )
+    })
+}
+
+fn open_files_max() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES_DEFAULT, |(soft, _)| soft)
+}
+
+/// Segments that are kept open: one takes up to two files, and connections and ranges on their way need some too.
+fn segments_open_of_all(config: &Config, files: u64) -> u64 {
+    config.open_segments_max.map_or(files / 4, u64::from)
+}
+
+/// A shard's part of them.
 fn segments_open_max(config: &Config) -> usize {
-    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES_DEFAULT, |(soft, _)| soft);
-    let all = config.open_segments_max.map_or(files / 4, u64::from);
+    let all = segments_open_of_all(config, open_files_max());
     usize::try_from(all / u64::from(config.shards)).unwrap_or(usize::MAX).max(1)
 }

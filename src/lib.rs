@@ -3,7 +3,8 @@
 //! # Threads
 //!
 //! ```text
-//!  main       starts and stops everything (broker), waits for signals
+//!  main       starts and stops everything (broker)
+//!  signals    waits for SIGINT, SIGTERM and SIGHUP
 //!  shard-0..N one thread, one ring, one executor each: connections, partitions   (shard/run.rs is the only place that waits)
 //!  metadata   owns the metadata tree and the controller; publishes images, takes proposals
 //!  disk-D.0.. helpers of log directory D: open, close, delete, preallocate, checkpoints; one partition's always on the same

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         std::process::abort();
     }));
     match cli::parse(std::env::args_os()) {
-        Ok(Command::Serve(config)) => broker::run(*config),
+        Ok(Command::Serve(config)) => broker::run(*config, cli::reread),
         Ok(Command::Tool(tool)) => tool.run(),
         Err(stop) => stop.report(),
     }

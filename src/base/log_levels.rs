@@ -12,8 +12,8 @@ pub const ROOT: &str = "root";
 /// Names of levels, as Kafka 3.9's `LogLevelConfig` has them, sorted.
 pub const LEVELS: [&str; 6] = ["DEBUG", "ERROR", "FATAL", "INFO", "TRACE", "WARN"];
 
-/// Modules that log.
-const MODULES: [&str; 13] = [
+/// Modules that log, and the lines about requests.
+const MODULES: [&str; 14] = [
     "ringlog::admin",
     "ringlog::base",
     "ringlog::broker",
@@ -24,10 +24,13 @@ const MODULES: [&str; 13] = [
     "ringlog::net",
     "ringlog::partition",
     "ringlog::platform",
+    super::log_request::TARGET,
     "ringlog::shard",
     "ringlog::storage",
     "ringlog::uring",
 ];
+
+const NO_LOG: &str = "this process has no log";
 
 /// One of [`LEVELS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,17 +59,32 @@ type Apply = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 static LOG: OnceLock<Log> = OnceLock::new();
 
 struct Log {
-    /// The filter at the start.
-    first: String,
     apply: Apply,
-    /// By logger: what was set since.
-    set: Mutex<BTreeMap<&'static str, Level>>,
+    levels: Mutex<Levels>,
+}
+
+#[derive(Clone, Default)]
+struct Levels {
+    /// The filter that files, flags and the environment say.
+    first: String,
+    /// By logger: what clients have set since.
+    set: BTreeMap<&'static str, Level>,
 }
 
 /// Tells how the filter is changed that was `first` at the start.
 pub fn install(first: String, apply: Apply) {
     // A test that starts several brokers in one process has one log.
-    let _ = LOG.set(Log { first, apply, set: Mutex::default() });
+    let levels = Mutex::new(Levels { first, set: BTreeMap::new() });
+    let _ = LOG.set(Log { apply, levels });
+}
+
+/// Another filter than at the start, below what clients have set.
+pub fn start_from(first: &str) -> Result<(), String> {
+    let Some(log) = LOG.get() else { return Err(NO_LOG.to_owned()) };
+    let mut levels = log.levels.lock().unwrap_or_else(PoisonError::into_inner);
+    (log.apply)(&filter(first, &levels.set))?;
+    first.clone_into(&mut levels.first);
+    Ok(())
 }
 
 fn logger(name: &str) -> Option<&'static str> {
@@ -79,8 +97,8 @@ pub fn exists(name: &str) -> bool {
 
 /// All loggers with their levels, by name.
 pub fn all() -> Vec<(&'static str, Level)> {
-    let set = LOG.get().map(|log| log.set.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default();
-    let first = LOG.get().map_or("", |log| &log.first);
+    let levels = LOG.get().map(|log| log.levels.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    let Levels { first, set } = levels.unwrap_or_default();
     let at_start = |name: &str| {
         let mut directives = first.split(',').map(str::trim);
         let level = match name {
@@ -96,9 +114,9 @@ pub fn all() -> Vec<(&'static str, Level)> {
 
 /// Sets levels; `None`: the root's from now on. All of them or none.
 pub fn set(levels: &[(&str, Option<Level>)]) -> Result<(), String> {
-    let Some(log) = LOG.get() else { return Err("this process has no log".to_owned()) };
-    let mut set = log.set.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut next = set.clone();
+    let Some(log) = LOG.get() else { return Err(NO_LOG.to_owned()) };
+    let mut all = log.levels.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut next = all.set.clone();
     for (name, level) in levels {
         let name = logger(name).ok_or_else(|| format!("Logger {name} does not exist!"))?;
         match level {
@@ -106,8 +124,8 @@ pub fn set(levels: &[(&str, Option<Level>)]) -> Result<(), String> {
             None => drop(next.remove(name)),
         }
     }
-    (log.apply)(&filter(&log.first, &next))?;
-    *set = next;
+    (log.apply)(&filter(&all.first, &next))?;
+    all.set = next;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ pub mod crc32c;
 pub mod ids;
 pub mod log_levels;
 pub mod log_limit;
+pub mod log_request;
 pub mod sleep;
 pub mod time;
 pub mod timers;

@@ -23,6 +23,7 @@ pub mod serve;
 mod table;
 pub mod tool;
 mod topic;
+mod tune;
 mod when;
 
 use std::ffi::OsString;
@@ -97,6 +98,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     match command {
         Subcommands::Serve(serve) => Ok(Command::Serve(Box::new(Config::load(&serve.into_options())?))),
         Subcommands::Tool(tool) => Ok(Command::Tool(tool)),
+    }
+}
+
+/// Reads the settings of the broker that this process runs again, from where it was told at its start.
+pub fn reread() -> Result<Config, String> {
+    match parse(std::env::args_os()) {
+        Ok(Command::Serve(config)) => Ok(*config),
+        Ok(Command::Tool(_)) => unreachable!("a process's arguments stay as they are"),
+        Err(Stop::Usage(error)) => Err(error.render().to_string().trim_end().to_owned()),
+        Err(Stop::Config(error)) => Err(error.to_string()),
     }
 }
 

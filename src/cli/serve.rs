@@ -3,19 +3,24 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use crate::config::load::{
     COLD_BYTES_MAX_DEFAULT, DISK_RESERVE_BYTES_DEFAULT, RING_DEPTH_DEFAULT, read_flag_file as read_lines,
 };
-use crate::config::{AdminListen, ConfigError, Durability, ServeOptions, Validation};
+use crate::config::{AdminListen, ConfigError, Durability, LogFormat, ServeOptions, Validation};
 
 /// Shards of one process at most: more cores than a machine has today.
 const SHARDS_MAX: i64 = 1024;
 
 /// With fewer, busy shards would open and close files all the time.
 const OPEN_SEGMENTS_MIN: i64 = 16;
+
+/// Bounds of `--stop-timeout`.
+const STOP_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// What the kernel allows a ring to have.
 const RING_DEPTH_MAX: u32 = 32_768;
@@ -115,6 +120,35 @@ pub struct ServeArguments {
     /// which the banner names), or none [default: 127.0.0.1:9644, unless it is in use]
     #[arg(long, value_name = "ADDRESS", value_parser = admin_listen, overrides_with = "admin_listen")]
     pub admin_listen: Option<AdminListen>,
+
+    /// What is logged: error, warn, info, debug, trace, or off; for a part of the broker as TARGET=LEVEL, several with
+    /// commas. `info,ringlog::request=debug` has a line for each request [default: the environment's RINGLOG_LOG, or
+    /// info]
+    #[arg(long, value_name = "LEVEL", value_parser = log_level, overrides_with = "log_level")]
+    pub log_level: Option<String>,
+
+    /// How a line of the log looks
+    #[arg(long, value_name = "FORMAT", default_value = "text", overrides_with = "log_format")]
+    pub log_format: LogFormatFlag,
+
+    /// How long an orderly stop may take: 30s, 2m, 500ms. Half of it is for requests that are under way, all of it for
+    /// them and for writing and closing the logs; then the process ends as it is, and the next start recovers
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = time,
+        default_value = "30s",
+        overrides_with = "stop_timeout"
+    )]
+    pub stop_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormatFlag {
+    /// For people; with colours on a terminal
+    Text,
+    /// One object a line: ts, level, target, message, and the fields beside them
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -147,6 +181,12 @@ impl ServeArguments {
             }),
             rebatch: self.rebatch,
             admin_listen: self.admin_listen.unwrap_or_default(),
+            log_level: self.log_level,
+            log_format: match self.log_format {
+                LogFormatFlag::Text => LogFormat::Text,
+                LogFormatFlag::Json => LogFormat::Json,
+            },
+            stop_timeout: Some(self.stop_timeout),
         }
     }
 }
@@ -182,6 +222,34 @@ fn admin_listen(text: &str) -> Result<AdminListen, String> {
 fn ring_depth(text: &str) -> Result<u32, String> {
     let depth = text.parse().ok().filter(|depth: &u32| depth.is_power_of_two() && (8..=RING_DEPTH_MAX).contains(depth));
     depth.ok_or_else(|| format!("must be a power of two from 8 to {RING_DEPTH_MAX}"))
+}
+
+fn log_level(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    // A filter takes any word for a target: what is meant as a level has to be one.
+    let is_level = |word: &str| LEVELS.contains(&word.to_ascii_lowercase().as_str());
+    let wrong = text.split(',').map(str::trim).find(|part| match part.split_once('=') {
+        Some((target, level)) => target.is_empty() || !is_level(level),
+        None => !is_level(part),
+    });
+    match wrong {
+        Some(wrong) => Err(format!("{wrong:?} is none of {}, nor TARGET=LEVEL", LEVELS.join(", "))),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// A time as `30s`, `2m` or `500ms`; a bare number is seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
+    let unit_ms = match &text[digits.len()..] {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        _ => 0,
+    };
+    let time = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms)).map(Duration::from_millis);
+    let fits = time.filter(|time| (STOP_TIMEOUT_MIN..=STOP_TIMEOUT_MAX).contains(time));
+    fits.ok_or_else(|| "write it as 30s, 2m or 500ms, from 100ms to 60m".to_owned())
 }
 
 /// A number of bytes, also as `64k`, `16m`, `1g` or with `KiB`, `MiB`, `GiB`.

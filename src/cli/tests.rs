@@ -1,4 +1,8 @@
+use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::time::Duration;
+
+use clap::CommandFactory as _;
 
 use super::*;
 use crate::config::{AdminListen, Validation};
@@ -69,4 +73,65 @@ fn a_flag_file_names_no_other() {
     file.write_all(b"flagfile other\n").unwrap();
     let stop = serve(&["--flagfile", file.path().to_str().unwrap()]).unwrap_err();
     assert!(matches!(stop, Stop::Config(ConfigError::Refused(_))), "{stop:?}");
+}
+
+/// Long flags of `ringlog serve`, but for those of the parser itself.
+fn flags_of_serve() -> BTreeSet<String> {
+    let command = Arguments::command();
+    let serve = command.find_subcommand("serve").expect("it serves");
+    let flags = serve.get_arguments().filter_map(|argument| argument.get_long()).filter(|flag| *flag != "help");
+    flags.map(|flag| format!("--{flag}")).collect()
+}
+
+#[test]
+fn tuning_md_describes_every_flag_of_serve_and_no_other() {
+    let text = include_str!("../../tuning.md");
+    let (_, text) = text.split_once("\n## Flags of `ringlog serve`\n").expect("the chapter of flags");
+    let (chapter, _) = text.split_once("\n# ").expect("another chapter");
+    let rows = chapter.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let described: Vec<&str> = rows.map(|(flag, _)| flag).collect();
+    let unique: BTreeSet<String> = described.iter().map(|flag| (*flag).to_owned()).collect();
+    assert_eq!(unique.len(), described.len(), "each once: {described:?}");
+    assert_eq!(unique, flags_of_serve());
+}
+
+#[test]
+fn the_systemd_unit_runs_serve_with_flags_that_exist_and_settings_that_are_taken() {
+    let unit = include_str!("../../ops/ringlog.service");
+    let value = |name: &str| {
+        let lines = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        lines.map(str::to_owned).next_back().unwrap_or_else(|| panic!("the unit has no {name}"))
+    };
+    let settings = concat!(env!("CARGO_MANIFEST_DIR"), "/ops/server.properties");
+    let flags = tempfile::NamedTempFile::new().unwrap();
+    let start = value("ExecStart")
+        .replace("/etc/ringlog/server.properties", settings)
+        .replace("/etc/ringlog/ringlog.flags", flags.path().to_str().unwrap());
+    let Ok(Command::Serve(config)) = parse(start.split(' ').map(OsString::from)) else { panic!("not taken: {start}") };
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!(config.log_dirs, [std::path::PathBuf::from("/var/lib/ringlog")]);
+    // The broker ends by itself before it is killed.
+    let seconds: u64 = value("TimeoutStopSec").parse().unwrap();
+    assert!(seconds > config.stop_timeout.as_secs());
+    for (name, expected) in
+        [("Type", "notify"), ("ExecReload", "/bin/kill -HUP $MAINPID"), ("StateDirectory", "ringlog")]
+    {
+        assert_eq!(value(name), expected);
+    }
+    let files: u64 = value("LimitNOFILE").parse().unwrap();
+    assert!(files >= 100_000 && value("SystemCallFilter").contains("io_uring_enter"));
+}
+
+#[test]
+fn levels_and_times_are_checked_where_they_are_written() {
+    let config =
+        serve(&["--log-level", "warn,ringlog::net=DEBUG", "--log-format=json", "--stop-timeout=1500ms"]).unwrap();
+    assert_eq!(config.log_level.as_deref(), Some("warn,ringlog::net=DEBUG"));
+    assert_eq!((config.log_format, config.stop_timeout), (crate::config::LogFormat::Json, Duration::from_millis(1500)));
+    let time = |text: &str| serve(&["--stop-timeout", text]).map(|config| config.stop_timeout.as_millis()).ok();
+    assert_eq!(["2m", "30", "30s", "100ms", "60m"].map(time), [120_000, 30_000, 30_000, 100, 3_600_000].map(Some));
+    assert_eq!(["99ms", "61m", "", "s", "1h", "-1s", "99999999999999999999s"].map(time), [None; 7]);
+    for wrong in ["inf", "ringlog=loud", "=debug", "info,", ""] {
+        assert_eq!(exit_code(&serve(&["--log-level", wrong]).unwrap_err()), 2, "{wrong:?}");
+    }
 }

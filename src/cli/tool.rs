@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::connect::ConnectArguments;
 use super::failure::Failure;
-use super::{bench, cluster, completions, config, consume, kafka, log, offsets, produce, records, topic};
+use super::{bench, cluster, completions, config, consume, kafka, log, offsets, produce, records, topic, tune};
 
 /// One tool and what it is to do.
 #[derive(Subcommand, Debug)]
@@ -28,6 +28,8 @@ pub enum Tool {
     Bench(Box<bench::BenchArguments>),
     /// Look into the files of a log directory, without a broker
     Log(log::LogArguments),
+    /// Check this machine, and write flags that fit it, without a broker
+    Tune(tune::TuneArguments),
     /// Kafka's own tools, with their flags and what they print; scripts/kafka-*.sh call them
     #[command(hide = true)]
     Kafka(Box<kafka::KafkaArguments>),
@@ -58,6 +60,7 @@ impl Tool {
             Tool::Cluster(arguments) => cluster::run(arguments),
             Tool::Bench(arguments) => bench::run(*arguments),
             Tool::Log(arguments) => log::run(arguments),
+            Tool::Tune(arguments) => tune::run(arguments),
             Tool::Kafka(arguments) => kafka::run(*arguments),
             Tool::Completions(arguments) => completions::run(&arguments),
         };

@@ -84,6 +84,16 @@ pub struct Synonym {
     pub source: ConfigSource,
 }
 
+/// A setting that files and flags give another value than before, or none any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedSetting {
+    pub name: String,
+    pub from: Option<String>,
+    pub to: Option<String>,
+    /// Whether it may change while the broker runs.
+    pub is_taken: bool,
+}
+
 impl Default for DynamicConfig {
     /// Kafka's defaults.
     fn default() -> DynamicConfig {
@@ -105,6 +115,44 @@ impl DynamicConfig {
             fixed.insert("node.id".to_owned(), id.clone());
         }
         DynamicConfig::resolve(Layers { listeners: listeners.into(), fixed: Arc::new(fixed), ..Layers::default() })
+    }
+
+    /// These settings, as far as a later reading of the same files and flags changes them, and what it would change.
+    /// What clients have set is not among them: it stays with whoever keeps it.
+    ///
+    /// # Errors
+    /// What may change does not go with what may not.
+    pub fn reread(&self, later: &DynamicConfig) -> Result<(Vec<ChangedSetting>, DynamicConfig), ConfigError> {
+        let (before, after) = (&self.layers.fixed, &later.layers.fixed);
+        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let differ = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+        let changed: Vec<ChangedSetting> = differ
+            .map(|name| ChangedSetting {
+                name: name.clone(),
+                from: before.get(name).cloned(),
+                to: after.get(name).cloned(),
+                is_taken: is_changeable(name),
+            })
+            .collect();
+        let mut named = (**before).clone();
+        for setting in changed.iter().filter(|setting| setting.is_taken) {
+            match &setting.to {
+                Some(value) => drop(named.insert(setting.name.clone(), value.clone())),
+                None => drop(named.remove(&setting.name)),
+            }
+        }
+        Ok((changed, self.with_files(named)?))
+    }
+
+    /// What files and flags say.
+    pub fn of_files(&self) -> ConfigMap {
+        (*self.layers.fixed).clone()
+    }
+
+    /// As if files and flags had said this, without what clients have set.
+    pub fn with_files(&self, named: ConfigMap) -> Result<DynamicConfig, ConfigError> {
+        let listeners = Arc::clone(&self.layers.listeners);
+        DynamicConfig::resolve(Layers { listeners, fixed: Arc::new(named), ..Layers::default() })
     }
 
     /// These settings with others of one scope instead of what that scope had.
@@ -273,6 +321,13 @@ fn check_names(scope: BrokerScope, settings: &ConfigMap) -> Result<(), String> {
         let base = keys::without_listener(name);
         update(base) == Some(Update::PerBroker) || (base != name && !keys::CLUSTER_LEVEL_LISTENER_KEYS.contains(&base))
     })
+}
+
+/// Whether a file may give it another value while the broker runs: what clients may set for all brokers.
+fn is_changeable(name: &str) -> bool {
+    let base = keys::without_listener(name);
+    let is_dynamic = BrokerKey::find(base).is_some_and(|key| key.update == Update::ClusterWide);
+    is_dynamic && (base == name || keys::CLUSTER_LEVEL_LISTENER_KEYS.contains(&base))
 }
 
 fn may_follow(before: &ConfigMap, after: &ConfigMap, name: &str) -> bool {

@@ -20,7 +20,7 @@ use super::connections::check_listeners;
 use super::keys::{self, BrokerKey};
 use super::topic::InvalidTopicConfig;
 use super::value::Value;
-use super::{AdminListen, Config, Durability, DynamicConfig, Endpoint, Validation, properties};
+use super::{AdminListen, Config, Durability, DynamicConfig, Endpoint, LogFormat, Validation, properties};
 
 /// The largest settings file that is read, in bytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -33,6 +33,9 @@ const CHECKPOINT_INTERVAL_MS_MIN: i64 = 100;
 
 /// Bytes per shard on their way from the device for cold readers.
 pub const COLD_BYTES_MAX_DEFAULT: u64 = 16 * 1024 * 1024;
+
+/// How long an orderly stop may take.
+pub const STOP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// Directories of one broker; each has threads of its own.
 const LOG_DIRS_MAX: usize = 64;
@@ -66,6 +69,9 @@ pub struct ServeOptions {
     pub validation: Option<Validation>,
     pub rebatch: bool,
     pub admin_listen: AdminListen,
+    pub log_level: Option<String>,
+    pub log_format: LogFormat,
+    pub stop_timeout: Option<Duration>,
 }
 
 /// What is wrong with the settings, in one sentence that says what to do.
@@ -318,6 +324,9 @@ impl Settings {
             validation: options.validation.unwrap_or(Validation::Kafka),
             rebatch: options.rebatch,
             admin_listen: options.admin_listen,
+            log_level: options.log_level.clone(),
+            log_format: options.log_format,
+            stop_timeout: options.stop_timeout.unwrap_or(STOP_TIMEOUT_DEFAULT),
             warnings,
         })
     }

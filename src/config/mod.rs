@@ -77,6 +77,16 @@ pub enum Validation {
     Full,
 }
 
+/// How a line of the log looks (`--log-format`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
 /// Where the admin port listens (`--admin-listen`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AdminListen {
@@ -164,6 +174,11 @@ pub struct Config {
     /// `--rebatch`: small batches that meet in one append become one.
     pub rebatch: bool,
     pub admin_listen: AdminListen,
+    /// `--log-level`: a filter of the log; `None`: the environment's, or info.
+    pub log_level: Option<String>,
+    pub log_format: LogFormat,
+    /// `--stop-timeout`: how long an orderly stop may take.
+    pub stop_timeout: Duration,
 
     /// What to say at start: unknown names, settings that are not applied yet.
     pub warnings: Vec<String>,

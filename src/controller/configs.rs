@@ -156,14 +156,33 @@ impl Controller {
         }
         if of_brokers {
             settings.dynamic = Arc::new(cluster.stored_dynamic(&settings.dynamic));
-            cluster.follow_defaults(&settings.dynamic.topic_defaults);
-            changed = cluster.topics.keys().cloned().collect();
+            changed = cluster.follow_defaults(&settings.dynamic.topic_defaults);
         }
         let changed: Vec<Arc<str>> = changed.into_iter().collect();
         for (broker, inputs) in cluster.announce_configs(&changed, of_brokers.then_some(&settings.dynamic)) {
             effects.push(Effect::Tell { broker, inputs: Box::new(inputs), done: None });
         }
         self.settings = settings;
+    }
+
+    /// Files and flags are not in the tree: nothing is written.
+    pub(super) fn follow_settings(&mut self, ticket: Ticket, named: ConfigMap, effects: &mut Vec<Effect>) {
+        let mut settings = self.settings.clone();
+        let Some(cluster) = self.cluster() else { return };
+        let (answer, when) = match settings.dynamic.with_files(named) {
+            Ok(dynamic) => {
+                settings.dynamic = Arc::new(cluster.stored_dynamic(&dynamic));
+                let changed = cluster.follow_defaults(&settings.dynamic.topic_defaults);
+                let changed: Vec<Arc<str>> = changed.into_iter().collect();
+                for (broker, inputs) in cluster.announce_configs(&changed, Some(&settings.dynamic)) {
+                    effects.push(Effect::Tell { broker, inputs: Box::new(inputs), done: None });
+                }
+                self.settings = settings;
+                (Ok(()), When::Shown)
+            }
+            Err(error) => (Err(error.to_string()), When::Now),
+        };
+        effects.push(Effect::Answer { ticket, answer: Answer::FollowSettings(answer), when });
     }
 
     /// Notes how some of a proposal's resources ended, and answers when these were the last.
@@ -206,11 +225,12 @@ impl Cluster {
         before.with_stored(of(znodes::ALL_BROKERS), of(&self.controller_id.0.to_string()))
     }
 
-    /// Topics have what they set over other defaults now.
-    pub(super) fn follow_defaults(&mut self, defaults: &Arc<TopicConfig>) {
+    /// Topics have what they set over other defaults now; gives all their names.
+    pub(super) fn follow_defaults(&mut self, defaults: &Arc<TopicConfig>) -> BTreeSet<Arc<str>> {
         for (name, topic) in &mut self.topics {
             topic.config = read_config(name, &topic.config.overrides, defaults);
         }
+        self.topics.keys().cloned().collect()
     }
 }
 

@@ -281,6 +281,7 @@ impl Controller {
                 self.create_topics(ticket, topics, validate_only, random, effects);
             }
             Proposal::DeleteTopics { topics } => self.delete_topics(ticket, topics, effects),
+            Proposal::FollowSettings { named } => self.follow_settings(ticket, named, effects),
             Proposal::AllocateProducerIds => self.allocate_producer_ids(ticket, effects),
         }
     }

@@ -280,6 +280,7 @@ impl World {
                     }
                 }
             }
+            Answer::FollowSettings(result) => assert_eq!(result, Ok(())),
             Answer::Failed(error) => {
                 assert!(matches!(error, ProposalError::NotController | ProposalError::Tree(_)), "{error}");
             }
@@ -398,6 +399,7 @@ fn changed_names(proposal: &Proposal) -> Vec<String> {
         Proposal::CreateTopics { validate_only: true, .. }
         | Proposal::AlterConfigs { .. }
         | Proposal::CreatePartitions { .. }
+        | Proposal::FollowSettings { .. }
         | Proposal::AllocateProducerIds => Vec::new(),
         Proposal::CreateTopics { topics, .. } => topics.iter().map(|topic| topic.name.clone()).collect(),
         Proposal::DeleteTopics { topics } => topics

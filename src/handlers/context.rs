@@ -57,6 +57,7 @@ pub struct Context<P: Platform> {
     /// The newest image this shard has applied.
     image: RefCell<Arc<ClusterImage>>,
     partitions: RefCell<BTreeMap<Arc<str>, BTreeMap<i32, Rc<Partition<P>>>>>,
+    draining: Cell<bool>,
     stopping: Cell<bool>,
     pub(super) fetch_sessions: RefCell<SessionCache>,
     /// Of records on their way through a conversion to an older format.
@@ -94,6 +95,7 @@ impl<P: Platform> Context<P> {
             homes,
             open_files,
             partitions: RefCell::default(),
+            draining: Cell::new(false),
             stopping: Cell::new(false),
             fetch_sessions: RefCell::new(fetch_sessions),
             conversion_bytes: Budget::new(CONVERSION_BYTES_MAX),
@@ -140,6 +142,15 @@ impl<P: Platform> Context<P> {
         ];
         bounds.extend(waiting.reduce(BoundUse::plus));
         bounds
+    }
+
+    /// What waits for more to come is answered with what there is.
+    pub fn drain(&self) {
+        self.draining.set(true);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
     }
 
     /// No request is taken on any more.

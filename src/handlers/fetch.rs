@@ -233,7 +233,8 @@ impl Plan {
             work.into_iter().map(|(owner, parts)| (owner, Arc::new(parts))).collect();
         let mut closed = pin!(closed);
         loop {
-            let waits = !wait.is_zero() && !work.is_empty() && clock.now() < deadline;
+            let may_wait = !wait.is_zero() && !context.is_draining();
+            let waits = may_wait && !work.is_empty() && clock.now() < deadline;
             let watch = waits.then(|| Arc::new(Watch::new(self.bytes_min)));
             let asked = work.iter().map(|(owner, parts)| {
                 let (parts, watch) = (Arc::clone(parts), watch.clone());

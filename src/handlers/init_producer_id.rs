@@ -46,9 +46,11 @@ async fn next_producer_id<P: Platform>(context: &Context<P>) -> Result<i64, Erro
             take(context).ok_or(ErrorCode::UnknownServerError)
         }
         Answer::Failed(error) => Err(errors::of_proposal(&error)),
-        Answer::CreateTopics(_) | Answer::DeleteTopics(_) | Answer::CreatePartitions(_) | Answer::AlterConfigs(_) => {
-            Err(ErrorCode::UnknownServerError)
-        }
+        Answer::CreateTopics(_)
+        | Answer::DeleteTopics(_)
+        | Answer::CreatePartitions(_)
+        | Answer::AlterConfigs(_)
+        | Answer::FollowSettings(_) => Err(ErrorCode::UnknownServerError),
     }
 }
 

@@ -60,7 +60,27 @@ struct Part {
 #[derive(Debug)]
 pub struct Done {
     place: usize,
-    result: Result<Found, ErrorCode>,
+    result: Result<Found, Refused>,
+}
+
+/// Why there is no answer. A disk's failure is said in the log where the request is known.
+#[derive(Debug)]
+struct Refused {
+    code: ErrorCode,
+    failure: Option<ReadFailure>,
+}
+
+impl From<ErrorCode> for Refused {
+    fn from(code: ErrorCode) -> Refused {
+        Refused { code, failure: None }
+    }
+}
+
+impl From<ReadFailure> for Refused {
+    fn from(failure: ReadFailure) -> Refused {
+        let code = errors::of_read(&failure);
+        Refused { code, failure: Some(failure).filter(|failure| matches!(failure, ReadFailure::Storage(_))) }
+    }
 }
 
 #[derive(Debug)]
@@ -95,7 +115,12 @@ pub async fn handle<P: Platform>(
                 }
             }
             Ok(Found::Many(offsets)) => answers[place].old_style_offsets = offsets,
-            Err(code) => answers[place].error_code = code.code(),
+            Err(Refused { code, failure }) => {
+                if let Some(failure) = failure {
+                    tracing::warn!(%failure, "an offset could not be looked up by time");
+                }
+                answers[place].error_code = code.code();
+            }
         }
     }
     Some(Ok(response))
@@ -172,7 +197,7 @@ impl<P: Platform> super::Work<P> for Work {
         for part in self.parts {
             let result = match context.partition(&part.topic, part.partition) {
                 Some(partition) => find(&partition, &part).await,
-                None => Err(errors::of_leadership(LeadershipError::NotLeader)),
+                None => Err(errors::of_leadership(LeadershipError::NotLeader).into()),
             };
             done.push(Done { place: part.place, result });
         }
@@ -180,7 +205,7 @@ impl<P: Platform> super::Work<P> for Work {
     }
 }
 
-async fn find<P: Platform>(partition: &Partition<P>, part: &Part) -> Result<Found, ErrorCode> {
+async fn find<P: Platform>(partition: &Partition<P>, part: &Part) -> Result<Found, Refused> {
     let Part { timestamp, leader_epoch, asked, isolation, .. } = *part;
     if let Some(count_max) = part.count_max {
         let before = match timestamp {
@@ -191,7 +216,7 @@ async fn find<P: Platform>(partition: &Partition<P>, part: &Part) -> Result<Foun
         // Kafka fails to make a list of that length.
         let count_max = usize::try_from(count_max).map_err(|_| ErrorCode::UnknownServerError)?;
         let offsets = partition.offsets_before(before, count_max, asked, isolation).await;
-        return offsets.map(Found::Many).map_err(|failure| read_failure(&failure));
+        return offsets.map(Found::Many).map_err(Refused::from);
     }
     let offsets = partition.offsets(leader_epoch, asked).map_err(errors::of_leadership)?;
     let at = |offset, leader_epoch| Ok(Found::One { offset, timestamp: -1, leader_epoch });
@@ -206,7 +231,7 @@ async fn find<P: Platform>(partition: &Partition<P>, part: &Part) -> Result<Foun
     match found {
         Ok(Some((offset, timestamp))) => Ok(Found::One { offset, timestamp, leader_epoch: partition.epoch_at(offset) }),
         Ok(None) => at(-1, -1),
-        Err(failure) => Err(read_failure(&failure)),
+        Err(failure) => Err(failure.into()),
     }
 }
 
@@ -219,9 +244,4 @@ fn is_known(timestamp: i64, version: i16) -> bool {
         LATEST_TIERED => version >= 9,
         _ => false,
     }
-}
-
-fn read_failure(failure: &ReadFailure) -> ErrorCode {
-    tracing::warn!(%failure, "an offset could not be looked up by time");
-    errors::of_read(failure)
 }

@@ -34,6 +34,10 @@ pub enum Proposal {
         /// Check only; nothing is written.
         validate_only: bool,
     },
+    /// This broker's files and flags say something else than at its start, or than when they were read last.
+    FollowSettings {
+        named: ConfigMap,
+    },
     /// The next block of [`PRODUCER_ID_BLOCK_SIZE`] producer ids for this broker.
     AllocateProducerIds,
 }
@@ -43,7 +47,10 @@ impl Proposal {
     pub fn is_serial(&self) -> bool {
         match self {
             Proposal::AlterConfigs { .. } | Proposal::CreatePartitions { .. } => true,
-            Proposal::CreateTopics { .. } | Proposal::DeleteTopics { .. } | Proposal::AllocateProducerIds => false,
+            Proposal::CreateTopics { .. }
+            | Proposal::DeleteTopics { .. }
+            | Proposal::FollowSettings { .. }
+            | Proposal::AllocateProducerIds => false,
         }
     }
 }
@@ -122,6 +129,8 @@ pub enum Answer {
     DeleteTopics(Vec<DeleteTopicResult>),
     CreatePartitions(Vec<Result<(), TopicRefusal>>),
     AlterConfigs(Vec<Result<(), ConfigRefusal>>),
+    /// Or why they can't be followed.
+    FollowSettings(Result<(), String>),
     AllocateProducerIds(ProducerIdBlock),
     /// Nothing was changed, or it is not known whether it was.
     Failed(ProposalError),

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::counter::Counter;
 use super::histogram::{Histogram, Recorded};
+use crate::base::log_request::RequestName;
 use crate::base::time::Monotonic;
 
 /// Keys of APIs are below.
@@ -74,12 +75,24 @@ pub struct Passage {
     since: Cell<Monotonic>,
     /// `None` before it is known, and of one that is not counted.
     api: Cell<Option<u8>>,
+    /// For the log.
+    name: Cell<Option<RequestName>>,
 }
 
 impl Passage {
     /// Whole at `received`, handled from `started` on.
     pub fn begin(received: Monotonic, started: Monotonic) -> Passage {
-        Passage { received, since: Cell::new(started), api: Cell::new(None) }
+        Passage { received, since: Cell::new(started), api: Cell::new(None), name: Cell::new(None) }
+    }
+
+    /// It is known what it calls itself.
+    pub fn set_name(&self, name: RequestName) {
+        self.name.set(Some(name));
+    }
+
+    /// What it calls itself, if that was understood; and microseconds from when it was whole to `now`.
+    pub fn told(&self, now: Monotonic) -> Option<(RequestName, u64)> {
+        Some((self.name.get()?, ns_between(self.received, now) / 1000))
     }
 }
 

@@ -22,7 +22,9 @@ use super::incoming::{FIRST_CLAIM_BYTES, Incoming};
 use super::quotas::ConnectionPermit;
 use super::reply::{FileOf, Reply, ReplySender};
 use crate::base::budget::{Budget, Permit};
+use crate::base::ids::ShardId;
 use crate::base::log_limit::LogLimit;
+use crate::base::log_request::{self, Request, RequestName, Requester};
 use crate::base::time::Monotonic;
 use crate::executor::either;
 use crate::metrics::{Passage, ShardCounters};
@@ -61,6 +63,9 @@ pub struct Shared<P: Platform> {
     pub incoming: Rc<Incoming>,
     pub idle: Rc<Idle>,
     pub counters: Arc<ShardCounters>,
+    shard: ShardId,
+    /// Connections that there were so far.
+    connections: Cell<u64>,
     refusals: LogLimit,
 }
 
@@ -68,6 +73,7 @@ impl<P: Platform> Shared<P> {
     /// Requests may take `request_bytes_max`; those that are not whole yet come on top, with half of it, or what the
     /// largest takes.
     pub fn new(
+        shard: ShardId,
         platform: P,
         limits: ConnectionLimits,
         request_bytes_max: u64,
@@ -80,6 +86,8 @@ impl<P: Platform> Shared<P> {
             incoming: Incoming::new((request_bytes_max / 2).max(limits.frame_bytes_max as u64)),
             idle: Rc::default(),
             counters,
+            shard,
+            connections: Cell::new(0),
             refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
         })
     }
@@ -115,6 +123,10 @@ enum Slot<F> {
 pub struct Connection<P: Platform> {
     socket: P::Socket,
     listener: Arc<str>,
+    /// The shard, and which of its connections it is: for the log.
+    number: (ShardId, u64),
+    /// Of the last request.
+    client_id: RefCell<Option<Rc<str>>>,
     /// Something was received or sent since somebody looked.
     moved: Cell<bool>,
     /// Received bytes were looked at since somebody looked.
@@ -125,6 +137,8 @@ pub struct Connection<P: Platform> {
     closing: Cell<bool>,
     /// A request was refused: no other is taken.
     has_refused: Cell<bool>,
+    /// The broker stops: no other request is taken, and the connection closes when those under way are answered.
+    draining: Cell<bool>,
     reader: Cell<Option<Waker>>,
     writer: Cell<Option<Waker>>,
     /// The request that wants to know when the peer sends no more.
@@ -151,7 +165,8 @@ impl<P: Platform> ReplySlot<P> {
     }
 
     /// The request has no answer (acks=0).
-    pub fn leave_empty(mut self) {
+    pub fn leave_empty(mut self, now: Monotonic) {
+        log_done(&self.passage, &*self.connection, now);
         self.settle(None);
     }
 
@@ -173,9 +188,14 @@ impl<P: Platform> ReplySlot<P> {
         .await;
     }
 
-    /// The peer's address, for logs.
-    pub fn peer(&self) -> String {
-        self.connection.socket.peer()
+    /// It is known what the request calls itself; gives what lines of the log about it say.
+    pub fn set_name(&self, name: RequestName, client_id: Option<&str>) -> Request {
+        self.passage.set_name(name);
+        let mut known = self.connection.client_id.borrow_mut();
+        if known.as_deref() != client_id {
+            *known = client_id.map(Rc::from);
+        }
+        Request { name, by: Rc::clone(&self.connection) as _ }
     }
 
     /// Name of the listener that the request came in on.
@@ -235,7 +255,7 @@ impl<P: Platform> Connection<P> {
     /// Waits until every request is answered and every answer sent, or the connection closes.
     async fn all_sent(&self) {
         poll_fn(|context| {
-            if self.closing.get() || self.slots.borrow().is_empty() && !self.sending.get() {
+            if self.closing.get() || !self.is_busy() {
                 return Poll::Ready(());
             }
             self.reader.set(Some(context.waker().clone()));
@@ -252,7 +272,12 @@ impl<P: Platform> Connection<P> {
     }
 
     fn takes_requests(&self) -> bool {
-        !self.closing.get() && !self.has_refused.get()
+        !self.closing.get() && !self.has_refused.get() && !self.draining.get()
+    }
+
+    /// Requests are under way, or answers.
+    fn is_busy(&self) -> bool {
+        !self.slots.borrow().is_empty() || self.sending.get()
     }
 
     /// Waits until fewer than `count` requests are unanswered; false when the connection closes.
@@ -277,7 +302,8 @@ impl<P: Platform> Connection<P> {
                 return Poll::Ready(None);
             }
             let replies = self.take_ready();
-            if replies.is_empty() && self.is_refused_next() {
+            let is_drained = self.draining.get() && !self.is_busy();
+            if replies.is_empty() && (self.is_refused_next() || is_drained) {
                 self.close();
                 return Poll::Ready(None);
             }
@@ -322,6 +348,32 @@ impl<P: Platform> Watched for Connection<P> {
     fn close(&self) {
         Connection::close(self);
     }
+
+    /// One that waits for its next request closes here, a busy one with the last of its answers.
+    fn drain(&self) {
+        self.draining.set(true);
+        if self.is_busy() {
+            wake(&self.reader);
+            wake(&self.writer);
+        } else {
+            Connection::close(self);
+        }
+    }
+}
+
+impl<P: Platform> Requester for Connection<P> {
+    fn peer(&self) -> String {
+        self.socket.peer()
+    }
+
+    fn client_id(&self) -> Option<Rc<str>> {
+        self.client_id.borrow().clone()
+    }
+
+    fn connection(&self) -> String {
+        let (ShardId(shard), number) = self.number;
+        format!("{shard}-{number}")
+    }
 }
 
 /// Serves a connection until either side ends it. What an idle connection holds counts many thousand times, so the states
@@ -335,15 +387,19 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
     let (platform, counters) = (&shared.platform, &shared.counters);
     counters.connections_now.add(1);
     let Arrival { listener, permit } = arrival;
+    shared.connections.set(shared.connections.get() + 1);
     let connection = Rc::new(Connection::<P> {
         socket,
         listener,
+        number: (shared.shard, shared.connections.get()),
+        client_id: RefCell::default(),
         moved: Cell::new(false),
         taken: Cell::new(false),
         slots: RefCell::default(),
         first: Cell::new(0),
         closing: Cell::new(false),
         has_refused: Cell::new(false),
+        draining: Cell::new(false),
         reader: Cell::default(),
         writer: Cell::default(),
         request: Cell::default(),
@@ -356,14 +412,21 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
     match read_frames(&connection, &handler, &shared).await {
         Ok(()) => {}
         Err(Unreadable::Broken(error)) => {
-            tracing::debug!(peer = connection.socket.peer(), %error, "a connection broke");
+            let (peer, number) = (connection.peer(), connection.connection());
+            tracing::debug!(peer, connection = number, %error, "a connection broke");
             connection.close();
         }
         Err(Unreadable::NoFrame(error)) => {
             counters.connections_refused_total.add(1);
             if let Some(left_out) = shared.refusals.allow(platform.clock().now()) {
-                let peer = connection.socket.peer();
-                tracing::info!(peer, left_out, %error, "closing a connection that does not speak Kafka's protocol");
+                let (peer, connection) = (connection.peer(), connection.connection());
+                tracing::info!(
+                    peer,
+                    connection,
+                    left_out,
+                    %error,
+                    "closing a connection that does not speak Kafka's protocol"
+                );
             }
         }
     }
@@ -383,15 +446,28 @@ async fn write_replies<P: Platform>(platform: P, connection: Rc<Connection<P>>, 
         match Box::pin(send_all(&mut sender, &mut replies)).await {
             Ok(()) => {
                 let now = platform.clock().now();
-                replies.iter().for_each(|(_, passage)| counters.requests.replied(passage, now));
+                for (_, passage) in &replies {
+                    counters.requests.replied(passage, now);
+                    log_done(passage, &*connection, now);
+                }
             }
             Err(error) => {
-                tracing::debug!(peer = connection.socket.peer(), %error, "connection broke while sending");
+                let (peer, number) = (connection.peer(), connection.connection());
+                tracing::debug!(peer, connection = number, %error, "connection broke while sending");
                 connection.close();
             }
         }
         connection.sending.set(false);
         wake(&connection.reader);
+    }
+}
+
+/// Logs a finished request, where somebody has asked for that.
+fn log_done(passage: &Passage, by: &dyn Requester, now: Monotonic) {
+    if log_request::is_done_logged()
+        && let Some((name, took_us)) = passage.told(now)
+    {
+        log_request::log_done(&name, by, took_us);
     }
 }
 

@@ -4,8 +4,10 @@
 //! A connection only leaves a mark when something happens; what time it is matters when marks are looked at, once a
 //! second or oftener. So one is closed up to that much late.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
@@ -33,26 +35,61 @@ pub trait Watched {
     fn unread(&self) -> (u64, bool);
 
     fn close(&self);
+
+    /// Takes no more requests, and closes when those under way are answered.
+    fn drain(&self);
 }
 
 /// The connections of one shard.
 #[derive(Default)]
-pub struct Idle(RefCell<Slab<(Rc<dyn Watched>, Monotonic)>>);
+pub struct Idle {
+    connections: RefCell<Slab<(Rc<dyn Watched>, Monotonic)>>,
+    /// Who waits until there is none.
+    emptied: Cell<Option<Waker>>,
+}
 
 impl Idle {
     /// Watches a connection until [`Idle::forget`] with the number that this gives.
     pub fn watch(&self, connection: Rc<dyn Watched>, now: Monotonic) -> usize {
-        self.0.borrow_mut().insert((connection, now))
+        self.connections.borrow_mut().insert((connection, now))
     }
 
     pub fn forget(&self, number: usize) {
-        self.0.borrow_mut().remove(number);
+        let mut connections = self.connections.borrow_mut();
+        connections.remove(number);
+        if connections.is_empty()
+            && let Some(waker) = self.emptied.take()
+        {
+            waker.wake();
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    /// Asks each to end with the requests that are under way.
+    pub fn drain(&self) {
+        let all: Vec<_> = self.connections.borrow().iter().map(|(_, (connection, _))| Rc::clone(connection)).collect();
+        all.iter().for_each(|connection| connection.drain());
+    }
+
+    /// Resolves when there is none. For one task at a time.
+    pub async fn empty(&self) {
+        poll_fn(|context| {
+            if self.count() == 0 {
+                return Poll::Ready(());
+            }
+            self.emptied.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Closes what has been idle for `idle_max`, and what holds too many unread bytes; gives how many the latter are.
     fn look(&self, now: Monotonic, idle_max: Duration, unread_bytes_max: u64) -> usize {
         let (mut idle, mut stuck, mut going_on, mut unread_bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        for (_, (connection, since)) in self.0.borrow_mut().iter_mut() {
+        for (_, (connection, since)) in self.connections.borrow_mut().iter_mut() {
             if connection.has_moved() {
                 *since = now;
             } else if now.since(*since) >= idle_max {
@@ -120,6 +157,10 @@ mod tests {
         }
 
         fn close(&self) {
+            self.closed.set(true);
+        }
+
+        fn drain(&self) {
             self.closed.set(true);
         }
     }

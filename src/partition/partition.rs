@@ -381,6 +381,11 @@ impl<P: Platform> Partition<P> {
         true
     }
 
+    /// Delayed fetches are to look again: the shard stops.
+    pub fn wake_fetches(&self) {
+        self.state.borrow_mut().purgatory.fire_watches();
+    }
+
     /// Fetches that wait for this partition.
     pub fn watch_count(&self) -> usize {
         self.state.borrow().purgatory.watch_count()

@@ -151,7 +151,8 @@ impl Purgatory {
         self.fire_watches();
     }
 
-    fn fire_watches(&mut self) {
+    /// Has every delayed fetch look again, and leave its watch again if it still waits.
+    pub fn fire_watches(&mut self) {
         for watcher in self.watches.drain(..) {
             if let Some(watch) = watcher.watch.upgrade() {
                 watch.fire();

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use bytes::{Buf, BytesMut};
 
 use super::router::Router;
+use crate::base::log_request::{RequestName, about};
 use crate::handlers::produce::order::Order;
 use crate::handlers::{
     Context, alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
@@ -23,6 +24,9 @@ use crate::platform::{Clock, Platform, Tasks};
 use crate::protocol::api_key::{ApiKey, is_advertised};
 use crate::protocol::header::{RequestHeader, begin_response, finish_frame};
 use crate::protocol::{Reader, WireError, Writer};
+
+/// What the log calls the API of a request whose key nobody knows.
+const UNKNOWN: &str = "unknown";
 
 /// Understands the frames of one connection of a shard.
 pub struct Dispatcher<P: Platform> {
@@ -57,19 +61,12 @@ impl<P: Platform> Dispatcher<P> {
     }
 
     /// Counts and logs a request that can't be answered; the drop of its slot closes the connection.
-    fn refuse(&self, slot: &ReplySlot<P>, header: &RequestHeader<'_>, error: &dyn std::fmt::Display) {
+    fn refuse(&self, header: &RequestHeader<'_>, error: &dyn std::fmt::Display) {
         let context = &self.context;
         context.counters.connections_refused_total.add(1);
         if let Some(left_out) = context.refusals.allow(context.platform.clock().now()) {
-            tracing::info!(
-                peer = slot.peer(),
-                api_key = header.api_key,
-                api_version = header.api_version,
-                client_id = header.client_id,
-                left_out,
-                %error,
-                "closing a connection whose request can't be answered"
-            );
+            let api_key = header.api_key;
+            tracing::info!(api_key, left_out, %error, "closing a connection whose request can't be answered");
         }
     }
 
@@ -77,7 +74,7 @@ impl<P: Platform> Dispatcher<P> {
     async fn produce(&self, header: &RequestHeader<'_>, body: BytesMut, slot: ReplySlot<P>) {
         let plan = match produce::Plan::new(&self.context, &self.order, header, body).await {
             Ok(plan) => plan,
-            Err(error) => return self.refuse(&slot, header, &error),
+            Err(error) => return self.refuse(header, &error),
         };
         let counters = &self.context.counters;
         counters.requests.passed(slot.passage(), Stage::Planned, self.context.platform.clock().now());
@@ -86,8 +83,9 @@ impl<P: Platform> Dispatcher<P> {
             match plan.run(&context, &router, slot.passage()).await {
                 Some(produce::Outcome::Reply(Ok(frame))) => slot.fill(Reply::bytes(frame)),
                 Some(produce::Outcome::Silent { failed: false }) => {
-                    context.counters.requests.done(slot.passage(), context.platform.clock().now());
-                    slot.leave_empty();
+                    let now = context.platform.clock().now();
+                    context.counters.requests.done(slot.passage(), now);
+                    slot.leave_empty(now);
                 }
                 // The slot's drop closes the connection.
                 Some(produce::Outcome::Reply(Err(_)) | produce::Outcome::Silent { failed: true }) | None => {}
@@ -221,9 +219,13 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
             Ok(header) => header,
             Err(error) => {
                 let unknown = RequestHeader { api_key: -1, api_version: -1, correlation_id: 0, client_id: None };
-                return self.refuse(&slot, &unknown, &error);
+                let name = RequestName { api: UNKNOWN, version: -1, correlation_id: 0 };
+                return about(slot.set_name(name, None), async { self.refuse(&unknown, &error) }).await;
             }
         };
+        let api = ApiKey::from_code(header.api_key).map_or(UNKNOWN, ApiKey::name);
+        let name = RequestName { api, version: header.api_version, correlation_id: header.correlation_id };
+        let request = slot.set_name(name, header.client_id);
         self.context.counters.requests.started(slot.passage(), header.api_key, header.api_version);
         let body_start = reader.position();
         let key = if header.api_key == ApiKey::ApiVersions.code() {
@@ -232,18 +234,24 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
             is_advertised(header.api_key, header.api_version)
         };
         match key {
-            None => self.refuse(&slot, &header, &"this API or version is not served"),
+            None => about(request, async { self.refuse(&header, &"this API or version is not served") }).await,
             Some(ApiKey::Produce) => {
                 let client_id = header.client_id.map(str::to_owned);
                 let header = RequestHeader { client_id: client_id.as_deref(), ..header };
                 frame.advance(body_start);
-                self.produce(&header, frame, slot).await;
+                about(request, self.produce(&header, frame, slot)).await;
             }
-            Some(key) => match self.answer(&header, key, &slot.listener(), &frame[body_start..], &slot).await {
-                Ok(Answer::Reply(reply)) => slot.fill(reply),
-                Ok(Answer::Close) => {}
-                Err(error) => self.refuse(&slot, &header, &error),
-            },
+            Some(key) => {
+                let listener = slot.listener();
+                let answer = async {
+                    let answer = self.answer(&header, key, &listener, &frame[body_start..], &slot).await;
+                    answer.inspect_err(|error| self.refuse(&header, error))
+                };
+                // Otherwise the slot's drop closes the connection.
+                if let Ok(Answer::Reply(reply)) = about(request, answer).await {
+                    slot.fill(reply);
+                }
+            }
         }
     }
 }

@@ -18,8 +18,9 @@ use super::metadata_inputs::{self, LastStops};
 use super::retention;
 use super::router::Router;
 use crate::base::ids::ShardId;
+use crate::base::time::Monotonic;
 use crate::config::Config;
-use crate::executor::all;
+use crate::executor::{all, either};
 use crate::handlers::Context;
 use crate::handlers::context::Bounds;
 use crate::metadata::node::ShardInput;
@@ -29,7 +30,7 @@ use crate::net::connection::{self, Arrival, ConnectionLimits};
 use crate::partition::Partition;
 use crate::partition::home::WaitingMax;
 use crate::partition::partition::LogCheckpoint;
-use crate::platform::{Platform, Tasks};
+use crate::platform::{Clock, Platform, Tasks};
 use crate::storage::log_dirs::LogDirs;
 
 /// Logs that one shard closes beside one another at an orderly stop.
@@ -114,7 +115,8 @@ impl<P: Platform> Shard<P> {
         }
         let dispatcher = Dispatcher::new(Rc::clone(&context), router.clone());
         let counters = Arc::clone(&context.counters);
-        let connections = connection::Shared::new(platform, connection_limits, limits.request_bytes_max, counters);
+        let request_bytes_max = limits.request_bytes_max;
+        let connections = connection::Shared::new(id, platform, connection_limits, request_bytes_max, counters);
         let (idle, clock) = (Rc::clone(&connections.idle), context.platform.clock().clone());
         context.platform.tasks().spawn(idle.keep_looking(clock, context.config.connections_max_idle));
         Shard { context, router, dispatcher, connections }
@@ -124,14 +126,30 @@ impl<P: Platform> Shard<P> {
         &self.context
     }
 
-    /// Serves a connection in a task of its own.
+    /// Serves a connection in a task of its own; one that comes while the shard drains is closed.
     pub fn serve(&self, socket: P::Socket, arrival: Arrival) {
+        if self.context.is_draining() {
+            return;
+        }
         let (shared, dispatcher) = (Rc::clone(&self.connections), self.dispatcher.for_connection());
         self.context.platform.tasks().spawn(connection::serve(shared, socket, arrival, dispatcher));
     }
 
-    /// An orderly stop: requests are refused from now on, every log is flushed and closed. A log that was not, with the
-    /// reason in the log, keeps the process from calling the stop clean: it is recovered at the next start.
+    /// The beginning of an orderly stop: requests under way are answered, waiting fetches with what there is, and no
+    /// other is taken; each connection closes with its last answer. Gives how many are still busy at `until`. Shards
+    /// drain beside one another: a request may need all of them.
+    pub async fn drain(&self, until: Monotonic) -> usize {
+        self.context.drain();
+        let idle = &self.connections.idle;
+        idle.drain();
+        self.context.all_partitions().iter().for_each(|partition| partition.wake_fetches());
+        // Whichever comes first; the count says it.
+        let _ = either(idle.empty(), self.context.platform.clock().sleep_until(until)).await;
+        idle.count()
+    }
+
+    /// The end of an orderly stop: requests are refused from now on, every log is flushed and closed. A log that was not,
+    /// with the reason in the log, keeps the process from calling the stop clean: it is recovered at the next start.
     pub async fn close(&self) -> ClosedShard {
         self.context.stop();
         let queue = Rc::new(RefCell::new(self.context.all_partitions().into_iter()));

@@ -20,7 +20,12 @@ use crate::wire::Wire;
 use crate::{dashboard, prometheus};
 
 fn start(directory: &Path) -> (Server, SocketAddr) {
-    let server = Server::start_with_flags(directory, &["--admin-listen", "127.0.0.1:0"]);
+    start_with(directory, &[])
+}
+
+/// A broker with more flags, and its admin port.
+pub fn start_with(directory: &Path, flags: &[&str]) -> (Server, SocketAddr) {
+    let server = Server::start_with_flags(directory, &[&["--admin-listen", "127.0.0.1:0"], flags].concat());
     let line = server.banner("admin       http://");
     let (address, paths) = line.split_once('/').expect("a path");
     assert_eq!(paths, "metrics, /healthz, /readyz");
@@ -49,7 +54,7 @@ fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
 }
 
 /// Status and body.
-fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let answer = exchange(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
     (status(head), body.to_owned())

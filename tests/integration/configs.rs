@@ -61,6 +61,19 @@ fn set(wire: &mut Wire, resource_type: i8, name: &str, key: &str, value: &str) {
     assert_eq!(change(wire, resource_type, name, &[(key, SET, Some(value))]), (0, None), "{key}={value}");
 }
 
+/// A value that the broker describes, and its source.
+pub fn value_of_broker(wire: &mut Wire, name: &str) -> (Option<String>, i8) {
+    value(wire, BROKER, BROKER_ID, name)
+}
+
+pub fn value_of_topic(wire: &mut Wire, topic: &str, name: &str) -> (Option<String>, i8) {
+    value(wire, TOPIC, topic, name)
+}
+
+pub fn set_of_broker(wire: &mut Wire, key: &str, value: &str) {
+    set(wire, BROKER, BROKER_ID, key, value);
+}
+
 pub fn set_of_topic(wire: &mut Wire, topic: &str, key: &str, value: &str) {
     set(wire, TOPIC, topic, key, value);
 }

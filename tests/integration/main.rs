@@ -21,6 +21,7 @@ mod kcat;
 mod kill9;
 mod message_sets;
 mod offsets;
+mod operation;
 mod prometheus;
 mod python_kafka;
 mod records;

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use ringlog::protocol::frame::{FRAME_PREFIX_BYTES, SOCKET_REQUEST_MAX_BYTES, frame_length};
 use ringlog::protocol::header::{RequestHeader, begin_request, decode_response_header, finish_frame};
 use ringlog::protocol::message::create_topics::{
@@ -70,6 +71,11 @@ impl Wire {
     /// Sends no more; answers may still come.
     pub fn shut_down_sending(&self) {
         self.stream.shutdown(std::net::Shutdown::Write).expect("shut down");
+    }
+
+    /// Has the kernel take next to nothing that is not read.
+    pub fn take_little(&self) {
+        setsockopt(&self.stream, sockopt::RcvBuf, &4096).expect("set");
     }
 
     /// Sends bytes as they are.

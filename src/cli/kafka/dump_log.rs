@@ -23,6 +23,7 @@ use crate::storage::entry::Entry;
 use crate::storage::producer_state::decode_entries;
 use crate::storage::segment::{LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, TRANSACTION_INDEX, parse_segment_name};
 use crate::storage::transaction_index::TransactionIndex;
+use crate::storage::{offset_index, time_index};
 
 /// Versions of control records (`EndTransactionMarker`) stand in their keys: version i16, type i16.
 const ABORT: i16 = 0;
@@ -242,7 +243,8 @@ impl Dump<'_> {
             return self.output.line(&format!("{} is empty.", path.display()));
         }
         if self.arguments.index_sanity_check {
-            let is_sane = file.len().is_multiple_of(8) && entries.last().is_some_and(|last| last.0 >= base_offset);
+            let is_sane = file.len().is_multiple_of(offset_index::ENTRY_BYTES)
+                && entries.last().is_some_and(|last| last.0 >= base_offset);
             return self.sanity(path, is_sane);
         }
         let log = path.with_extension(LOG);
@@ -267,8 +269,13 @@ impl Dump<'_> {
         let file = read(path)?;
         let entries = time_entries(base_offset, &file);
         if self.arguments.index_sanity_check {
-            let is_ordered = entries.windows(2).all(|pair| pair[0].0 <= pair[1].0);
-            return self.sanity(path, file.len().is_multiple_of(12) && is_ordered);
+            // As the file is, with the zeros behind its entries that a killed Kafka leaves (`TimeIndex.sanityCheck`).
+            let timestamps = file.as_chunks::<{ time_index::ENTRY_BYTES }>().0.iter().map(|entry| {
+                let [timestamp @ .., _, _, _, _] = *entry;
+                i64::from_be_bytes(timestamp)
+            });
+            let (first, last) = (timestamps.clone().next(), timestamps.clone().next_back());
+            return self.sanity(path, file.len().is_multiple_of(time_index::ENTRY_BYTES) && first <= last);
         }
         let offsets = offset_entries(base_offset, &read_small(&path.with_extension(OFFSET_INDEX))?.unwrap_or_default());
         let log = path.with_extension(LOG);

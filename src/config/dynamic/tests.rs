@@ -96,3 +96,29 @@ fn what_a_tree_holds_is_taken_as_far_as_it_can_be() {
     // The rule of threads is for changes: what was stored long ago counts.
     assert_eq!(of(&[]).with_stored(&map(&[("log.cleaner.threads", "9")]), &map(&[])).log_cleaner_threads, 9);
 }
+
+#[test]
+fn what_files_say_later_counts_as_far_as_it_may_change_and_below_what_clients_have_set() {
+    let resolved = |pairs: &[(&str, &str)]| DynamicConfig::default().with_files(map(pairs)).unwrap();
+    let start = resolved(&[("log.retention.ms", "1000"), ("num.partitions", "2"), ("log.cleaner.threads", "2")]);
+    let later = resolved(&[("log.retention.ms", "5000"), ("num.partitions", "3"), ("message.max.bytes", "7")]);
+    let (changed, next) = start.reread(&later).unwrap();
+    let told: Vec<(&str, Option<&str>, Option<&str>, bool)> = changed
+        .iter()
+        .map(|setting| (setting.name.as_str(), setting.from.as_deref(), setting.to.as_deref(), setting.is_taken))
+        .collect();
+    let expected = [
+        ("log.cleaner.threads", Some("2"), None, true),
+        ("log.retention.ms", Some("1000"), Some("5000"), true),
+        ("message.max.bytes", None, Some("7"), true),
+        ("num.partitions", Some("2"), Some("3"), false),
+    ];
+    assert_eq!(told, expected);
+    let files = map(&[("log.retention.ms", "5000"), ("message.max.bytes", "7"), ("num.partitions", "2")]);
+    assert_eq!(next.of_files(), files);
+    assert_eq!((next.topic_defaults.retention_ms, next.log_cleaner_threads), (5000, 1));
+    let stored = next.with_stored(&map(&[("log.retention.ms", "9000")]), &ConfigMap::new());
+    assert_eq!(stored.topic_defaults.retention_ms, 9000);
+    // What differs already is told again until a restart.
+    assert_eq!(next.reread(&later).unwrap().0.len(), 1);
+}

@@ -117,6 +117,9 @@ fn leave_watch<P: Platform>(
     watch: &Arc<Watch>,
 ) {
     watch.grow(done.iter().map(found_bytes).sum());
+    if context.is_draining() {
+        return watch.fire();
+    }
     for (part, done) in parts.iter().zip(done) {
         let seen = done.result.as_ref().ok().map(|read| isolation.ceiling(&read.offsets));
         let partition = context.partition(&part.topic, part.partition);

@@ -140,8 +140,9 @@ check_segments() {
   cp -r "$data" "$copy"
   dump_segments "$copy" || return 1
   echo "DumpLogSegments accepts $(find "$copy" -name '*.log' | wc -l) segments"
-  # The golden files have text that a JVM prints as its machine's locale allows.
-  same_dumps "$copy" --print-data-log && same_dumps "$HERE/../golden/kafka-3.9/unclean" || return 1
+  # The golden files have text that a JVM prints as its machine's locale allows, and indexes with a killed Kafka's zeros,
+  # at which its sanity check breaks off.
+  same_dumps "$copy" --print-data-log --index-sanity-check && same_dumps "$HERE/../golden/kafka-3.9/unclean" || return 1
   rm -r "$copy"
 }
 
@@ -156,7 +157,7 @@ same_dumps() {
     # Kafka's tool breaks off at an index of zeros beside an empty log, which a killed Kafka leaves.
     [[ $file == *index && ! -s ${file%.*}.log ]] || files+=("$file")
   done
-  for how in --deep-iteration --verify-index-only --index-sanity-check "$@"; do
+  for how in --deep-iteration --verify-index-only "$@"; do
     java_run kafka.tools.DumpLogSegments "$how" --files "${files[*]}" >"$exchange/theirs" 2>"$exchange/theirs.errors"
     "$RINGLOG" kafka dump-log "$how" --files "${files[*]}" >"$exchange/ours" 2>"$exchange/ours.errors" || return 1
     same "$exchange/ours" "$exchange/theirs" || return 1
