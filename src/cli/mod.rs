@@ -106,7 +106,7 @@ pub fn reread() -> Result<Config, String> {
     match parse(std::env::args_os()) {
         Ok(Command::Serve(config)) => Ok(*config),
         Ok(Command::Tool(_)) => unreachable!("a process's arguments stay as they are"),
-        Err(Stop::Usage(error)) => Err(error.render().to_string().trim_end().to_owned()),
+        Err(Stop::Usage(error) | Stop::KafkaUsage(error)) => Err(error.render().to_string().trim_end().to_owned()),
         Err(Stop::Config(error)) => Err(error.to_string()),
     }
 }

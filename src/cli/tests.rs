@@ -17,7 +17,7 @@ fn serve(arguments: &[&str]) -> Result<Config, Stop> {
 
 fn exit_code(stop: &Stop) -> i32 {
     match stop {
-        Stop::Usage(error) => error.exit_code(),
+        Stop::Usage(error) | Stop::KafkaUsage(error) => error.exit_code(),
         Stop::Config(error) => i32::from(error.exit_code()),
     }
 }
