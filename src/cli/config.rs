@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::admin::{self, Change, Resource, Setting, Source, alter, assignment, settings};
 use super::connect::Client;
-use super::failure::{EXIT_CODES, Failure};
+use super::failure::{EXIT_CODES, Failure, say};
 use super::output::Output;
 use super::table::{Column, Table};
 use super::tool::Common;
@@ -162,6 +162,9 @@ fn get(arguments: &GetArguments) -> Result<(), Failure> {
     let mut columns = vec![Column::Text("NAME"), Column::Text("VALUE"), Column::Text("SOURCE")];
     if arguments.all {
         columns.push(Column::Text("SYNONYMS"));
+    }
+    if shown.is_empty() {
+        say("nothing is set there; --all shows what is in force, and where it comes from");
     }
     let mut table = Table::new(&columns);
     for setting in shown {

@@ -227,8 +227,10 @@ struct Pending<T> {
 }
 
 impl<T> Pending<T> {
+    /// `may_lack`: of the last segment, whose index begins when it has something to say.
     fn read(
         path: PathBuf,
+        may_lack: bool,
         report: &mut Report,
         decode: impl FnOnce(&[u8]) -> Vec<T>,
         is_order: impl Fn(&T, &T) -> bool,
@@ -236,7 +238,9 @@ impl<T> Pending<T> {
         let entries = match read_small(&path)? {
             Some(file) => decode(&file),
             None => {
-                report.note(&path, "is not there; a start makes it anew".to_owned());
+                if !may_lack {
+                    report.note(&path, "is not there; a start makes it anew".to_owned());
+                }
                 Vec::new()
             }
         };
@@ -258,12 +262,14 @@ impl Walk {
         let path = segment_path(directory, base_offset, LOG);
         let mut offsets = Pending::read(
             segment_path(directory, base_offset, OFFSET_INDEX),
+            next_base.is_none(),
             report,
             |file| offset_entries(base_offset, file),
             |one, next| one.0 < next.0 && one.1 < next.1,
         )?;
         let mut times = Pending::read(
             segment_path(directory, base_offset, TIME_INDEX),
+            next_base.is_none(),
             report,
             |file| time_entries(base_offset, file),
             |one, next| one.0 <= next.0 && one.1 <= next.1,
