@@ -55,12 +55,49 @@ people_steps() {
   step topic delete none gzip nothing
   step topic list
   "$RINGLOG" cluster info --versions -b "$to" >/dev/null || echo "cluster info failed"
+  people_by_kafkas_names "$to"
+}
+
+# The same for the tools that go by Kafka's names, and for the load generator: how many records, not how fast.
+people_by_kafkas_names() {
+  local to=$1 figures='s/[0-9]+([.,:-][0-9]+)*/N/g'
+  named() {
+    echo "\$ ringlog kafka $*"
+    "$RINGLOG" kafka "$@" --bootstrap-server "$to" 2>&1
+    echo "exit $?"
+  }
+  named topics --create --topic kt --partitions 2 --replication-factor 1 --config max.message.bytes=4000
+  named topics --create --topic kt
+  named topics --alter --topic kt --partitions 3
+  named topics --alter --topic kt --partitions 1
+  named topics --describe --topic kt
+  named topics --describe --topic none-such
+  named topics --list
+  named configs --entity-type topics --entity-name kt --alter --add-config max.message.bytes=3000
+  named configs --entity-type topics --entity-name kt --alter --add-config retention.ms=soon
+  named configs --entity-type topics --entity-name kt --describe
+  printf 'a:1\nb:2\nc:3\n' |
+    named console-producer --topic kt --property parse.key=true --property key.separator=:
+  named console-consumer --topic kt --from-beginning --max-messages 3 --property print.key=true \
+    --property print.partition=true --property print.offset=true
+  named get-offsets --topic kt
+  named get-offsets --topic kt --time earliest
+  printf '{"partitions":[{"topic":"kt","partition":0,"offset":-1}],"version":1}' >"$work/people/delete.json"
+  named delete-records --offset-json-file "$work/people/delete.json"
+  named log-dirs --describe --topic-list kt | grep -o '"partition":"kt-[0-9]"' | sort
+  echo "\$ ringlog kafka producer-perf-test"
+  "$RINGLOG" kafka producer-perf-test --topic kt --num-records 2000 --record-size 100 --throughput -1 \
+    --producer-props "bootstrap.servers=$to" 2>&1 | tail -n 1 | sed -E "$figures"
+  named consumer-perf-test --topic kt --messages 2000 | sed -E "$figures"
+  named get-offsets --topic kt | awk -F: '/^kt/ { records += $3 } /^exit/ { print records, $0 }'
+  echo "\$ ringlog bench end-to-end"
+  "$RINGLOG" bench end-to-end -b "$to" --records 5000 --rate 5000 --warm-up 0s --check -q 2>&1 | grep -o 'Checked: 5,000 records'
 }
 
 # Ids are 22 letters of base64; the rest is as it says.
 people_mask() {
-  sed -E -e "s/$1/HOST:PORT/g" -e 's/ in [0-9.]+ s \(.*\/s\)/ in TIME/' -e 's/^(ringlog: ).*(\([A-Z_]+\))/\1\2/' \
-    -e 's/(id +|"id":")[A-Za-z0-9_-]{22}/\1ID/'
+  sed -E -e "s/$1/HOST:PORT/g" -e 's/ in [0-9.]+ s \(.*\/s\)/ in TIME/' -e 's/^(ringlog: |Error while executing [a-z]+ command : |topic ).*(\([A-Z_]+\))/\1\2/' \
+    -e 's/(id +|"id":"|TopicId: )[A-Za-z0-9_-]{22}/\1ID/'
 }
 
 people_agree() {
