@@ -13,8 +13,9 @@ use super::settings::{
 };
 use crate::cli::connect::{ConnectArguments, duration};
 use crate::cli::failure::{EXIT_CODES, Failure};
+use crate::cli::produce::{acks, compression};
 use crate::cli::serve::bytes;
-use crate::record::compression::{Codec, Compression};
+use crate::record::compression::Compression;
 
 const WARM_UP_DEFAULT: Duration = Duration::from_secs(2);
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
@@ -201,7 +202,7 @@ pub struct RecordArguments {
     acks: i16,
 
     /// none, gzip, snappy, lz4 or zstd, gzip, lz4 and zstd also with a level, as zstd:6
-    #[arg(long, value_name = "CODEC[:LEVEL]", default_value = "none", value_parser = codec, help_heading = "Records")]
+    #[arg(long, value_name = "CODEC[:LEVEL]", default_value = "none", value_parser = compression, help_heading = "Records")]
     codec: Compression,
 
     /// By what a good codec makes values smaller [default: 1, they are random]
@@ -419,37 +420,9 @@ fn fetch_bytes(text: &str) -> Result<usize, String> {
     bounded(text, FETCH_BYTES_MAX)
 }
 
-pub fn acks(text: &str) -> Result<i16, String> {
-    match text {
-        "0" => Ok(0),
-        "1" => Ok(1),
-        "all" | "-1" => Ok(-1),
-        _ => Err("write 0, 1 or all".to_owned()),
-    }
-}
-
 fn ratio(text: &str) -> Result<f64, String> {
     let ratio = text.parse::<f64>().ok().filter(|ratio| (1.0..=100.0).contains(ratio));
     ratio.ok_or_else(|| "write a number from 1 to 100".to_owned())
-}
-
-/// A codec by name, at Kafka's default level or the one named.
-pub fn codec(text: &str) -> Result<Compression, String> {
-    let (name, level) = text.split_once(':').map_or((text, None), |(name, level)| (name, Some(level)));
-    let (codec, levels) = match name {
-        "none" => (Codec::None, 0..=0),
-        "gzip" => (Codec::Gzip, 1..=9),
-        "snappy" => (Codec::Snappy, 0..=0),
-        "lz4" => (Codec::Lz4, 1..=17),
-        "zstd" => (Codec::Zstd, 1..=22),
-        _ => return Err("write none, gzip, snappy, lz4 or zstd".to_owned()),
-    };
-    let Some(level) = level else { return Ok(Compression::of(codec)) };
-    let level = level.parse::<i32>().ok().filter(|level| levels.contains(level));
-    level.map(|level| Compression { codec, level }).ok_or_else(|| match levels.end() {
-        0 => format!("{name} has no levels"),
-        last => format!("levels of {name} go from {} to {last}", levels.start()),
-    })
 }
 
 #[cfg(test)]
@@ -457,6 +430,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::record::compression::Codec;
 
     #[derive(Parser)]
     struct Program {
@@ -493,6 +467,7 @@ mod tests {
 
     #[test]
     fn codecs_have_levels_where_kafka_has_them() {
+        let codec = compression;
         assert_eq!(codec("zstd:6"), Ok(Compression { codec: Codec::Zstd, level: 6 }));
         assert_eq!(codec("lz4"), Ok(Compression::of(Codec::Lz4)));
         for wrong in ["zst", "snappy:1", "gzip:10", "zstd:x"] {

@@ -8,13 +8,13 @@ use std::time::Duration;
 use clap::Args;
 
 use super::properties::Properties;
-use crate::cli::bench::arguments::{acks, codec};
 use crate::cli::bench::load::{self, Event};
 use crate::cli::bench::measure::Figures;
 use crate::cli::bench::payload::{Keys, Shape};
 use crate::cli::bench::settings::{DEPTH_MAX, FetchSettings, Mode, RECORD_BYTES_MAX, Settings, TopicSettings};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
+use crate::cli::produce::{acks, compression};
 
 /// A line so often.
 const REPORT_NS: u64 = 5_000_000_000;
@@ -114,7 +114,7 @@ impl ProducerPerfArguments {
                 record_bytes: record_size as usize,
                 batch_bytes: properties.number("batch.size", 16_384, RECORD_BYTES_MAX as u64)? as usize,
                 keys: Keys::None,
-                compression: codec(&codec_text).map_err(|why| wrong("compression.type", &codec_text, why))?,
+                compression: compression(&codec_text).map_err(|why| wrong("compression.type", &codec_text, why))?,
                 compressible: 1.0,
                 stamped: false,
             },
