@@ -100,6 +100,7 @@ macro_rules! check {
 #[test]
 fn requests_are_what_kafka_protocol_reads_and_writes() {
     check! {
+        AddPartitionsToTxnRequest, request_header_version;
         AlterConfigsRequest, request_header_version;
         ApiVersionsRequest, request_header_version;
         CreatePartitionsRequest, request_header_version;
@@ -110,6 +111,7 @@ fn requests_are_what_kafka_protocol_reads_and_writes() {
         DescribeConfigsRequest, request_header_version;
         DescribeLogDirsRequest, request_header_version;
         DescribeProducersRequest, request_header_version;
+        EndTxnRequest, request_header_version;
         FetchRequest, request_header_version;
         FindCoordinatorRequest, request_header_version;
         IncrementalAlterConfigsRequest, request_header_version;
@@ -126,6 +128,7 @@ fn requests_are_what_kafka_protocol_reads_and_writes() {
 #[test]
 fn responses_are_what_kafka_protocol_reads_and_writes() {
     check! {
+        AddPartitionsToTxnResponse, response_header_version;
         AlterConfigsResponse, response_header_version;
         ApiVersionsResponse, response_header_version;
         CreatePartitionsResponse, response_header_version;
@@ -136,6 +139,7 @@ fn responses_are_what_kafka_protocol_reads_and_writes() {
         DescribeConfigsResponse, response_header_version;
         DescribeLogDirsResponse, response_header_version;
         DescribeProducersResponse, response_header_version;
+        EndTxnResponse, response_header_version;
         FindCoordinatorResponse, response_header_version;
         IncrementalAlterConfigsResponse, response_header_version;
         InitProducerIdResponse, response_header_version;

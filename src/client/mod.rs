@@ -2,7 +2,7 @@
 //! bytes and answers out.
 //!
 //! [`exchange`] is one connection's side of the protocol, [`cluster`] what is known of the
-//! brokers; [`producer`] and [`consumer`] decide what to ask next. Whoever owns a socket drives it: `cli/connect.rs` with a blocking
+//! brokers; [`producer`], [`consumer`] and [`transaction`] decide what to ask next. Whoever owns a socket drives it: `cli/connect.rs` with a blocking
 //! one, `cli/bench` with tokio-uring. Nothing here opens files or sockets, looks at a clock or starts a thread.
 
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ pub mod consumer;
 pub mod exchange;
 pub mod producer;
 mod request;
+pub mod transaction;
 
 pub use exchange::{Answer, Exchange, ExchangeError, Versions};
 pub use request::{Request, Response};

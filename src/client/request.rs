@@ -56,6 +56,8 @@ pairs! {
     m::CreatePartitionsRequest => m::CreatePartitionsResponse,
     m::DeleteRecordsRequest => m::DeleteRecordsResponse,
     m::InitProducerIdRequest => m::InitProducerIdResponse,
+    m::AddPartitionsToTxnRequest => m::AddPartitionsToTxnResponse,
+    m::EndTxnRequest => m::EndTxnResponse,
     m::DescribeConfigsRequest => m::DescribeConfigsResponse,
     m::AlterConfigsRequest => m::AlterConfigsResponse,
     m::IncrementalAlterConfigsRequest => m::IncrementalAlterConfigsResponse,

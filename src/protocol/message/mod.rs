@@ -9,6 +9,7 @@
 mod table;
 mod field;
 
+pub mod add_partitions_to_txn;
 pub mod alter_configs;
 pub mod api_versions;
 pub mod create_partitions;
@@ -19,6 +20,7 @@ pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_log_dirs;
 pub mod describe_producers;
+pub mod end_txn;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod incremental_alter_configs;
@@ -37,6 +39,7 @@ mod tests;
 
 pub(crate) use table::each_plain_api;
 
+pub use add_partitions_to_txn::*;
 pub use alter_configs::*;
 pub use api_versions::*;
 pub use create_partitions::*;
@@ -47,6 +50,7 @@ pub use describe_cluster::*;
 pub use describe_configs::*;
 pub use describe_log_dirs::*;
 pub use describe_producers::{DescribeProducersRequest, DescribeProducersResponse};
+pub use end_txn::*;
 pub use fetch::*;
 pub use field::RecordsSpan;
 pub use find_coordinator::*;

@@ -231,6 +231,7 @@ macro_rules! message {
 macro_rules! each_plain_api {
     ($callback:ident) => {
         $callback! {
+            AddPartitionsToTxn: AddPartitionsToTxnRequest, AddPartitionsToTxnResponse;
             AlterConfigs: AlterConfigsRequest, AlterConfigsResponse;
             ApiVersions: ApiVersionsRequest, ApiVersionsResponse;
             CreatePartitions: CreatePartitionsRequest, CreatePartitionsResponse;
@@ -241,6 +242,7 @@ macro_rules! each_plain_api {
             DescribeConfigs: DescribeConfigsRequest, DescribeConfigsResponse;
             DescribeLogDirs: DescribeLogDirsRequest, DescribeLogDirsResponse;
             DescribeProducers: DescribeProducersRequest, DescribeProducersResponse;
+            EndTxn: EndTxnRequest, EndTxnResponse;
             FindCoordinator: FindCoordinatorRequest, FindCoordinatorResponse;
             IncrementalAlterConfigs: IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse;
             InitProducerId: InitProducerIdRequest, InitProducerIdResponse;

@@ -19,7 +19,7 @@ import org.apache.kafka.common.record.MemoryRecords;
 import org.apache.kafka.common.utils.ImplicitLinkedHashCollection;
 
 public class GoldenMessages {
-    static final short[] API_KEYS = {0, 1, 2, 3, 4, 5, 6, 10, 18, 19, 20, 21, 22, 23, 32, 33, 35, 37, 44, 60, 61};
+    static final short[] API_KEYS = {0, 1, 2, 3, 4, 5, 6, 10, 18, 19, 20, 21, 22, 23, 24, 26, 32, 33, 35, 37, 44, 60, 61};
     static final int WRITE_SLACK_BYTES = 100;
     static int counter = 0;
 
