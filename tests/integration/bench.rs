@@ -1,5 +1,9 @@
 //! `ringlog bench` and Kafka's performance tests against a broker: what they say is what the broker has.
 
+mod perf;
+mod throttle;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -89,6 +93,29 @@ fn a_rate_is_kept_to_the_record_without_acknowledgements_too() {
     let came = bench(&server, "consume -t rate-0 -n 1400 -d 30s --warm-up 0s");
     assert_eq!(came["consumed"]["records"], 1400);
     assert_eq!(stored(directory.path(), "rate-all", 2), 1400);
+    server.stop();
+}
+
+#[test]
+fn idempotent_clients_have_a_producer_id_each_and_sequences_without_a_gap() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let ran = bench(&server, "produce -t once -p 2 --keep -n 5000 -c 3 -s 50 --batch-size 1000 --idempotent");
+    assert_eq!((&ran["produced"]["records"], &ran["settings"]["idempotent"]), (&5000.into(), &Value::Bool(true)));
+    let mut next = BTreeMap::new();
+    for partition in 0..2 {
+        for batch in batches_of(directory.path(), "once", partition) {
+            let header = BatchHeader::parse(&batch).expect("a header");
+            assert!(header.producer_id >= 0 && header.producer_epoch == 0, "{header:?}");
+            let next = next.entry((header.producer_id, partition)).or_insert(0);
+            assert_eq!(header.base_sequence, *next, "{header:?}");
+            *next += header.record_count;
+        }
+    }
+    // Two clients share the first partition.
+    assert_eq!((next.len(), next.values().sum::<i32>()), (3, 5000));
+    let checked = bench(&server, "end-to-end -t checked -n 2000 --check --idempotent --codec lz4 -d 30s");
+    assert_eq!(checked["check"]["sound"], true, "{checked}");
     server.stop();
 }
 

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::server::{DEADLINE, Server, directory};
 
-mod ages;
+pub mod ages;
 mod examples;
 mod kafka;
 mod records;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::payload::{Keys, STAMP_BYTES, Shape, ZIPF_KEYS_MAX};
+use super::payload::{Keys, STAMP_BYTES, Shape, Values, ZIPF_KEYS_MAX};
 use super::settings::{
     CLIENTS_MAX, DEPTH_MAX, FetchSettings, From, Mode, RECORD_BYTES_MAX, Settings, THREADS_MAX, TopicSettings,
 };
@@ -28,6 +28,8 @@ Examples:
       What latency records have from a producer to a consumer, at ten thousand a second.
   ringlog bench produce -t load --keep --records 5m && ringlog bench consume -t load --check
       Fill a topic, then read it and check each record.
+  ringlog bench produce --idempotent --rate 5000 --record-size 200
+      Batches with a producer id and sequences, as those of Kafka's own producers.
   ringlog bench produce --rate 50MB/s --acks 1 --codec zstd --compressible 4 --json
       Numbers for a script.
 
@@ -201,6 +203,11 @@ pub struct RecordArguments {
     #[arg(long, value_name = "0|1|all", default_value = "all", value_parser = acks, help_heading = "Records", allow_hyphen_values = true)]
     acks: i16,
 
+    /// Batches have a producer id and sequences, by which the broker knows repeated ones, as Kafka's own producers send them
+    /// [default: they have none, so that figures stay comparable with those of earlier runs]
+    #[arg(long, help_heading = "Records")]
+    idempotent: bool,
+
     /// none, gzip, snappy, lz4 or zstd, gzip, lz4 and zstd also with a level, as zstd:6
     #[arg(long, value_name = "CODEC[:LEVEL]", default_value = "none", value_parser = compression, help_heading = "Records")]
     codec: Compression,
@@ -319,11 +326,14 @@ impl RunArguments {
             client_id: "ringlog-bench".to_owned(),
             topic,
             clients: self.clients,
+            client_per_leader: false,
             threads: self.threads,
             depth: records.as_ref().map_or(1, |records| records.depth),
             shape,
             linger: records.as_ref().map_or(Duration::ZERO, |records| records.linger),
             acks: records.as_ref().map_or(1, |records| records.acks),
+            transaction: None,
+            idempotent: records.as_ref().is_some_and(|records| records.idempotent),
             rate,
             warm_up: self.warm_up.unwrap_or(if timed { WARM_UP_DEFAULT } else { Duration::ZERO }),
             duration,
@@ -355,6 +365,7 @@ impl RecordArguments {
             )));
         }
         Ok(Shape {
+            values: Values::Filler,
             record_bytes: self.record_size,
             batch_bytes: self.batch_size,
             keys,
@@ -487,6 +498,8 @@ mod tests {
             "produce --keys 2m --zipf 1",
             "end-to-end -s 31",
             "produce --acks 2",
+            "produce --idempotent --acks 1",
+            "produce --idempotent --depth 6",
             "produce --record-size 0",
             "consume --keys 1",
         ] {

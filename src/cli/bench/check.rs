@@ -146,7 +146,7 @@ impl Checker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::payload::{Keys, Payload, Shape};
+    use crate::cli::bench::payload::{Author, Keys, Payload, Shape, Values};
     use crate::record::batch::{BATCH_HEADER_BYTES, set_create_time, walk_records};
     use crate::record::compression::{Codec, Compression};
 
@@ -154,6 +154,7 @@ mod tests {
 
     fn batch(count: u64) -> Vec<u8> {
         let shape = Shape {
+            values: Values::Filler,
             record_bytes: 50,
             batch_bytes: 4000,
             keys: Keys::None,
@@ -161,7 +162,10 @@ mod tests {
             compressible: 1.0,
             stamped: true,
         };
-        Payload::new(shape, RUN, 1, 1).batch(0, count, |_| 5).to_vec()
+        Payload::new(shape, Author { run: RUN, client: 1, ..Author::default() }, 1)
+            .batch(0, count, |_| 5)
+            .bytes
+            .to_vec()
     }
 
     /// Looks at a batch as a consumer does.

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-const MS_PER_DAY: i64 = 86_400_000;
+pub const MS_PER_DAY: i64 = 86_400_000;
 /// Days of the four hundred years after which the calendar repeats, and from 0000-03-01 to 1970-01-01.
 const DAYS_PER_ERA: i64 = 146_097;
 const DAYS_TO_1970: i64 = 719_468;
@@ -17,7 +17,7 @@ pub fn text(ms: i64) -> String {
 }
 
 /// Year, month and day of a day since 1970-01-01; the year is counted from March, so that the leap day is its last.
-fn date(day: i64) -> (i64, i64, i64) {
+pub fn date(day: i64) -> (i64, i64, i64) {
     let day = day + DAYS_TO_1970;
     let (era, day) = (day.div_euclid(DAYS_PER_ERA), day.rem_euclid(DAYS_PER_ERA));
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;

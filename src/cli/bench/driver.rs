@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -21,6 +21,7 @@ use tokio_uring::net::TcpStream;
 use super::failures;
 use crate::cli::failure::{Failure, reason};
 use crate::client::{Answer, Exchange, Request};
+use crate::protocol::frame::FRAME_PREFIX_BYTES;
 
 /// Submissions that a ring holds: more than a thread usually has at once; beyond, they are handed over earlier.
 const RING_ENTRIES: u32 = 1024;
@@ -52,11 +53,34 @@ impl<T> Task<T> {
     }
 }
 
+/// What went over connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exchanged {
+    pub connections: u64,
+    pub requests: u64,
+    pub request_bytes: u64,
+    pub request_bytes_max: u64,
+    pub answers: u64,
+    pub answer_bytes: u64,
+}
+
+impl Exchanged {
+    pub fn add(&mut self, other: &Exchanged) {
+        self.connections += other.connections;
+        self.requests += other.requests;
+        self.request_bytes += other.request_bytes;
+        self.request_bytes_max = self.request_bytes_max.max(other.request_bytes_max);
+        self.answers += other.answers;
+        self.answer_bytes += other.answer_bytes;
+    }
+}
+
 /// One connection and its side of the protocol. One task sends, one receives.
 pub struct Link {
     address: SocketAddr,
     socket: TcpStream,
     exchange: RefCell<Exchange>,
+    exchanged: Cell<Exchanged>,
 }
 
 impl Link {
@@ -71,7 +95,9 @@ impl Link {
         let connected = tokio::time::timeout(timeout, TcpStream::connect(address)).await.map_err(|_| late())?;
         let socket = connected.map_err(|error| failures::no_broker(address, &reason(&error)))?;
         socket.set_nodelay(true).map_err(|error| failures::broken(address, &error))?;
-        let link = Link { address, socket, exchange: RefCell::new(Exchange::new(client_id, answer_bytes_max)) };
+        let exchanged = Exchanged { connections: 1, ..Exchanged::default() };
+        let exchange = RefCell::new(Exchange::new(client_id, answer_bytes_max));
+        let link = Link { address, socket, exchange, exchanged: Cell::new(exchanged) };
         tokio::time::timeout(timeout, link.learn_versions()).await.map_err(|_| late())??;
         Ok(link)
     }
@@ -87,6 +113,23 @@ impl Link {
         self.send(frame).await?;
         let answer = self.receive(READ_BYTES).await?;
         self.exchange.borrow_mut().learn_versions(&answer).map_err(failures::exchange)
+    }
+
+    /// Asks and waits for the answer; nothing else is on its way meanwhile.
+    pub async fn ask<R: Request>(
+        &self,
+        request: &R,
+        able: RangeInclusive<i16>,
+        timeout: Duration,
+    ) -> Result<R::Response, Failure> {
+        let (frame, _) = self.frame(request, able)?;
+        let answered = async {
+            self.send(frame).await?;
+            self.receive(READ_BYTES).await
+        };
+        let answer = tokio::time::timeout(timeout, answered).await;
+        let answer = answer.map_err(|_| failures::silent(self.address, timeout))??;
+        answer.read().map_err(failures::exchange)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -105,6 +148,10 @@ impl Link {
 
     /// Sends a frame; returns when the kernel has all of it.
     pub async fn send(&self, frame: BytesMut) -> Result<(), Failure> {
+        let request_bytes = frame.len() as u64;
+        let request =
+            Exchanged { requests: 1, request_bytes, request_bytes_max: request_bytes, ..Exchanged::default() };
+        self.count(&request);
         let (sent, _) = self.socket.write_all(frame).await;
         sent.map_err(|error| failures::broken(self.address, &error))
     }
@@ -113,6 +160,8 @@ impl Link {
     pub async fn receive(&self, bytes_expected: usize) -> Result<Answer, Failure> {
         loop {
             if let Some(answer) = self.exchange.borrow_mut().next_answer().map_err(failures::exchange)? {
+                let answer_bytes = (FRAME_PREFIX_BYTES + answer.frame.len()) as u64;
+                self.count(&Exchanged { answers: 1, answer_bytes, ..Exchanged::default() });
                 return Ok(answer);
             }
             // Taken out for the kernel; the connection's one receiver puts it back before anything looks for it.
@@ -127,6 +176,17 @@ impl Link {
                 Err(error) => return Err(failures::broken(self.address, &error)),
             }
         }
+    }
+
+    fn count(&self, more: &Exchanged) {
+        let mut exchanged = self.exchanged.get();
+        exchanged.add(more);
+        self.exchanged.set(exchanged);
+    }
+
+    /// What went over it so far.
+    pub fn exchanged(&self) -> Exchanged {
+        self.exchanged.get()
     }
 
     /// Ends the connection; whoever waits on it gets an error.

@@ -251,6 +251,17 @@ impl Summary<'_> {
                 grouped(outcome.left_behind)
             ));
         }
+        for (name, _, figures) in self.sides() {
+            let traffic = &figures.traffic;
+            if traffic.throttled > 0 {
+                notes.push(format!(
+                    "Throttled by a quota: {} answers asked this client to wait; what is {name} was held back for {:.1} s, of all \
+                     connections together.",
+                    grouped(traffic.throttled),
+                    traffic.held_ns as f64 / 1e9
+                ));
+            }
+        }
         if outcome.missing > 0 {
             notes.push(format!("{} acknowledged records did not come to a consumer.", grouped(outcome.missing)));
         }
@@ -319,6 +330,7 @@ impl Summary<'_> {
                 "batch_bytes": shape.batch_bytes,
                 "linger_ms": settings.linger.as_secs_f64() * 1e3,
                 "acks": if settings.acks < 0 { json!("all") } else { json!(settings.acks) },
+                "idempotent": settings.idempotent,
                 "codec": codec_name(shape.compression.codec),
                 "codec_level": shape.compression.level,
                 "compressible": shape.compressible,
@@ -349,6 +361,11 @@ impl Summary<'_> {
                 "records_per_s": rates.records_per_second,
                 "mb_per_s": rates.megabytes_per_second,
                 "warm_up_records": warm.records,
+                "throttled": (figures.traffic.throttled > 0).then(|| json!({
+                    "answers": figures.traffic.throttled,
+                    "asked_s": figures.traffic.throttle_ms as f64 / 1e3,
+                    "held_s": figures.traffic.held_ns as f64 / 1e9,
+                })),
                 "latency_ms": figures.latencies().map(|histogram| json!({
                     "count": histogram.len(),
                     "mean": histogram.mean() / 1e6,

@@ -21,14 +21,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::check::{Checker, Findings};
 use super::consume::{self, Consumer};
-use super::driver::{Alarm, Link, run as run_on_ring, spawn};
+use super::driver::{Alarm, Exchanged, Link, run as run_on_ring, spawn};
 use super::failures;
 use super::measure::{Interval, Recorder, SECOND_NS, Sides};
 use super::process::{self, CpuTime};
 use super::produce::{self, Producer};
 use super::settings::{Mode, Settings};
-use super::shared::{Clock, Run};
+use super::shared::{Clock, Run, Seat};
 use super::topic::{self, Topic};
+use super::transaction::{Session, Times};
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Interrupt;
 
@@ -66,13 +67,16 @@ pub enum Event<'a> {
     Second(&'a Interval),
 }
 
-/// What one client knew at its end.
+/// What one thread's clients knew at their end.
+#[derive(Default)]
 struct Known {
     last_ns: u64,
     /// Client and acknowledged records by place.
     acknowledged: Vec<(u32, Vec<u64>)>,
     checkers: Vec<(Vec<i32>, Checker)>,
     left_behind: u64,
+    exchanged: Exchanged,
+    transactions: Option<Times>,
 }
 
 enum Message {
@@ -97,6 +101,9 @@ pub struct Outcome {
     /// Acknowledged and not consumed, end to end.
     pub missing: u64,
     pub left_behind: u64,
+    /// By the clients' connections, warm-up included.
+    pub exchanged: Exchanged,
+    pub transactions: Option<Times>,
     pub findings: Option<Findings>,
     /// From the end of the warm-up to the end.
     pub client_cpu: f64,
@@ -130,6 +137,7 @@ fn run_on_topic(
     signals: &Interrupt,
     watch: &mut dyn FnMut(Event<'_>) -> Result<(), Failure>,
 ) -> Result<Outcome, Failure> {
+    let settings = &Settings { clients: clients(settings, &topic), ..settings.clone() };
     let plans = plan(settings, &topic)?;
     let producers = plans.iter().filter(|plan| plan.role == Role::Produce).count();
     let leaders = topic.partitions.iter().map(|partition| partition.leader);
@@ -175,12 +183,25 @@ fn run_on_topic(
     })
 }
 
-/// Gives each client a broker and partitions of it.
-fn plan(settings: &Settings, topic: &Topic) -> Result<Vec<Plan>, Failure> {
+fn places_by_leader(topic: &Topic) -> BTreeMap<SocketAddr, Vec<usize>> {
     let mut by_leader: BTreeMap<SocketAddr, Vec<usize>> = BTreeMap::new();
     for (place, partition) in topic.partitions.iter().enumerate() {
         by_leader.entry(partition.leader).or_default().push(place);
     }
+    by_leader
+}
+
+/// How many clients of each role there are to be.
+fn clients(settings: &Settings, topic: &Topic) -> u32 {
+    match settings.client_per_leader {
+        true => u32::try_from(places_by_leader(topic).len()).unwrap_or(u32::MAX),
+        false => settings.clients,
+    }
+}
+
+/// Gives each client a broker and partitions of it.
+fn plan(settings: &Settings, topic: &Topic) -> Result<Vec<Plan>, Failure> {
+    let by_leader = places_by_leader(topic);
     if (settings.clients as usize) < by_leader.len() {
         let message = format!(
             "the partitions of topic '{}' are led by {} brokers, and each needs a client; give --clients at least that many",
@@ -233,6 +254,13 @@ impl Client {
             Client::Consumer(consumer) => consumer.look_for_silence(now, stopped_ns),
         }
     }
+
+    fn exchanged(&self) -> Exchanged {
+        match self {
+            Client::Producer(producer) => producer.exchanged(),
+            Client::Consumer(consumer) => consumer.exchanged(),
+        }
+    }
 }
 
 /// One thread's clients, from connecting to the end.
@@ -244,13 +272,29 @@ async fn serve_clients(
 ) -> Result<Known, Failure> {
     let settings = &run.settings;
     let mut links = Vec::with_capacity(plans.len());
+    let mut alarm = Alarm::new()?;
+    let session = match (&settings.transaction, plans.first()) {
+        (Some(transaction), Some(plan)) => {
+            Some(Rc::new(Session::new(run.clone(), transaction.clone(), plan.leader).await?))
+        }
+        _ => None,
+    };
     for plan in &plans {
         let answer_bytes_max =
             if plan.role == Role::Produce { produce::ANSWER_BYTES_MAX } else { consume::ANSWER_BYTES_MAX };
-        links.push(Link::connect(plan.leader, &settings.client_id, answer_bytes_max, settings.connect.timeout).await?);
+        let timeout = settings.connect.timeout;
+        let link = Link::connect(plan.leader, &settings.client_id, answer_bytes_max, timeout).await?;
+        let producer_id = match &session {
+            Some(session) => Some(session.producer_id()),
+            None if settings.idempotent && plan.role == Role::Produce => {
+                Some(produce::producer_id(&link, &mut alarm, timeout).await?)
+            }
+            None => None,
+        };
+        links.push((link, producer_id));
     }
     let recorder = Rc::new(RefCell::new(Recorder::new(run.warm_up_ns())));
-    let mut known = Known { last_ns: 0, acknowledged: Vec::new(), checkers: Vec::new(), left_behind: 0 };
+    let mut known = Known::default();
     // Nothing is in flight on this thread: it may stand still. Without a clock there is no run.
     let Ok(clock) = sender.send(Message::Connected).map_err(|_| ()).and_then(|()| started.recv().map_err(|_| ()))
     else {
@@ -258,16 +302,17 @@ async fn serve_clients(
     };
     let mut clients = Vec::with_capacity(plans.len());
     let mut tasks = Vec::with_capacity(plans.len());
-    for (plan, link) in plans.into_iter().zip(links) {
+    for (plan, (link, producer_id)) in plans.into_iter().zip(links) {
         let Plan { role, client, places, .. } = plan;
+        let seat = Seat { run: run.clone(), clock, link, client, places, recorder: recorder.clone() };
         match role {
             Role::Produce => {
-                let producer = Rc::new(Producer::new(run.clone(), clock, link, client, places, recorder.clone()));
+                let producer = Rc::new(Producer::new(seat, producer_id, session.clone()));
                 tasks.push(spawn(stopping_on_error(run.clone(), producer.clone().produce())));
                 clients.push(Client::Producer(producer));
             }
             Role::Consume => {
-                let consumer = Rc::new(Consumer::new(run.clone(), clock, link, client, places, recorder.clone()));
+                let consumer = Rc::new(Consumer::new(seat));
                 tasks.push(spawn(stopping_on_error(run.clone(), consumer.clone().consume())));
                 clients.push(Client::Consumer(consumer));
             }
@@ -282,12 +327,20 @@ async fn serve_clients(
     }
     over.set(true);
     // The ticker knows why a silent client's connection was closed.
-    ticker.end().await.and(ended)?;
+    let mut ended = ticker.end().await.and(ended);
+    if let Some(session) = session {
+        let is_whole = ended.is_ok() && !run.is_stopping();
+        ended = ended.and(session.finish(is_whole).await);
+        recorder.borrow_mut().ended(clock.now());
+        known.transactions = Some(session.times());
+    }
+    ended?;
     let last = recorder.borrow_mut().cut(clock.now());
     // Fails if the caller has given up.
     let _ = sender.send(Message::Second(Box::new(last)));
     known.last_ns = recorder.borrow().last_ns;
     for client in clients.iter() {
+        known.exchanged.add(&client.exchanged());
         match client {
             Client::Producer(producer) => {
                 known.acknowledged.push((producer.client(), producer.acknowledged()));
@@ -463,6 +516,9 @@ impl<'a> Gathering<'a> {
         let acknowledged: Vec<(u32, Vec<u64>)> =
             known.iter().flat_map(|known| known.acknowledged.iter().cloned()).collect();
         let left_behind = known.iter().map(|known| known.left_behind).sum();
+        let mut exchanged = Exchanged::default();
+        known.iter().for_each(|known| exchanged.add(&known.exchanged));
+        let transactions = known.iter().find_map(|known| known.transactions);
         let checkers = known.into_iter().flat_map(|known| known.checkers);
         let end_to_end = run.settings.mode == Mode::EndToEnd;
         let checks = run.settings.check && run.settings.mode.consumes();
@@ -496,6 +552,8 @@ impl<'a> Gathering<'a> {
             acknowledged,
             missing: if end_to_end && !self.interrupted { acknowledged.saturating_sub(came) } else { 0 },
             left_behind,
+            exchanged,
+            transactions,
             findings,
             client_cpu: cpu.own,
             cpu_seconds,
@@ -550,6 +608,19 @@ mod tests {
             consumed.sort_unstable();
             assert_eq!(consumed, (0..leaders.len()).collect::<Vec<_>>(), "{clients} {leaders:?}");
         }
+    }
+
+    #[test]
+    fn kafkas_tests_have_a_client_for_each_leader() {
+        let leaders = topic(&[2, 1, 2, 3]);
+        for mode in [Mode::Produce, Mode::Consume] {
+            let settings = Settings { mode, client_per_leader: true, ..crate::cli::bench::tests::settings() };
+            let settings = Settings { clients: clients(&settings, &leaders), ..settings };
+            let plans = plan(&settings, &leaders).expect("a plan");
+            let places: Vec<_> = plans.iter().map(|plan| (plan.client, plan.leader.port(), &plan.places[..])).collect();
+            assert_eq!(places, [(0, 1, &[1][..]), (1, 2, &[0, 2]), (2, 3, &[3])]);
+        }
+        assert_eq!(clients(&crate::cli::bench::tests::settings(), &leaders), 1);
     }
 
     #[test]

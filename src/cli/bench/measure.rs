@@ -14,6 +14,52 @@ pub fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_MAX_NS, LATENCY_DIGITS).expect("sound bounds")
 }
 
+/// What Kafka's clients say of their requests beside.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Traffic {
+    /// Of keys and values.
+    pub value_bytes: u64,
+    /// Of records without compression, without the headers of batches.
+    pub record_bytes: u64,
+    /// Of the largest batch, or of the largest answer's records.
+    pub bytes_max: u64,
+    /// By what compression made each batch smaller, summed up.
+    pub compression_ratios: f64,
+    /// From sending a request to its answer.
+    pub answer_ns: u64,
+    pub answer_ns_max: u64,
+    /// Answers with a throttle time, and these.
+    pub throttled: u64,
+    pub throttle_ms: u64,
+    pub throttle_ms_max: u64,
+    /// How long connections were held back for that.
+    pub held_ns: u64,
+}
+
+impl Traffic {
+    pub fn add(&mut self, other: &Traffic) {
+        self.value_bytes += other.value_bytes;
+        self.record_bytes += other.record_bytes;
+        self.bytes_max = self.bytes_max.max(other.bytes_max);
+        self.compression_ratios += other.compression_ratios;
+        self.answer_ns += other.answer_ns;
+        self.answer_ns_max = self.answer_ns_max.max(other.answer_ns_max);
+        self.throttled += other.throttled;
+        self.throttle_ms += other.throttle_ms;
+        self.throttle_ms_max = self.throttle_ms_max.max(other.throttle_ms_max);
+        self.held_ns += other.held_ns;
+    }
+
+    /// What an answer said of throttling, and what came of it.
+    pub fn throttled(&mut self, throttle_time_ms: i32, held_ns: u64) {
+        let ms = u64::try_from(throttle_time_ms).unwrap_or(0);
+        self.throttled += u64::from(ms > 0);
+        self.throttle_ms += ms;
+        self.throttle_ms_max = self.throttle_ms_max.max(ms);
+        self.held_ns += held_ns;
+    }
+}
+
 /// One side's figures of some time.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
@@ -21,6 +67,7 @@ pub struct Figures {
     /// Of batches, as they are sent and stored.
     pub bytes: u64,
     pub requests: u64,
+    pub traffic: Traffic,
     /// In nanoseconds; made when first needed.
     latencies: Option<Histogram<u64>>,
 }
@@ -34,6 +81,7 @@ impl Figures {
         self.records += other.records;
         self.bytes += other.bytes;
         self.requests += other.requests;
+        self.traffic.add(&other.traffic);
         if let Some(theirs) = &other.latencies {
             match &mut self.latencies {
                 Some(ours) => ours.add(theirs).expect("of the same bounds"),
@@ -142,6 +190,11 @@ impl Recorder {
         }
     }
 
+    /// More of a request that was due at `due_ns`.
+    pub fn traffic(&mut self, side: Side, due_ns: u64, traffic: &Traffic) {
+        self.figures(side, due_ns).traffic.add(traffic);
+    }
+
     /// `count` records that were due at `due_ns` are through at `now_ns`.
     pub fn records(&mut self, side: Side, due_ns: u64, now_ns: u64, count: u64) {
         let counts = due_ns >= self.warm_up_ns;
@@ -163,6 +216,11 @@ impl Recorder {
         if due_ns >= self.warm_up_ns {
             self.figures(side, due_ns).record(now_ns.saturating_sub(due_ns), 1);
         }
+    }
+
+    /// The run goes on until now, whatever was answered last.
+    pub fn ended(&mut self, now_ns: u64) {
+        self.last_ns = self.last_ns.max(now_ns);
     }
 
     /// Ends the second that runs, and begins the one of `now_ns`.

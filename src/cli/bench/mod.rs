@@ -29,7 +29,9 @@ mod produce;
 mod report;
 pub(in crate::cli) mod settings;
 mod shared;
+mod throttle;
 mod topic;
+mod transaction;
 
 use std::path::Path;
 

@@ -13,6 +13,9 @@ pub const CLIENTS_MAX: u32 = 10_000;
 pub const THREADS_MAX: u16 = 256;
 pub const DEPTH_MAX: u32 = 1024;
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
+/// Requests in flight of an idempotent producer: of so many batches a broker remembers the sequences (Kafka 3.9
+/// `max.in.flight.requests.per.connection`).
+pub const IDEMPOTENT_DEPTH_MAX: u32 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -74,6 +77,16 @@ pub struct FetchSettings {
     pub count_values: bool,
 }
 
+/// Records go into transactions of one transactional id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionSettings {
+    pub id: String,
+    /// A transaction that is as old is committed.
+    pub duration: Duration,
+    /// After which the coordinator aborts one that nobody ends.
+    pub timeout_ms: i32,
+}
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub mode: Mode,
@@ -81,12 +94,18 @@ pub struct Settings {
     pub client_id: String,
     pub topic: TopicSettings,
     pub clients: u32,
+    /// One client for each broker that leads partitions of the topic, in place of `clients`.
+    pub client_per_leader: bool,
     pub threads: u16,
     /// Produce requests in flight on a connection.
     pub depth: u32,
     pub shape: Shape,
     pub linger: Duration,
     pub acks: i16,
+    /// Batches have a producer id and sequences.
+    pub idempotent: bool,
+    /// With [`Settings::client_per_leader`] and one thread: all clients are one producer.
+    pub transaction: Option<TransactionSettings>,
     /// Records a second of all clients; `None`: as fast as answers come.
     pub rate: Option<f64>,
     pub warm_up: Duration,
@@ -136,6 +155,14 @@ impl Settings {
         }
         if self.mode.produces() && self.duration.is_none() && self.records.is_none() {
             return usage("give --duration or --records");
+        }
+        if self.idempotent && self.acks != -1 {
+            return usage(
+                "an idempotent producer wants every record acknowledged by all of the ISR; leave --acks at all",
+            );
+        }
+        if self.idempotent && self.depth > IDEMPOTENT_DEPTH_MAX {
+            return usage("an idempotent producer has at most 5 requests in flight; give a lower --depth");
         }
         Ok(())
     }

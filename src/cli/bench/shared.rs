@@ -2,10 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::measure::SECOND_NS;
+use super::driver::Link;
+use super::measure::{Recorder, SECOND_NS};
 use super::settings::Settings;
 use super::topic::Topic;
 
@@ -48,6 +52,19 @@ pub struct Run {
     pub producers_left: AtomicUsize,
     /// Records consumed that count.
     pub consumed: AtomicU64,
+}
+
+/// What one client is given.
+pub struct Seat {
+    pub run: Arc<Run>,
+    pub clock: Clock,
+    pub link: Link,
+    /// Its number among those of its role.
+    pub client: u32,
+    /// Places of its partitions in the topic.
+    pub places: Vec<usize>,
+    /// The thread's.
+    pub recorder: Rc<RefCell<Recorder>>,
 }
 
 impl Run {

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::settings::{PARTITIONS_DEFAULT, Settings};
 use crate::cli::admin::{self, EARLIEST, LATEST, Place};
-use crate::cli::connect::Client;
+use crate::cli::connect::{Client, To};
 use crate::cli::failure::Failure;
-use crate::protocol::ErrorCode;
 use crate::protocol::message::{
     CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
 };
+use crate::protocol::{ApiKey, ErrorCode};
 
 /// Between two looks whether all partitions of a new topic have leaders.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -39,6 +39,12 @@ pub struct Topic {
 /// Finds or makes the topic.
 pub fn prepare(settings: &Settings) -> Result<Topic, Failure> {
     let mut client = Client::connect(&settings.connect)?;
+    if settings.transaction.is_some() && client.connection(To::Any)?.versions().of(ApiKey::AddPartitionsToTxn).is_none()
+    {
+        // A coordinator would be looked for in vain until time is up.
+        let message = "this broker has no transactions; leave --transaction-duration-ms away, or name another broker";
+        return Err(Failure::Refused(message.to_owned()));
+    }
     let name = &settings.topic.name;
     let names = [name.clone()];
     let cluster = client.look(Some(&names))?;

@@ -8,12 +8,15 @@
 mod configs;
 mod console_consumer;
 mod console_producer;
+mod date_format;
 mod delete_records;
 mod deserializer;
 mod dump_log;
 mod get_offsets;
 mod log_dirs;
+mod payload_file;
 mod perf_consumer;
+mod perf_metrics;
 mod perf_producer;
 mod properties;
 mod topics;

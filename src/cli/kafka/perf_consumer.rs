@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::date_format::DateFormat;
+use super::perf_metrics::{Metrics, decimals};
 use super::properties::Properties;
-use crate::cli::bench::civil;
 use crate::cli::bench::load::{self, Event};
 use crate::cli::bench::payload::Shape;
 use crate::cli::bench::settings::{FetchSettings, From, Mode, Settings, TopicSettings};
@@ -23,8 +24,19 @@ const HEADER_END: &str = "rebalance.time.ms, fetch.time.ms, fetch.MB.sec, fetch.
 const FETCH_MAX_BYTES: usize = 52_428_800;
 const FETCH_MAX_WAIT: Duration = Duration::from_millis(500);
 
+const EXAMPLES: &str = "\
+Examples:
+  kafka-consumer-perf-test.sh --bootstrap-server localhost:9092 --topic load --messages 1000000
+      Read a million records, from the beginning.
+  kafka-consumer-perf-test.sh --bootstrap-server localhost:9092 --topic load --messages 1000000 \\
+      --show-detailed-stats --reporting-interval 1000 --date-format \"HH:mm:ss\" --print-metrics
+      A line each second, and what the client counted beside.
+
+All partitions are read, without a group. Metrics have Kafka's names; rates and averages are of the whole run.";
+
 /// Kafka's consumer test: its flags and its output, times in UTC
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct ConsumerPerfArguments {
     /// The broker to begin with
     #[arg(long, alias = "broker-list", value_name = "HOST:PORT")]
@@ -35,7 +47,7 @@ pub struct ConsumerPerfArguments {
     topic: String,
 
     /// Records to consume
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long)]
     messages: u64,
 
     /// There are no groups yet: all partitions are read
@@ -51,15 +63,15 @@ pub struct ConsumerPerfArguments {
     from_latest: bool,
 
     /// Milliseconds after which a consumer that gets nothing ends
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, value_name = "MS", default_value_t = 10_000, num_args = 0..=1, default_missing_value = "10000")]
     timeout: u64,
 
     /// A line for each interval
     #[arg(long)]
     show_detailed_stats: bool,
 
-    /// Milliseconds of an interval
-    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Milliseconds of an interval, a second at least
+    #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
     reporting_interval: u64,
 
     /// No line of headings
@@ -74,21 +86,25 @@ pub struct ConsumerPerfArguments {
     #[arg(long, hide = true)]
     socket_buffer_size: Option<u64>,
 
-    /// Not here
-    #[arg(long, hide = true)]
-    date_format: Option<String>,
+    /// How times are shown: a pattern of Java's SimpleDateFormat
+    #[arg(long, value_name = "PATTERN", default_value = "yyyy-MM-dd HH:mm:ss:SSS", value_parser = DateFormat::new)]
+    date_format: DateFormat,
 
-    /// Not here
-    #[arg(long, hide = true)]
+    /// Print what the client has counted, at the end
+    #[arg(long)]
     print_metrics: bool,
+
+    /// Not any more: ignored, as by Kafka
+    #[arg(long, hide = true)]
+    threads: Option<u32>,
+
+    /// Not any more: ignored, as by Kafka
+    #[arg(long, hide = true)]
+    num_fetch_threads: Option<u32>,
 }
 
 impl ConsumerPerfArguments {
     fn settings(&self) -> Result<Settings, Failure> {
-        let missing = [(self.date_format.is_some(), "--date-format"), (self.print_metrics, "--print-metrics")];
-        if let Some((_, flag)) = missing.iter().find(|(given, _)| *given) {
-            return Err(Failure::Usage(format!("{flag} is not there yet; leave it away")));
-        }
         if self.group.is_some() {
             say("ringlog: there are no groups yet; all partitions are read");
         }
@@ -100,11 +116,14 @@ impl ConsumerPerfArguments {
             client_id: properties.text("client.id").unwrap_or_else(|| "perf-consumer-client".to_owned()),
             topic: TopicSettings { name: self.topic.clone(), partitions: None, replication_factor: -1, keep: true },
             clients: 1,
+            client_per_leader: true,
             threads: 1,
             depth: 1,
             shape: Shape::none(),
             linger: Duration::ZERO,
             acks: 1,
+            idempotent: false,
+            transaction: None,
             rate: None,
             warm_up: Duration::ZERO,
             duration: None,
@@ -138,6 +157,11 @@ struct Reached {
 pub fn run(arguments: &ConsumerPerfArguments) -> Result<(), Failure> {
     let settings = arguments.settings()?;
     let mut out = Output::new()?;
+    if arguments.threads.is_some() || arguments.num_fetch_threads.is_some() {
+        out.line(
+            "WARNING: option [threads] and [num-fetch-threads] have been deprecated and will be ignored by the test",
+        )?;
+    }
     if !arguments.hide_header {
         let begin = if arguments.show_detailed_stats { "time, threadId" } else { "start.time, end.time" };
         out.line(&format!("{begin}, data.consumed.in.MB, MB.sec, data.consumed.in.nMsg, nMsg.sec, {HEADER_END}"))?;
@@ -154,9 +178,10 @@ pub fn run(arguments: &ConsumerPerfArguments) -> Result<(), Failure> {
             Event::Second(interval) => {
                 reached.ms = milliseconds(start_wall_ns + interval.end_ns);
                 reached.records += interval.sides.consumed.records;
-                reached.bytes += interval.sides.consumed.bytes;
-                if arguments.show_detailed_stats && reached.ms - told.ms >= interval_ms {
-                    out.line(&detail_line(&told, &reached))?;
+                reached.bytes += interval.sides.consumed.traffic.value_bytes;
+                let is_due = reached.ms - told.ms >= interval_ms && reached.records > told.records;
+                if arguments.show_detailed_stats && is_due {
+                    out.line(&detail_line(&arguments.date_format, &told, &reached))?;
                     out.flush(None)?;
                     told = reached;
                 }
@@ -175,8 +200,11 @@ pub fn run(arguments: &ConsumerPerfArguments) -> Result<(), Failure> {
     if !arguments.show_detailed_stats {
         let start = Reached { ms: milliseconds(outcome.start_wall_ns), ..Reached::default() };
         let end_ns = outcome.start_wall_ns + (outcome.seconds * 1e9) as u64;
-        let end = Reached { ms: milliseconds(end_ns), records: consumed.records, bytes: consumed.bytes };
-        out.line(&total_line(&start, &end))?;
+        let end = Reached { ms: milliseconds(end_ns), records: consumed.records, bytes: consumed.traffic.value_bytes };
+        out.line(&total_line(&arguments.date_format, &start, &end))?;
+    }
+    if arguments.print_metrics {
+        out.line(&Metrics::of_consumer(&settings, &outcome))?;
     }
     out.finish()?;
     if outcome.interrupted { Err(Failure::Interrupted) } else { Ok(()) }
@@ -186,29 +214,32 @@ fn milliseconds(ns: u64) -> i64 {
     i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX)
 }
 
-/// What came between two moments, a second.
+/// What came between two moments, a second: megabytes and records. In no time at all it is as much as Java makes of a
+/// division by zero.
 fn rates(from: &Reached, to: &Reached) -> (f64, f64) {
-    let seconds = (to.ms - from.ms).max(1) as f64 / 1000.0;
+    let seconds = (to.ms - from.ms) as f64 / 1000.0;
     ((to.bytes - from.bytes) as f64 / MEGABYTE / seconds, (to.records - from.records) as f64 / seconds)
 }
 
-fn total_line(start: &Reached, end: &Reached) -> String {
-    let (megabytes, records) = rates(start, end);
-    let total = end.bytes as f64 / MEGABYTE;
-    let (from, to, fetch_ms) = (civil::text(start.ms), civil::text(end.ms), end.ms - start.ms);
-    format!(
-        "{from}, {to}, {total:.4}, {megabytes:.4}, {}, {records:.4}, 0, {fetch_ms}, {megabytes:.4}, {records:.4}",
-        end.records
-    )
+fn total_line(format: &DateFormat, start: &Reached, end: &Reached) -> String {
+    line(&format!("{}, {}", format.text(start.ms), format.text(end.ms)), start, end, rates(start, end))
 }
 
-fn detail_line(told: &Reached, reached: &Reached) -> String {
-    let (megabytes, records) = rates(told, reached);
-    let total = reached.bytes as f64 / MEGABYTE;
-    let (time, fetch_ms) = (civil::text(reached.ms), reached.ms - told.ms);
+/// Of no time nothing is fetched, by the last two columns.
+fn detail_line(format: &DateFormat, told: &Reached, reached: &Reached) -> String {
+    let fetched = if reached.ms > told.ms { rates(told, reached) } else { (0.0, 0.0) };
+    line(&format!("{}, 0", format.text(reached.ms)), told, reached, fetched)
+}
+
+fn line(begin: &str, from: &Reached, to: &Reached, (fetched_megabytes, fetched_records): (f64, f64)) -> String {
+    let (megabytes, records) = rates(from, to);
+    let total = decimals::<4>(to.bytes as f64 / MEGABYTE);
+    let [megabytes, records, fetched_megabytes, fetched_records] =
+        [megabytes, records, fetched_megabytes, fetched_records].map(decimals::<4>);
     format!(
-        "{time}, 0, {total:.4}, {megabytes:.4}, {}, {records:.4}, 0, {fetch_ms}, {megabytes:.4}, {records:.4}",
-        reached.records
+        "{begin}, {total}, {megabytes}, {}, {records}, 0, {}, {fetched_megabytes}, {fetched_records}",
+        to.records,
+        to.ms - from.ms
     )
 }
 
@@ -218,15 +249,23 @@ mod tests {
 
     #[test]
     fn lines_are_kafkas() {
+        let format = DateFormat::new("yyyy-MM-dd HH:mm:ss:SSS").expect("right");
         let start = Reached { ms: 1_700_000_000_000, records: 0, bytes: 0 };
         let end = Reached { ms: 1_700_000_002_000, records: 1000, bytes: 1 << 20 };
         assert_eq!(
-            total_line(&start, &end),
+            total_line(&format, &start, &end),
             "2023-11-14 22:13:20:000, 2023-11-14 22:13:22:000, 1.0000, 0.5000, 1000, 500.0000, 0, 2000, 0.5000, 500.0000"
         );
         assert_eq!(
-            detail_line(&start, &end),
+            detail_line(&format, &start, &end),
             "2023-11-14 22:13:22:000, 0, 1.0000, 0.5000, 1000, 500.0000, 0, 2000, 0.5000, 500.0000"
         );
+        let format = DateFormat::new("ss").expect("right");
+        let at_once = Reached { ms: start.ms, ..end };
+        assert_eq!(
+            total_line(&format, &start, &at_once),
+            "20, 20, 1.0000, Infinity, 1000, Infinity, 0, 0, Infinity, Infinity"
+        );
+        assert_eq!(detail_line(&format, &start, &start), "20, 0, 0.0000, NaN, 0, NaN, 0, 0, 0.0000, 0.0000");
     }
 }

@@ -5,13 +5,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
+use regex::Regex;
 
+use super::payload_file;
+use super::perf_metrics::Metrics;
 use super::properties::Properties;
 use crate::cli::bench::load::{self, Event};
 use crate::cli::bench::measure::Figures;
-use crate::cli::bench::payload::{Keys, Shape};
-use crate::cli::bench::settings::{DEPTH_MAX, FetchSettings, Mode, RECORD_BYTES_MAX, Settings, TopicSettings};
+use crate::cli::bench::payload::{Keys, Shape, Values};
+use crate::cli::bench::settings::{
+    DEPTH_MAX, FetchSettings, IDEMPOTENT_DEPTH_MAX, Mode, RECORD_BYTES_MAX, Settings, TopicSettings,
+    TransactionSettings,
+};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::produce::{acks, compression};
@@ -20,9 +26,25 @@ use crate::cli::produce::{acks, compression};
 const REPORT_NS: u64 = 5_000_000_000;
 const MEGABYTE: f64 = 1024.0 * 1024.0;
 
-/// Kafka's producer test: its flags and its output. Latency is that of requests, from when their records were sent, and
-/// with --throughput from when they were due
+const EXAMPLES: &str = "\
+Examples:
+  kafka-producer-perf-test.sh --topic load --num-records 1000000 --record-size 200 --throughput -1 \\
+      --producer-props bootstrap.servers=localhost:9092
+      As fast as the broker takes them, acknowledged by all of the ISR, idempotent as Kafka's producers are.
+  kafka-producer-perf-test.sh --topic load --num-records 50000 --payload-file lines.txt --throughput 5000 \\
+      --producer-props bootstrap.servers=localhost:9092 compression.type=zstd linger.ms=5 --print-metrics
+      Lines of a file by chance, five thousand a second, and what the client counted beside.
+  kafka-producer-perf-test.sh --topic load --num-records 100000 --record-size 200 --throughput -1 \\
+      --producer-props bootstrap.servers=localhost:9092 --transaction-duration-ms 100
+      In transactions, of which each is committed after a tenth of a second. An error or Ctrl-C aborts the last one.
+
+Latency is that of requests, from when their records were sent, and with --throughput from when they were due. Metrics have
+Kafka's names; rates and averages are of the whole run.";
+
+/// Kafka's producer test: its flags and its output
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+#[command(group = ArgGroup::new("payload").required(true).args(["record_size", "payload_file", "payload_monotonic"]))]
 pub struct ProducerPerfArguments {
     /// The topic
     #[arg(long)]
@@ -32,19 +54,20 @@ pub struct ProducerPerfArguments {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     num_records: u64,
 
-    /// Bytes of a record's value
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=RECORD_BYTES_MAX as u64))]
+    /// Bytes of a record's value, which is random capital letters
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(..=RECORD_BYTES_MAX as u64))]
     record_size: Option<u64>,
 
-    /// Not here; give --record-size
-    #[arg(long, hide = true)]
+    /// A text file of values, one of which is sent each time, by chance
+    #[arg(long, value_name = "FILE")]
     payload_file: Option<PathBuf>,
 
-    #[arg(long, hide = true)]
-    payload_delimiter: Option<String>,
+    /// What stands between values of the file: a text, or a regular expression
+    #[arg(long, value_name = "REGEX", default_value = "\\n", value_parser = payload_file::delimiter)]
+    payload_delimiter: Regex,
 
-    /// Not here; give --record-size
-    #[arg(long, hide = true)]
+    /// Values are the numbers of their records, from 0
+    #[arg(long)]
     payload_monotonic: bool,
 
     /// Records a second; -1: as fast as possible
@@ -59,42 +82,77 @@ pub struct ProducerPerfArguments {
     #[arg(long = "producer.config", value_name = "FILE")]
     producer_config: Option<PathBuf>,
 
-    /// Not here
-    #[arg(long, hide = true)]
+    /// Print what the client has counted, at the end
+    #[arg(long)]
     print_metrics: bool,
 
-    /// Not here
-    #[arg(long, hide = true)]
-    transactional_id: Option<String>,
+    /// The transactional id, with --transaction-duration-ms
+    #[arg(long, value_name = "ID", default_value = "performance-producer-default-transactional-id")]
+    transactional_id: String,
 
-    /// Not here
-    #[arg(long, hide = true)]
-    transaction_duration_ms: Option<u64>,
+    /// Commit a transaction when it is so old; above 0 there are transactions
+    #[arg(long, value_name = "MS", default_value_t = 0, allow_negative_numbers = true)]
+    transaction_duration_ms: i64,
 }
 
 impl ProducerPerfArguments {
-    fn settings(self) -> Result<Settings, Failure> {
-        let missing = [
-            (self.payload_file.is_some(), "--payload-file"),
-            (self.payload_delimiter.is_some(), "--payload-delimiter"),
-            (self.payload_monotonic, "--payload-monotonic"),
-            (self.print_metrics, "--print-metrics"),
-            (self.transactional_id.is_some(), "--transactional-id"),
-            (self.transaction_duration_ms.is_some(), "--transaction-duration-ms"),
-        ];
-        if let Some((_, flag)) = missing.iter().find(|(given, _)| *given) {
-            return Err(Failure::Usage(format!("{flag} is not there yet; leave it away, and give --record-size")));
+    /// What values are made of, and their bytes or the mean of these.
+    fn values(&self, out: &mut Output) -> Result<(Values, usize), Failure> {
+        if let Some(path) = &self.payload_file {
+            let shown = std::env::current_dir().map(|directory| directory.join(path));
+            out.line(&format!("Reading payloads from: {}", shown.as_ref().unwrap_or(path).display()))?;
+            let payloads = payload_file::read(path, &self.payload_delimiter)?;
+            out.line(&format!("Number of messages read: {}", payloads.len()))?;
+            if let Some(large) = payloads.iter().map(Vec::len).find(|bytes| *bytes > RECORD_BYTES_MAX) {
+                let message = format!("{}: a value of {large} bytes is longer than any broker takes", path.display());
+                return Err(Failure::Refused(message));
+            }
+            let mean = payloads.iter().map(Vec::len).sum::<usize>() / payloads.len();
+            return Ok((Values::Lines(payloads.into()), mean));
         }
-        let record_size = self.record_size.ok_or_else(|| Failure::Usage("give --record-size".to_owned()))?;
+        Ok(match self.record_size {
+            Some(bytes) => (Values::Letters, bytes as usize),
+            None => (Values::Numbers, (self.num_records - 1).to_string().len()),
+        })
+    }
+
+    fn settings(self, out: &mut Output) -> Result<Settings, Failure> {
         if self.throughput == 0.0 || !self.throughput.is_finite() {
             return Err(Failure::Usage(
                 "--throughput must be records a second, or -1 for as fast as possible".to_owned(),
             ));
         }
+        if self.producer_props.is_empty() && self.producer_config.is_none() {
+            let message = "Either --producer-props or --producer.config must be specified.";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        let (values, record_bytes) = self.values(out)?;
         let mut properties = Properties::read(self.producer_config.as_deref(), &self.producer_props)?;
         let connect = properties.connect(None)?;
         let wrong = |name: &str, value: &str, why: String| Failure::Usage(format!("{name}={value}: {why}"));
         let acks_text = properties.text("acks").unwrap_or_else(|| "all".to_owned());
+        let acks = acks(&acks_text).map_err(|why| wrong("acks", &acks_text, why))?;
+        let depth = properties.number("max.in.flight.requests.per.connection", 5, u64::from(DEPTH_MAX))?.max(1) as u32;
+        let retries = properties.number("retries", i32::MAX as u64, i32::MAX as u64)?;
+        let idempotent = idempotence(properties.text("enable.idempotence").as_deref(), acks, depth, retries)?;
+        let transaction = match u64::try_from(self.transaction_duration_ms) {
+            Ok(1..) if !idempotent => {
+                let message = "Cannot set a transactional.id without also enabling idempotence.";
+                return Err(Failure::Usage(message.to_owned()));
+            }
+            Ok(duration_ms @ 1..) => {
+                // The flag's, or its default, goes before a property's.
+                properties.text("transactional.id");
+                let timeout_ms = properties.number("transaction.timeout.ms", 60_000, i32::MAX as u64)? as i32;
+                let duration = Duration::from_millis(duration_ms);
+                Some(TransactionSettings { id: self.transactional_id, duration, timeout_ms })
+            }
+            _ if properties.text("transactional.id").is_some() => {
+                let message = "the property transactional.id wants transactions; give --transaction-duration-ms too";
+                return Err(Failure::Usage(message.to_owned()));
+            }
+            _ => None,
+        };
         let codec_text = properties.text("compression.type").unwrap_or_else(|| "none".to_owned());
         let settings = Settings {
             mode: Mode::Produce,
@@ -108,10 +166,12 @@ impl ProducerPerfArguments {
                 keep: true,
             },
             clients: 1,
+            client_per_leader: true,
             threads: 1,
-            depth: properties.number("max.in.flight.requests.per.connection", 5, u64::from(DEPTH_MAX))?.max(1) as u32,
+            depth,
             shape: Shape {
-                record_bytes: record_size as usize,
+                values,
+                record_bytes,
                 batch_bytes: properties.number("batch.size", 16_384, RECORD_BYTES_MAX as u64)? as usize,
                 keys: Keys::None,
                 compression: compression(&codec_text).map_err(|why| wrong("compression.type", &codec_text, why))?,
@@ -119,7 +179,9 @@ impl ProducerPerfArguments {
                 stamped: false,
             },
             linger: Duration::from_millis(properties.number("linger.ms", 0, i32::MAX as u64)?),
-            acks: acks(&acks_text).map_err(|why| wrong("acks", &acks_text, why))?,
+            acks,
+            idempotent,
+            transaction,
             rate: (self.throughput > 0.0).then_some(self.throughput),
             warm_up: Duration::ZERO,
             duration: None,
@@ -133,10 +195,34 @@ impl ProducerPerfArguments {
     }
 }
 
+/// Whether the producer is idempotent (Kafka 3.9 `ProducerConfig.postProcessAndValidateIdempotenceConfigs`): by default, but
+/// not beside settings that it can't have; asked for beside them it is refused.
+fn idempotence(asked: Option<&str>, acks: i16, depth: u32, retries: u64) -> Result<bool, Failure> {
+    let hindrances = [
+        (retries == 0, "Must set retries to non-zero when using the idempotent producer."),
+        (
+            acks != -1,
+            "Must set acks to all in order to use the idempotent producer. Otherwise we cannot guarantee idempotence.",
+        ),
+        (
+            depth > IDEMPOTENT_DEPTH_MAX,
+            "Must set max.in.flight.requests.per.connection to at most 5 to use the idempotent producer.",
+        ),
+    ];
+    let hindrance = hindrances.iter().find(|(hinders, _)| *hinders).map(|(_, why)| *why);
+    match (asked.map(str::to_ascii_lowercase).as_deref(), hindrance) {
+        (Some("true"), Some(why)) => Err(Failure::Usage(why.to_owned())),
+        (Some("true") | None, None) => Ok(true),
+        (Some("false"), _) | (None, Some(_)) => Ok(false),
+        (Some(text), _) => Err(Failure::Usage(format!("enable.idempotence={text}: write true or false"))),
+    }
+}
+
 pub fn run(arguments: ProducerPerfArguments) -> Result<(), Failure> {
-    let settings = arguments.settings()?;
-    let record_bytes = settings.shape.record_bytes;
     let mut out = Output::new()?;
+    let print_metrics = arguments.print_metrics;
+    let settings = arguments.settings(&mut out)?;
+    out.flush(None)?;
     let (mut window, mut window_start_ns) = (Figures::default(), 0);
     let outcome = load::run(&settings, &mut |event| {
         let Event::Second(interval) = event else { return Ok(()) };
@@ -144,26 +230,29 @@ pub fn run(arguments: ProducerPerfArguments) -> Result<(), Failure> {
         let elapsed_ns = interval.end_ns.saturating_sub(window_start_ns);
         // Kafka's has windows of a little more than this, too.
         if elapsed_ns >= REPORT_NS && window.records > 0 {
-            out.line(&window_line(&window, record_bytes, elapsed_ns as f64 / 1e9))?;
+            out.line(&window_line(&window, elapsed_ns as f64 / 1e9))?;
             out.flush(None)?;
             (window, window_start_ns) = (Figures::default(), interval.end_ns);
         }
         Ok(())
     })?;
     if outcome.totals.produced.records > 0 {
-        out.line(&total_line(&outcome.totals.produced, record_bytes, outcome.seconds))?;
+        out.line(&total_line(&outcome.totals.produced, outcome.seconds))?;
+    }
+    if print_metrics {
+        out.line(&Metrics::of_producer(&settings, &outcome))?;
     }
     out.finish()?;
     if outcome.interrupted { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
-fn rates(figures: &Figures, record_bytes: usize, seconds: f64) -> (f64, f64) {
-    let per_second = figures.records as f64 / seconds.max(1e-3);
-    (per_second, per_second * record_bytes as f64 / MEGABYTE)
+fn rates(figures: &Figures, seconds: f64) -> (f64, f64) {
+    let per_second = |amount: u64| amount as f64 / seconds.max(1e-3);
+    (per_second(figures.records), per_second(figures.traffic.value_bytes) / MEGABYTE)
 }
 
-fn window_line(figures: &Figures, record_bytes: usize, seconds: f64) -> String {
-    let (records, megabytes) = rates(figures, record_bytes, seconds);
+fn window_line(figures: &Figures, seconds: f64) -> String {
+    let (records, megabytes) = rates(figures, seconds);
     let (mean, max) = (figures.mean_ms().unwrap_or(0.0), figures.max_ms().unwrap_or(0.0));
     format!(
         "{} records sent, {records:.1} records/sec ({megabytes:.2} MB/sec), {mean:.1} ms avg latency, {max:.1} ms max \
@@ -172,8 +261,8 @@ fn window_line(figures: &Figures, record_bytes: usize, seconds: f64) -> String {
     )
 }
 
-fn total_line(figures: &Figures, record_bytes: usize, seconds: f64) -> String {
-    let (records, megabytes) = rates(figures, record_bytes, seconds);
+fn total_line(figures: &Figures, seconds: f64) -> String {
+    let (records, megabytes) = rates(figures, seconds);
     let (mean, max) = (figures.mean_ms().unwrap_or(0.0), figures.max_ms().unwrap_or(0.0));
     let percentile = |percentile| figures.percentile_ms(percentile).unwrap_or(0.0).round() as u64;
     format!(
@@ -190,19 +279,43 @@ fn total_line(figures: &Figures, record_bytes: usize, seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::measure::{Recorder, Side};
+    use crate::cli::bench::measure::{Recorder, Side, Traffic};
+
+    #[test]
+    fn producers_are_idempotent_unless_other_settings_say_otherwise() {
+        const RETRIES: u64 = i32::MAX as u64;
+        for (asked, acks, depth, retries, expected) in [
+            (None, -1, 5, RETRIES, Ok(true)),
+            (None, 1, 5, RETRIES, Ok(false)),
+            (None, -1, 6, RETRIES, Ok(false)),
+            (None, -1, 5, 0, Ok(false)),
+            (Some("TRUE"), -1, 1, RETRIES, Ok(true)),
+            (Some("false"), -1, 5, RETRIES, Ok(false)),
+            (Some("true"), 1, 5, RETRIES, Err("set acks to all")),
+            (Some("true"), -1, 6, RETRIES, Err("at most 5")),
+            (Some("true"), -1, 5, 0, Err("retries to non-zero")),
+            (Some("yes"), -1, 5, RETRIES, Err("true or false")),
+        ] {
+            let found = idempotence(asked, acks, depth, retries);
+            match expected {
+                Ok(expected) => assert_eq!(found, Ok(expected), "{asked:?} {acks} {depth} {retries}"),
+                Err(why) => assert!(found.is_err_and(|failure| failure.to_string().contains(why)), "{why}"),
+            }
+        }
+    }
 
     #[test]
     fn lines_are_kafkas() {
         let mut recorder = Recorder::new(0);
         recorder.records(Side::Produced, 0, 2_000_000, 1000);
+        recorder.traffic(Side::Produced, 0, &Traffic { value_bytes: 1_024_000, ..Traffic::default() });
         let figures = recorder.cut(1).sides.produced;
         assert_eq!(
-            window_line(&figures, 1024, 2.0),
+            window_line(&figures, 2.0),
             "1000 records sent, 500.0 records/sec (0.49 MB/sec), 2.0 ms avg latency, 2.0 ms max latency."
         );
         assert_eq!(
-            total_line(&figures, 1024, 2.0),
+            total_line(&figures, 2.0),
             "1000 records sent, 500.000000 records/sec (0.49 MB/sec), 2.00 ms avg latency, 2.00 ms max latency, 2 ms 50th, \
              2 ms 95th, 2 ms 99th, 2 ms 99.9th."
         );

@@ -30,8 +30,8 @@ impl Properties {
             let (name, value) = property
                 .split_once('=')
                 .ok_or_else(|| Failure::Usage(format!("'{property}' is no property; write NAME=VALUE")))?;
-            // A group changes nothing here: all partitions are read.
-            if name.trim() != "group.id" {
+            // A group changes nothing here: all partitions are read. Transactions are asked for by flags.
+            if !matches!(name.trim(), "group.id" | "transactional.id") {
                 check_property(property)?;
             }
             all.insert(name.trim().to_owned(), value.trim().to_owned());

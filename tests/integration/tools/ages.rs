@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -60,7 +61,8 @@ const KAFKA_4_0: Versions = &[
     (ApiKey::DescribeCluster, 0, 1),
 ];
 
-fn frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
+/// The next frame of a connection, its size before it.
+pub fn frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut prefix = [0; FRAME_PREFIX_BYTES];
     stream.read_exact(&mut prefix).ok()?;
     let mut frame = vec![0; FRAME_PREFIX_BYTES + u32::from_be_bytes(prefix) as usize];
@@ -108,24 +110,36 @@ fn go_between(mut client: TcpStream, broker: SocketAddr, versions: Versions, wro
     }
 }
 
-/// Runs `story` against a broker of these versions: it is given a way to run tools, with input.
-fn in_the_age_of(versions: Versions, story: impl FnOnce(&dyn Fn(&[&str], &str) -> Ran)) {
+/// A broker that is reached through a go-between, which `serve`s each connection: between a client and the broker's own
+/// address. Its server, that address, and the one to connect to.
+pub fn behind(
+    directory: &Path,
+    serve: impl Fn(TcpStream, SocketAddr) -> Option<()> + Send + Sync + 'static,
+) -> (Server, SocketAddr, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
-    let directory = directory();
     // Its banner names the port that it tells of, so its own is chosen here: one that was free a moment ago.
     let advertised = format!("advertised.listeners=PLAINTEXT://{address}");
     let real = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
     let listen = format!("listeners=PLAINTEXT://{real}");
-    let server = Server::start_with(directory.path(), &[&listen, &advertised]);
-    let wrong = Arc::new(Mutex::new(Vec::new()));
-    let seen = wrong.clone();
+    let server = Server::start_with(directory, &[&listen, &advertised]);
+    let serve = Arc::new(serve);
     thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
-            let seen = seen.clone();
-            thread::spawn(move || go_between(client, real, versions, &seen));
+            let serve = serve.clone();
+            thread::spawn(move || serve(client, real));
         }
     });
+    (server, real, address)
+}
+
+/// Runs `story` against a broker of these versions: it is given a way to run tools, with input.
+fn in_the_age_of(versions: Versions, story: impl FnOnce(&dyn Fn(&[&str], &str) -> Ran)) {
+    let directory = directory();
+    let wrong = Arc::new(Mutex::new(Vec::new()));
+    let seen = wrong.clone();
+    let (server, real, address) =
+        behind(directory.path(), move |client, broker| go_between(client, broker, versions, &seen));
     let tool = |arguments: &[&str], input: &str| {
         let mut command = anywhere(arguments);
         command.args(["-b", &address.to_string()]).stdin(std::process::Stdio::piped());
