@@ -2,6 +2,7 @@
 
 mod perf;
 mod throttle;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::fs;

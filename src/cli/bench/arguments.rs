@@ -27,18 +27,38 @@ Examples:
   ringlog bench end-to-end --rate 10000 --report report.html
       What latency records have from a producer to a consumer, at ten thousand a second.
   ringlog bench produce -t load --keep --records 5m && ringlog bench consume -t load --check
-      Fill a topic, then read it and check each record.
+      Fill a topic, then read it and check each record.";
+
+const PRODUCE_EXAMPLES: &str = "\
+Examples:
+  ringlog bench produce --clients 4 --duration 30s
+      As fast as the broker takes it, to a topic that is made and deleted again.
   ringlog bench produce --idempotent --rate 5000 --record-size 200
       Batches with a producer id and sequences, as those of Kafka's own producers.
   ringlog bench produce --rate 50MB/s --acks 1 --codec zstd --compressible 4 --json
-      Numbers for a script.
+      Numbers for a script.";
 
+const CONSUME_EXAMPLES: &str = "\
+Examples:
+  ringlog bench consume -t load --check
+      Read what is there, once, and check each record.
+  ringlog bench consume -t load --clients 4 --repeat --duration 30s
+      As fast as the broker gives it, from the beginning again and again.";
+
+const END_TO_END_EXAMPLES: &str = "\
+Examples:
+  ringlog bench end-to-end --rate 10000 --report report.html
+      What latency records have from a producer to a consumer, at ten thousand a second, as a page with charts.
+  ringlog bench end-to-end --rate 10000 --check --json
+      The same as numbers, with each record looked at: none lost, none twice, none out of order.";
+
+const LATENCIES: &str = "\
 With --rate latencies count from when a record was due, whether or not it could be sent then: a broker that stands still
 is seen in all records that were due meanwhile. Without, they count from when it was sent.";
 
 /// Load a broker and measure it
 #[derive(Args, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{LATENCIES}\n\n{EXIT_CODES}"))]
 pub struct BenchArguments {
     #[command(subcommand)]
     pub mode: BenchMode,
@@ -47,11 +67,13 @@ pub struct BenchArguments {
 #[derive(Subcommand, Debug)]
 pub enum BenchMode {
     /// Produce records; latency is until the acknowledgement
+    #[command(after_help = format!("{PRODUCE_EXAMPLES}\n\n{LATENCIES}\n\n{EXIT_CODES}"))]
     Produce(ProduceArguments),
     /// Consume a topic; latency is that of fetch requests
+    #[command(after_help = format!("{CONSUME_EXAMPLES}\n\n{EXIT_CODES}"))]
     Consume(ConsumeArguments),
     /// Produce and consume the same topic; latency is from producer to consumer
-    #[command(alias = "e2e")]
+    #[command(alias = "e2e", after_help = format!("{END_TO_END_EXAMPLES}\n\n{LATENCIES}\n\n{EXIT_CODES}"))]
     EndToEnd(EndToEndArguments),
 }
 
@@ -287,6 +309,7 @@ impl FetchArguments {
             repeat,
             idle: None,
             count_values: false,
+            records_max: u64::MAX,
         }
     }
 }

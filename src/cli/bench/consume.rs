@@ -207,6 +207,7 @@ impl Consumer {
 
     fn take(&self, answer: &Answer, due: u64, sent_ns: u64) -> Result<(), Failure> {
         let response: FetchResponse = answer.read().map_err(failures::exchange)?;
+        let fetch = &self.seat.run.settings.fetch;
         let what = || format!("fetching from topic '{}'", self.seat.run.topic.name);
         if response.error_code != 0 {
             return Err(Failure::of_code(&what(), response.error_code, None));
@@ -240,7 +241,8 @@ impl Consumer {
                 if header.last_offset() < position.next {
                     continue;
                 }
-                records += self.take_batch(position, &header, batch, now, &mut traffic)?;
+                let left = fetch.records_max.saturating_sub(self.seat.run.consumed.load(Ordering::Relaxed) + records);
+                records += self.take_batch(position, &header, batch, now, left, &mut traffic)?;
                 bytes += batch.len() as u64;
                 position.next = header.last_offset().saturating_add(1);
             }
@@ -267,7 +269,7 @@ impl Consumer {
         }
     }
 
-    /// Looks into a batch as far as the run asks for; how many of its records are new. Their bytes are counted if the run
+    /// Looks into a batch as far as the run asks for; how many of its records are new, `left` of them at most. Their bytes are counted if the run
     /// asks for that.
     fn take_batch(
         &self,
@@ -275,6 +277,7 @@ impl Consumer {
         header: &BatchHeader,
         batch: &[u8],
         now: u64,
+        left: u64,
         traffic: &mut Traffic,
     ) -> Result<u64, Failure> {
         if header.is_control() {
@@ -298,7 +301,7 @@ impl Consumer {
             body_bytes = body.len() as u64;
             walk_records::<BatchError>(header, &body, |record| {
                 let offset = header.base_offset.saturating_add(i64::from(record.offset_delta));
-                if offset < position.next {
+                if offset < position.next || count >= left {
                     return Ok(());
                 }
                 count += 1;

@@ -73,6 +73,18 @@ impl Exchanged {
         self.answers += other.answers;
         self.answer_bytes += other.answer_bytes;
     }
+
+    /// What is more than it was before; the largest request is the largest of all.
+    pub fn since(&self, before: &Exchanged) -> Exchanged {
+        Exchanged {
+            connections: self.connections - before.connections,
+            requests: self.requests - before.requests,
+            request_bytes: self.request_bytes - before.request_bytes,
+            request_bytes_max: self.request_bytes_max,
+            answers: self.answers - before.answers,
+            answer_bytes: self.answer_bytes - before.answer_bytes,
+        }
+    }
 }
 
 /// One connection and its side of the protocol. One task sends, one receives.

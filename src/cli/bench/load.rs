@@ -333,6 +333,7 @@ async fn serve_clients(
         ended = ended.and(session.finish(is_whole).await);
         recorder.borrow_mut().ended(clock.now());
         known.transactions = Some(session.times());
+        known.exchanged.add(&session.exchanged().await);
     }
     ended?;
     let last = recorder.borrow_mut().cut(clock.now());

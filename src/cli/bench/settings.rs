@@ -73,8 +73,10 @@ pub struct FetchSettings {
     pub repeat: bool,
     /// Wait for more at the end of the log, and end when nothing has come for so long.
     pub idle: Option<Duration>,
-    /// Count the bytes of keys and values, not of batches.
+    /// Look at every record, and count its bytes.
     pub count_values: bool,
+    /// Count no more records than these, however many an answer holds; with `count_values`.
+    pub records_max: u64,
 }
 
 /// Records go into transactions of one transactional id.
@@ -131,6 +133,7 @@ impl FetchSettings {
             repeat: false,
             idle: None,
             count_values: false,
+            records_max: u64::MAX,
         }
     }
 }

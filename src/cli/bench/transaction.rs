@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify};
 
-use super::driver::{Alarm, Link};
+use super::driver::{Alarm, Exchanged, Link};
 use super::failures;
 use super::payload::ProducerId;
 use super::produce::{ANSWER_BYTES_MAX, PRODUCER_ID_VERSIONS};
@@ -30,6 +30,7 @@ use crate::base::time::Monotonic;
 use crate::cli::failure::{Failure, describe, say};
 use crate::client::Request;
 use crate::client::transaction::{Step, ToAsk, Transaction, TransactionError, TransactionOptions};
+use crate::protocol::ErrorCode;
 
 /// With a key type, and one key.
 const FIND_COORDINATOR_VERSIONS: RangeInclusive<i16> = 1..=3;
@@ -99,6 +100,11 @@ impl Session {
 
     pub fn times(&self) -> Times {
         self.times.get()
+    }
+
+    /// What went over connections to coordinators.
+    pub async fn exchanged(&self) -> Exchanged {
+        self.coordinator.lock().await.exchanged
     }
 
     /// Waits until a batch for a place may be sent, which counts as in flight then; `false`: the run ends.
@@ -207,6 +213,7 @@ struct Coordinator {
     timeout: Duration,
     alarm: Alarm,
     start: Instant,
+    exchanged: Exchanged,
 }
 
 impl Coordinator {
@@ -225,6 +232,7 @@ impl Coordinator {
             timeout,
             alarm: Alarm::new()?,
             start: Instant::now(),
+            exchanged: Exchanged::default(),
         })
     }
 
@@ -285,7 +293,9 @@ impl Coordinator {
         able: RangeInclusive<i16>,
         take: impl FnOnce(&mut Transaction, &R::Response, Monotonic) -> Result<(), TransactionError>,
     ) -> Result<(), TransactionError> {
+        let before = link.exchanged();
         let response = link.ask(request, able, self.timeout).await;
+        self.exchanged.add(&link.exchanged().since(&before));
         let now = self.now();
         match response {
             Ok(response) => take(&mut self.transaction, &response, now),
@@ -293,8 +303,10 @@ impl Coordinator {
         }
     }
 
-    async fn connect(&self, address: SocketAddr) -> Result<Link, Failure> {
-        Link::connect(address, &self.client_id, ANSWER_BYTES_MAX, self.timeout).await
+    async fn connect(&mut self, address: SocketAddr) -> Result<Link, Failure> {
+        let link = Link::connect(address, &self.client_id, ANSWER_BYTES_MAX, self.timeout).await?;
+        self.exchanged.add(&link.exchanged());
+        Ok(link)
     }
 
     async fn coordinator_link(&mut self) -> Result<Link, Failure> {
@@ -315,7 +327,11 @@ impl Coordinator {
     fn failure(&self, error: TransactionError) -> Failure {
         match error {
             TransactionError::Refused { what, code, message } => {
-                Failure::of_code(&self.named(what), code, message.as_deref())
+                let is_fenced =
+                    [ErrorCode::ProducerFenced, ErrorCode::InvalidProducerEpoch].map(ErrorCode::code).contains(&code);
+                let fenced =
+                    is_fenced.then_some("another producer has taken it over, or the coordinator has given it up");
+                Failure::of_code(&self.named(what), code, fenced.or(message.as_deref()))
             }
             TransactionError::TooLate { what, code } => Failure::Unreachable(format!(
                 "{} has not come to an end within {} s: {}; look at the log of the broker that coordinates it",

@@ -20,6 +20,8 @@ use crate::cli::output::Output;
 
 const MEGABYTE: f64 = 1024.0 * 1024.0;
 const HEADER_END: &str = "rebalance.time.ms, fetch.time.ms, fetch.MB.sec, fetch.nMsg.sec";
+/// Kafka's `max.poll.records`: its consumer takes so many at once, and only then looks whether it has enough.
+const MAX_POLL_RECORDS: u64 = 500;
 /// Kafka's `fetch.max.bytes` and `fetch.max.wait.ms`.
 const FETCH_MAX_BYTES: usize = 52_428_800;
 const FETCH_MAX_WAIT: Duration = Duration::from_millis(500);
@@ -110,6 +112,7 @@ impl ConsumerPerfArguments {
         }
         let mut properties = Properties::read(self.consumer_config.as_deref(), &[])?;
         let connect = properties.connect(self.bootstrap_server.clone())?;
+        let poll_records = properties.number("max.poll.records", MAX_POLL_RECORDS, i32::MAX as u64)?.max(1);
         let settings = Settings {
             mode: Mode::Consume,
             connect,
@@ -137,6 +140,7 @@ impl ConsumerPerfArguments {
                 repeat: false,
                 idle: Some(Duration::from_millis(self.timeout)),
                 count_values: true,
+                records_max: self.messages.div_ceil(poll_records).saturating_mul(poll_records),
             },
             check: false,
             pid: None,

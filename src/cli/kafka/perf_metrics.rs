@@ -31,6 +31,7 @@ impl Metrics<'_> {
         metrics.add(GROUP, "compression-rate-avg", per_request(traffic.compression_ratios));
         metrics.add_answers(GROUP, "produce-throttle-time", "request-latency", produced);
         metrics.add(GROUP, "records-per-request-avg", per_request(produced.records as f64));
+        metrics.add(GROUP, "requests-in-flight", 0.0);
         metrics.add_connections(GROUP);
         if let Some(times) = &outcome.transactions {
             metrics.add(GROUP, "txn-init-time-ns-total", times.init_ns as f64);
@@ -48,7 +49,6 @@ impl Metrics<'_> {
 
     /// What a consumer says.
     pub fn of_consumer(settings: &Settings, outcome: &Outcome) -> String {
-        const GROUP: &str = "consumer-metrics";
         const FETCHES: &str = "consumer-fetch-manager-metrics";
         let consumed = &outcome.totals.consumed;
         let (traffic, per_request) = (&consumed.traffic, per_request(consumed));
@@ -68,8 +68,8 @@ impl Metrics<'_> {
             metrics.add_meter_of_topic(FETCHES, name, total as f64);
         }
         metrics.add_meter(FETCHES, "fetch", consumed.requests as f64);
+        // Kafka's consumer is closed before it is asked, and then has no connections to tell of.
         metrics.add_answers(FETCHES, "fetch-throttle-time", "fetch-latency", consumed);
-        metrics.add_connections(GROUP);
         metrics.text()
     }
 
@@ -113,7 +113,6 @@ impl Metrics<'_> {
     /// What went over the connections (Kafka 3.9 `Selector`).
     fn add_connections(&mut self, group: &str) {
         let exchanged = self.outcome.exchanged;
-        self.add(group, "connection-count", exchanged.connections as f64);
         self.add_meter(group, "connection-creation", exchanged.connections as f64);
         self.add_meter(group, "incoming-byte", exchanged.answer_bytes as f64);
         self.add_meter(group, "network-io", (exchanged.requests + exchanged.answers) as f64);

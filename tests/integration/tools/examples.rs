@@ -104,7 +104,7 @@ fn every_example_of_every_help_does_what_it_says() {
             assert_eq!(ran.code, 0, "help of '{command}': {line}\n{}{}", ran.stdout, ran.stderr);
         }
     }
-    assert!(tried.len() >= 35 && skipped <= 30, "{} tried, {skipped} skipped", tried.len());
+    assert!(tried.len() >= 35 && skipped <= 40, "{} tried, {skipped} skipped", tried.len());
     server.stop();
 }
 

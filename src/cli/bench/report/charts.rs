@@ -7,9 +7,10 @@ use std::error::Error;
 
 use std::ops::Range;
 
-use plotters::chart::MeshStyle;
+use plotters::chart::{ChartContext, MeshStyle};
 use plotters::coord::Shift;
-use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged, ValueFormatter};
+use plotters::coord::cartesian::Cartesian2d;
+use plotters::coord::ranged1d::{AsRangedCoord, DefaultFormatting, KeyPointHint, Ranged, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -41,12 +42,7 @@ pub fn over_time(unit: &str, seconds: f64, lines: &[Line]) -> Result<String, Fai
     let top = lines.iter().flat_map(|line| &line.points).map(|point| point.1).fold(0.0, f64::max);
     let top = if top > 0.0 { top * 1.1 } else { 1.0 };
     draw(|area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(10)
-            .margin_right(24)
-            .x_label_area_size(44)
-            .y_label_area_size(LABEL_PIXELS)
-            .build_cartesian_2d(0.0..seconds.max(1.0), 0.0..top)?;
+        let mut chart = chart(area, 0.0..seconds.max(1.0), 0.0..top)?;
         mesh(
             chart
                 .configure_mesh()
@@ -69,12 +65,7 @@ pub fn over_time(unit: &str, seconds: f64, lines: &[Line]) -> Result<String, Fai
 pub fn latency_over_time(seconds: f64, lines: &[Line]) -> Result<String, Failed> {
     let (bottom, top) = decades(lines);
     draw(|area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(10)
-            .margin_right(24)
-            .x_label_area_size(44)
-            .y_label_area_size(LABEL_PIXELS)
-            .build_cartesian_2d(0.0..seconds.max(1.0), Exponents(bottom..top))?;
+        let mut chart = chart(area, 0.0..seconds.max(1.0), Exponents(bottom..top))?;
         mesh(
             chart
                 .configure_mesh()
@@ -103,12 +94,7 @@ pub fn by_percentile(histograms: &[(usize, &Histogram<u64>)]) -> Result<String, 
     let (bottom, top) = decades(&lines);
     draw(|area| {
         let x = Exponents(0..nines as i32);
-        let mut chart = ChartBuilder::on(area)
-            .margin(10)
-            .margin_right(32)
-            .x_label_area_size(44)
-            .y_label_area_size(LABEL_PIXELS)
-            .build_cartesian_2d(x, Exponents(bottom..top))?;
+        let mut chart = chart(area, x, Exponents(bottom..top))?;
         mesh(
             chart
                 .configure_mesh()
@@ -181,6 +167,18 @@ fn draw(paint: impl FnOnce(&Area<'_>) -> Result<(), Failed>) -> Result<String, F
         area.present()?;
     }
     Ok(classed(&svg))
+}
+
+/// A chart's place for lines, with room for labels around it.
+fn chart<'a, X: AsRangedCoord, Y: AsRangedCoord>(
+    area: &Area<'a>,
+    x: X,
+    y: Y,
+) -> Result<ChartContext<'a, SVGBackend<'a>, Cartesian2d<X::CoordDescType, Y::CoordDescType>>, Failed> {
+    let mut builder = ChartBuilder::on(area);
+    // The last label of an axis reaches beyond it.
+    builder.margin(10).margin_right(32).x_label_area_size(44).y_label_area_size(LABEL_PIXELS);
+    builder.build_cartesian_2d(x, y).map_err(|error| error.to_string().into())
 }
 
 fn mesh<'a, 'b, X, Y>(style: &mut MeshStyle<'a, 'b, X, Y, SVGBackend<'_>>) -> Result<(), Failed>
