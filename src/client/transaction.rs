@@ -30,6 +30,10 @@ use crate::protocol::message::{
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(1000);
 
+/// An abort comes at the end of a run that has failed or is not wanted any more: the coordinator does it by itself some
+/// time, and nobody waits longer than this.
+const ABORT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// FindCoordinator's key type of a transactional id.
 const KEY_TYPE_TRANSACTION: i8 = 1;
 
@@ -68,8 +72,8 @@ pub enum TransactionError {
     #[error("{what} is refused: code {code}")]
     Refused { what: &'static str, code: i16, message: Option<String> },
     /// Code 13: there was no answer.
-    #[error("{what} has not been done in time: code {code}")]
-    TooLate { what: &'static str, code: i16 },
+    #[error("{what} has not been done within {patience:?}: code {code}")]
+    TooLate { what: &'static str, code: i16, patience: Duration },
     #[error("the coordinator's answer leaves out partition {0}")]
     NoAnswer(i32),
 }
@@ -148,6 +152,18 @@ impl Transaction {
     /// What goes on, and the error code of its last try: for a person who waits. `None` if nothing had to be tried again.
     pub fn waits_for(&self) -> Option<(&'static str, i16)> {
         self.wanted.as_ref().filter(|_| self.tries > 0).map(|wanted| (wanted.what(), self.last_code))
+    }
+
+    /// What is left of the patience: no try may take longer.
+    pub fn time_left(&self, now: Monotonic) -> Duration {
+        self.patience().saturating_sub(now.since(self.wanted_since))
+    }
+
+    fn patience(&self) -> Duration {
+        match self.wanted {
+            Some(Wanted::End { commit: false }) => self.options.patience.min(ABORT_PATIENCE),
+            _ => self.options.patience,
+        }
     }
 
     /// Wants a producer id: the first thing to want. Fences whoever had the transactional id, and ends what they left
@@ -293,9 +309,10 @@ impl Transaction {
         self.tries = self.tries.saturating_add(1);
         self.last_code = code;
         self.retry_at = now + backoff;
-        if self.retry_at.since(self.wanted_since) > self.options.patience {
+        let patience = self.patience();
+        if self.retry_at.since(self.wanted_since) > patience {
             self.wanted = None;
-            return Err(TransactionError::TooLate { what, code });
+            return Err(TransactionError::TooLate { what, code, patience });
         }
         Ok(())
     }
@@ -456,10 +473,23 @@ mod tests {
             }
         };
         let code = ErrorCode::CoordinatorNotAvailable.code();
-        assert_eq!(error, TransactionError::TooLate { what: "getting a producer id", code });
+        let patience = 10 * SECOND;
+        assert_eq!(error, TransactionError::TooLate { what: "getting a producer id", code, patience });
         // 20 ms doubled up to a second, and then every second.
         assert!((10..20).contains(&tries) && now <= at(10_000), "{tries} tries until {now:?}");
         assert_eq!(asked(&transaction, now), "done");
+    }
+
+    #[test]
+    fn an_abort_is_given_up_sooner_than_anything_else() {
+        let mut transaction = open();
+        transaction.end(true, at(0));
+        assert_eq!((transaction.time_left(at(0)), transaction.time_left(at(9_000))), (10 * SECOND, SECOND));
+        transaction.unanswered(at(6_000)).expect("tried again");
+        transaction.end(false, at(6_000));
+        assert_eq!((transaction.time_left(at(7_000)), transaction.time_left(at(90_000))), (4 * SECOND, Duration::ZERO));
+        let given_up = transaction.unanswered(at(11_000)).expect_err("five seconds are over");
+        assert!(matches!(given_up, TransactionError::TooLate { patience: ABORT_PATIENCE, .. }), "{given_up}");
     }
 
     #[test]

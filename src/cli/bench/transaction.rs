@@ -210,7 +210,6 @@ struct Coordinator {
     home: SocketAddr,
     /// To the coordinator, while it is one.
     link: Option<Link>,
-    timeout: Duration,
     alarm: Alarm,
     start: Instant,
     exchanged: Exchanged,
@@ -218,18 +217,16 @@ struct Coordinator {
 
 impl Coordinator {
     fn new(run: &Settings, settings: &TransactionSettings, home: SocketAddr) -> Result<Coordinator, Failure> {
-        let timeout = run.connect.timeout;
         Ok(Coordinator {
             transaction: Transaction::new(TransactionOptions {
                 transactional_id: settings.id.clone(),
                 timeout_ms: settings.timeout_ms,
-                patience: timeout,
+                patience: run.connect.timeout,
             }),
             transactional_id: settings.id.clone(),
             client_id: run.client_id.clone(),
             home,
             link: None,
-            timeout,
             alarm: Alarm::new()?,
             start: Instant::now(),
             exchanged: Exchanged::default(),
@@ -294,7 +291,7 @@ impl Coordinator {
         take: impl FnOnce(&mut Transaction, &R::Response, Monotonic) -> Result<(), TransactionError>,
     ) -> Result<(), TransactionError> {
         let before = link.exchanged();
-        let response = link.ask(request, able, self.timeout).await;
+        let response = link.ask(request, able, self.transaction.time_left(self.now())).await;
         self.exchanged.add(&link.exchanged().since(&before));
         let now = self.now();
         match response {
@@ -304,7 +301,8 @@ impl Coordinator {
     }
 
     async fn connect(&mut self, address: SocketAddr) -> Result<Link, Failure> {
-        let link = Link::connect(address, &self.client_id, ANSWER_BYTES_MAX, self.timeout).await?;
+        let timeout = self.transaction.time_left(self.now());
+        let link = Link::connect(address, &self.client_id, ANSWER_BYTES_MAX, timeout).await?;
         self.exchanged.add(&link.exchanged());
         Ok(link)
     }
@@ -333,10 +331,10 @@ impl Coordinator {
                     is_fenced.then_some("another producer has taken it over, or the coordinator has given it up");
                 Failure::of_code(&self.named(what), code, fenced.or(message.as_deref()))
             }
-            TransactionError::TooLate { what, code } => Failure::Unreachable(format!(
+            TransactionError::TooLate { what, code, patience } => Failure::Unreachable(format!(
                 "{} has not come to an end within {} s: {}; look at the log of the broker that coordinates it",
                 self.named(what),
-                self.timeout.as_secs_f64(),
+                patience.as_secs_f64(),
                 describe(code, None)
             )),
             TransactionError::NoAnswer(_) => failures::answer(&error.to_string()),
