@@ -53,8 +53,8 @@ Examples:
       The same as numbers, with each record looked at: none lost, none twice, none out of order.";
 
 const LATENCIES: &str = "\
-With --rate latencies count from when a record was due, whether or not it could be sent then: a broker that stands still
-is seen in all records that were due meanwhile. Without, they count from when it was sent.";
+With --rate latencies count from when a record was due, whether or not it could be sent then: a broker that stands \
+still is seen in all records that were due meanwhile. Without, they count from when it was sent.";
 
 /// Load a broker and measure it
 #[derive(Args, Debug)]

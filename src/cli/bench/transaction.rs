@@ -248,7 +248,7 @@ impl Coordinator {
                     if let Some((what, code)) = self.transaction.waits_for()
                         && tell_at.take_if(|at| Instant::now() >= *at).is_some()
                     {
-                        say(&format!("ringlog: {}: {}; trying again", self.named(what), describe(code, None)));
+                        say(&format!("ringlog: {}: {}; trying again", self.named(what), reason(code)));
                     }
                     self.alarm.until(self.start + Duration::from_nanos(until.0)).await?;
                 }
@@ -335,9 +335,21 @@ impl Coordinator {
                 "{} has not come to an end within {} s: {}; look at the log of the broker that coordinates it",
                 self.named(what),
                 patience.as_secs_f64(),
-                describe(code, None)
+                reason(code)
             )),
             TransactionError::NoAnswer(_) => failures::answer(&error.to_string()),
         }
+    }
+}
+
+/// Why a try did not do.
+fn reason(code: i16) -> String {
+    match ErrorCode::from_code(code) {
+        Some(ErrorCode::NetworkException) => "no broker answers for it".to_owned(),
+        Some(ErrorCode::CoordinatorNotAvailable | ErrorCode::NotCoordinator) => {
+            describe(code, Some("it has no coordinator now"))
+        }
+        Some(ErrorCode::ConcurrentTransactions) => describe(code, Some("its last transaction is not through yet")),
+        _ => describe(code, None),
     }
 }

@@ -73,10 +73,10 @@ enum KafkaTool {
     DeleteRecords(delete_records::Arguments),
     #[command(arg_required_else_help = true)]
     DumpLog(dump_log::DumpLogArguments),
-    /// kafka-producer-perf-test.sh
+    /// kafka-producer-perf-test.sh: how fast records are produced
     #[command(arg_required_else_help = true)]
     ProducerPerfTest(Box<perf_producer::ProducerPerfArguments>),
-    /// kafka-consumer-perf-test.sh
+    /// kafka-consumer-perf-test.sh: how fast they are consumed
     #[command(arg_required_else_help = true)]
     ConsumerPerfTest(Box<perf_consumer::ConsumerPerfArguments>),
     /// kafka-log-dirs.sh: log directories of brokers and the sizes in them

@@ -31,15 +31,16 @@ Examples:
   kafka-producer-perf-test.sh --topic load --num-records 1000000 --record-size 200 --throughput -1 \\
       --producer-props bootstrap.servers=localhost:9092
       As fast as the broker takes them, acknowledged by all of the ISR, idempotent as Kafka's producers are.
-  kafka-producer-perf-test.sh --topic load --num-records 50000 --payload-file lines.txt --throughput 5000 \\
-      --producer-props bootstrap.servers=localhost:9092 compression.type=zstd linger.ms=5 --print-metrics
+  kafka-producer-perf-test.sh --topic load --num-records 50000 --throughput 5000 \\
+      --payload-file lines.txt --print-metrics \\
+      --producer-props bootstrap.servers=localhost:9092 compression.type=zstd linger.ms=5
       Lines of a file by chance, five thousand a second, and what the client counted beside.
   kafka-producer-perf-test.sh --topic load --num-records 100000 --record-size 200 --throughput -1 \\
       --producer-props bootstrap.servers=localhost:9092 --transaction-duration-ms 100
       In transactions, of which each is committed after a tenth of a second. An error or Ctrl-C aborts the last one.
 
-Latency is that of requests, from when their records were sent, and with --throughput from when they were due. Metrics have
-Kafka's names; rates and averages are of the whole run.";
+Latency is that of requests, from when their records were sent, and with --throughput from when they were due. \
+Metrics have Kafka's names; rates and averages are of the whole run.";
 
 /// Kafka's producer test: its flags and its output
 #[derive(Args, Debug)]
