@@ -51,18 +51,19 @@ pub fn delimiter(text: &str) -> Result<Regex, String> {
 /// As Java's `String.split`: empty texts at the end do not count, nor one before a delimiter without a length at the
 /// beginning.
 fn split(text: &str, delimiter: &Regex) -> Vec<Vec<u8>> {
+    let bytes = text.as_bytes();
     let mut payloads = Vec::new();
     let mut start = 0;
     for found in delimiter.find_iter(text) {
         if found.end() > 0 {
-            payloads.push(text[start..found.start()].as_bytes().to_vec());
+            payloads.push(bytes[start..found.start()].to_vec());
             start = found.end();
         }
     }
     if payloads.is_empty() && start == 0 {
-        return vec![text.as_bytes().to_vec()];
+        return vec![bytes.to_vec()];
     }
-    payloads.push(text[start..].as_bytes().to_vec());
+    payloads.push(bytes[start..].to_vec());
     payloads.truncate(payloads.iter().rposition(|payload| !payload.is_empty()).map_or(0, |last| last + 1));
     payloads
 }

@@ -97,7 +97,7 @@ impl Seen {
                 });
             }
             let name = topic.name.into();
-            responses.push(TopicProduceResponse { name, partition_responses, ..TopicProduceResponse::default() });
+            responses.push(TopicProduceResponse { name, partition_responses });
         }
         ProduceResponse { responses, ..ProduceResponse::default() }
     }
