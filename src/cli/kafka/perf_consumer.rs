@@ -203,7 +203,10 @@ pub fn run(arguments: &ConsumerPerfArguments) -> Result<(), Failure> {
     }
     if !arguments.show_detailed_stats {
         let start = Reached { ms: milliseconds(outcome.start_wall_ns), ..Reached::default() };
-        let end_ns = outcome.start_wall_ns + (outcome.seconds * 1e9) as u64;
+        // What was waited for in vain counts, as Kafka has it.
+        let is_enough = consumed.records >= arguments.messages && consumed.records > 0;
+        let seconds = if is_enough { outcome.seconds } else { outcome.cpu_seconds };
+        let end_ns = outcome.start_wall_ns + (seconds * 1e9) as u64;
         let end = Reached { ms: milliseconds(end_ns), records: consumed.records, bytes: consumed.traffic.value_bytes };
         out.line(&total_line(&arguments.date_format, &start, &end))?;
     }

@@ -102,6 +102,7 @@ impl ProducerPerfArguments {
         if let Some(path) = &self.payload_file {
             let shown = std::env::current_dir().map(|directory| directory.join(path));
             out.line(&format!("Reading payloads from: {}", shown.as_ref().unwrap_or(path).display()))?;
+            out.flush(None)?;
             let payloads = payload_file::read(path, &self.payload_delimiter)?;
             out.line(&format!("Number of messages read: {}", payloads.len()))?;
             if let Some(large) = payloads.iter().map(Vec::len).find(|bytes| *bytes > RECORD_BYTES_MAX) {
