@@ -6,6 +6,7 @@
 //!                            │ <── interval a second ──┘ measure: what is counted      check: what is read
 //!                            └─> live, hdr while it runs; figures, report at the end
 //! ```
+//! Beside a producer stand its `transaction`s, which all clients of a thread share, and on each connection a `throttle`.
 //! Works against any broker from Kafka 0.11 on: each connection takes the versions that the broker lists.
 
 #![forbid(unsafe_code)]

@@ -275,16 +275,20 @@ impl Producer {
 
     async fn receive(self: Rc<Self>) -> Result<(), Failure> {
         let received = self.take_answers().await;
-        if let (Err(_), Some(session)) = (&received, &self.session) {
-            session.fail();
-        }
         self.failed.set(true);
         self.room.notify_one();
-        match received {
+        let is_unanswered = !self.in_flight.borrow().is_empty();
+        let received = match received {
             // The connection was closed on purpose.
-            Err(_) if self.done.get() && self.in_flight.borrow().is_empty() || self.seat.run.is_stopping() => Ok(()),
+            Err(_) if self.done.get() && !is_unanswered || self.seat.run.is_stopping() => Ok(()),
             received => received,
+        };
+        if let Some(session) = &self.session
+            && (received.is_err() || is_unanswered)
+        {
+            session.fail();
         }
+        received
     }
 
     async fn take_answers(&self) -> Result<(), Failure> {

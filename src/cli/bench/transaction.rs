@@ -140,9 +140,9 @@ impl Session {
         self.changed.notify_waiters();
     }
 
-    /// Ends what is open at the end of the run.
+    /// Ends what is open at the end of the run: what is not acknowledged can't be committed.
     pub async fn finish(&self, commit: bool) -> Result<(), Failure> {
-        self.end(commit && !self.is_broken.get()).await
+        self.end(commit && !self.is_broken.get() && self.in_flight.get() == 0).await
     }
 
     async fn add(&self, place: usize) -> Result<(), Failure> {
