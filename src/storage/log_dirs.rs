@@ -20,6 +20,8 @@ use crate::platform::Space;
 /// Requests to write the checkpoints of one directory that wait.
 const REWRITES_MAX: usize = 64;
 
+/// No file system has so much: until one is asked there is more, less what was appended.
+const ROOM_UNKNOWN: i64 = i64::MAX / 2;
 /// The reserve is at most this share of a file system.
 const RESERVE_SHARE: u64 = 20;
 
@@ -91,6 +93,12 @@ impl LogDir {
     /// Whether so much could be appended without touching the reserve.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.room.load(Ordering::Relaxed) >= i64::try_from(bytes).unwrap_or(i64::MAX)
+    }
+
+    /// What could be appended without touching the reserve; nothing is known before the file system is asked.
+    pub fn room_bytes(&self) -> Option<u64> {
+        let room = self.room.load(Ordering::Relaxed);
+        (room < ROOM_UNKNOWN).then(|| u64::try_from(room).unwrap_or(0))
     }
 
     /// A log has so many unflushed bytes now, after so many before.
@@ -293,10 +301,14 @@ mod tests {
         let dirs = two();
         dirs.set_space(0, Space { free_bytes: 250, total_bytes: 100_000 });
         let log_dir = &dirs.all()[0];
+        assert_eq!(log_dir.room_bytes(), Some(150));
         assert!(log_dir.take_room(100) && !log_dir.take_room(100) && log_dir.take_room(50));
         assert!(!log_dir.has_room(1) && dirs.all()[1].has_room(1));
+        dirs.set_space(0, Space { free_bytes: 30, total_bytes: 100_000 });
+        assert_eq!(log_dir.room_bytes(), Some(0), "less than the reserve is no room");
         dirs.set_space(0, Space { free_bytes: 300, total_bytes: 100_000 });
         assert!(log_dir.has_room(1));
+        assert!(dirs.all()[1].take_room(100) && dirs.all()[1].room_bytes().is_none(), "it was not asked yet");
         // Of a small file system no more than a twentieth is kept.
         dirs.set_space(0, Space { free_bytes: 60, total_bytes: 1000 });
         assert!(log_dir.take_room(10) && !log_dir.take_room(1));

@@ -27,6 +27,10 @@ func growing(aSecond float64) func(float64) float64 {
 	return func(seconds float64) float64 { return seconds * aSecond }
 }
 
+func falling(from, aSecond float64) func(float64) float64 {
+	return func(seconds float64) float64 { return from - seconds*aSecond }
+}
+
 func named(metric string, more ...string) labels.Labels {
 	return labels.FromStrings(append([]string{labels.MetricName, metric}, more...)...)
 }
@@ -38,6 +42,7 @@ var faults = map[string]fault{
 	"RinglogNotServing":        {named("ringlog_state", "state", "serving"), at(0)},
 	"RinglogLogDirOffline":     {named("ringlog_log_dir_online"), at(0)},
 	"RinglogLogDirFull":        {named("ringlog_log_dir_has_room"), at(0)},
+	"RinglogLogDirFilling":     {named("ringlog_log_dir_room_bytes"), falling(1<<30, 1<<20)},
 	"RinglogPartitionsOffline": {named("ringlog_partitions_offline", "shard", "0"), at(1)},
 	"RinglogShardSilent":       {named("ringlog_shard_answered", "shard", "0"), at(0)},
 	"RinglogErrors": {

@@ -17,6 +17,7 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/stat"
 	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
 	"github.com/grafana/grafana-foundation-sdk/go/units"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 )
 
@@ -206,12 +207,24 @@ func show(expression string, legend *string, scraped *store) error {
 	if legend == nil {
 		return errors.New("no legend")
 	}
-	for _, label := range legendLabel.FindAllStringSubmatch(*legend, -1) {
-		if !drawn[0].Metric.Has(label[1]) {
+	return names(*legend, drawn[0].Metric)
+}
+
+// A legend names the labels that tell its series apart, and no others.
+func names(legend string, of labels.Labels) error {
+	told := []string{labels.MetricName, "job"}
+	for _, label := range legendLabel.FindAllStringSubmatch(legend, -1) {
+		if !of.Has(label[1]) {
 			return fmt.Errorf("no label %s for the legend", label[1])
 		}
+		told = append(told, label[1])
 	}
-	return nil
+	return of.Validate(func(label labels.Label) error {
+		if !slices.Contains(told, label.Name) {
+			return fmt.Errorf("the legend does not tell %s", label.Name)
+		}
+		return nil
+	})
 }
 
 func isFinite(series promql.Series) bool {

@@ -24,9 +24,11 @@ const (
 	samplesMax     = 1_000_000
 	evaluateLimit  = 10 * time.Second
 
-	instance = "broker:9644"
-	job      = "ringlog"
+	job = "ringlog"
 )
+
+// The same broker twice: what is asked for must hold for several.
+var instances = []string{"one:9644", "other:9644"}
 
 var (
 	promqlParser = parser.NewParser(parser.Options{})
@@ -65,15 +67,20 @@ func (s *store) add(scrape text) error {
 	s.scrapes++
 	samples = append(samples, sample{labels.FromStrings(labels.MetricName, "up"), 1})
 	for _, read := range samples {
-		named := labels.NewBuilder(read.labels).Set("instance", instance).Set("job", job).Labels()
-		of := s.of(named)
 		added := point{s.end().UnixMilli(), read.value}
-		if last := len(of.points) - 1; last >= 0 && of.points[last].T() == added.at {
-			return fmt.Errorf("twice in one scrape: %s", named)
+		for _, instance := range instances {
+			of := s.of(scrapedFrom(instance, read.labels))
+			if last := len(of.points) - 1; last >= 0 && of.points[last].T() == added.at {
+				return fmt.Errorf("twice in one scrape: %s", read.labels)
+			}
+			of.points = append(of.points, added)
 		}
-		of.points = append(of.points, added)
 	}
 	return nil
+}
+
+func scrapedFrom(instance string, named labels.Labels) labels.Labels {
+	return labels.NewBuilder(named).Set("instance", instance).Set("job", job).Labels()
 }
 
 func (s *store) of(named labels.Labels) *series {
@@ -102,7 +109,7 @@ func (s *store) with(named labels.Labels, value func(float64) float64) *store {
 		changed.series[of.labels.String()] = &series{of.labels, points}
 	}
 	if len(matching) == 0 {
-		full := labels.NewBuilder(named).Set("instance", instance).Set("job", job).Labels()
+		full := scrapedFrom(instances[0], named)
 		changed.series[full.String()] = &series{full, points}
 	}
 	return changed
