@@ -59,7 +59,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     places.sort();
     if places.is_empty() {
-        return Err(Failure::Refused("Could not match any topic-partitions with the specified filters".to_owned()));
+        return Err(Failure::Refused(
+            "Error occurred: Could not match any topic-partitions with the specified filters".to_owned(),
+        ));
     }
     let asked: Vec<(Place, i64)> = places.iter().cloned().map(|place| (place, arguments.time)).collect();
     let found = list_offsets(&mut client, &asked, false)?;

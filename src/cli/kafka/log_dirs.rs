@@ -32,7 +32,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(missing) = arguments.broker_list.iter().find(|id| !known.contains(id)) {
         let known = ids(&known);
         return Err(Failure::Refused(format!(
-            "The given brokers do not exist from --broker-list: {missing}. Current existent brokers: {known}"
+            "ERROR: The given brokers do not exist from --broker-list: {missing}. Current existent brokers: {known}"
         )));
     }
     let brokers = if arguments.broker_list.is_empty() { known } else { arguments.broker_list.clone() };
@@ -46,7 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     out.line(&format!("Received log directory information from brokers {}", ids(&brokers)))?;
     // Fields in Kafka's order, which scripts may count on.
-    out.line(&format!("{{\"version\":1,\"brokers\":[{}]}}", shown.join(",")))?;
+    out.line(&format!("{{\"brokers\":[{}],\"version\":1}}", shown.join(",")))?;
     out.finish()
 }
 

@@ -6,11 +6,11 @@ use clap::ArgGroup;
 
 use super::{Reach, matching};
 use crate::base::ids::TopicId;
-use crate::cli::admin::{self, Resource, assignment};
+use crate::cli::admin::{self, Resource, Source, assignment};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::table::ids;
-use crate::cli::topic::{self, Replicas, ToCreate, create_partitions, create_topics, own_settings, replicas};
+use crate::cli::topic::{self, Replicas, ToCreate, create_partitions, create_topics, replicas};
 use crate::client::cluster::{Partition, Topic};
 use crate::protocol::ErrorCode;
 
@@ -295,8 +295,10 @@ fn describe(arguments: &Arguments) -> Result<(), Failure> {
         let all = admin::settings(&mut client, &Resource::Topic(topic.name.clone()), None)?;
         let min_isr = all.iter().find(|setting| setting.name == "min.insync.replicas");
         let min_isr = min_isr.and_then(|setting| setting.value.as_deref()?.parse().ok()).unwrap_or(1);
-        let settings: Vec<String> = own_settings(all)
+        // Kafka shows what its file says too, not only what the topic says itself.
+        let settings: Vec<String> = all
             .iter()
+            .filter(|setting| setting.source != Source::DEFAULT)
             .map(|setting| format!("{}={}", setting.name, setting.value.as_deref().unwrap_or("")))
             .collect();
         if arguments.topics_with_overrides && settings.is_empty() {
