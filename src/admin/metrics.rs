@@ -70,163 +70,65 @@ struct Row<'c> {
     value: Value<'c>,
 }
 
-/// A counter that is not named here does not compile.
+/// The rows of counters: of each field its kind, value, name and help. A field that is left out does not compile.
+macro_rules! rows {
+    ($counters:expr, without $($without:ident),*;
+     $($field:ident => $kind:ident($value:ident) $name:literal: $help:literal,)*) => {{
+        let ShardCounters { $($field,)* $($without: _,)* } = $counters;
+        vec![$(Row { name: $name, kind: Kind::$kind, value: Value::$value($field), help: $help }),*]
+    }};
+}
+
 fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
-    use Kind::{Counter as Total, Gauge};
-    use Value::{Count, Shared, Time};
-    let ShardCounters {
-        connections_now,
-        connections_accepted_total,
-        connections_refused_total,
-        partitions_offline_now,
-        requests: _,
-        request_bytes_total,
-        response_bytes_total,
-        produce_bytes_total,
-        produce_records_total,
-        fetch_bytes_total,
-        receive_pool_empty_total,
-        busy_ns_total,
-        idle_ns_total,
-        turns_total,
-        tasks_run_total,
-        sendfile_bytes_total,
-        sendfile_blocked_total,
-        sendfile_slept_total,
-        cold_reads_total,
-        cold_bytes_total,
-        cold_copied_bytes_total,
-        appends_total,
-        append_bytes_total,
-        append_time: _,
-        appends_deferred_total,
-        segments_deleted_total,
-        cleaner_runs_total,
-        cleaner_read_bytes_total,
-        cleaner_written_bytes_total,
-        uncleanable_partitions_now,
-    } = counters;
-    let table: [(&str, Kind, Value<'_>, &str); 28] = [
-        ("connections", Gauge, Count(connections_now), "Open client connections (Kafka's connection-count)."),
-        (
-            "connections_accepted_total",
-            Total,
-            Shared(connections_accepted_total),
+    rows! { counters, without requests, append_time;
+        connections_now => Gauge(Count) "connections": "Open client connections (Kafka's connection-count).",
+        connections_accepted_total => Counter(Shared) "connections_accepted_total":
             "Client connections accepted (Kafka's connection-creation-total).",
-        ),
-        (
-            "connections_refused_total",
-            Total,
-            Count(connections_refused_total),
+        connections_refused_total => Counter(Count) "connections_refused_total":
             "Connections closed because of what the peer sent.",
-        ),
-        ("partitions_unopened", Gauge, Count(partitions_offline_now), "Partitions whose logs could not be opened."),
-        (
-            "request_bytes_total",
-            Total,
-            Count(request_bytes_total),
+        partitions_offline_now => Gauge(Count) "partitions_unopened": "Partitions whose logs could not be opened.",
+        request_bytes_total => Counter(Count) "request_bytes_total":
             "Bytes of requests received (Kafka's incoming-byte-total, RequestBytes).",
-        ),
-        (
-            "response_bytes_total",
-            Total,
-            Count(response_bytes_total),
+        response_bytes_total => Counter(Count) "response_bytes_total":
             "Bytes of answers sent (Kafka's outgoing-byte-total).",
-        ),
-        (
-            "produce_bytes_total",
-            Total,
-            Count(produce_bytes_total),
+        produce_bytes_total => Counter(Count) "produce_bytes_total":
             "Bytes of records received (Kafka's BytesInPerSec).",
-        ),
-        ("produce_records_total", Total, Count(produce_records_total), "Records received (Kafka's MessagesInPerSec)."),
-        (
-            "fetch_bytes_total",
-            Total,
-            Count(fetch_bytes_total),
+        produce_records_total => Counter(Count) "produce_records_total": "Records received (Kafka's MessagesInPerSec).",
+        fetch_bytes_total => Counter(Count) "fetch_bytes_total":
             "Bytes of records in answers to fetches (Kafka's BytesOutPerSec).",
-        ),
-        (
-            "shard_busy_seconds_total",
-            Total,
-            Time(busy_ns_total),
+        busy_ns_total => Counter(Time) "shard_busy_seconds_total":
             "Seconds in which the shard's thread did something (1 less Kafka's RequestHandlerAvgIdlePercent).",
-        ),
-        (
-            "shard_idle_seconds_total",
-            Total,
-            Time(idle_ns_total),
+        idle_ns_total => Counter(Time) "shard_idle_seconds_total":
             "Seconds in which the shard's thread slept in its ring.",
-        ),
-        ("shard_turns_total", Total, Count(turns_total), "Turns of the shard's loop: each enters the ring once."),
-        ("shard_tasks_run_total", Total, Count(tasks_run_total), "Times that a task of the shard was run."),
-        (
-            "receive_pool_empty_total",
-            Total,
-            Count(receive_pool_empty_total),
+        turns_total => Counter(Count) "shard_turns_total": "Turns of the shard's loop: each enters the ring once.",
+        tasks_run_total => Counter(Count) "shard_tasks_run_total": "Times that a task of the shard was run.",
+        receive_pool_empty_total => Counter(Count) "receive_pool_empty_total":
             "Receives that met an empty pool of buffers (ENOBUFS) and started anew.",
-        ),
-        (
-            "sendfile_bytes_total",
-            Total,
-            Count(sendfile_bytes_total),
+        sendfile_bytes_total => Counter(Count) "sendfile_bytes_total":
             "Bytes of records sent from the page cache without a copy.",
-        ),
-        (
-            "sendfile_blocked_total",
-            Total,
-            Count(sendfile_blocked_total),
+        sendfile_blocked_total => Counter(Count) "sendfile_blocked_total":
             "sendfile calls that held the shard for more than a millisecond.",
-        ),
-        (
-            "sendfile_slept_total",
-            Total,
-            Count(sendfile_slept_total),
+        sendfile_slept_total => Counter(Count) "sendfile_slept_total":
             "sendfile calls of ranges not appended recently during which the thread slept.",
-        ),
-        (
-            "cold_reads_total",
-            Total,
-            Count(cold_reads_total),
+        cold_reads_total => Counter(Count) "cold_reads_total":
             "Ranges that had to be brought into the page cache first.",
-        ),
-        ("cold_bytes_total", Total, Count(cold_bytes_total), "Bytes that had to be brought into the page cache first."),
-        (
-            "cold_copied_bytes_total",
-            Total,
-            Count(cold_copied_bytes_total),
+        cold_bytes_total => Counter(Count) "cold_bytes_total":
+            "Bytes that had to be brought into the page cache first.",
+        cold_copied_bytes_total => Counter(Count) "cold_copied_bytes_total":
             "Bytes sent as a copy because their pages were evicted faster than they could be sent.",
-        ),
-        ("appends_total", Total, Count(appends_total), "Writes to logs."),
-        ("append_bytes_total", Total, Count(append_bytes_total), "Bytes written to logs."),
-        (
-            "appends_deferred_total",
-            Total,
-            Count(appends_deferred_total),
+        appends_total => Counter(Count) "appends_total": "Writes to logs.",
+        append_bytes_total => Counter(Count) "append_bytes_total": "Bytes written to logs.",
+        appends_deferred_total => Counter(Count) "appends_deferred_total":
             "Writes that went to a kernel worker because the directory was slow.",
-        ),
-        (
-            "segments_deleted_total",
-            Total,
-            Count(segments_deleted_total),
+        segments_deleted_total => Counter(Count) "segments_deleted_total":
             "Segments that retention has taken out of their logs.",
-        ),
-        ("cleaner_runs_total", Total, Count(cleaner_runs_total), "Compacted logs that were cleaned."),
-        ("cleaner_read_bytes_total", Total, Count(cleaner_read_bytes_total), "Bytes that the cleaner has read."),
-        (
-            "cleaner_written_bytes_total",
-            Total,
-            Count(cleaner_written_bytes_total),
+        cleaner_runs_total => Counter(Count) "cleaner_runs_total": "Compacted logs that were cleaned.",
+        cleaner_read_bytes_total => Counter(Count) "cleaner_read_bytes_total": "Bytes that the cleaner has read.",
+        cleaner_written_bytes_total => Counter(Count) "cleaner_written_bytes_total":
             "Bytes that the cleaner has written.",
-        ),
-        (
-            "uncleanable_partitions",
-            Gauge,
-            Count(uncleanable_partitions_now),
+        uncleanable_partitions_now => Gauge(Count) "uncleanable_partitions":
             "Compacted partitions that are not cleaned since they are damaged (Kafka's uncleanable-partitions-count).",
-        ),
-    ];
-    table.into_iter().map(|(name, kind, value, help)| Row { name, kind, help, value }).collect()
+    }
 }
 
 /// A number of a log directory.
@@ -237,7 +139,7 @@ const LOG_DIR_ROWS: [OfLogDir; 9] = [
         u64::from(log_dir.online)
     }),
     ("log_dir_has_room", "0 while less than the reserve is free and produce is refused.", |log_dir| {
-        u64::from(log_dir.has_room)
+        u64::from(log_dir.room_bytes != Some(0))
     }),
     ("log_dir_partitions", "Partitions placed in the directory.", |log_dir| log_dir.partitions),
     ("log_dir_dirty_bytes_now", "Appended bytes that are not known to be on the device.", |log_dir| {
@@ -398,6 +300,12 @@ fn write_log_dirs(out: &mut Text, log_dirs: &[LogDir], shards: &[Option<ShardSta
         out.head(name, Kind::Gauge, help);
         for (log_dir, path) in log_dirs.iter().zip(&paths) {
             out.sample(name, &[("path", path)], value(log_dir));
+        }
+    }
+    out.head("log_dir_room_bytes", Kind::Gauge, "Bytes that are free above the reserve (--disk-reserve).");
+    for (log_dir, path) in log_dirs.iter().zip(&paths) {
+        if let Some(room_bytes) = log_dir.room_bytes {
+            out.sample("log_dir_room_bytes", &[("path", path)], room_bytes);
         }
     }
     out.head("log_dir_bytes", Kind::Gauge, "Bytes of the segments of all partitions in the directory.");

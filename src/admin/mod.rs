@@ -63,8 +63,8 @@ pub struct LogDir {
     pub path: PathBuf,
     /// Its partitions are served.
     pub online: bool,
-    /// Produce is taken: the file system has more free than the reserve.
-    pub has_room: bool,
+    /// What the file system has free above the reserve, once that is known; with nothing produce is refused.
+    pub room_bytes: Option<u64>,
     pub partitions: u64,
     /// Appended bytes that are not known to be on the device, and how many may be before appends leave the shards.
     pub dirty_bytes: u64,

@@ -34,7 +34,7 @@ impl Source for Told {
         let dir = |path: &str, online| LogDir {
             path: path.into(),
             online,
-            has_room: true,
+            room_bytes: online.then_some(1 << 30),
             partitions: 7,
             dirty_bytes: 4096,
             dirty_bytes_max: 8192,
@@ -158,6 +158,8 @@ fn metrics_have_help_type_and_a_line_for_each_shard() {
         "ringlog_state{state=\"stopping\"} 0",
         "ringlog_log_dir_online{path=\"/disk-a\"} 1",
         "ringlog_log_dir_partitions{path=\"/disk-a\"} 7",
+        "ringlog_log_dir_has_room{path=\"/disk-a\"} 1",
+        "ringlog_log_dir_room_bytes{path=\"/disk-a\"} 1073741824",
         "ringlog_log_dir_dirty_bytes_now{path=\"/disk-a\"} 4096",
         "ringlog_log_dir_sync_seconds_sum{path=\"/disk-a\"} 0.25",
         "ringlog_log_dir_online{path=\"/with \\\"quotes\\\" and \\\\\"} 0",

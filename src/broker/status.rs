@@ -108,7 +108,7 @@ impl Source for Status {
             LogDir {
                 path: log_dir.path.clone(),
                 online: !log_dir.is_offline(),
-                has_room: log_dir.has_room(1),
+                room_bytes: log_dir.room_bytes(),
                 partitions: log_dir.partition_count() as u64,
                 dirty_bytes: disk.dirty_bytes(),
                 dirty_bytes_max: disk.dirty_bytes_max(),

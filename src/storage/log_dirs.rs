@@ -20,6 +20,8 @@ use crate::platform::Space;
 /// Requests to write the checkpoints of one directory that wait.
 const REWRITES_MAX: usize = 64;
 
+/// No file system has so much: until one is asked there is more, less what was appended.
+const ROOM_UNKNOWN: i64 = i64::MAX / 2;
 /// The reserve is at most this share of a file system.
 const RESERVE_SHARE: u64 = 20;
 
@@ -32,11 +34,22 @@ pub struct LogDir {
     partitions: AtomicUsize,
     /// What the file system had when it was last asked, less what was appended since, less the reserve.
     room: AtomicI64,
+    /// What the append wanted that was refused last; 1 if there has been room since.
+    wanted: AtomicI64,
+    /// Whether it was said that there is no room.
+    is_full: AtomicBool,
     /// Appended bytes of all its logs that are not flushed.
     unflushed_bytes: AtomicU64,
     /// Bytes that flushes have made durable.
     flushed_bytes: AtomicU64,
     rewrites: (Sender<Rewrite>, Receiver<Rewrite>),
+}
+
+/// What a look at the file system changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fullness {
+    Begins,
+    Ends,
 }
 
 /// Asks for the checkpoints of a directory to be written; resolved when they are, or dropped when nobody will.
@@ -49,6 +62,8 @@ impl LogDir {
             offline: AtomicBool::new(false),
             partitions: AtomicUsize::new(0),
             room: AtomicI64::new(i64::MAX),
+            wanted: AtomicI64::new(1),
+            is_full: AtomicBool::new(false),
             unflushed_bytes: AtomicU64::new(0),
             flushed_bytes: AtomicU64::new(0),
             rewrites: async_channel::bounded(REWRITES_MAX),
@@ -81,16 +96,39 @@ impl LogDir {
 
     /// Whether `bytes` may be appended without touching the reserve; takes them if so.
     pub fn take_room(&self, bytes: u64) -> bool {
-        let has_room = self.has_room(bytes);
+        let (has_room, bytes) = (self.has_room(bytes), i64::try_from(bytes).unwrap_or(i64::MAX));
         if has_room {
-            self.room.fetch_sub(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
+            self.room.fetch_sub(bytes, Ordering::Relaxed);
+        } else {
+            self.wanted.store(bytes, Ordering::Relaxed);
         }
         has_room
+    }
+
+    /// Notes what room there is after a look at the file system. Whether that begins or ends its being full: there is no
+    /// room, or less than the append wanted that was refused last.
+    fn look(&self, room: i64) -> Option<Fullness> {
+        self.room.store(room, Ordering::Relaxed);
+        let is_full = room < self.wanted.load(Ordering::Relaxed);
+        if !is_full {
+            self.wanted.store(1, Ordering::Relaxed);
+        }
+        match (self.is_full.swap(is_full, Ordering::Relaxed), is_full) {
+            (false, true) => Some(Fullness::Begins),
+            (true, false) => Some(Fullness::Ends),
+            _ => None,
+        }
     }
 
     /// Whether so much could be appended without touching the reserve.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.room.load(Ordering::Relaxed) >= i64::try_from(bytes).unwrap_or(i64::MAX)
+    }
+
+    /// What could be appended without touching the reserve; nothing is known before the file system is asked.
+    pub fn room_bytes(&self) -> Option<u64> {
+        let room = self.room.load(Ordering::Relaxed);
+        (room < ROOM_UNKNOWN).then(|| u64::try_from(room).unwrap_or(0))
     }
 
     /// A log has so many unflushed bytes now, after so many before.
@@ -219,19 +257,18 @@ impl LogDirs {
         let log_dir = &self.all[index];
         let reserve = self.reserve_bytes.min(space.total_bytes / RESERVE_SHARE);
         let room = i64::try_from(space.free_bytes).unwrap_or(i64::MAX) - i64::try_from(reserve).unwrap_or(i64::MAX);
-        let before = log_dir.room.swap(room, Ordering::Relaxed);
-        match (before > 0, room > 0) {
-            (true, false) => tracing::error!(
+        match log_dir.look(room) {
+            Some(Fullness::Begins) => tracing::error!(
                 directory = %log_dir.path.display(),
                 free_bytes = space.free_bytes,
                 reserve_bytes = reserve,
                 "the file system is nearly full: produce to this directory is refused until there is room; free space, \
                  or lower --disk-reserve"
             ),
-            (false, true) => {
+            Some(Fullness::Ends) => {
                 tracing::info!(directory = %log_dir.path.display(), free_bytes = space.free_bytes, "there is room again");
             }
-            _ => {}
+            None => {}
         }
     }
 }
@@ -293,13 +330,32 @@ mod tests {
         let dirs = two();
         dirs.set_space(0, Space { free_bytes: 250, total_bytes: 100_000 });
         let log_dir = &dirs.all()[0];
+        assert_eq!(log_dir.room_bytes(), Some(150));
         assert!(log_dir.take_room(100) && !log_dir.take_room(100) && log_dir.take_room(50));
         assert!(!log_dir.has_room(1) && dirs.all()[1].has_room(1));
+        dirs.set_space(0, Space { free_bytes: 30, total_bytes: 100_000 });
+        assert_eq!(log_dir.room_bytes(), Some(0), "less than the reserve is no room");
         dirs.set_space(0, Space { free_bytes: 300, total_bytes: 100_000 });
         assert!(log_dir.has_room(1));
+        assert!(dirs.all()[1].take_room(100) && dirs.all()[1].room_bytes().is_none(), "it was not asked yet");
         // Of a small file system no more than a twentieth is kept.
         dirs.set_space(0, Space { free_bytes: 60, total_bytes: 1000 });
         assert!(log_dir.take_room(10) && !log_dir.take_room(1));
+    }
+
+    #[test]
+    fn a_directory_that_refuses_is_said_to_be_full_once_whether_its_room_was_used_up_by_appends_or_by_others() {
+        let dirs = two();
+        let log_dir = &dirs.all()[0];
+        assert_eq!(log_dir.look(100), None);
+        // The broker's reckoning was the first to find none, and the file system has less than is wanted.
+        assert!(log_dir.take_room(100) && !log_dir.take_room(60));
+        assert_eq!(log_dir.look(59), Some(Fullness::Begins));
+        assert_eq!((log_dir.look(40), log_dir.look(60), log_dir.look(59)), (None, Some(Fullness::Ends), None));
+        // Reckoned too low: there was room.
+        assert!(log_dir.take_room(59) && !log_dir.take_room(60));
+        assert_eq!(log_dir.look(100), None);
+        assert_eq!((log_dir.look(0), log_dir.look(1)), (Some(Fullness::Begins), Some(Fullness::Ends)));
     }
 
     #[test]

@@ -253,6 +253,55 @@ people_end_kafka() {
   end_jvm "zoo-$1" KILL
 }
 
+# Whether a command prints a line of this pattern; counted, and told if not.
+people_expect() {
+  local pattern=$1 said
+  shift
+  said=$("$RINGLOG" "$@" -b "$kafka" --timeout 60s 2>&1)
+  people_checks=$((people_checks + 1))
+  grep -q -E -- "$pattern" <<<"$said" && return 0
+  echo "FAILED ringlog $*: no line is like $pattern in:"
+  head -n 10 <<<"$said"
+  return 1
+}
+
+# Two Kafkas, of which one dies under a producer: the tools find every leader, and the new ones, and each record is there once.
+people_cluster() {
+  local properties=$exchange/other.properties deadline ended people_checks=0 limit_s=30
+  people_kafka one || return 1
+  mkdir -p "$exchange/other-data"
+  sed -e 's/^broker.id=.*/broker.id=2/' -e "s|^log.dirs=.*|log.dirs=$exchange/other-data|" "$exchange/one.properties" \
+    >"$properties"
+  start_jvm other '^INFO \[KafkaServer id=2\] started' kafka.Kafka "$properties" || return 1
+  people_expect '^ +2 +127.0.0.1:' cluster info &&
+    people_expect "^log.dirs +$exchange/other-data +STATIC_BROKER_CONFIG" config get --broker 2 log.dirs &&
+    people_expect '4 partitions x 2 replicas' topic create both -p 4 -r 2 &&
+    people_expect '^ +[0-3] +2 +0 +2,1 +2,1 ' topic describe both &&
+    people_expect 'Checked: 5,000 records .* none lost, none twice' \
+      bench end-to-end --topic both --clients 2 --records 5000 --rate 5000 --warm-up 0s --check -q &&
+    people_expect '^both +3 +1$' records delete -t both --before 1 &&
+    people_expect '4 partitions x 2 replicas' topic create survives -p 4 -r 2 || return 1
+  for ((thousand = 0; thousand < 60; thousand++)); do
+    seq $((thousand * 1000)) $((thousand * 1000 + 999)) | sed 's/.*/&:&/'
+    sleep 0.05
+  done | "$RINGLOG" produce survives -K : -b "$kafka" --timeout 60s >"$exchange/survives" 2>&1 &
+  ended=$! deadline=$((SECONDS + limit_s))
+  until (($("$RINGLOG" offsets survives -b "$kafka" | awk '/^survives/ { sum += $4 } END { print sum + 0 }') > 5000)); do
+    if ((SECONDS > deadline)); then
+      echo "nothing is produced: $(cat "$exchange/survives")"
+      return 1
+    fi
+    sleep 0.1
+  done
+  end_jvm other KILL
+  wait "$ended"
+  cat "$exchange/survives"
+  people_expect '^ +[0-3] +1 +1 +2,1 +1 ' topic describe survives && grep -q -E 'sent 60000 records.*retries' "$exchange/survives" &&
+    "$RINGLOG" consume survives -e -q -f '%s\n' -b "$kafka" | sort -n | cmp - <(seq 0 59999) || return 1
+  people_end_kafka one
+  echo "people: $people_checks checks of the tools on two Kafkas; one died under a producer, whose records are all there, once"
+}
+
 people() {
   exchange=$work/people
   mkdir -p "$exchange"
@@ -276,4 +325,5 @@ people() {
     people_notice "$theirs" "$ours" || return 1
   echo "people: $(grep -c '^\$ ' "$kafkas") commands, the same by Kafka's tools and by ours;" \
     "$(grep -c '^\$ ' "$ours"), the same against Kafka 3.9 and ringlog"
+  people_cluster
 }
