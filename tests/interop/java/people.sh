@@ -90,7 +90,7 @@ people_theirs() {
 
 # What people_ours or people_theirs prints against one broker; of the performance tests how many records, not how fast.
 people_by_kafkas_names() {
-  local tools=$1 to=$2 offsets=$work/people/offsets.json number='-?[0-9]+([.,:-][0-9]+)*'
+  local tools=$1 to=$2 offsets=$work/people/offsets.json payloads=$work/people/payloads number='-?[0-9]+([.,:-][0-9]+)*'
   named() {
     echo "\$ kafka $*"
     "$tools" "$@" --bootstrap-server "$to" 2>&1
@@ -186,12 +186,36 @@ people_by_kafkas_names() {
     --producer-props "bootstrap.servers=$to"
   performs producer-perf-test --topic k.u --num-records 200 --record-size 100 --throughput 1000 \
     --producer-props "bootstrap.servers=$to" acks=1 compression.type=lz4
+  printf 'one\ntwo\n\nthree,four\n\n' >"$payloads"
+  performs producer-perf-test --topic k.u --num-records 300 --throughput -1 --producer-props "bootstrap.servers=$to" \
+    --payload-file "$payloads"
+  performs producer-perf-test --topic k.u --num-records 300 --throughput -1 --producer-props "bootstrap.servers=$to" \
+    --payload-file "$payloads" --payload-delimiter ,
+  performs producer-perf-test --topic k.u --num-records 300 --throughput 1000 --producer-props "bootstrap.servers=$to" \
+    --payload-monotonic
+  performs producer-perf-test --topic k.u --num-records 9 --throughput -1 --producer-props "bootstrap.servers=$to" \
+    --payload-monotonic --record-size 5
+  performs producer-perf-test --topic k.u --num-records 9 --throughput -1 --payload-monotonic \
+    --producer-props "bootstrap.servers=$to" acks=1 enable.idempotence=true
   named get-offsets --topic k.u
   performs consumer-perf-test --topic k.u --messages 2000 --bootstrap-server "$to"
   performs consumer-perf-test --topic k.u --messages 9000 --bootstrap-server "$to" --timeout 2000
-  performs consumer-perf-test --topic k.u --messages 2000 --bootstrap-server "$to" --hide-header
+  performs consumer-perf-test --topic k.u --messages 2000 --bootstrap-server "$to" --hide-header --num-fetch-threads 2 \
+    --date-format "yyyy.MM.dd G 'at' HH:mm:ss z"
   performs consumer-perf-test --topic k.u --messages 2000 --bootstrap-server "$to" --show-detailed-stats \
     --reporting-interval 1
+}
+
+# Transactions, which ringlog has none of yet: Kafka's consumer sees as many records as were committed, and no others.
+people_transactions() {
+  local to=$1 seen
+  "$RINGLOG" kafka producer-perf-test --topic ktx --num-records 3000 --record-size 50 --throughput 3000 \
+    --transaction-duration-ms 200 --transactional-id people --producer-props "bootstrap.servers=$to" &&
+    seen=$(java_run $TOOLS.consumer.ConsoleConsumer --bootstrap-server "$to" --topic ktx --partition 0 --offset earliest \
+      --isolation-level read_committed --timeout-ms 5000 2>/dev/null | grep -c '^[A-Z]\{50\}$')
+  ((seen == 3000)) && return 0
+  echo "$seen of 3000 records in transactions"
+  return 1
 }
 
 # The load generator: how many records, not how fast.
@@ -312,6 +336,7 @@ people() {
   people_kafka second || return 1
   people_by_kafkas_names people_ours "$kafka" 2>&1 | people_mask "$kafka" >"$named"
   { people_steps "$kafka"; people_bench "$kafka"; } 2>&1 | people_mask "$kafka" | cat "$named" - >"$theirs"
+  people_transactions "$kafka" || return 1
   people_end_kafka second
   # Kafka's defaults, where our own differ for one node.
   start_broker people --set log.retention.ms=-1 || return 1
