@@ -12,11 +12,13 @@ mod delete_records;
 mod deserializer;
 mod dump_log;
 mod get_offsets;
+mod group_records;
 mod log_dirs;
 mod perf_consumer;
 mod perf_producer;
 mod properties;
 mod topics;
+mod transaction_records;
 
 use std::fs;
 use std::io::{self, Write as _};
