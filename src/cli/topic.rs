@@ -347,7 +347,7 @@ impl Described {
 }
 
 /// Those that the topic has of its own.
-pub fn own_settings(settings: Vec<Setting>) -> Vec<Setting> {
+fn own_settings(settings: Vec<Setting>) -> Vec<Setting> {
     settings.into_iter().filter(|setting| setting.source == Source::DYNAMIC_TOPIC).collect()
 }
 

@@ -34,8 +34,8 @@ pub struct Arguments {
     /// Only this partition; begins at the end, or at --offset
     #[arg(long, value_name = "N", conflicts_with = "include", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
-    /// earliest, latest, an offset, or -N from the end
-    #[arg(long, value_name = "WHERE", requires = "partition", value_parser = crate::cli::when::place, allow_hyphen_values = true)]
+    /// earliest, latest or an offset
+    #[arg(long, value_name = "WHERE", requires = "partition", value_parser = offset, allow_hyphen_values = true)]
     offset: Option<Place>,
     /// Begin with the first message, not behind the last
     #[arg(long, conflicts_with = "offset")]
@@ -91,6 +91,18 @@ fn read_committed(text: &str) -> Result<ReadCommitted, String> {
         "read_uncommitted" => Ok(ReadCommitted(false)),
         _ => Err(format!("'{text}' is none of read_committed and read_uncommitted")),
     }
+}
+
+fn offset(text: &str) -> Result<Place, String> {
+    let wrong = || {
+        format!(
+            "The provided offset value '{text}' is incorrect. Valid values are 'earliest', 'latest', or a non-negative long."
+        )
+    };
+    reset(&text.to_lowercase()).or_else(|_| match text.parse() {
+        Ok(offset @ 0..) => Ok(Place::Offset(offset)),
+        _ => Err(wrong()),
+    })
 }
 
 fn reset(text: &str) -> Result<Place, String> {

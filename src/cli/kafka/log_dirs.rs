@@ -57,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     out.line(&format!("Received log directory information from brokers {}", ids(&brokers)))?;
     // Fields in Kafka's order, which scripts may count on.
-    out.line(&format!("{{\"version\":1,\"brokers\":[{}]}}", shown.join(",")))?;
+    out.line(&format!("{{\"brokers\":[{}],\"version\":1}}", shown.join(",")))?;
     out.finish()
 }
 

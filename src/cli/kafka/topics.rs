@@ -315,7 +315,7 @@ fn describe(arguments: &Arguments) -> Result<(), Failure> {
         let all = admin::settings(&mut client, &Resource::Topic(topic.name.clone()), None)?;
         let min_isr = all.iter().find(|setting| setting.name == "min.insync.replicas");
         let min_isr = min_isr.and_then(|setting| setting.value.as_deref()?.parse().ok()).unwrap_or(1);
-        // Unlike in 'ringlog topic describe' also those that a broker's file sets for all topics.
+        // Kafka shows what its file says too, not only what the topic says itself.
         let settings: Vec<String> = all
             .iter()
             .filter(|setting| setting.source != Source::DEFAULT)

@@ -179,8 +179,11 @@ fn records_go_through_the_console_and_offsets_settings_and_sizes_are_shown_as_ka
     let lines = "Partition:0\tOffset:0\th:1\tk\tv\nPartition:0\tOffset:1\tNO_HEADERS\tnull\tnull\n";
     assert_eq!((read.code, &read.stdout[..]), (0, lines));
     assert_eq!(read.stderr, "Processed a total of 2 messages\n");
-    let last = ["console-consumer", "--topic", "t", "--partition", "0", "--offset", "-1", "--timeout-ms", "20"];
+    let last = ["console-consumer", "--topic", "t", "--partition", "0", "--offset", "1", "--timeout-ms", "20"];
     assert_eq!(attempt(&server, &last, b"").stderr, "Processed a total of 1 messages\n");
+    let before_the_end = ["console-consumer", "--topic", "t", "--partition", "0", "--offset", "-1"];
+    let refused = attempt(&server, &before_the_end, b"");
+    assert!(refused.code == 1 && refused.stderr.contains("or a non-negative long"), "{refused:?}");
     assert_eq!(attempt(&server, &["console-consumer", "--topic", "t", "--group", "g"], b"").code, 1);
 
     assert_eq!(kafka(&server, &["get-offsets", "--topic", "t"]), "t:0:2\n");
@@ -221,7 +224,7 @@ fn records_go_through_the_console_and_offsets_settings_and_sizes_are_shown_as_ka
     let dirs = kafka(&server, &["log-dirs", "--describe", "--topic-list", "t"]);
     let json = dirs.lines().last().expect("a line");
     assert!(
-        json.starts_with(r#"{"version":1,"brokers":[{"broker":1,"logDirs":[{"partitions":[{"partition":"t-0","size":"#),
+        json.starts_with(r#"{"brokers":[{"broker":1,"logDirs":[{"partitions":[{"partition":"t-0","size":"#),
         "{json}"
     );
     server.stop();
