@@ -254,6 +254,30 @@ fn written_again(request: &ProduceRequest<'_>, body: &[u8], version: i16) -> Byt
     writer.into_bytes()
 }
 
+fn check_kept<M: KeptMessage + std::fmt::Debug, T: Message + Decodable + Encodable + std::fmt::Debug>() {
+    assert_eq!((*M::VERSIONS.start(), *M::VERSIONS.end()), (T::VERSIONS.min, T::VERSIONS.max));
+    let mut sampler = Sampler::new(1);
+    for version in M::VERSIONS {
+        for _ in 0..SAMPLES {
+            let ours = M::sample_of(&mut sampler, version);
+            let mut writer = Writer::new();
+            ours.encode(&mut writer, version).expect("a sample can be written");
+            let bytes = writer.into_bytes();
+            let theirs: T = their_value(&bytes, version);
+            let our_text = our_text(&ours).replace("ConsumerProtocolPartitions", "TopicPartition");
+            assert_eq!(our_text, their_text(&theirs), "version {version}");
+            assert_eq!(their_bytes(&theirs, version), bytes, "version {version}: {ours:?}");
+        }
+    }
+}
+
+/// Of what is kept in records it has no schemas; Kafka's own bytes of those are in `tests/golden/tools/coordinators`.
+#[test]
+fn what_members_tell_each_other_is_what_kafka_protocol_reads_and_writes() {
+    check_kept::<ConsumerProtocolSubscription, theirs::ConsumerProtocolSubscription>();
+    check_kept::<ConsumerProtocolAssignment, theirs::ConsumerProtocolAssignment>();
+}
+
 #[test]
 fn request_headers_are_what_kafka_protocol_reads() {
     for (key, version) in [(ApiKey::ControlledShutdown, 0), (ApiKey::Fetch, 11), (ApiKey::ApiVersions, 4)] {

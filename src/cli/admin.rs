@@ -147,12 +147,13 @@ fn list_offsets_of(
     read_committed: bool,
     found: &mut BTreeMap<Place, Result<Found, i16>>,
 ) -> Result<(), Failure> {
-    // Version 0 lists where segments begin: right for both ends only. 7 knows the greatest timestamp (-3).
-    let lowest = match asked.iter().map(|(_, timestamp)| *timestamp) {
-        asked if asked.clone().any(|timestamp| timestamp < EARLIEST) => 7,
-        mut asked => i16::from(asked.any(|timestamp| timestamp >= 0)),
-    };
-    let version = client.version(To::Broker(leader), ApiKey::ListOffsets, lowest..=9)?;
+    // Version 0 lists where segments begin: right for both ends only. 7 knows the greatest timestamp (-3), 8 and 9 what is
+    // of tiered storage (-4, -5).
+    let lowest = asked.iter().map(|(_, timestamp)| match *timestamp {
+        timestamp @ ..EARLIEST => (timestamp.unsigned_abs() + 4).min(9) as i16,
+        timestamp => i16::from(timestamp >= 0),
+    });
+    let version = client.version(To::Broker(leader), ApiKey::ListOffsets, lowest.max().unwrap_or(0)..=9)?;
     let mut topics: BTreeMap<&str, Vec<m::ListOffsetsPartition>> = BTreeMap::new();
     for ((topic, partition_index), timestamp) in asked {
         let partition =

@@ -19,7 +19,7 @@ use super::table::human_bytes;
 use super::when::{Place, place};
 use crate::client::Answer;
 use crate::client::cluster::Topic;
-use crate::client::consumer::{ConsumeError, Consumer, ConsumerOptions, Fetched};
+use crate::client::consumer::{ConsumeError, Consumer, ConsumerOptions, Fetched, RecordRef};
 use crate::protocol::message::FetchResponse;
 
 /// Asked at once, of all partitions and of one. More is not faster: it falls out of the processor's caches.
@@ -137,31 +137,18 @@ pub fn run(arguments: ConsumeArguments) -> Result<(), Failure> {
         null: arguments.null.into_bytes(),
     };
     let consumer = assign(&mut client, &topics, &wanted)?;
-    let mut run = Run {
-        client,
-        consumer,
-        clock: Clock::start(),
-        interrupt,
-        limit: arguments.count,
-        idle: arguments.idle,
-        seen: Seen::default(),
-        last_record: Instant::now(),
-    };
+    let mut run = Run::new(client, consumer, interrupt, (arguments.count, arguments.idle));
     let mut out = Output::new()?;
     let started = Instant::now();
-    let write = |out: &mut Output, interrupt: &Interrupt, fetched: &Fetched, left| {
-        print((out, interrupt), &writer, fetched, left)
-    };
-    let ended = run.until_done(&mut out, write);
-    let flushed = match &ended {
-        Err(Failure::BrokenPipe) => Ok(()),
-        _ => out.flush(Some(&run.interrupt)),
-    };
+    let ended = run.until_done(&mut out, |buffer, fetched, record| {
+        writer.write(buffer, &fetched.topic, fetched.partition, record);
+        Ok(())
+    });
     let is_worth_it = matches!(ended, Ok(()) | Err(Failure::Interrupted)) || run.seen.records > 0;
     if !arguments.quiet && is_worth_it && ended != Err(Failure::BrokenPipe) {
         say(&run.seen.summary("read", started.elapsed()));
     }
-    ended.and(flushed)
+    ended
 }
 
 /// What of the topics is wanted.
@@ -263,28 +250,55 @@ pub fn summary(verb: &str, records: u64, bytes: u64, elapsed: Duration) -> Strin
 
 /// One run of a consumer to its end.
 pub struct Run {
-    pub client: Client,
-    pub consumer: Consumer,
-    pub clock: Clock,
-    pub interrupt: Interrupt,
+    client: Client,
+    consumer: Consumer,
+    clock: Clock,
+    interrupt: Interrupt,
     /// Records to stop after.
-    pub limit: Option<u64>,
-    pub idle: Option<Duration>,
+    limit: Option<u64>,
+    idle: Option<Duration>,
     pub seen: Seen,
-    pub last_record: Instant,
+    last_record: Instant,
 }
 
 impl Run {
-    /// Fetches and has `write` print, until there is no more, or enough.
-    ///
-    /// `write` prints at most so many records, and says how many records and bytes they were.
+    /// With the number of records, and the time without one, to stop after.
+    pub fn new(
+        client: Client,
+        consumer: Consumer,
+        interrupt: Interrupt,
+        (limit, idle): (Option<u64>, Option<Duration>),
+    ) -> Run {
+        let (clock, last_record) = (Clock::start(), Instant::now());
+        Run { client, consumer, clock, interrupt, limit, idle, seen: Seen::default(), last_record }
+    }
+
+    /// Fetches and has `show` put each record into the buffer of what is to be printed, until there is no more, or enough.
+    /// A record that can't be shown is the last one; it is counted.
     pub fn until_done(
         &mut self,
         out: &mut Output,
-        mut write: impl FnMut(&mut Output, &Interrupt, &Fetched, u64) -> Result<Result<Seen, Failure>, ConsumeError>,
+        show: impl FnMut(&mut Vec<u8>, &Fetched, &RecordRef<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let ended = self.show_all(out, show);
+        let flushed = match &ended {
+            Err(Failure::BrokenPipe) => Ok(()),
+            _ => out.flush(Some(&self.interrupt)),
+        };
+        ended.and(flushed)
+    }
+
+    fn is_enough(&self) -> bool {
+        self.limit.is_some_and(|limit| self.seen.records >= limit)
+    }
+
+    fn show_all(
+        &mut self,
+        out: &mut Output,
+        mut show: impl FnMut(&mut Vec<u8>, &Fetched, &RecordRef<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let mut asked: BTreeMap<i32, Instant> = BTreeMap::new();
-        while !self.consumer.is_done() {
+        while !self.consumer.is_done() && !self.is_enough() {
             self.ask_all(&mut asked)?;
             if out.is_terminal() || asked.is_empty() {
                 out.flush(Some(&self.interrupt))?;
@@ -295,17 +309,10 @@ impl Run {
                 // The broker sends what is next while this is printed.
                 self.ask_all(&mut asked)?;
                 for fetched in &fetched {
-                    let left = self.limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.seen.records));
-                    if left == 0 {
-                        return Ok(());
-                    }
-                    let shown = write(out, &self.interrupt, fetched, left);
-                    let shown = shown.map_err(|error| sentence(&mut self.client, &error))??;
-                    self.seen.records += shown.records;
-                    self.seen.bytes += shown.bytes;
+                    self.show_fetched(out, fetched, &mut show)?;
                     self.last_record = Instant::now();
                     out.spill(Some(&self.interrupt))?;
-                    if self.limit.is_some_and(|limit| self.seen.records >= limit) {
+                    if self.is_enough() {
                         return Ok(());
                     }
                 }
@@ -315,6 +322,27 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    fn show_fetched(
+        &mut self,
+        out: &mut Output,
+        fetched: &Fetched,
+        show: &mut impl FnMut(&mut Vec<u8>, &Fetched, &RecordRef<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let shown = fetched.records(|record| {
+            self.seen.records += 1;
+            self.seen.bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
+            show(out.buffer(), fetched, record).map_err(Some)?;
+            match self.is_enough() {
+                true => Err(None),
+                false => out.spill(Some(&self.interrupt)).map_err(Some),
+            }
+        });
+        match shown.map_err(|error| sentence(&mut self.client, &error))? {
+            Ok(()) | Err(None) => Ok(()),
+            Err(Some(failure)) => Err(failure),
+        }
     }
 
     /// Sends every request that can leave.
@@ -420,28 +448,5 @@ pub fn sentence(client: &mut Client, error: &ConsumeError) -> Failure {
         ConsumeError::Refused { topic, partition, code } => format!("{topic}-{partition}: {}", describe(*code, None)),
         ConsumeError::Damaged { .. } => format!("{error}; go on behind it with --partition and --offset"),
         ConsumeError::TooLarge { .. } => error.to_string(),
-    })
-}
-
-/// Prints at most `left` records.
-fn print(
-    (out, interrupt): (&mut Output, &Interrupt),
-    writer: &Writer,
-    fetched: &Fetched,
-    left: u64,
-) -> Result<Result<Seen, Failure>, ConsumeError> {
-    let mut seen = Seen::default();
-    let shown = fetched.records(|record| {
-        writer.write(out.buffer(), &fetched.topic, fetched.partition, record);
-        seen.records += 1;
-        seen.bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
-        if seen.records >= left {
-            return Err(None);
-        }
-        out.spill(Some(interrupt)).map_err(Some)
-    })?;
-    Ok(match shown {
-        Ok(()) | Err(None) => Ok(seen),
-        Err(Some(failure)) => Err(failure),
     })
 }

@@ -388,8 +388,7 @@ impl Producer {
                 queue.leader = seen;
             }
             if seen.is_none() && !queue.on_its_way && !queue.is_empty() {
-                let partition = queue.partition;
-                self.try_again(partition, ErrorCode::LeaderNotAvailable.code(), None, now)?;
+                self.try_again(index, ErrorCode::LeaderNotAvailable, None, now)?;
             }
         }
         Ok(())
@@ -437,7 +436,7 @@ impl Producer {
             {
                 self.split(index)
             }
-            Some(error) if error.is_retriable() => self.try_again(partition, code, message, now),
+            Some(error) if error.is_retriable() => self.try_again(index, error, message, now),
             _ => Err(ProduceError::Refused { partition, code, message }),
         }
     }
@@ -454,24 +453,23 @@ impl Producer {
         Ok(())
     }
 
+    /// Once more later, unless it was too often already.
     fn try_again(
         &mut self,
-        partition: i32,
-        code: i16,
+        index: usize,
+        error: ErrorCode,
         message: Option<String>,
         now: Monotonic,
     ) -> Result<(), ProduceError> {
-        let retries_max = self.options.retries_max;
-        let Some(index) = self.index_of(partition) else { return Ok(()) };
         let queue = &mut self.queues[index];
         queue.tries += 1;
-        if queue.tries > retries_max {
-            return Err(ProduceError::Refused { partition, code, message });
+        if queue.tries > self.options.retries_max {
+            return Err(ProduceError::Refused { partition: queue.partition, code: error.code(), message });
         }
         let doubled = BACKOFF_MIN.saturating_mul(1 << (queue.tries - 1).min(16));
         queue.retry_at = now + doubled.min(BACKOFF_MAX);
         self.acknowledged.retries += 1;
-        self.is_stale |= ErrorCode::from_code(code).is_some_and(look_again);
+        self.is_stale |= look_again(error);
         Ok(())
     }
 

@@ -54,5 +54,24 @@ pub fn fuzz_decode_response(key: ApiKey, version: i16, frame: &[u8]) {
     }
 }
 
+/// Takes what is kept in a record or in another message's bytes, each in every version, and shows what can be read.
+pub fn fuzz_decode_kept(bytes: &[u8]) {
+    fn each_version<M: KeptMessage>(bytes: &[u8]) {
+        for version in M::VERSIONS {
+            if let Ok(message) = M::decode(&mut Reader::new(bytes), version) {
+                assert!(message.json(version).is_ok_and(|json| !json.to_string().is_empty()));
+            }
+        }
+    }
+    each_version::<ConsumerProtocolAssignment>(bytes);
+    each_version::<ConsumerProtocolSubscription>(bytes);
+    each_version::<GroupMetadataKey>(bytes);
+    each_version::<GroupMetadataValue>(bytes);
+    each_version::<OffsetCommitKey>(bytes);
+    each_version::<OffsetCommitValue>(bytes);
+    each_version::<TransactionLogKey>(bytes);
+    each_version::<TransactionLogValue>(bytes);
+}
+
 #[cfg(test)]
 mod tests;

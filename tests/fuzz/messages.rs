@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::BytesMut;
 use ringlog::net::frames::{Cut, FrameCutter, LARGE_FRAME_BYTES};
-use ringlog::protocol::ApiKey;
-use ringlog::protocol::fuzz::{fuzz_decode_request, fuzz_decode_response};
+use ringlog::protocol::fuzz::{fuzz_decode_kept, fuzz_decode_request, fuzz_decode_response};
+use ringlog::protocol::message::*;
+use ringlog::protocol::{ApiKey, Writer};
 
 use crate::corpus;
 use crate::harness::{check, of_bytes};
@@ -74,6 +75,42 @@ fn request_frames() -> Vec<Vec<u8>> {
 #[test]
 fn any_api_may_be_named_in_a_header() {
     check(of_bytes("request header", request_frames(), None, fuzz_decode_request));
+}
+
+/// Of every version, with an element in each array.
+fn kept_messages() -> Vec<Vec<u8>> {
+    fn each_version<M: KeptMessage>(all: &mut Vec<Vec<u8>>, message: &M) {
+        for version in M::VERSIONS {
+            let mut writer = Writer::new();
+            message.encode(&mut writer, version).expect("a version of the table");
+            all.push(writer.into_bytes().to_vec());
+        }
+    }
+    let partitions = vec![ConsumerProtocolPartitions { topic: "t".to_owned(), partitions: vec![0, 1] }];
+    let mut all = Vec::new();
+    each_version(
+        &mut all,
+        &ConsumerProtocolSubscription {
+            topics: vec!["t".to_owned()],
+            owned_partitions: partitions.clone(),
+            ..Default::default()
+        },
+    );
+    let assignment = ConsumerProtocolAssignment { assigned_partitions: partitions, user_data: None };
+    each_version(&mut all, &assignment);
+    each_version(&mut all, &GroupMetadataKey { group: "group".to_owned() });
+    each_version(&mut all, &GroupMetadataValue { members: vec![GroupMemberMetadata::default()], ..Default::default() });
+    each_version(&mut all, &OffsetCommitKey::default());
+    each_version(&mut all, &OffsetCommitValue::default());
+    each_version(&mut all, &TransactionLogKey { transactional_id: "id".to_owned() });
+    let topics = vec![TransactionPartitions { topic: "t".to_owned(), partition_ids: vec![0, 1] }];
+    each_version(&mut all, &TransactionLogValue { transaction_partitions: Some(topics), ..Default::default() });
+    all
+}
+
+#[test]
+fn what_is_kept_in_records_is_decoded_or_refused() {
+    check(of_bytes("kept messages", kept_messages(), None, fuzz_decode_kept));
 }
 
 #[test]

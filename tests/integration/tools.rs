@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use crate::server::{DEADLINE, Server, directory};
 
 pub mod ages;
+mod dump;
 mod examples;
 mod kafka;
 mod records;

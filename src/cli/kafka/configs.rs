@@ -28,7 +28,7 @@ enum EntityType {
 #[derive(clap::Args, Debug)]
 #[command(override_usage = "kafka-configs.sh --bootstrap-server <HOST:PORT> <--describe|--alter> <WHOSE> [OPTIONS]")]
 #[command(group(ArgGroup::new("action").required(true).args(["describe", "alter"])))]
-#[command(group(ArgGroup::new("entity").required(true).args(["entity_type", "topic", "broker", "broker_defaults", "broker_logger",
+#[command(group(ArgGroup::new("entity").required(true).multiple(true).args(["entity_type", "topic", "broker", "broker_defaults", "broker_logger",
     "user", "client", "ip", "user_defaults", "client_defaults", "ip_defaults"])))]
 pub struct Arguments {
     #[command(flatten)]
@@ -44,10 +44,10 @@ pub struct Arguments {
     all: bool,
     /// Whose settings; --topic and the like say type and name at once
     #[arg(long)]
-    entity_type: Option<EntityType>,
+    entity_type: Vec<EntityType>,
     /// A topic's name or a broker's id
     #[arg(long, value_name = "NAME")]
-    entity_name: Option<String>,
+    entity_name: Vec<String>,
     /// Of all brokers that have nothing of their own
     #[arg(long)]
     entity_default: bool,
@@ -56,13 +56,13 @@ pub struct Arguments {
     topic: Option<String>,
     /// A broker's
     #[arg(long, value_name = "ID")]
-    broker: Option<i32>,
+    broker: Option<String>,
     /// Of all brokers that have nothing of their own
     #[arg(long)]
     broker_defaults: bool,
     /// Of a broker's loggers
     #[arg(long, value_name = "ID")]
-    broker_logger: Option<i32>,
+    broker_logger: Option<String>,
     #[arg(long, value_name = "NAME", hide = true)]
     user: Option<String>,
     #[arg(long, value_name = "ID", hide = true)]
@@ -87,6 +87,9 @@ pub struct Arguments {
     /// Not here: a broker answers for all
     #[arg(long, value_name = "HOST:PORT", hide = true)]
     bootstrap_controller: Option<String>,
+    /// Goes with --zookeeper, which is not there
+    #[arg(long, value_name = "FILE", hide = true)]
+    zk_tls_config_file: Option<PathBuf>,
     /// Without effect: nothing is asked
     #[arg(long, hide = true)]
     force: bool,
@@ -100,6 +103,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             "--bootstrap-controller is not there; give --bootstrap-server HOST:PORT".to_owned(),
         ));
     }
+    if arguments.zk_tls_config_file.is_some() {
+        return Err(Failure::Usage(
+            "Only the --zookeeper option can be used with the --zk-tls-config-file option; leave both out and give \
+             --bootstrap-server HOST:PORT"
+                .to_owned(),
+        ));
+    }
     match describe_or_alter(arguments) {
         Err(Failure::Refused(text) | Failure::Unreachable(text)) => {
             say(&format!("Error while executing config command with args '{}'\n{text}", super::arguments_line()));
@@ -110,11 +120,12 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn describe_or_alter(arguments: &Arguments) -> Result<(), Failure> {
+    let named = arguments.named()?;
     let changes = changes(arguments)?;
     let mut client = arguments.reach.connect()?;
     client.look(Some(&[]))?;
     let mut out = Output::new()?;
-    for resource in resources(arguments, &mut client)? {
+    for resource in resources(named, &mut client)? {
         match arguments.alter {
             true => {
                 check_deletions(&mut client, &resource, &changes)?;
@@ -157,41 +168,103 @@ fn entity(resource: &Resource) -> String {
     }
 }
 
-/// Those that are named, or all of their type.
-fn resources(arguments: &Arguments, client: &mut Client) -> Result<Vec<Resource>, Failure> {
-    let id = |name: &str| {
-        name.parse().map_err(|_| {
-            Failure::Usage(format!("The entity name for brokers must be a valid integer broker id, but it is: {name}"))
-        })
-    };
-    let brokers: Vec<i32> = client.cluster.brokers.iter().map(|broker| broker.id).collect();
-    if let Some(name) = &arguments.topic {
-        return Ok(vec![Resource::Topic(name.clone())]);
-    }
-    if let Some(id) = arguments.broker {
-        return Ok(vec![Resource::Broker(id)]);
-    }
-    if let Some(id) = arguments.broker_logger {
-        return Ok(vec![Resource::BrokerLoggers(id)]);
-    }
-    match (arguments.entity_type, arguments.entity_name.as_deref()) {
-        _ if arguments.broker_defaults => Ok(vec![Resource::BrokerDefault]),
-        (Some(EntityType::Topics), Some(name)) => Ok(vec![Resource::Topic(name.to_owned())]),
-        (Some(EntityType::Brokers), None) if arguments.entity_default => Ok(vec![Resource::BrokerDefault]),
-        (Some(EntityType::Brokers), Some(name)) => Ok(vec![Resource::Broker(id(name)?)]),
-        (Some(EntityType::BrokerLoggers), Some(name)) => Ok(vec![Resource::BrokerLoggers(id(name)?)]),
-        (Some(EntityType::Topics | EntityType::Brokers | EntityType::BrokerLoggers), None) if arguments.alter => {
-            Err(Failure::Usage("an entity name must be specified with --alter: --entity-name".to_owned()))
+/// What is named, before anything is asked.
+enum Named {
+    One(Resource),
+    /// All of a type that have settings.
+    Topics,
+    Brokers,
+}
+
+impl Arguments {
+    /// Types and names, those of the flags that say both among them; an empty name is the default's.
+    fn entities(&self) -> Result<(Vec<EntityType>, Vec<String>), Failure> {
+        let named = [
+            (EntityType::Topics, self.topic.clone()),
+            (EntityType::Clients, self.client.clone()),
+            (EntityType::Users, self.user.clone()),
+            (EntityType::Brokers, self.broker.clone()),
+            (EntityType::BrokerLoggers, self.broker_logger.clone()),
+            (EntityType::Ips, self.ip.clone()),
+            (EntityType::Clients, self.client_defaults.then(String::new)),
+            (EntityType::Users, self.user_defaults.then(String::new)),
+            (EntityType::Brokers, self.broker_defaults.then(String::new)),
+            (EntityType::Ips, self.ip_defaults.then(String::new)),
+        ];
+        let (mut types, mut names) = (self.entity_type.clone(), self.entity_name.clone());
+        names.extend(self.entity_default.then(String::new));
+        let is_general = !types.is_empty() || !names.is_empty();
+        for (kind, name) in named {
+            types.extend(name.is_some().then_some(kind));
+            names.extend(name);
         }
-        (Some(EntityType::Topics), None) => {
+        if is_general && types.len() > self.entity_type.len() {
+            return Err(Failure::Usage(
+                "--entity-{type,name,default} should not be used in conjunction with specific entity flags".to_owned(),
+            ));
+        }
+        Ok((types, names))
+    }
+
+    /// Kafka's rules of what may be named with what (Kafka 3.9 `ConfigCommandOptions.checkArgs`).
+    fn named(&self) -> Result<Named, Failure> {
+        let wrong = |text: &str| Err(Failure::Usage(text.to_owned()));
+        let (types, names) = self.entities()?;
+        let [kind] = types[..] else {
+            return match types.iter().all(|kind| matches!(kind, EntityType::Users | EntityType::Clients)) {
+                true => wrong(NOT_THERE),
+                false => wrong("Only 'users' and 'clients' entity types may be specified together"),
+            };
+        };
+        let id = |name: &str| {
+            let wrong =
+                format!("The entity name for {} must be a valid integer broker id, but it is: {name}", kind.name());
+            name.parse().map_err(|_| Failure::Usage(wrong))
+        };
+        match (kind, &names[..]) {
+            (EntityType::Topics, [name]) if !name.is_empty() => Ok(Named::One(Resource::Topic(name.clone()))),
+            (EntityType::Brokers, [name]) if name.is_empty() => Ok(Named::One(Resource::BrokerDefault)),
+            (EntityType::Brokers, [name]) => Ok(Named::One(Resource::Broker(id(name)?))),
+            (EntityType::BrokerLoggers, [name]) if !name.is_empty() => {
+                Ok(Named::One(Resource::BrokerLoggers(id(name)?)))
+            }
+            (EntityType::Topics, []) if !self.alter => Ok(Named::Topics),
+            (EntityType::Brokers, []) if !self.alter => Ok(Named::Brokers),
+            (EntityType::Brokers, []) => wrong(
+                "an entity-name or default entity must be specified with --alter of users, clients, brokers or ips",
+            ),
+            (EntityType::Topics | EntityType::Brokers | EntityType::BrokerLoggers, [_, _, ..]) => {
+                wrong("there is more than one entity name; give one")
+            }
+            (EntityType::Topics | EntityType::BrokerLoggers, _) => {
+                let action = if self.alter { "alter" } else { "describe" };
+                wrong(&format!("an entity name must be specified with --{action} of {}", kind.name()))
+            }
+            (EntityType::Users | EntityType::Clients | EntityType::Ips | EntityType::ClientMetrics, _) => {
+                wrong(NOT_THERE)
+            }
+        }
+    }
+}
+
+impl EntityType {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// Those that are named, or all of their type.
+fn resources(named: Named, client: &mut Client) -> Result<Vec<Resource>, Failure> {
+    match named {
+        Named::One(resource) => Ok(vec![resource]),
+        Named::Topics => {
             let topics = admin::all_topics(client, true)?;
             Ok(topics.into_iter().map(|topic| Resource::Topic(topic.name)).collect())
         }
-        (Some(EntityType::Brokers), None) => {
-            Ok(brokers.into_iter().map(Resource::Broker).chain([Resource::BrokerDefault]).collect())
+        Named::Brokers => {
+            let brokers = client.cluster.brokers.iter().map(|broker| Resource::Broker(broker.id));
+            Ok(brokers.chain([Resource::BrokerDefault]).collect())
         }
-        (Some(EntityType::BrokerLoggers), None) => Ok(brokers.into_iter().map(Resource::BrokerLoggers).collect()),
-        _ => Err(Failure::Usage(NOT_THERE.to_owned())),
     }
 }
 

@@ -4,15 +4,15 @@
 
 use std::borrow::Cow;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use regex::Regex;
 
 use super::deserializer::Deserializer;
+use super::kept_formatter::Kept;
 use super::{ClientProperties, Reach, read_properties, topic_or_new};
 use crate::cli::admin::{self, assignment};
-use crate::cli::connect::Clock;
-use crate::cli::consume::{Run, Seen, Wanted, assign};
+use crate::cli::consume::{Run, Wanted, assign};
 use crate::cli::failure::{Failure, say};
 use crate::cli::format::escaped;
 use crate::cli::interrupt::Interrupt;
@@ -40,19 +40,21 @@ pub struct Arguments {
     /// Begin with the first message, not behind the last
     #[arg(long, conflicts_with = "offset")]
     from_beginning: bool,
-    /// Stop after so many
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    max_messages: Option<u64>,
-    /// Exit if no message has come for so long
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=i32::MAX as u64))]
-    timeout_ms: Option<u64>,
+    /// Stop after so many; -1: never
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_messages: Option<i32>,
+    /// Exit if no message has come for so long; -1: never
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
+    timeout_ms: Option<i64>,
     /// There are no groups yet: all partitions of the topics are read
     #[arg(long, value_name = "NAME", hide = true)]
     group: Option<String>,
     /// read_uncommitted (the default) or read_committed
     #[arg(long, value_name = "LEVEL", value_parser = read_committed)]
     isolation_level: Option<ReadCommitted>,
-    /// DefaultMessageFormatter, LoggingMessageFormatter (prints on standard error too) or NoOpMessageFormatter
+    /// DefaultMessageFormatter, LoggingMessageFormatter (prints on standard error too), NoOpMessageFormatter, or of
+    /// __consumer_offsets and __transaction_state OffsetsMessageFormatter, GroupMetadataMessageFormatter and
+    /// TransactionLogMessageFormatter (JSON)
     #[arg(long, value_name = "CLASS", default_value = "org.apache.kafka.tools.consumer.DefaultMessageFormatter",
         hide_default_value = true, value_parser = style)]
     formatter: Style,
@@ -117,6 +119,8 @@ enum Style {
     Default,
     Logging,
     NoOp,
+    /// Of records of a coordinator's topic.
+    Kept(Kept),
 }
 
 fn style(class: &str) -> Result<Style, String> {
@@ -126,9 +130,17 @@ fn style(class: &str) -> Result<Style, String> {
         "DefaultMessageFormatter" => Style::Default,
         "LoggingMessageFormatter" => Style::Logging,
         "NoOpMessageFormatter" => Style::NoOp,
+        "OffsetsMessageFormatter" => Style::Kept(Kept::Offsets),
+        "GroupMetadataMessageFormatter" => Style::Kept(Kept::Groups),
+        "TransactionLogMessageFormatter" => Style::Kept(Kept::Transactions),
+        _ if class.starts_with("kafka.coordinator.") => {
+            let name = class.rsplit('$').next().unwrap_or_default();
+            return Err(format!("this older one is not there; its successor {PACKAGE}{name} prints JSON"));
+        }
         _ => {
-            return Err("there are DefaultMessageFormatter, LoggingMessageFormatter and NoOpMessageFormatter here; \
-                Java classes can't be loaded, and there are no topics of groups and transactions yet"
+            return Err("Java classes can't be loaded; there are DefaultMessageFormatter, LoggingMessageFormatter, \
+                NoOpMessageFormatter, OffsetsMessageFormatter, GroupMetadataMessageFormatter and \
+                TransactionLogMessageFormatter"
                 .to_owned());
         }
     };
@@ -177,57 +189,30 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let wanted =
         Wanted { partitions: arguments.partition.into_iter().collect(), from, until_end: false, read_committed };
     let consumer = assign(&mut client, &topics, &wanted)?;
-    let mut run = Run {
-        client,
-        consumer,
-        clock: Clock::start(),
-        interrupt,
-        limit: arguments.max_messages,
-        idle: arguments.timeout_ms.map(Duration::from_millis),
-        seen: Seen::default(),
-        last_record: Instant::now(),
-    };
+    // -1 is no limit; anything below it stops at once, as 0 does.
+    let limit = arguments.max_messages.filter(|limit| *limit != -1).map(|limit| limit.max(0) as u64);
+    let idle = arguments.timeout_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    let mut run = Run::new(client, consumer, interrupt, (limit, idle));
     let mut out = Output::new()?;
-    // A message at which it ends is counted, as Kafka counts it.
-    let mut failed = 0;
-    let ended = run.until_done(&mut out, |out, interrupt, fetched, left| {
-        let mut seen = Seen::default();
-        let shown = fetched.records(|record| {
-            seen.records += 1;
-            let start = out.buffer().len();
-            if let Err(why) = formatter.write(out.buffer(), fetched.partition, record) {
-                out.buffer().truncate(start);
-                let place = format!("offset {} of {}-{}", record.offset, fetched.topic, fetched.partition);
-                match arguments.skip_message_on_error {
-                    true => say(&format!("ringlog: skipped {place}: {why}")),
-                    false => return Err(Some(Failure::Refused(format!("{place}: {why}")))),
-                }
-            }
-            if seen.records >= left {
-                return Err(None);
-            }
-            out.spill(Some(interrupt)).map_err(Some)
-        })?;
-        Ok(match shown {
-            Ok(()) | Err(None) => Ok(seen),
-            Err(Some(failure)) => {
-                failed = seen.records;
-                Err(failure)
-            }
-        })
+    let ended = run.until_done(&mut out, |buffer, fetched, record| {
+        let start = buffer.len();
+        let Err(why) = formatter.write(buffer, fetched.partition, record) else { return Ok(()) };
+        buffer.truncate(start);
+        let place = format!("offset {} of {}-{}", record.offset, fetched.topic, fetched.partition);
+        if !arguments.skip_message_on_error {
+            return Err(Failure::Refused(format!("{place}: {why}")));
+        }
+        say(&format!("ringlog: skipped {place}: {why}"));
+        Ok(())
     });
-    let flushed = match &ended {
-        Err(Failure::BrokenPipe) => Ok(()),
-        _ => out.flush(Some(&run.interrupt)),
-    };
     if ended != Err(Failure::BrokenPipe) {
-        say(&format!("Processed a total of {} messages", run.seen.records + failed));
+        say(&format!("Processed a total of {} messages", run.seen.records));
         if arguments.enable_systest_events {
             out.line("shutdown_complete")?;
             out.flush(None)?;
         }
     }
-    ended.and(flushed)
+    ended
 }
 
 /// What of a record is printed.
@@ -303,8 +288,10 @@ impl Formatter {
     }
 
     fn write(&self, out: &mut Vec<u8>, partition: i32, record: &RecordRef<'_>) -> Result<(), String> {
-        if self.style == Style::NoOp {
-            return Ok(());
+        match self.style {
+            Style::NoOp => return Ok(()),
+            Style::Kept(kept) => return kept.write(out, record),
+            Style::Default | Style::Logging => {}
         }
         if self.style == Style::Logging {
             let [key, value] =

@@ -6,9 +6,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{ClientProperties, Reach, number, read_properties, topic_or_new};
+use super::{ClientProperties, ReachOrBrokerList, number, read_properties, topic_or_new};
 use crate::cli::admin::assignment;
-use crate::cli::connect::address;
 use crate::cli::failure::Failure;
 use crate::cli::format::escaped;
 use crate::cli::interrupt::Interrupt;
@@ -24,9 +23,7 @@ const LINGER_MS_MAX: u64 = i32::MAX as u64;
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     #[command(flatten)]
-    reach: Reach,
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = address, hide = true)]
-    broker_list: Vec<String>,
+    brokers: ReachOrBrokerList,
     /// Where the lines go
     #[arg(long, value_name = "TOPIC")]
     topic: String,
@@ -37,8 +34,11 @@ pub struct Arguments {
     #[arg(long, value_name = "CODEC", num_args = 0..=1, default_missing_value = "gzip", value_parser = compression)]
     compression_codec: Option<Compression>,
     /// Send when a batch has so many bytes [default: 16384]
-    #[arg(long, value_name = "BYTES", visible_alias = "max-partition-memory-bytes")]
+    #[arg(long, value_name = "BYTES")]
     batch_size: Option<u32>,
+    /// The same; goes before --batch-size
+    #[arg(long, value_name = "BYTES")]
+    max_partition_memory_bytes: Option<u32>,
     /// How often a batch is sent again [default: 3]
     #[arg(long, value_name = "N")]
     message_send_max_retries: Option<u32>,
@@ -90,11 +90,12 @@ fn line_reader(class: &str) -> Result<String, String> {
 
 /// What the flags say, then the properties, then the defaults (Kafka 3.9 `maybeMergeOptions`).
 fn options(arguments: &Arguments) -> Result<ProducerOptions, Failure> {
-    let properties = ClientProperties::read(&arguments.reach, &arguments.producer_property)?;
+    let properties = ClientProperties::read(&arguments.brokers.reach, &arguments.producer_property)?;
     // The console's codec wins over the property even where it is the default.
     let codec = arguments.compression_codec.unwrap_or(Compression::of(Codec::None));
     let linger = properties.or(arguments.timeout, "linger.ms", number)?.unwrap_or(LINGER_MS);
-    let batch = properties.or(arguments.batch_size, "batch.size", number)?.unwrap_or(BATCH_BYTES);
+    let batch = arguments.max_partition_memory_bytes.or(arguments.batch_size);
+    let batch = properties.or(batch, "batch.size", number)?.unwrap_or(BATCH_BYTES);
     let buffer = properties.or(arguments.max_memory_bytes, "buffer.memory", number)?.unwrap_or(BUFFER_BYTES);
     Ok(ProducerOptions {
         acks: properties.or(arguments.request_required_acks, "acks", acks)?.unwrap_or(-1),
@@ -113,7 +114,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     properties.extend(arguments.property.iter().cloned());
     let mut lines = ConsoleLines::new(&properties).map_err(Failure::Usage)?;
     let interrupt = Interrupt::catch()?;
-    let mut client = arguments.reach.connect_or(&arguments.broker_list)?;
+    let mut client = arguments.brokers.connect()?;
     let topic = topic_or_new(&mut client, &arguments.topic)?;
     let mut sending = Sending::new(client, topic, options, interrupt)?;
     let mut ended = Ok(());

@@ -44,8 +44,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn parse(text: &str) -> Result<Vec<(Place, i64)>, String> {
     let json: Value = serde_json::from_str(text).map_err(|_| "The input string is not a valid JSON".to_owned())?;
-    if json.get("version").is_some_and(|version| *version != 1) {
-        return Err("Not supported version field value".to_owned());
+    if let Some(version) = json.get("version").filter(|version| **version != 1) {
+        return Err(format!("Not supported version field value {version}"));
     }
     let partitions = json.get("partitions").and_then(Value::as_array).ok_or("Missing partitions field")?;
     let mut asked: Vec<(Place, i64)> = Vec::new();

@@ -1,7 +1,7 @@
 //! `kafka-dump-log.sh`, as Kafka 3.9's `DumpLogSegments` prints it.
 //!
-//! Of its decoders there are those of strings and numbers; those of the topics of groups, transactions, KRaft and tiered
-//! storage are refused: ringlog writes no such records.
+//! Of its decoders there are those of strings, numbers, and the topics of groups and transactions; those of KRaft and of
+//! tiered storage are refused: there are no such records where there is ZooKeeper and all logs are local.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::{group_records, transaction_records};
 use crate::base::ids::Offset;
 use crate::cli::failure::{Failure, say};
 use crate::cli::log::files::{
@@ -71,29 +72,130 @@ pub struct DumpLogArguments {
     /// StringDecoder, IntegerDecoder or LongDecoder, of Kafka's
     #[arg(long, value_name = "class", num_args = 0..=1, default_missing_value = "StringDecoder", value_parser = decoder)]
     value_decoder_class: Option<Decoder>,
+
+    /// Records are those of __consumer_offsets
+    #[arg(long)]
+    offsets_decoder: bool,
+
+    /// Records are those of __transaction_state
+    #[arg(long)]
+    transaction_log_decoder: bool,
+
+    /// Records are those of KRaft, which is not there
+    #[arg(long, hide = true)]
+    cluster_metadata_decoder: bool,
+
+    /// Records are those of tiered storage, which is not there
+    #[arg(long, hide = true)]
+    remote_log_metadata_decoder: bool,
 }
 
-/// How keys and values are shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+impl DumpLogArguments {
+    fn check(&self) -> Result<(), Failure> {
+        let why = if self.cluster_metadata_decoder {
+            "--cluster-metadata-decoder is for KRaft's log, which a cluster with ZooKeeper or an embedded tree does not \
+             have; leave it out"
+        } else if self.remote_log_metadata_decoder {
+            "--remote-log-metadata-decoder is for tiered storage, which is not there: all logs are local; leave it out"
+        } else {
+            return Ok(());
+        };
+        Err(Failure::Usage(why.to_owned()))
+    }
+
+    /// Any decoder asks for the contents.
+    fn prints_contents(&self) -> bool {
+        self.print_data_log
+            || self.offsets_decoder
+            || self.transaction_log_decoder
+            || self.key_decoder_class.is_some()
+            || self.value_decoder_class.is_some()
+    }
+}
+
+/// How a key or a value is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decoder {
-    #[default]
     Text,
     Integer,
     Long,
+    /// One of those under its older name.
+    Deprecated(&'static Decoder),
 }
 
 fn decoder(class: &str) -> Result<Decoder, String> {
-    match class.rsplit('.').next() {
-        Some("StringDecoder") => Ok(Decoder::Text),
-        Some("IntegerDecoder") => Ok(Decoder::Integer),
-        Some("LongDecoder") => Ok(Decoder::Long),
+    let (package, name) = class.rsplit_once('.').unwrap_or(("", class));
+    let decoder = match name {
+        "StringDecoder" => &Decoder::Text,
+        "IntegerDecoder" => &Decoder::Integer,
+        "LongDecoder" => &Decoder::Long,
+        "DefaultDecoder" => {
+            return Err("it shows addresses of arrays only; StringDecoder shows what is in them".to_owned());
+        }
         _ => {
-            Err("there are StringDecoder, IntegerDecoder and LongDecoder here; Java classes can't be loaded".to_owned())
+            return Err(
+                "there are StringDecoder, IntegerDecoder and LongDecoder here; Java classes can't be loaded".to_owned()
+            );
+        }
+    };
+    Ok(if package == "kafka.serializer" { Decoder::Deprecated(decoder) } else { *decoder })
+}
+
+/// How records are shown.
+enum Parser {
+    Decoders { key: Decoder, value: Decoder },
+    Offsets,
+    Transactions,
+}
+
+impl Parser {
+    fn of(arguments: &DumpLogArguments) -> Parser {
+        match arguments {
+            DumpLogArguments { offsets_decoder: true, .. } => Parser::Offsets,
+            DumpLogArguments { transaction_log_decoder: true, .. } => Parser::Transactions,
+            DumpLogArguments { key_decoder_class, value_decoder_class, .. } => Parser::Decoders {
+                key: key_decoder_class.unwrap_or(Decoder::Text),
+                value: value_decoder_class.unwrap_or(Decoder::Text),
+            },
+        }
+    }
+
+    /// Kafka's words on decoders' older names.
+    fn warnings(&self) -> Vec<String> {
+        let Parser::Decoders { key, value } = self else { return Vec::new() };
+        let warning = |decoder: &Decoder| match decoder {
+            Decoder::Deprecated(decoder) => Some(format!(
+                "kafka.serializer.{0} is deprecated. Please use org.apache.kafka.tools.api.{0} instead",
+                decoder.name()
+            )),
+            _ => None,
+        };
+        [value, key].into_iter().filter_map(warning).collect()
+    }
+
+    /// What is shown of key and value, of each if it is there.
+    fn show(&self, record: &RecordRef<'_>) -> Result<(Option<String>, Option<String>), String> {
+        let whole = |(key, value)| (Some(key), value);
+        match self {
+            Parser::Decoders { key, value } => {
+                Ok((record.key.map(|bytes| key.show(bytes)), record.value.map(|bytes| value.show(bytes))))
+            }
+            Parser::Offsets => group_records::show(record.offset, record.key, record.value).map(whole),
+            Parser::Transactions => transaction_records::show(record.offset, record.key, record.value).map(whole),
         }
     }
 }
 
 impl Decoder {
+    fn name(self) -> &'static str {
+        match self {
+            Decoder::Text => "StringDecoder",
+            Decoder::Integer => "IntegerDecoder",
+            Decoder::Long => "LongDecoder",
+            Decoder::Deprecated(decoder) => decoder.name(),
+        }
+    }
+
     fn show(self, bytes: &[u8]) -> String {
         let number = |length: usize| {
             let number = bytes.iter().fold(0i64, |number, byte| number << 8 | i64::from(*byte));
@@ -105,11 +207,13 @@ impl Decoder {
                 number(4).parse::<i64>().map_or_else(|text| text.to_string(), |n| (n as i32).to_string())
             }
             Decoder::Long => number(8),
+            Decoder::Deprecated(decoder) => decoder.show(bytes),
         }
     }
 }
 
 pub fn run(arguments: &DumpLogArguments) -> Result<(), Failure> {
+    arguments.check()?;
     let mut dump = Dump { arguments, output: Output::new()?, errors: Errors::default() };
     for path in &arguments.files {
         dump.output.line(&format!("Dumping {}", path.display()))?;
@@ -183,9 +287,9 @@ impl Dump<'_> {
     }
 
     fn log(&mut self, path: &Path, base_offset: Offset) -> Result<(), Failure> {
-        let DumpLogArguments { print_data_log, deep_iteration, skip_record_metadata, max_bytes, .. } = self.arguments;
-        let decoders = (self.arguments.key_decoder_class, self.arguments.value_decoder_class);
-        let contents = *print_data_log || decoders != (None, None);
+        let DumpLogArguments { deep_iteration, skip_record_metadata, max_bytes, .. } = self.arguments;
+        let (parser, contents) = (Parser::of(self.arguments), self.arguments.prints_contents());
+        parser.warnings().iter().try_for_each(|warning| self.output.line(warning))?;
         self.output.line(&format!("Log starting offset: {base_offset}"))?;
         let mut entries = Entries::open(path, 0, *max_bytes as u64)?;
         let (mut before, mut gaps) = (None, Vec::new());
@@ -202,17 +306,18 @@ impl Dump<'_> {
                 {
                     gaps.push((before, record.offset));
                 }
-                out.extend_from_slice(b"| ");
                 if !*skip_record_metadata {
+                    out.extend_from_slice(b"| ");
                     put_metadata(out, &entry, &attributes, record, place);
                 }
                 if contents && !entry.header.is_some_and(|header| header.is_control()) {
-                    let gap = if *skip_record_metadata { "" } else { " " };
-                    if let Some(key) = record.key {
-                        let _ = write!(out, "{gap}key: {}", decoders.0.unwrap_or_default().show(key));
+                    let (key, value) = parser.show(record)?;
+                    if let Some(key) = key {
+                        let before = if *skip_record_metadata { "|" } else { "" };
+                        let _ = write!(out, "{before} key: {key}");
                     }
-                    if let Some(value) = record.value {
-                        let _ = write!(out, " payload: {}", decoders.1.unwrap_or_default().show(value));
+                    if let Some(value) = value {
+                        let _ = write!(out, " payload: {value}");
                     }
                 }
                 out.push(b'\n');

@@ -2,22 +2,22 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Reach, matching};
+use super::{ReachOrBrokerList, matching};
 use crate::cli::admin::{self, EARLIEST, LATEST, Place, list_offsets};
-use crate::cli::connect::address;
 use crate::cli::failure::{Failure, describe, say};
 use crate::cli::output::Output;
 use crate::client::cluster::Topic;
 
 /// ListOffsets' question for the record of the greatest timestamp (KIP-734).
 const MAX_TIMESTAMP: i64 = -3;
+/// Its questions of tiered storage (KIP-405): where the local log begins, and where the tiered one ends.
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
 
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     #[command(flatten)]
-    reach: Reach,
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = address, hide = true)]
-    broker_list: Vec<String>,
+    brokers: ReachOrBrokerList,
     /// A regular expression
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
@@ -27,7 +27,7 @@ pub struct Arguments {
     /// topic:0,topic:3-5,other
     #[arg(long, value_name = "LIST", conflicts_with_all = ["topic", "partitions"])]
     topic_partitions: Option<String>,
-    /// latest (-1), earliest (-2), max-timestamp (-3) or milliseconds
+    /// latest (-1), earliest (-2), max-timestamp (-3), earliest-local (-4), latest-tiered (-5) or milliseconds
     #[arg(long, value_name = "TIME", default_value = "latest", value_parser = time, allow_hyphen_values = true)]
     time: i64,
     /// Without Kafka's own topics
@@ -40,14 +40,29 @@ fn time(text: &str) -> Result<i64, String> {
         "latest" | "-1" => Ok(LATEST),
         "earliest" | "-2" => Ok(EARLIEST),
         "max-timestamp" | "-3" => Ok(MAX_TIMESTAMP),
+        "earliest-local" | "-4" => Ok(EARLIEST_LOCAL),
+        "latest-tiered" | "-5" => Ok(LATEST_TIERED),
         _ => text.parse().ok().filter(|ms| *ms >= 0).ok_or_else(|| {
-            format!("Malformed time argument {text}. Please use -1 or latest / -2 or earliest / -3 or max-timestamp, or a specified long format timestamp")
+            format!(
+                "Malformed time argument {text}. Please use -1 or latest / -2 or earliest / -3 or max-timestamp / -4 or \
+                 earliest-local / -5 or latest-tiered, or a specified long format timestamp"
+            )
         }),
     }
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut client = arguments.reach.connect_or(&arguments.broker_list)?;
+    match get_offsets(arguments) {
+        Err(Failure::Usage(why) | Failure::Refused(why) | Failure::Unreachable(why)) => {
+            say(&format!("Error occurred: {why}"));
+            Err(Failure::Told)
+        }
+        done => done,
+    }
+}
+
+fn get_offsets(arguments: &Arguments) -> Result<(), Failure> {
+    let mut client = arguments.brokers.connect()?;
     let topics = admin::all_topics(&mut client, true)?;
     let mut places = match &arguments.topic_partitions {
         Some(rules) => by_rules(&topics, rules, arguments.exclude_internal_topics)?,
@@ -57,11 +72,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             topics.iter().flat_map(places).filter(|(_, index)| is_wanted(index)).collect()
         }
     };
-    places.sort();
+    // Kafka sorts them as text: partition 10 before 2.
+    places.sort_by_cached_key(|(topic, index)| format!("{topic}-{index}"));
     if places.is_empty() {
-        return Err(Failure::Refused(
-            "Error occurred: Could not match any topic-partitions with the specified filters".to_owned(),
-        ));
+        return Err(Failure::Refused("Could not match any topic-partitions with the specified filters".to_owned()));
     }
     let asked: Vec<(Place, i64)> = places.iter().cloned().map(|place| (place, arguments.time)).collect();
     let found = list_offsets(&mut client, &asked, false)?;
@@ -88,7 +102,8 @@ fn places(topic: &Topic) -> Vec<Place> {
 /// Partitions that one of the rules has: `topic`, `topic:N`, `topic:N-M` (M exclusive), `topic:N-`, `topic:-M`, `:N`.
 fn by_rules(topics: &[Topic], rules: &str, exclude_internal: bool) -> Result<Vec<Place>, Failure> {
     let mut chosen = Vec::new();
-    for rule in rules.split(',') {
+    // An empty rule means all, but Java's `split` leaves out those at the end.
+    for rule in rules.trim_end_matches(',').split(',') {
         let (name, range) = rule.split_once(':').unwrap_or((rule, ""));
         let wrong = || Failure::Usage(format!("Invalid rule specification: {rule}"));
         let number =

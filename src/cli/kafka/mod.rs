@@ -13,6 +13,8 @@ mod delete_records;
 mod deserializer;
 mod dump_log;
 mod get_offsets;
+mod group_records;
+mod kept_formatter;
 mod log_dirs;
 mod payload_file;
 mod perf_consumer;
@@ -20,6 +22,7 @@ mod perf_metrics;
 mod perf_producer;
 mod properties;
 mod topics;
+mod transaction_records;
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -144,26 +147,40 @@ pub struct Reach {
 
 impl Reach {
     pub fn connect(&self) -> Result<Client, Failure> {
-        self.connect_or(&[])
+        self.connect_to(&self.bootstrap_server)
     }
 
-    /// With brokers that an older flag named.
-    pub fn connect_or(&self, brokers: &[String]) -> Result<Client, Failure> {
+    fn connect_to(&self, brokers: &[String]) -> Result<Client, Failure> {
         if self.zookeeper.is_some() {
             return Err(Failure::Usage(
                 "--zookeeper is not a way to a broker; give --bootstrap-server HOST:PORT instead".to_owned(),
             ));
         }
-        let bootstrap_server = match (self.bootstrap_server.is_empty(), brokers.is_empty()) {
-            (false, _) => self.bootstrap_server.clone(),
-            (true, false) => brokers.to_vec(),
-            (true, true) => return Err(Failure::Usage("Missing required argument \"[bootstrap-server]\"".to_owned())),
-        };
+        if brokers.is_empty() {
+            return Err(Failure::Usage("Missing required argument \"[bootstrap-server]\"".to_owned()));
+        }
         if let Some(path) = &self.command_config {
             let properties = read_properties(path)?;
             properties.iter().try_for_each(|(name, value)| check_property(&format!("{name}={value}")))?;
         }
-        Client::connect(&ConnectArguments { bootstrap_server, timeout: TIMEOUT })
+        Client::connect(&ConnectArguments { bootstrap_server: brokers.to_vec(), timeout: TIMEOUT })
+    }
+}
+
+/// The same of tools that still know the older flag, which gives way to the newer one.
+#[derive(Args, Debug)]
+pub struct ReachOrBrokerList {
+    #[command(flatten)]
+    pub reach: Reach,
+
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = address, hide = true)]
+    broker_list: Vec<String>,
+}
+
+impl ReachOrBrokerList {
+    pub fn connect(&self) -> Result<Client, Failure> {
+        let newer = &self.reach.bootstrap_server;
+        self.reach.connect_to(if newer.is_empty() { &self.broker_list } else { newer })
     }
 }
 

@@ -43,10 +43,10 @@ pub struct Arguments {
     #[arg(long, value_name = "ID", value_parser = topic_id)]
     topic_id: Option<TopicId>,
     /// With --create and --alter: how many in all
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     partitions: Option<i32>,
     /// Copies of each partition [default: the broker's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     replication_factor: Option<i16>,
     /// 1:2,2:3: the brokers of each partition, preferred leader first
     #[arg(long, value_name = "BROKERS", value_delimiter = ',', value_parser = replicas)]
@@ -122,7 +122,7 @@ impl Arguments {
             ("at-min-isr-partitions", self.at_min_isr_partitions),
             ("unavailable-partitions", self.unavailable_partitions),
         ];
-        let of_actions: [(&str, bool, &[&str]); 7] = [
+        let of_actions: [(&str, bool, &[&str]); 8] = [
             ("config", !self.config.is_empty(), &["create"]),
             ("partitions", self.partitions.is_some(), &["create", "alter"]),
             ("replication-factor", self.replication_factor.is_some(), &["create"]),
@@ -130,6 +130,7 @@ impl Arguments {
             ("if-exists", self.if_exists, &["alter", "delete", "describe"]),
             ("if-not-exists", self.if_not_exists, &["create"]),
             ("topics-with-overrides", self.topics_with_overrides, &["describe"]),
+            ("exclude-internal", self.exclude_internal, &["list", "describe"]),
         ];
         let of_reports = reports.iter().map(|(name, given)| (*name, *given, &["describe"][..]));
         if let Some((used, ..)) =
@@ -216,8 +217,10 @@ fn chosen(arguments: &Arguments) -> Result<(crate::cli::connect::Client, Vec<Top
 
 fn list(arguments: &Arguments) -> Result<(), Failure> {
     let (_, topics) = chosen(arguments)?;
+    let names: Vec<String> = topics.into_iter().map(|topic| topic.name).collect();
     let mut out = Output::new()?;
-    topics.iter().try_for_each(|topic| out.line(&topic.name))?;
+    // One line even if there is nothing to list.
+    out.line(&names.join("\n"))?;
     out.finish()
 }
 
@@ -229,6 +232,17 @@ fn create(arguments: &Arguments) -> Result<(), Failure> {
             "WARNING: Due to limitations in metric names, topics with a period ('.') or underscore ('_') could collide. \
              To avoid issues it is best to use either, but not both.",
         )?;
+    }
+    let unusable = match arguments {
+        Arguments { replication_factor: Some(..1), .. } => {
+            Some(format!("The replication factor must be between 1 and {} inclusive", i16::MAX))
+        }
+        Arguments { partitions: Some(..1), .. } => Some("The partitions must be greater than 0".to_owned()),
+        _ => None,
+    };
+    if let Some(why) = unusable {
+        out.flush(None)?;
+        return Err(Failure::Refused(why));
     }
     let mut client = arguments.reach.connect()?;
     let wanted = ToCreate {
@@ -288,9 +302,15 @@ fn describe(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.if_exists && arguments.topic.is_none() && arguments.topic_id.is_none() {
         return Err(Failure::Usage("--topic or --topic-id is required to describe a topic".to_owned()));
     }
+    let mut out = Output::new()?;
+    if arguments.if_exists && arguments.topic.is_some() && arguments.topic_id.is_some() {
+        out.line(
+            "Only topic id will be used when both --topic and --topic-id are specified and topicId is not Uuid.ZERO_UUID",
+        )?;
+        out.flush(None)?;
+    }
     let (mut client, topics) = chosen(arguments)?;
     let live: Vec<i32> = client.cluster.brokers.iter().map(|broker| broker.id).collect();
-    let mut out = Output::new()?;
     for topic in topics {
         let all = admin::settings(&mut client, &Resource::Topic(topic.name.clone()), None)?;
         let min_isr = all.iter().find(|setting| setting.name == "min.insync.replicas");

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::base::ids::TopicId;
 use crate::protocol::api_key::ApiKey;
 #[cfg(any(test, feature = "oracle"))]
@@ -126,6 +128,49 @@ impl Field for Option<String> {
     #[cfg(any(test, feature = "oracle"))]
     fn sample(sampler: &mut Sampler, _: Codec) -> Option<String> {
         (!sampler.one_in(3)).then(|| sampler.text())
+    }
+}
+
+/// Copied: a message may outlive what it was read from.
+impl Field for Bytes {
+    fn bytes_min(codec: Codec) -> usize {
+        Option::<Bytes>::bytes_min(codec)
+    }
+    fn read(reader: &mut Reader<'_>, codec: Codec) -> Result<Bytes, WireError> {
+        Option::<Bytes>::read(reader, codec)?.ok_or_else(|| reader.error(WireErrorKind::Null))
+    }
+    fn write(&self, writer: &mut Writer, codec: Codec) -> Result<(), WireError> {
+        writer.nullable_bytes(Some(self), codec.flexible)
+    }
+    fn default_value() -> Bytes {
+        Bytes::new()
+    }
+    #[cfg(any(test, feature = "oracle"))]
+    fn sample(sampler: &mut Sampler, _: Codec) -> Bytes {
+        let length = sampler.below(40);
+        Bytes::from(sampler.bytes(length))
+    }
+}
+
+impl Field for Option<Bytes> {
+    fn bytes_min(codec: Codec) -> usize {
+        if codec.flexible { 1 } else { 4 }
+    }
+    fn read(reader: &mut Reader<'_>, codec: Codec) -> Result<Option<Bytes>, WireError> {
+        Ok(reader.nullable_bytes(codec.flexible)?.map(Bytes::copy_from_slice))
+    }
+    fn write(&self, writer: &mut Writer, codec: Codec) -> Result<(), WireError> {
+        writer.nullable_bytes(self.as_deref(), codec.flexible)
+    }
+    fn default_value() -> Option<Bytes> {
+        Some(Bytes::new())
+    }
+    fn is_null(&self) -> bool {
+        self.is_none()
+    }
+    #[cfg(any(test, feature = "oracle"))]
+    fn sample(sampler: &mut Sampler, codec: Codec) -> Option<Bytes> {
+        (!sampler.one_in(3)).then(|| Bytes::sample(sampler, codec))
     }
 }
 

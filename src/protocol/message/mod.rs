@@ -1,4 +1,5 @@
-//! One file per API: the table of its fields, from which the macro in `table.rs` makes struct, decoder and encoder.
+//! One file per API: the table of its fields, from which the macro in `table.rs` makes struct, decoder and encoder. What
+//! is kept in records, or in bytes of other messages, has tables of the same kind (`kept.rs`).
 //!
 //! Tables are Kafka 3.9's schemas (`clients/src/main/resources/common/message/*.json`), fields in their order and under
 //! their names in snake case. `Default` gives Kafka's defaults; beware of nullable text, whose default is the empty
@@ -7,11 +8,14 @@
 
 #[macro_use]
 mod table;
+#[macro_use]
+mod kept;
 mod field;
 
 pub mod add_partitions_to_txn;
 pub mod alter_configs;
 pub mod api_versions;
+pub mod consumer_protocol;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_records;
@@ -23,15 +27,19 @@ pub mod describe_producers;
 pub mod end_txn;
 pub mod fetch;
 pub mod find_coordinator;
+pub mod group_metadata_record;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
+pub mod json;
 pub mod leader;
 pub mod leader_and_isr;
 pub mod list_offsets;
 pub mod metadata;
+pub mod offset_commit_record;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod stop_replica;
+pub mod transaction_log_record;
 pub mod update_metadata;
 
 #[cfg(test)]
@@ -42,6 +50,7 @@ pub(crate) use table::each_plain_api;
 pub use add_partitions_to_txn::*;
 pub use alter_configs::*;
 pub use api_versions::*;
+pub use consumer_protocol::*;
 pub use create_partitions::*;
 pub use create_topics::*;
 pub use delete_records::*;
@@ -54,16 +63,20 @@ pub use end_txn::*;
 pub use fetch::*;
 pub use field::RecordsSpan;
 pub use find_coordinator::*;
+pub use group_metadata_record::*;
 pub use incremental_alter_configs::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 pub use init_producer_id::*;
+pub use kept::KeptMessage;
 pub use leader::*;
 pub use leader_and_isr::*;
 pub use list_offsets::*;
 pub use metadata::*;
+pub use offset_commit_record::*;
 pub use offset_for_leader_epoch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopic,
     OffsetForLeaderTopicResult,
 };
 pub use produce::*;
 pub use stop_replica::*;
+pub use transaction_log_record::*;
 pub use update_metadata::*;

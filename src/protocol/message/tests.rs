@@ -16,6 +16,7 @@ macro_rules! for_each_message {
 }
 
 mod golden;
+mod kept;
 
 fn written(encode: impl FnOnce(&mut Writer) -> Result<(), WireError>) -> Result<BytesMut, WireError> {
     let mut writer = Writer::new();

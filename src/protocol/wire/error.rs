@@ -16,6 +16,9 @@ pub struct WireError {
 pub enum WireErrorKind {
     #[error("{needed} bytes needed, {remaining} left")]
     Truncated { needed: usize, remaining: usize },
+    /// As `Truncated`, of a number and not of what a length announced.
+    #[error("{needed} bytes needed, {remaining} left")]
+    Ended { needed: usize, remaining: usize },
     #[error("length or count {length} is out of range")]
     Length { length: i64 },
     #[error("an array of {count} elements is more than is left or allowed")]

@@ -220,7 +220,7 @@ impl<'a> Reader<'a> {
                 self.position += N;
                 Ok(*bytes)
             }
-            None => Err(self.error(WireErrorKind::Truncated { needed: N, remaining: self.remaining() })),
+            None => Err(self.error(WireErrorKind::Ended { needed: N, remaining: self.remaining() })),
         }
     }
 }

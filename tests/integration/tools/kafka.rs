@@ -231,6 +231,79 @@ fn records_go_through_the_console_and_offsets_settings_and_sizes_are_shown_as_ka
 }
 
 #[test]
+fn rarer_flags_do_what_kafkas_do_or_are_refused_with_what_to_do() {
+    let directory = directory();
+    let server = Server::start_with(directory.path(), &["log.segment.bytes=1048576"]);
+    let refused = |flags: &[&str], why: &str| {
+        let ran = attempt(&server, flags, b"");
+        assert!(ran.code == 1 && (ran.stderr.contains(why) || ran.stdout.contains(why)), "{flags:?}: {ran:?}");
+    };
+    assert_eq!(kafka(&server, &["topics", "--list"]), "\n", "Kafka's line of no topics");
+    refused(&["topics", "--create", "--topic", "t", "--partitions", "-1"], "The partitions must be greater than 0");
+    refused(&["topics", "--create", "--topic", "t", "--replication-factor", "0"], "must be between 1 and 32767");
+    refused(&["topics", "--delete", "--topic", "t", "--exclude-internal"], "\"[exclude-internal]\" can't be used");
+    kafka(&server, &["topics", "--create", "--topic", "t", "--partitions", "12"]);
+
+    let described = kafka(&server, &["topics", "--describe", "--topic", "t", "--topics-with-overrides"]);
+    assert!(described.ends_with("\tConfigs: segment.bytes=1048576\n"), "what a broker's file sets, too: {described}");
+
+    let places = |flags: &[&str]| kafka(&server, &[&["get-offsets", "--topic-partitions"], flags].concat());
+    assert_eq!(places(&["t:9-,"]), "t:10:0\nt:11:0\nt:9:0\n", "sorted as text");
+    assert_eq!(places(&["t:-1", "--time", "earliest-local"]), "t:0:0\n");
+    assert_eq!(places(&["t:-1", "--time", "latest-tiered"]), "");
+    refused(&["get-offsets", "--topic", "u"], "Error occurred: Could not match any topic-partitions");
+    refused(&["get-offsets", "--topic-partitions", "t:x"], "Error occurred: Invalid rule specification: t:x");
+    let older = run(&server, &["kafka", "get-offsets", "--broker-list", &server.address.to_string(), "--topic", "u|t"]);
+    assert_eq!((older.code, older.stdout.lines().count()), (0, 12), "{older:?}");
+
+    let all = kafka(&server, &["log-dirs", "--describe", "--broker-list", "", "--topic-list", ""]);
+    assert!(all.contains("\"partition\":\"t-11\""), "{all}");
+    let unknown = "ERROR: The given brokers do not exist from --broker-list: 77,78. Current existent brokers: 1";
+    refused(&["log-dirs", "--describe", "--broker-list", "77,1,78"], unknown);
+
+    let default = kafka(&server, &["configs", "--describe", "--entity-type", "brokers", "--entity-name", ""]);
+    assert_eq!(default, "Default configs for brokers in the cluster are:\n");
+    let configs = |flags: &[&str], why: &str| refused(&[&["configs", "--describe"], flags].concat(), why);
+    configs(&["--user", "a", "--client", "b"], "not there yet");
+    configs(&["--topic", "t", "--broker", "1"], "Only 'users' and 'clients' entity types may be specified together");
+    configs(
+        &["--entity-type", "topics", "--topic", "t"],
+        "should not be used in conjunction with specific entity flags",
+    );
+    configs(&["--entity-type", "broker-loggers"], "an entity name must be specified with --describe of broker-loggers");
+    configs(&["--broker", "one"], "The entity name for brokers must be a valid integer broker id, but it is: one");
+    configs(&["--topic", "t", "--zk-tls-config-file", "f"], "give --bootstrap-server");
+    let alter = ["configs", "--alter", "--entity-type", "brokers", "--add-config", "log.retention.ms=5"];
+    refused(&alter, "an entity-name or default entity must be specified");
+    server.stop();
+}
+
+#[test]
+fn the_console_stops_where_kafkas_does_and_shows_what_coordinators_keep() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    run(&server, &["topic", "create", "kept"]);
+    let records = "000100016700017400000007:0003000000000000000500000002000161000000000000000900\n00020001670a:0000\n";
+    let sent = feed(&server, &["produce", "kept", "-f", "hex", "-K", ":"], records.as_bytes());
+    assert_eq!(sent.code, 0, "{sent:?}");
+    let consumer = |flags: &[&str]| {
+        attempt(&server, &[&["console-consumer", "--topic", "kept", "--from-beginning"], flags].concat(), b"")
+    };
+    let stopped = consumer(&["--max-messages", "0"]);
+    assert_eq!((stopped.code, &stopped.stderr[..]), (0, "Processed a total of 0 messages\n"));
+    let unlimited = consumer(&["--max-messages", "-1", "--timeout-ms", "50"]);
+    assert_eq!((unlimited.code, &unlimited.stderr[..]), (0, "Processed a total of 2 messages\n"));
+    let offsets = "org.apache.kafka.tools.consumer.OffsetsMessageFormatter";
+    let shown = consumer(&["--formatter", offsets, "--max-messages", "2", "--timeout-ms", "10000"]);
+    let key = r#"{"version":1,"data":{"group":"g","topic":"t","partition":7}}"#;
+    let value = r#"{"version":3,"data":{"offset":5,"leaderEpoch":2,"metadata":"a","commitTimestamp":9}}"#;
+    assert_eq!((shown.code, shown.stdout), (0, format!(r#"{{"key":{key},"value":{value}}}"#)), "{}", shown.stderr);
+    let older = consumer(&["--formatter", "kafka.coordinator.group.GroupMetadataManager$OffsetsMessageFormatter"]);
+    assert!(older.code == 1 && older.stderr.contains(offsets), "{older:?}");
+    server.stop();
+}
+
+#[test]
 fn the_scripts_find_the_binary_and_pass_everything_on() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
     for tool in

@@ -71,6 +71,8 @@ offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=2
+offsets.topic.num.partitions=2
+group.initial.rebalance.delay.ms=0
 END
   start_jvm "$name" '^INFO \[KafkaServer id=1\] started' kafka.Kafka "$exchange/$name.properties" || return 1
   kafka=$(sed -n 's/.*Awaiting socket connections on \(127.0.0.1:[0-9]*\)\..*/\1/p' "$exchange/$name.log")
@@ -222,6 +224,51 @@ kafka_returns() {
   check_complaints kafka-1-again '^WARN \[LeaderEpochCache .* caused truncation of conflicting entries'
 }
 
+# What Kafka's own coordinators write into their topics, by its clients and tools.
+kafka_coordinates() {
+  local group=(org.apache.kafka.tools.consumer.group.ConsumerGroupCommand --bootstrap-server "$kafka" --group console)
+  java_run Coordinators "$kafka" &&
+    java_run org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server "$kafka" --topic one --group console \
+      --from-beginning --max-messages 3 --timeout-ms 30000 >"$exchange/consumed" 2>&1 &&
+    java_run "${group[@]}" --topic one:0 --reset-offsets --to-earliest --execute >"$exchange/reset" &&
+    java_run "${group[@]}" --delete >"$exchange/deleted" &&
+    java_run org.apache.kafka.tools.ProducerPerformance --topic one --num-records 2000 --record-size 10 --throughput 1000 \
+      --transactional-id perf --transaction-duration-ms 100 --producer-props "bootstrap.servers=$kafka" >"$exchange/produced"
+}
+
+# Our decoders of those topics say what Kafka's say: of what a Kafka wrote, and of records in every version and damaged ones.
+coordinator_dumps() {
+  local exchange=$work/coordinators data=$work/coordinators/data
+  mkdir -p "$exchange"
+  # ZooKeeper begins with the cluster id of a ringlog.
+  start_broker coordinators && stop_broker && start_kafka coordinators && kafka_coordinates || return 1
+  end_jvm coordinators TERM
+  end_jvm zoo-coordinators KILL
+  java_run CoordinatorRecords "$exchange/made" &&
+    same_decoded --offsets-decoder 'by hand' "$exchange"/made/offsets/*.log "$data"/__consumer_offsets-*/*.log &&
+    same_decoded --transaction-log-decoder another "$exchange"/made/transactions/*.log "$data"/__transaction_state-*/*.log
+}
+
+# Byte for byte, of all these files; and a changed letter of a word that is in one of them makes a difference.
+same_decoded() {
+  local decoder=$1 word=$2 IFS=, file records
+  shift 2
+  LC_ALL=C.UTF-8 java_run kafka.tools.DumpLogSegments "$decoder" --files "$*" 2>/dev/null >"$exchange/theirs" &&
+    "$RINGLOG" kafka dump-log "$decoder" --files "$*" >"$exchange/ours" && same "$exchange/ours" "$exchange/theirs" ||
+    return 1
+  records=$(grep -c -a '^| .* payload: ' "$exchange/ours")
+  file=$(grep -l -a "$word" "$@" | head -n 1)
+  sed "s/$word/${word%?}x/" "$file" >"$exchange/00000000000000000000.log"
+  # Without the batches' lines, which have a checksum.
+  "$RINGLOG" kafka dump-log "$decoder" --files "$file" | grep -a '^| ' >"$exchange/sound"
+  "$RINGLOG" kafka dump-log "$decoder" --files "$exchange/00000000000000000000.log" | grep -a '^| ' >"$exchange/planted"
+  if cmp -s "$exchange/sound" "$exchange/planted"; then
+    echo "a changed letter of $word goes unnoticed"
+    return 1
+  fi
+  echo "kafka-dump-log $decoder prints what Kafka's prints of $records records, and a changed letter makes a difference"
+}
+
 maven_after() {
   exchange=$work/exchange
   data=$exchange/data
@@ -241,5 +288,5 @@ maven_after() {
     kafka_turn kafka-2 "$exchange/ringlog-4" "$exchange/kafka-2-end" fourth KILL && rm "$data/$TREE" &&
     ringlog_turn stop_broker --import "$exchange/ringlog-5" &&
     same "$exchange/kafka-2-end" "$exchange/ringlog-5" && check_segments || return 1
-  ! grep ERROR "$exchange/broker.log" && people
+  ! grep ERROR "$exchange/broker.log" && coordinator_dumps && people
 }
