@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::metrics::{Histogram, Recorded, SharedCounter};
@@ -176,6 +176,24 @@ pub struct LinuxFile {
     /// Appended bytes below are on the device, or were there before.
     clean_to: AtomicU64,
     writing_back: AtomicBool,
+    /// Beginnings and ends of reservations of blocks.
+    reservations: AtomicU32,
+}
+
+/// How far the reservations of blocks of a file are: what is the same at two times, and not under way, did not keep the
+/// file's lock from anybody between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservations(u32);
+
+impl Reservations {
+    /// After so many beginnings and ends.
+    pub fn at(changes: u32) -> Reservations {
+        Reservations(changes)
+    }
+
+    pub fn is_under_way(self) -> bool {
+        self.0 % 2 == 1
+    }
 }
 
 impl LinuxFile {
@@ -187,7 +205,20 @@ impl LinuxFile {
             appended_to: AtomicU64::new(0),
             clean_to: AtomicU64::new(0),
             writing_back: AtomicBool::new(false),
+            reservations: AtomicU32::new(0),
         }
+    }
+
+    /// Reserves blocks beyond the file's end, on the calling thread: the file's helper, of which there is one.
+    pub fn reserve(&self, position: u64, length: u64) -> io::Result<()> {
+        self.reservations.fetch_add(1, Ordering::AcqRel);
+        let reserved = sys::preallocate(self.as_fd(), position, length);
+        self.reservations.fetch_add(1, Ordering::AcqRel);
+        reserved
+    }
+
+    pub fn reservations(&self) -> Reservations {
+        Reservations::at(self.reservations.load(Ordering::Acquire))
     }
 
     pub fn file(&self) -> &File {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use super::directory::{Directory, LinuxFile};
+use super::directory::{Directory, LinuxFile, Reservations};
 use crate::base::budget::Budget;
 use crate::metrics::ShardCounters;
 use crate::metrics::status::BoundUse;
@@ -27,6 +27,9 @@ use crate::worker::Helper;
 /// An inline write over this sends the directory's appends to kernel workers for [`SLOW_FOR`].
 const INLINE_WRITE_SLOW: Duration = Duration::from_millis(5);
 const SLOW_FOR: Duration = Duration::from_millis(500);
+
+/// Blocks are reserved in pieces of this size: the kernel holds a file's lock for each, and an append to it waits as long.
+const PREALLOCATE_PIECE_BYTES: u64 = 4 << 20;
 
 /// What devices take in one request at least, if there is so much to read.
 const REQUEST_BYTES: u64 = 128 * 1024;
@@ -135,12 +138,12 @@ impl LinuxDisk {
             share.slow_until.set(Some(start));
             return None;
         }
-        let switches = sys::voluntary_switches();
+        let (switches, reservations) = (sys::voluntary_switches(), file.reservations());
         let result = pwrite_all(file.as_fd(), position, data);
         let took = start.elapsed();
         self.0.counters.append_time.record(took);
-        // A thread that only lost its core to another has not waited for the disk.
-        if took > INLINE_WRITE_SLOW && sys::voluntary_switches() != switches {
+        let slept = took > INLINE_WRITE_SLOW && sys::voluntary_switches() != switches;
+        if slept && waited_for_the_device(reservations, file.reservations()) {
             share.slow_until.set(Some(Instant::now() + SLOW_FOR));
         }
         Some(result)
@@ -168,6 +171,13 @@ impl LinuxDisk {
         }
         true
     }
+}
+
+/// Whether an inline write that took long, and slept, slept for the device's sake, by the reservations of blocks before it
+/// and after it: what waits for the file's lock while blocks are reserved says nothing of the device. (A thread that only
+/// lost its core to another has not slept.)
+fn waited_for_the_device(before: Reservations, after: Reservations) -> bool {
+    !before.is_under_way() && before == after
 }
 
 /// Bytes of a range of which each tells of those before it: the last one first, then one in each piece as long as the
@@ -329,7 +339,13 @@ impl Disk for LinuxDisk {
         position: u64,
         length: u64,
     ) -> impl Future<Output = io::Result<()>> + 'static {
-        self.on_helper(file, move |file| sys::preallocate(file.as_fd(), position, length))
+        let shared = Arc::clone(file);
+        file.names.run(move || {
+            let end = position + length;
+            (position..end)
+                .step_by(PREALLOCATE_PIECE_BYTES as usize)
+                .try_for_each(|next| shared.reserve(next, PREALLOCATE_PIECE_BYTES.min(end - next)))
+        })
     }
 
     fn sync(&self, file: &Arc<LinuxFile>) -> impl Future<Output = io::Result<()>> + 'static {
@@ -427,5 +443,20 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => File::open(".")?.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_beside_which_blocks_were_reserved_says_nothing_of_the_device() {
+        let at = Reservations::at;
+        assert!(waited_for_the_device(at(0), at(0)) && waited_for_the_device(at(4), at(4)));
+        // One was under way all the time, before the write, after it, or within it.
+        for (before, after) in [(1, 1), (1, 2), (2, 3), (2, 4)] {
+            assert!(!waited_for_the_device(at(before), at(after)), "{before} {after}");
+        }
     }
 }
