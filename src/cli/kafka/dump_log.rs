@@ -30,10 +30,10 @@ use crate::storage::{offset_index, time_index};
 const ABORT: i16 = 0;
 const COMMIT: i16 = 1;
 
-/// This tool helps to parse a log file and dump its contents to the console, useful for debugging a seemingly corrupt log segment.
+/// kafka-dump-log.sh: what log segments, indexes and snapshots hold, and whether they fit together
 #[derive(Args, Debug)]
 pub struct DumpLogArguments {
-    /// The comma separated list of data and index log files to be dumped
+    /// The files to show: .log, .index, .timeindex, .txnindex and .snapshot
     #[arg(long, required = true, value_name = "file1, file2, ...", value_delimiter = ',')]
     files: Vec<PathBuf>,
 
