@@ -269,8 +269,8 @@ impl Consumer {
         }
     }
 
-    /// Looks into a batch as far as the run asks for; how many of its records are new, `left` of them at most. Their bytes are counted if the run
-    /// asks for that.
+    /// Looks into a batch as far as the run asks for; how many of its records are new, `left` of them at most. Their bytes
+    /// are counted if the run asks for that.
     fn take_batch(
         &self,
         position: &mut Position,

@@ -203,11 +203,12 @@ impl Producer {
             let count = self.cut(&arrivals, gathered, left, now, warm_up_ns);
             let place = self.seat.places[turn % self.seat.places.len()];
             turn += 1;
-            if let Some(session) = &self.session
-                && !session.admit(place).await?
-            {
-                break;
-            }
+            // The wait for a commit is none of the records'.
+            let now = match &self.session {
+                Some(session) if session.admit(place).await? => self.seat.clock.now(),
+                Some(_) => break,
+                None => now,
+            };
             let count = self.send_batch(&mut payload, &arrivals, place, count, now).await?;
             if let Some(left) = &mut left
                 && arrivals.due(0, now) >= warm_up_ns
