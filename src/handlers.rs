@@ -16,6 +16,7 @@ pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_log_dirs;
 pub mod describe_producers;
+pub mod distinct;
 pub mod errors;
 pub mod fetch;
 pub mod find_coordinator;

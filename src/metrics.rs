@@ -35,6 +35,8 @@ pub struct ShardCounters {
     pub produce_records_total: Counter,
     /// Bytes of records in answers to fetches, however they leave.
     pub fetch_bytes_total: Counter,
+    /// Large fetches that were answered at once, because too many wait already.
+    pub fetches_not_waited_total: Counter,
     /// Receives that met an empty pool of buffers and had to start anew.
     pub receive_pool_empty_total: Counter,
     /// Nanoseconds in which the shard's thread did something, and in which it slept.

@@ -3,10 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod claims;
 pub mod connection;
 pub mod frames;
 pub mod idle;
-pub mod incoming;
 pub mod listener;
 pub mod quotas;
 pub mod reply;

@@ -193,6 +193,9 @@ pub trait Socket: 'static {
     /// Memory of bytes that were received and that [`Socket::receive`] has not given yet.
     fn unread_bytes(&self) -> u64;
 
+    /// Bytes that have left so far: only they are a sign of a peer that reads.
+    fn sent_bytes(&self) -> u64;
+
     /// The peer, for logs and limits.
     fn peer(&self) -> String;
 

@@ -102,6 +102,8 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
             "Seconds in which the shard's thread slept in its ring.",
         turns_total => Counter(Count) "shard_turns_total": "Turns of the shard's loop: each enters the ring once.",
         tasks_run_total => Counter(Count) "shard_tasks_run_total": "Times that a task of the shard was run.",
+        fetches_not_waited_total => Counter(Count) "fetches_not_waited_total":
+            "Large fetches that were answered at once, because too many wait already.",
         receive_pool_empty_total => Counter(Count) "receive_pool_empty_total":
             "Receives that met an empty pool of buffers (ENOBUFS) and started anew.",
         sendfile_bytes_total => Counter(Count) "sendfile_bytes_total":

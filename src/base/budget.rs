@@ -59,6 +59,15 @@ impl Budget {
         Permit { budget: Rc::clone(self), bytes }
     }
 
+    /// The share, if there is room and nobody waits for it.
+    pub fn try_acquire(self: &Rc<Self>, bytes: u64) -> Option<Permit> {
+        let is_free = self.waiting.borrow().is_empty() && self.fits(bytes);
+        is_free.then(|| {
+            self.held.set(self.held.get() + bytes);
+            Permit { budget: Rc::clone(self), bytes }
+        })
+    }
+
     fn wake_first(&self) {
         if let Some((_, waker)) = self.waiting.borrow().front() {
             waker.wake_by_ref();
@@ -143,6 +152,17 @@ mod tests {
         step(&["a", "b", "c", "huge"]);
         held.borrow_mut().clear();
         assert_eq!((budget.held(), budget.waits()), (0, 3));
+    }
+
+    #[test]
+    fn who_does_not_want_to_wait_is_told_that_there_is_no_room() {
+        let budget = Budget::new(10);
+        let first = budget.try_acquire(20).expect("alone");
+        assert!(budget.try_acquire(1).is_none());
+        drop(first);
+        let _second = budget.try_acquire(6).expect("room");
+        assert!(budget.try_acquire(5).is_none() && budget.try_acquire(4).is_some());
+        assert_eq!((budget.held(), budget.waits()), (6, 0));
     }
 
     #[test]

@@ -8,14 +8,8 @@ use crate::platform::Platform;
 use crate::protocol::message::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
 };
-use crate::protocol::{Reader, WireError};
 
-pub async fn handle<P: Platform>(
-    context: &Context<P>,
-    body: &[u8],
-    version: i16,
-) -> Result<AlterConfigsResponse, WireError> {
-    let request = AlterConfigsRequest::decode(&mut Reader::new(body), version)?;
+pub async fn handle<P: Platform>(context: &Context<P>, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let asked = request.resources.into_iter().map(|resource| Asked {
         wanted: change(context, &resource).into(),
         resource_type: resource.resource_type,
@@ -26,7 +20,7 @@ pub async fn handle<P: Platform>(
         let (error_code, error_message) = configs::told(outcome);
         AlterConfigsResourceResponse { error_code, error_message, resource_type, resource_name }
     });
-    Ok(AlterConfigsResponse { responses: responses.collect(), ..AlterConfigsResponse::default() })
+    AlterConfigsResponse { responses: responses.collect(), ..AlterConfigsResponse::default() }
 }
 
 fn change<P: Platform>(context: &Context<P>, resource: &AlterConfigsResource) -> Result<ConfigChange, Refusal> {

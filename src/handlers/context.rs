@@ -42,6 +42,9 @@ pub struct Bounds {
 /// Bytes per shard of records that are converted to an older format, and of answers made of them that wait to be sent.
 const CONVERSION_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
+/// Bytes per shard of what large fetches keep while they wait. Who finds no room is answered with what there is.
+pub const WAITING_FETCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
 /// One per shard, shared by its tasks.
 pub struct Context<P: Platform> {
     pub shard: ShardId,
@@ -62,6 +65,8 @@ pub struct Context<P: Platform> {
     pub(super) fetch_sessions: RefCell<SessionCache>,
     /// Of records on their way through a conversion to an older format.
     pub(super) conversion_bytes: Rc<Budget>,
+    /// Of large fetches that wait.
+    pub(super) waiting_fetch_bytes: Rc<Budget>,
     /// Of produced batches that are at work threads.
     pub(super) away_bytes: Rc<Budget>,
     /// Of lines about requests that can't be answered.
@@ -99,6 +104,7 @@ impl<P: Platform> Context<P> {
             stopping: Cell::new(false),
             fetch_sessions: RefCell::new(fetch_sessions),
             conversion_bytes: Budget::new(CONVERSION_BYTES_MAX),
+            waiting_fetch_bytes: Budget::new(WAITING_FETCH_BYTES_MAX),
             away_bytes: Budget::new(bounds.away_bytes_max),
             refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
             producer_ids: Cell::new(None),
@@ -126,6 +132,14 @@ impl<P: Platform> Context<P> {
                 "Bytes of records that are converted to an older format, and of answers made of them.",
                 &self.conversion_bytes,
             ),
+            BoundUse {
+                waits_total: None,
+                ..BoundUse::of_budget(
+                    "waiting_fetch_bytes",
+                    "Bytes that large fetches keep while they wait for records.",
+                    &self.waiting_fetch_bytes,
+                )
+            },
             BoundUse::of_budget("away_bytes", "Bytes of produced batches at work threads.", &self.away_bytes),
             counted(
                 "open_segments",

@@ -13,17 +13,12 @@ use crate::base::ids::BrokerId;
 use crate::executor::either;
 use crate::metadata::proposal::{Answer, MorePartitions, Proposal};
 use crate::platform::{Clock, Platform};
+use crate::protocol::ErrorCode;
 use crate::protocol::message::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
 };
-use crate::protocol::{ErrorCode, Reader, WireError};
 
-pub async fn handle<P: Platform>(
-    context: &Context<P>,
-    body: &[u8],
-    version: i16,
-) -> Result<CreatePartitionsResponse, WireError> {
-    let request = CreatePartitionsRequest::decode(&mut Reader::new(body), version)?;
+pub async fn handle<P: Platform>(context: &Context<P>, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let mut named: BTreeMap<&str, usize> = BTreeMap::new();
     for topic in &request.topics {
         *named.entry(&topic.name).or_default() += 1;
@@ -59,7 +54,7 @@ pub async fn handle<P: Platform>(
         Err(()) => of_all(ErrorCode::RequestTimedOut, "The creation goes on."),
     };
     results.extend(of_each);
-    Ok(CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() })
+    CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() }
 }
 
 fn more_partitions(topic: &CreatePartitionsTopic) -> MorePartitions {

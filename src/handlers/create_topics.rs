@@ -1,43 +1,70 @@
 //! CreateTopics (19), versions 0-7.
 //!
 //! - v1 `validate_only`. v4 lets counts default (-1). v5 answers with counts and configs (KIP-525), v7 with topic ids.
+//! - A name that stands in the request twice is refused, once.
 //! - The answer leaves when every shard shows the topics; a timeout that passes first is answered REQUEST_TIMED_OUT, and
 //!   the creation goes on.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::distinct::Distinct;
 use super::{Context, errors};
 use crate::base::ids::BrokerId;
-use crate::config::{DynamicConfig, describe};
+use crate::config::DynamicConfig;
+use crate::config::describe::{self, ConfigEntry};
 use crate::executor::either;
 use crate::metadata::proposal::{Answer, CreateTopicResult, NewTopic, Proposal};
 use crate::platform::{Clock, Platform};
+use crate::protocol::ErrorCode;
 use crate::protocol::message::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
 };
-use crate::protocol::{ErrorCode, Reader, WireError};
 
-pub async fn handle<P: Platform>(
+/// What the settings of all created topics may take in one answer; of those beyond it they are not told, as of topics whose
+/// settings the client may not see. And about what those of one topic take.
+const SETTINGS_BYTES_MAX: usize = 64 * 1024 * 1024;
+const TOPIC_SETTINGS_BYTES: usize = 4 * 1024;
+
+pub async fn handle<P: Platform>(context: &Context<P>, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let mut named = Distinct::with_capacity(request.topics.len());
+    let mut twice = BTreeSet::new();
+    for topic in &request.topics {
+        if !named.is_new(topic.name.as_str()) {
+            twice.insert(topic.name.clone());
+        }
+    }
+    let once: Vec<CreatableTopic> = request.topics.into_iter().filter(|topic| !twice.contains(&topic.name)).collect();
+    let repeated = twice.into_iter().collect();
+    let mut topics = refuse_all(repeated, ErrorCode::InvalidRequest, "Found multiple entries for this topic.");
+    if !once.is_empty() {
+        topics.extend(create(context, once, request.timeout_ms, request.validate_only).await);
+    }
+    CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
+}
+
+/// Has the controller create topics, each named once.
+async fn create<P: Platform>(
     context: &Context<P>,
-    body: &[u8],
-    version: i16,
-) -> Result<CreateTopicsResponse, WireError> {
-    let request = CreateTopicsRequest::decode(&mut Reader::new(body), version)?;
-    let names: Vec<String> = request.topics.iter().map(|topic| topic.name.clone()).collect();
-    let topics = request.topics.into_iter().map(new_topic).collect();
+    topics: Vec<CreatableTopic>,
+    timeout_ms: i32,
+    validate_only: bool,
+) -> Vec<CreatableTopicResult> {
+    let names: Vec<String> = topics.iter().map(|topic| topic.name.clone()).collect();
+    let topics = topics.into_iter().map(new_topic).collect();
     let clock = context.platform.clock();
-    let deadline = clock.now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let proposal = Proposal::CreateTopics { topics, validate_only: request.validate_only };
-    let topics = match either(context.propose(proposal), clock.sleep_until(deadline)).await {
+    let deadline = clock.now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+    let proposal = Proposal::CreateTopics { topics, validate_only };
+    match either(context.propose(proposal), clock.sleep_until(deadline)).await {
         Ok(Answer::CreateTopics(results)) => {
             let dynamic = context.dynamic();
-            results.into_iter().map(|result| describe(result, &dynamic)).collect()
+            let mut room = SETTINGS_BYTES_MAX;
+            results.into_iter().map(|result| describe(result, &dynamic, &mut room)).collect()
         }
         Ok(Answer::Failed(error)) => refuse_all(names, errors::of_proposal(&error), &error.to_string()),
         Ok(_) => refuse_all(names, ErrorCode::UnknownServerError, "The controller gave another answer."),
         Err(()) => refuse_all(names, ErrorCode::RequestTimedOut, "The creation goes on."),
-    };
-    Ok(CreateTopicsResponse { topics, ..CreateTopicsResponse::default() })
+    }
 }
 
 fn new_topic(topic: CreatableTopic) -> NewTopic {
@@ -54,27 +81,33 @@ fn new_topic(topic: CreatableTopic) -> NewTopic {
     }
 }
 
-fn describe(result: CreateTopicResult, dynamic: &DynamicConfig) -> CreatableTopicResult {
+fn describe(result: CreateTopicResult, dynamic: &DynamicConfig, room: &mut usize) -> CreatableTopicResult {
     match result.outcome {
         Ok(created) => {
-            let configs = describe::topic(&created.config, dynamic).into_iter().map(|entry| CreatableTopicConfigs {
-                name: entry.name,
-                value: entry.value,
-                read_only: false,
-                config_source: entry.source as i8,
-                is_sensitive: false,
-            });
+            let has_room = room.checked_sub(TOPIC_SETTINGS_BYTES).inspect(|left| *room = *left).is_some();
+            let configs = has_room.then(|| describe::topic(&created.config, dynamic));
+            let configs = configs.map(|entries| entries.into_iter().map(describe_config).collect());
             CreatableTopicResult {
                 name: result.name,
                 topic_id: created.id,
                 error_message: None,
                 num_partitions: created.partitions,
                 replication_factor: created.replication_factor,
-                configs: Some(configs.collect()),
+                configs,
                 ..CreatableTopicResult::default()
             }
         }
         Err(refusal) => refuse(result.name, errors::of_topic_refusal(&refusal), &refusal.to_string()),
+    }
+}
+
+fn describe_config(entry: ConfigEntry) -> CreatableTopicConfigs {
+    CreatableTopicConfigs {
+        name: entry.name,
+        value: entry.value,
+        read_only: false,
+        config_source: entry.source as i8,
+        is_sensitive: false,
     }
 }
 

@@ -17,10 +17,10 @@ use crate::base::ids::{Offset, ShardId};
 use crate::executor::all;
 use crate::partition::partition::LeadershipError;
 use crate::platform::Platform;
+use crate::protocol::ErrorCode;
 use crate::protocol::message::{
     DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult,
 };
-use crate::protocol::{ErrorCode, Reader, WireError};
 
 /// After an error.
 const INVALID_LOW_WATERMARK: Offset = -1;
@@ -52,20 +52,15 @@ type Results = BTreeMap<Arc<str>, BTreeMap<i32, Result<Offset, ErrorCode>>>;
 pub async fn handle<P: Platform>(
     context: &Context<P>,
     owners: &impl Owners<P>,
-    body: &[u8],
-    version: i16,
-) -> Option<Result<DeleteRecordsResponse, WireError>> {
-    let request = match DeleteRecordsRequest::decode(&mut Reader::new(body), version) {
-        Ok(request) => request,
-        Err(error) => return Some(Err(error)),
-    };
+    request: DeleteRecordsRequest,
+) -> Option<DeleteRecordsResponse> {
     let (mut results, work) = plan(context, &request);
     let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
     let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
     for Done { topic, partition, result } in done.into_iter().flatten() {
         results.entry(topic).or_default().insert(partition, result);
     }
-    Some(Ok(reply(results)))
+    Some(reply(results))
 }
 
 fn plan<P: Platform>(context: &Context<P>, request: &DeleteRecordsRequest) -> (Results, BTreeMap<ShardId, Work>) {

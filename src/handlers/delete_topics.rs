@@ -1,6 +1,7 @@
 //! DeleteTopics (20), versions 0-6: by name, from v6 also by id (KIP-516). The answer leaves when no shard shows the
-//! topics any more.
+//! topics any more. A topic that is named twice is answered once.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Context, errors};
@@ -8,23 +9,24 @@ use crate::base::ids::TopicId;
 use crate::executor::either;
 use crate::metadata::proposal::{Answer, DeleteTopicResult, Proposal, TopicRef, TopicRefusal};
 use crate::platform::{Clock, Platform};
+use crate::protocol::ErrorCode;
 use crate::protocol::message::{DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse};
-use crate::protocol::{ErrorCode, Reader, WireError};
 
 /// TOPIC_DELETION_DISABLED came with this version; older clients are told INVALID_REQUEST.
 const DELETION_DISABLED_SINCE: i16 = 3;
 
 pub async fn handle<P: Platform>(
     context: &Context<P>,
-    body: &[u8],
+    request: DeleteTopicsRequest,
     version: i16,
-) -> Result<DeleteTopicsResponse, WireError> {
-    let request = DeleteTopicsRequest::decode(&mut Reader::new(body), version)?;
+) -> DeleteTopicsResponse {
     let by_state = request.topics.into_iter().map(|topic| match topic.name {
         Some(name) => TopicRef::Name(name),
         None => TopicRef::Id(topic.topic_id),
     });
-    let topics: Vec<TopicRef> = by_state.chain(request.topic_names.into_iter().map(TopicRef::Name)).collect();
+    let named = by_state.chain(request.topic_names.into_iter().map(TopicRef::Name));
+    let topics: BTreeSet<TopicRef> = named.collect();
+    let topics: Vec<TopicRef> = topics.into_iter().collect();
     let clock = context.platform.clock();
     let deadline = clock.now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let proposal = Proposal::DeleteTopics { topics: topics.clone() };
@@ -34,7 +36,7 @@ pub async fn handle<P: Platform>(
         Ok(_) => refuse_all(topics, ErrorCode::UnknownServerError),
         Err(()) => refuse_all(topics, ErrorCode::RequestTimedOut),
     };
-    Ok(DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() })
+    DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
 }
 
 fn describe(result: DeleteTopicResult, version: i16) -> DeletableTopicResult {

@@ -4,8 +4,8 @@
 use super::{Context, metadata};
 use crate::metadata::image::NO_LEADER;
 use crate::platform::Platform;
+use crate::protocol::ErrorCode;
 use crate::protocol::message::{DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse};
-use crate::protocol::{ErrorCode, Reader, WireError};
 
 /// Kafka's numbers of endpoint types (Kafka 3.9 `EndpointType`).
 const BROKERS: i8 = 1;
@@ -14,16 +14,12 @@ const CONTROLLERS: i8 = 2;
 pub fn handle<P: Platform>(
     context: &Context<P>,
     listener: &str,
-    body: &[u8],
-    version: i16,
-) -> Result<DescribeClusterResponse, WireError> {
-    let request = DescribeClusterRequest::decode(&mut Reader::new(body), version)?;
-    let refuse = |code: ErrorCode, message: String| {
-        Ok(DescribeClusterResponse {
-            error_code: code.code(),
-            error_message: Some(message),
-            ..DescribeClusterResponse::default()
-        })
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    let refuse = |code: ErrorCode, message: String| DescribeClusterResponse {
+        error_code: code.code(),
+        error_message: Some(message),
+        ..DescribeClusterResponse::default()
     };
     match request.endpoint_type {
         BROKERS => {}
@@ -45,7 +41,7 @@ pub fn handle<P: Platform>(
         })
         .collect();
     let is_listed = brokers.iter().any(|broker| broker.broker_id == image.controller_id.0);
-    Ok(DescribeClusterResponse {
+    DescribeClusterResponse {
         cluster_id: image.cluster_id.to_string(),
         controller_id: if is_listed { image.controller_id.0 } else { NO_LEADER.0 },
         brokers,
@@ -54,5 +50,5 @@ pub fn handle<P: Platform>(
             false => i32::MIN,
         },
         ..DescribeClusterResponse::default()
-    })
+    }
 }

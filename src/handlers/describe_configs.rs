@@ -2,51 +2,71 @@
 //!
 //! - v1 sources and synonyms (KIP-226); v3 types and documentation (KIP-569). Version 0 only says whether a value is the
 //!   default. Values of secrets, and of names that Kafka does not know, are null.
+//! - A resource that is named twice is described once; Kafka repeats itself, which no client can tell.
 //! - A resource of an unknown type fails all of them, as in Kafka 3.9 `ConfigHelper`.
 
 use std::collections::BTreeSet;
 
 use super::configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, Refusal, TOPIC};
+use super::distinct::Distinct;
 use super::{Context, metadata};
 use crate::base::log_levels;
 use crate::config::describe::{self, ConfigEntry};
 use crate::config::dynamic::ConfigSource;
 use crate::platform::Platform;
+use crate::protocol::ErrorCode;
 use crate::protocol::message::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
     DescribeConfigsResult, DescribeConfigsSynonym,
 };
-use crate::protocol::{ErrorCode, Reader, WireError};
 
-/// Entries of one response. A resource has some hundred; a request that repeats one would else be answered with far more
-/// memory than it took.
-const ENTRIES_MAX: usize = 200_000;
+/// About what one response may take. A resource has some hundred entries, for a name of a few bytes; and the words with
+/// which all of a request are refused hold one of its names.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// About what an entry takes, with its synonyms.
+const ENTRY_BYTES: usize = 320;
+
+/// About what the answer to a request of so many bytes takes.
+pub fn answer_bytes(body_bytes: u64) -> u64 {
+    /// The shortest resource.
+    const RESOURCE_BYTES_MIN: u64 = 8;
+    const RESOURCE_ENTRIES: u64 = 64;
+    (body_bytes / RESOURCE_BYTES_MIN * RESOURCE_ENTRIES * ENTRY_BYTES as u64).min(ANSWER_BYTES_MAX as u64)
+}
 
 pub fn handle<P: Platform>(
     context: &Context<P>,
-    body: &[u8],
+    request: DescribeConfigsRequest,
     version: i16,
-) -> Result<DescribeConfigsResponse, WireError> {
-    let request = DescribeConfigsRequest::decode(&mut Reader::new(body), version)?;
+) -> DescribeConfigsResponse {
     let odd = request.resources.iter().find_map(|resource| {
         let name = unexpected_type(resource.resource_type)?;
         Some(format!("Unexpected resource type {name} for resource {}", resource.resource_name))
     });
-    let mut room = ENTRIES_MAX;
-    let results = request.resources.iter().map(|resource| {
+    let mut room = ANSWER_BYTES_MAX;
+    let mut named = Distinct::with_capacity(request.resources.len());
+    let once =
+        request.resources.iter().filter(|resource| named.is_new((resource.resource_type, &*resource.resource_name)));
+    let results = once.map(|resource| {
         let entries = match &odd {
             Some(message) => Err(Refusal::request(message.as_str())),
             None => find(context, resource),
         };
-        let entries = entries.and_then(|entries| {
-            let left = room.checked_sub(entries.len());
-            room =
-                left.ok_or_else(|| Refusal::request("This request asks for more settings than one response has."))?;
-            Ok(entries)
-        });
+        let bytes = match &entries {
+            Ok(entries) => entries.len() * ENTRY_BYTES,
+            Err(refusal) => refusal.message.len(),
+        };
+        let entries = match room.checked_sub(bytes) {
+            Some(left) => {
+                room = left;
+                entries
+            }
+            None => Err(Refusal::request("This request asks for more than one response has.")),
+        };
         describe_resource(&request, resource, entries, version)
     });
-    Ok(DescribeConfigsResponse { results: results.collect(), ..DescribeConfigsResponse::default() })
+    DescribeConfigsResponse { results: results.collect(), ..DescribeConfigsResponse::default() }
 }
 
 /// Kafka's name of a type that can't be described.

@@ -13,11 +13,11 @@ use super::context::Context;
 use crate::base::ids::ShardId;
 use crate::executor::all;
 use crate::platform::{Disk, Platform};
+use crate::protocol::ErrorCode;
 use crate::protocol::message::{
     DescribableLogDirTopic, DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
     DescribeLogDirsResult, DescribeLogDirsTopic,
 };
-use crate::protocol::{ErrorCode, Reader, WireError};
 
 /// Partitions by topic; `None`: all.
 type Wanted = Option<BTreeMap<String, BTreeSet<i32>>>;
@@ -42,13 +42,8 @@ pub struct Found {
 pub async fn handle<P: Platform>(
     context: &Context<P>,
     owners: &impl Owners<P>,
-    body: &[u8],
-    version: i16,
-) -> Option<Result<DescribeLogDirsResponse, WireError>> {
-    let request = match DescribeLogDirsRequest::decode(&mut Reader::new(body), version) {
-        Ok(request) => request,
-        Err(error) => return Some(Err(error)),
-    };
+    request: DescribeLogDirsRequest,
+) -> Option<DescribeLogDirsResponse> {
     let wanted = Arc::new(request.topics.map(by_topic));
     let shards = (0..context.config.shards).map(ShardId);
     let asked = shards.map(|shard| Box::pin(owners.ask(shard, Work { wanted: Arc::clone(&wanted) }))).collect();
@@ -86,7 +81,7 @@ pub async fn handle<P: Platform>(
             }
         });
     }
-    Some(Ok(DescribeLogDirsResponse { results, ..DescribeLogDirsResponse::default() }))
+    Some(DescribeLogDirsResponse { results, ..DescribeLogDirsResponse::default() })
 }
 
 fn by_topic(topics: Vec<DescribableLogDirTopic>) -> BTreeMap<String, BTreeSet<i32>> {

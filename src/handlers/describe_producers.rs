@@ -1,19 +1,20 @@
 //! DescribeProducers (61), version 0: the producer ids that partitions know, their sequences and open transactions
-//! (KIP-664).
+//! (KIP-664). One that is named twice is answered once; Kafka repeats itself, which no client can tell.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::context::{Context, owner_of};
+use super::distinct::Distinct;
 use super::{Owners, errors, metadata};
 use crate::base::ids::ShardId;
 use crate::executor::all;
 use crate::partition::partition::LeadershipError;
 use crate::platform::Platform;
+use crate::protocol::ErrorCode;
 use crate::protocol::message::describe_producers::{
     DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
 };
-use crate::protocol::{ErrorCode, Reader, WireError};
 use crate::storage::producer_state::ActiveProducer;
 
 /// Questions for the partitions of one owner.
@@ -39,13 +40,8 @@ pub struct Done {
 pub async fn handle<P: Platform>(
     context: &Context<P>,
     owners: &impl Owners<P>,
-    body: &[u8],
-    version: i16,
-) -> Option<Result<DescribeProducersResponse, WireError>> {
-    let request = match DescribeProducersRequest::decode(&mut Reader::new(body), version) {
-        Ok(request) => request,
-        Err(error) => return Some(Err(error)),
-    };
+    request: DescribeProducersRequest,
+) -> Option<DescribeProducersResponse> {
     let (mut response, work) = plan(context, request);
     let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
     let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
@@ -57,7 +53,7 @@ pub async fn handle<P: Platform>(
             Err(error) => answers[place].error_code = errors::of_leadership(error).code(),
         }
     }
-    Some(Ok(response))
+    Some(response)
 }
 
 fn described(producer: ActiveProducer) -> ProducerState {
@@ -79,10 +75,15 @@ fn plan<P: Platform>(
     let mut response = DescribeProducersResponse::default();
     let mut work: Vec<(ShardId, Work)> = Vec::new();
     let mut place = 0;
+    let (mut named, mut topics) = (Distinct::with_capacity(0), Distinct::with_capacity(request.topics.len()));
     for requested in request.topics {
         let topic = image.topic(&requested.name);
-        let mut partitions = Vec::with_capacity(requested.partition_indexes.len());
+        let name: Arc<str> = topic.map_or_else(|| Arc::from(&*requested.name), |topic| Arc::clone(&topic.name));
+        let mut partitions = Vec::new();
         for partition_index in requested.partition_indexes {
+            if !named.is_new((Arc::clone(&name), partition_index)) {
+                continue;
+            }
             let mut answer = PartitionResponse { partition_index, ..Default::default() };
             let owner = match metadata::is_valid_name(&requested.name) {
                 true => owner_of(topic, partition_index),
@@ -102,7 +103,9 @@ fn plan<P: Platform>(
             place += 1;
             partitions.push(answer);
         }
-        response.topics.push(TopicResponse { name: requested.name, partitions });
+        if topics.is_new(name) || !partitions.is_empty() {
+            response.topics.push(TopicResponse { name: requested.name, partitions });
+        }
     }
     (response, work)
 }

@@ -9,7 +9,7 @@
 //! - Data ends at the high watermark, for read_committed at the last stable offset; then the answer names the aborted
 //!   transactions with records in it.
 //!
-//! A fetch that finds less than `min.bytes` leaves a watch with the partitions' owners and reads again when enough has
+//! A fetch that finds less than `min.bytes` keeps what its answer needs and leaves a watch with the partitions' owners and reads again when enough has
 //! come, or answers with what there is when `max.wait.ms` has passed (Kafka 3.9 `DelayedFetch`). When its client goes
 //! away, it ends.
 
@@ -27,6 +27,8 @@ pub use self::work::{Done, Work};
 use self::work::{Part, Reader, is_short};
 use super::Owners;
 use super::context::{Context, owner_of};
+use super::distinct::Distinct;
+use crate::base::budget::Permit;
 use crate::base::ids::{ShardId, TopicId};
 use crate::config::topic::CompressionType;
 use crate::executor::{all, either};
@@ -36,9 +38,8 @@ use crate::net::reply::{FileOf, Reply, ReplyPart};
 use crate::partition::partition::Isolation;
 use crate::partition::purgatory::Watch;
 use crate::platform::{Clock, Platform};
-use crate::protocol::header::RequestHeader;
 use crate::protocol::message::{FetchPartition, FetchRequest, FetchResponse};
-use crate::protocol::{ErrorCode, Reader as WireReader, WireError};
+use crate::protocol::{ErrorCode, WireError};
 
 /// The longest a fetch may wait, whatever it asks for.
 const WAIT_MAX: Duration = Duration::from_secs(300);
@@ -61,33 +62,44 @@ struct Asked {
     topic: Arc<str>,
     topic_id: TopicId,
     partition: i32,
-    /// No owner is asked: why.
-    refused: Option<ErrorCode>,
+    wanted: Wanted,
+    /// Whom to ask, or why there is nobody.
+    owner: Result<ShardId, ErrorCode>,
     /// Its place in the session, for an incremental fetch.
     session_place: u64,
 }
 
-/// A decoded request: what to ask of whom, and the answers known already.
+/// What a waiting fetch takes for each of its partitions: this, and what it leaves with their owners.
+const WAITING_PARTITION_BYTES: u64 = size_of::<Asked>() as u64 + 64;
+
+/// A fetch that takes no more waits as long as it likes; larger ones share [`super::context::WAITING_FETCH_BYTES_MAX`].
+const WAITING_UNCOUNTED_BYTES: u64 = 64 * 1024;
+
+/// How long the client of a fetch that found no room to wait is asked to wait instead.
+const NO_ROOM_THROTTLE: Duration = Duration::from_millis(100);
+
+/// What a partition's answer takes, without its records.
+const ANSWERED_PARTITION_BYTES: u64 = 192;
+
+/// A decoded request: what is to be asked of whom, and what is known already.
 pub struct Plan {
     version: i16,
     correlation_id: i32,
-    request: FetchRequest,
+    max_wait: Duration,
     reader: Reader,
     session: Begun,
     asked: Vec<Asked>,
-    work: Vec<(ShardId, Vec<Part>)>,
     bytes_min: u64,
     bytes_max: u64,
+    /// Told to the client, which then keeps away for so long (KIP-219).
+    throttle: Duration,
 }
 
 impl Plan {
-    /// # Errors
-    /// The request can't be read: the connection is closed.
-    pub fn new<P: Platform>(context: &Context<P>, header: &RequestHeader<'_>, body: &[u8]) -> Result<Plan, WireError> {
-        let version = header.api_version;
-        let request = FetchRequest::decode(&mut WireReader::new(body), version)?;
+    /// Takes the request into its session and finds the partitions' owners. Of a partition that is named twice the last
+    /// wish counts, in the place of the first (Kafka 3.9 `FetchRequest.fetchData`).
+    pub fn new<P: Platform>(context: &Context<P>, version: i16, correlation_id: i32, request: FetchRequest) -> Plan {
         let bytes_max = u64::from(context.config.fetch_max_bytes).min(positive(request.max_bytes));
-        let reader = reader_of(&request, version);
         let uses_ids = version >= TOPIC_IDS_VERSION;
         let session = context.fetch_sessions.borrow_mut().begin(
             context.platform.clock().now(),
@@ -98,29 +110,29 @@ impl Plan {
         );
         let mut plan = Plan {
             version,
-            correlation_id: header.correlation_id,
-            reader,
+            correlation_id,
+            max_wait: Duration::from_millis(positive(request.max_wait_ms)).min(WAIT_MAX),
+            reader: reader_of(&request, version),
             session,
             asked: Vec::new(),
-            work: Vec::new(),
             bytes_min: positive(request.min_bytes).min(bytes_max),
             bytes_max,
-            request,
+            throttle: Duration::ZERO,
         };
         let image = context.image();
         match session {
-            Begun::Full { .. } => plan.add_request(&image),
+            Begun::Full { .. } => plan.add_request(&image, &request),
             Begun::Incremental { id, .. } => plan.add_session(context, &image, id),
             Begun::Refused(_) => {}
         }
-        Ok(plan)
+        plan
     }
 
     /// All that the request names.
-    fn add_request(&mut self, image: &ClusterImage) {
-        let topics = std::mem::take(&mut self.request.topics);
-        self.asked.reserve(topics.iter().map(|topic| topic.partitions.len()).sum());
-        for topic in &topics {
+    fn add_request(&mut self, image: &ClusterImage, request: &FetchRequest) {
+        let count = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+        let mut places = Distinct::with_capacity(count);
+        for topic in &request.topics {
             let found = if self.version >= TOPIC_IDS_VERSION {
                 image.topic_by_id(topic.topic_id)
             } else {
@@ -128,17 +140,14 @@ impl Plan {
             };
             let name = found.map_or(&topic.topic, |found| &found.name);
             for partition in &topic.partitions {
-                let asked = Asked {
-                    topic: Arc::clone(name),
-                    topic_id: topic.topic_id,
-                    partition: partition.partition,
-                    refused: None,
-                    session_place: 0,
-                };
-                self.add(asked, found, wanted(partition));
+                let key = (topic.topic_id, &*topic.topic, partition.partition);
+                if let Err(place) = places.place_or(key, self.asked.len()) {
+                    self.asked[place].wanted = wanted(partition);
+                    continue;
+                }
+                self.add(Arc::clone(name), topic.topic_id, partition.partition, found, wanted(partition), 0);
             }
         }
-        self.request.topics = topics;
     }
 
     /// All that the session holds.
@@ -167,41 +176,29 @@ impl Plan {
             });
             last = found.or(last);
             let topic = known.name.clone().unwrap_or_default();
-            let asked = Asked { topic, topic_id, partition: known.partition, refused: None, session_place };
-            self.add(asked, found, known.wanted);
+            self.add(topic, topic_id, known.partition, found, known.wanted, session_place);
         }
     }
 
-    fn add(&mut self, mut asked: Asked, topic: Option<&Arc<TopicImage>>, wanted: Wanted) {
-        let place = self.asked.len();
-        match self.owner(&asked, topic) {
-            Ok(owner) => {
-                let part = Part {
-                    place,
-                    topic: Arc::clone(&asked.topic),
-                    topic_id: asked.topic_id,
-                    partition: asked.partition,
-                    offset: wanted.fetch_offset,
-                    bytes_max: positive(wanted.bytes_max).min(self.bytes_max),
-                    leader_epoch: wanted.current_leader_epoch,
-                    last_fetched_epoch: wanted.last_fetched_epoch,
-                };
-                match self.work.iter_mut().find(|(shard, _)| *shard == owner) {
-                    Some((_, parts)) => parts.push(part),
-                    None => self.work.push((owner, vec![part])),
-                }
-            }
-            Err(code) => asked.refused = Some(code),
-        }
-        self.asked.push(asked);
+    fn add(
+        &mut self,
+        topic: Arc<str>,
+        topic_id: TopicId,
+        partition: i32,
+        found: Option<&Arc<TopicImage>>,
+        wanted: Wanted,
+        session_place: u64,
+    ) {
+        let owner = self.owner(&topic, partition, found);
+        self.asked.push(Asked { topic, topic_id, partition, wanted, owner, session_place });
     }
 
     /// Whom to ask, or the code that says why there is nobody (Kafka 3.9 `KafkaApis.handleFetchRequest`).
-    fn owner(&self, asked: &Asked, topic: Option<&Arc<TopicImage>>) -> Result<ShardId, ErrorCode> {
-        if asked.topic.is_empty() && self.version >= TOPIC_IDS_VERSION {
+    fn owner(&self, name: &str, partition: i32, topic: Option<&Arc<TopicImage>>) -> Result<ShardId, ErrorCode> {
+        if name.is_empty() && self.version >= TOPIC_IDS_VERSION {
             return Err(ErrorCode::UnknownTopicId);
         }
-        let owner = owner_of(topic, asked.partition)?;
+        let owner = owner_of(topic, partition)?;
         let Some(topic) = topic else { return Err(ErrorCode::UnknownTopicOrPartition) };
         if self.version < ZSTD_VERSION && topic.config.compression_type == CompressionType::Zstd {
             return Err(ErrorCode::UnsupportedCompressionType);
@@ -213,46 +210,80 @@ impl Plan {
         Ok(owner)
     }
 
-    /// Reads, waits if it must, and answers. `None`: the process stops, or the client is gone, which `closed` tells.
-    pub async fn run<P: Platform>(
+    /// What each owner is to read.
+    fn parts(&self) -> Vec<(ShardId, Vec<Part>)> {
+        let mut parts: Vec<(ShardId, Vec<Part>)> = Vec::new();
+        for (place, asked) in self.asked.iter().enumerate() {
+            let Ok(owner) = asked.owner else { continue };
+            let part = Part {
+                place,
+                topic: Arc::clone(&asked.topic),
+                topic_id: asked.topic_id,
+                partition: asked.partition,
+                offset: asked.wanted.fetch_offset,
+                bytes_max: positive(asked.wanted.bytes_max).min(self.bytes_max),
+                leader_epoch: asked.wanted.current_leader_epoch,
+                last_fetched_epoch: asked.wanted.last_fetched_epoch,
+            };
+            match parts.iter_mut().find(|(shard, _)| *shard == owner) {
+                Some((_, parts)) => parts.push(part),
+                None => parts.push((owner, vec![part])),
+            }
+        }
+        parts
+    }
+
+    /// About what the answer takes, without the records in it.
+    pub fn answer_bytes(&self) -> u64 {
+        self.asked.len() as u64 * ANSWERED_PARTITION_BYTES
+    }
+
+    /// Reads, and waits if it must: until then nothing is held of the request but this. `None`: the process stops, or the
+    /// client is gone, which `closed` tells.
+    pub async fn read<P: Platform>(
         mut self,
         context: &Context<P>,
         owners: &impl Owners<P>,
-        listener: &str,
         passage: &Passage,
         closed: impl Future<Output = ()>,
-    ) -> Option<Result<Reply<FileOf<P>>, WireError>> {
-        if let Begun::Refused(error) = self.session {
-            return Some(self.refuse(context, error));
-        }
+    ) -> Option<(Plan, Vec<Done<P>>)> {
         let (clock, requests) = (context.platform.clock(), &context.counters.requests);
-        let wait = Duration::from_millis(positive(self.request.max_wait_ms)).min(WAIT_MAX);
-        let deadline = clock.now() + wait;
-        let work = std::mem::take(&mut self.work);
-        let work: Vec<(ShardId, Arc<Vec<Part>>)> =
-            work.into_iter().map(|(owner, parts)| (owner, Arc::new(parts))).collect();
+        let deadline = clock.now() + self.max_wait;
+        let waiting_bytes = self.asked.len() as u64 * WAITING_PARTITION_BYTES;
+        let mut room: Option<Permit> = None;
         let mut closed = pin!(closed);
         loop {
-            let may_wait = !wait.is_zero() && !context.is_draining();
-            let waits = may_wait && !work.is_empty() && clock.now() < deadline;
+            let may_wait = !self.max_wait.is_zero() && !context.is_draining();
+            let mut waits = may_wait && self.asked.iter().any(|asked| asked.owner.is_ok()) && clock.now() < deadline;
+            if waits && waiting_bytes > WAITING_UNCOUNTED_BYTES && room.is_none() {
+                room = context.waiting_fetch_bytes.try_acquire(waiting_bytes);
+                waits = room.is_some();
+            }
             let watch = waits.then(|| Arc::new(Watch::new(self.bytes_min)));
-            let asked = work.iter().map(|(owner, parts)| {
-                let (parts, watch) = (Arc::clone(parts), watch.clone());
-                Box::pin(owners.ask(*owner, Work { parts, reader: self.reader, bytes_min: self.bytes_min, watch }))
+            let asked = self.parts().into_iter().map(|(owner, parts)| {
+                let watch = watch.clone();
+                Box::pin(owners.ask(owner, Work { parts, reader: self.reader, bytes_min: self.bytes_min, watch }))
             });
             let done = all(asked.collect()).await;
             let done: Vec<Done<P>> = done.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
             requests.passed(passage, Stage::Executed, clock.now());
-            let Some(watch) = watch.filter(|_| is_short(&done, self.bytes_min)) else {
-                return self.reply(context, listener, done).await;
+            let is_short = is_short(&done, self.bytes_min);
+            let Some(watch) = watch.filter(|_| is_short) else {
+                if is_short && may_wait && !waits && clock.now() < deadline {
+                    context.counters.fetches_not_waited_total.add(1);
+                    self.throttle = self.max_wait.min(NO_ROOM_THROTTLE);
+                }
+                return Some((self, done));
             };
+            // A large one reads again, rather than keep what it found.
+            let done = Some(done).filter(|_| room.is_none());
             let waited = either(watch.fired(), clock.sleep_until(deadline));
             let outcome = either(waited, closed.as_mut()).await;
             requests.passed(passage, Stage::Waited, clock.now());
-            match outcome {
-                Ok(Ok(())) => {}
-                Ok(Err(())) => return self.reply(context, listener, done).await,
-                Err(()) => return None,
+            match (outcome, done) {
+                (Ok(Err(())), Some(done)) => return Some((self, done)),
+                (Ok(_), _) => {}
+                (Err(()), _) => return None,
             }
         }
     }

@@ -8,11 +8,11 @@ use super::configs::{self, Asked, BROKER_LOGGER, Refusal, Wanted};
 use crate::base::log_levels::{self, LEVELS, Level, ROOT};
 use crate::metadata::proposal::{ConfigChange, ConfigEdit, ConfigOperation};
 use crate::platform::Platform;
+use crate::protocol::ErrorCode;
 use crate::protocol::message::incremental_alter_configs::{
     AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig,
 };
 use crate::protocol::message::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
-use crate::protocol::{ErrorCode, Reader, WireError};
 
 /// Kafka's numbers of operations (Kafka 3.9 `AlterConfigOp.OpType`).
 const SET: i8 = 0;
@@ -22,10 +22,8 @@ const SUBTRACT: i8 = 3;
 
 pub async fn handle<P: Platform>(
     context: &Context<P>,
-    body: &[u8],
-    version: i16,
-) -> Result<IncrementalAlterConfigsResponse, WireError> {
-    let request = IncrementalAlterConfigsRequest::decode(&mut Reader::new(body), version)?;
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
     let asked = request.resources.into_iter().map(|resource| {
         let wanted = match check(&resource) {
             Err(refusal) => Wanted::Done(Err(refusal)),
@@ -41,7 +39,7 @@ pub async fn handle<P: Platform>(
         let (error_code, error_message) = configs::told(outcome);
         AlterConfigsResourceResponse { error_code, error_message, resource_type, resource_name }
     });
-    Ok(IncrementalAlterConfigsResponse { responses: responses.collect(), ..IncrementalAlterConfigsResponse::default() })
+    IncrementalAlterConfigsResponse { responses: responses.collect(), ..IncrementalAlterConfigsResponse::default() }
 }
 
 fn check(resource: &AlterConfigsResource) -> Result<(), Refusal> {

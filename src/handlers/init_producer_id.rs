@@ -6,15 +6,10 @@
 use super::{Context, errors};
 use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal};
 use crate::platform::Platform;
+use crate::protocol::ErrorCode;
 use crate::protocol::message::{InitProducerIdRequest, InitProducerIdResponse};
-use crate::protocol::{ErrorCode, Reader, WireError};
 
-pub async fn handle<P: Platform>(
-    context: &Context<P>,
-    body: &[u8],
-    version: i16,
-) -> Result<InitProducerIdResponse, WireError> {
-    let request = InitProducerIdRequest::decode(&mut Reader::new(body), version)?;
+pub async fn handle<P: Platform>(context: &Context<P>, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let half_set = (request.producer_id == -1) != (request.producer_epoch == -1);
     let answer = match request.transactional_id.as_deref() {
         _ if half_set => Err(ErrorCode::InvalidRequest),
@@ -22,7 +17,7 @@ pub async fn handle<P: Platform>(
         Some(_) => Err(ErrorCode::CoordinatorNotAvailable),
         None => next_producer_id(context).await,
     };
-    Ok(match answer {
+    match answer {
         Ok(producer_id) => {
             InitProducerIdResponse { producer_id, producer_epoch: 0, ..InitProducerIdResponse::default() }
         }
@@ -32,7 +27,7 @@ pub async fn handle<P: Platform>(
             producer_epoch: -1,
             ..InitProducerIdResponse::default()
         },
-    })
+    }
 }
 
 async fn next_producer_id<P: Platform>(context: &Context<P>) -> Result<i64, ErrorCode> {

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::context::{Context, owner_of};
+use super::distinct::Distinct;
 use super::{Owners, errors};
 use crate::base::ids::{LeaderEpoch, Offset, ShardId};
 use crate::executor::all;
@@ -23,10 +24,10 @@ use crate::partition::Partition;
 use crate::partition::partition::{Asked, Isolation, LeadershipError};
 use crate::partition::read::ReadFailure;
 use crate::platform::Platform;
+use crate::protocol::ErrorCode;
 use crate::protocol::message::{
     ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
-use crate::protocol::{ErrorCode, Reader, WireError};
 use crate::storage::log::Before;
 
 const LATEST: i64 = -1;
@@ -93,13 +94,9 @@ enum Found {
 pub async fn handle<P: Platform>(
     context: &Context<P>,
     owners: &impl Owners<P>,
-    body: &[u8],
+    request: ListOffsetsRequest,
     version: i16,
-) -> Option<Result<ListOffsetsResponse, WireError>> {
-    let request = match ListOffsetsRequest::decode(&mut Reader::new(body), version) {
-        Ok(request) => request,
-        Err(error) => return Some(Err(error)),
-    };
+) -> Option<ListOffsetsResponse> {
     let (mut response, work) = plan(context, &request, version);
     let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
     let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
@@ -123,7 +120,7 @@ pub async fn handle<P: Platform>(
             }
         }
     }
-    Some(Ok(response))
+    Some(response)
 }
 
 fn plan<P: Platform>(
@@ -136,15 +133,20 @@ fn plan<P: Platform>(
     let mut work: Vec<(ShardId, Work)> = Vec::new();
     let isolation = Isolation::of_request(request.replica_id, request.isolation_level);
     let asked = if request.replica_id == DEBUGGING { Asked::AnyReplica } else { Asked::Leader };
-    let repeated = if version == 0 { BTreeSet::new() } else { repeated_partitions(request) };
+    let repeated = repeated_partitions(request);
+    let (mut listed, mut topics) = (Distinct::with_capacity(0), Distinct::with_capacity(request.topics.len()));
     let mut place = 0;
     for requested in &request.topics {
         let topic = image.topic(&requested.name);
         let mut partitions = Vec::with_capacity(requested.partitions.len());
         for partition in &requested.partitions {
             let index = partition.partition_index;
+            let is_repeated = repeated.contains(&(requested.name.as_str(), index));
+            if is_repeated && !listed.is_new((requested.name.as_str(), index)) {
+                continue;
+            }
             let mut answer = ListOffsetsPartitionResponse { partition_index: index, ..Default::default() };
-            let owner = if repeated.contains(&(requested.name.as_str(), index)) {
+            let owner = if is_repeated && version > 0 {
                 Err(ErrorCode::InvalidRequest)
             } else if !is_known(partition.timestamp, version) {
                 Err(ErrorCode::UnsupportedVersion)
@@ -174,12 +176,15 @@ fn plan<P: Platform>(
             place += 1;
             partitions.push(answer);
         }
-        response.topics.push(ListOffsetsTopicResponse { name: requested.name.clone(), partitions });
+        if topics.is_new(requested.name.as_str()) || !partitions.is_empty() {
+            response.topics.push(ListOffsetsTopicResponse { name: requested.name.clone(), partitions });
+        }
     }
     (response, work)
 }
 
-/// The partitions that the request names more than once, all of which Kafka refuses.
+/// The partitions that the request names more than once. Kafka refuses them from version 1 on, each as often as it is named;
+/// here one answer is given for all.
 fn repeated_partitions(request: &ListOffsetsRequest) -> BTreeSet<(&str, i32)> {
     let mut seen = BTreeSet::new();
     let named = request

@@ -8,18 +8,20 @@
 //! LEADER_NOT_AVAILABLE and lets the client ask again; here the answer waits for the creation and shows its outcome, which
 //! saves that round: a difference on purpose that no client can mistake.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::distinct::Distinct;
 use super::{Context, errors};
 use crate::base::ids::TopicId;
 use crate::metadata::image::{ClusterImage, NO_LEADER, PartitionImage, TopicImage};
 use crate::metadata::proposal::{Answer, NewTopic, Proposal, TopicRefusal};
 use crate::platform::Platform;
+use crate::protocol::ErrorCode;
 use crate::protocol::message::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
     MetadataResponseTopic,
 };
-use crate::protocol::{ErrorCode, Reader, WireError};
 
 /// Bits of Kafka's `AclOperation`: read, write, create, delete, alter, describe, describe and alter configs.
 const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
@@ -29,31 +31,51 @@ pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 /// The longest name a topic may have (Kafka 3.9 `Topic.MAX_NAME_LENGTH`).
 const TOPIC_NAME_LENGTH_MAX: usize = 249;
 
-pub async fn handle<P: Platform>(
-    context: &Context<P>,
-    listener: &str,
-    body: &[u8],
-    version: i16,
-) -> Result<MetadataResponse, WireError> {
-    let request = MetadataRequest::decode(&mut Reader::new(body), version)?;
-    let all = match &request.topics {
+/// Asks for all topics, rather than for those that it names.
+fn is_for_all(request: &MetadataRequest, version: i16) -> bool {
+    match &request.topics {
         None => true,
         Some(topics) => version == 0 && topics.is_empty(),
-    };
-    let mut refused = Vec::new();
-    if !all && request.allow_auto_topic_creation && context.config.auto_create_topics_enable {
-        refused = create_missing(context, request.topics.as_deref().unwrap_or_default()).await;
     }
-    let image = context.image();
+}
+
+/// About what the answer takes while it is made and sent.
+pub fn answer_bytes(image: &ClusterImage, request: &MetadataRequest) -> u64 {
+    const TOPIC_BYTES: u64 = 256;
+    const PARTITION_BYTES: u64 = 256;
+    let described = |topic: &TopicImage| TOPIC_BYTES + PARTITION_BYTES * topic.partitions.len() as u64;
+    let all = || image.topics().map(|topic| described(topic)).sum();
+    let Some(asked) = &request.topics else { return all() };
+    // However often they are repeated, there are no more of them than all.
+    let (mut known, mut unknown) = (0, 0);
+    for topic in asked {
+        match topic.name.as_deref().and_then(|name| image.topic(name)).or_else(|| image.topic_by_id(topic.topic_id)) {
+            Some(topic) => known += described(topic),
+            None => unknown += TOPIC_BYTES + topic.name.as_ref().map_or(0, String::len) as u64,
+        }
+    }
+    known.min(all()) + unknown
+}
+
+/// The answer; `refused` are those that could not be created.
+pub fn reply(
+    image: &ClusterImage,
+    listener: &str,
+    request: MetadataRequest,
+    version: i16,
+    refused: &BTreeMap<String, ErrorCode>,
+) -> MetadataResponse {
     let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { i32::MIN };
-    let topics = if all {
-        image.topics().map(|topic| describe(&image, listener, topic, version, operations)).collect()
+    let topics = if is_for_all(&request, version) {
+        image.topics().map(|topic| describe(image, listener, topic, version, operations)).collect()
     } else {
         let asked = request.topics.unwrap_or_default();
-        asked.iter().map(|topic| find(&image, listener, topic, version, operations, &refused)).collect()
+        let mut named = Distinct::with_capacity(asked.len());
+        let once = asked.iter().filter(|topic| named.is_new((topic.topic_id, topic.name.as_deref())));
+        once.map(|topic| find(image, listener, topic, version, operations, refused)).collect()
     };
-    Ok(MetadataResponse {
-        brokers: brokers(&image, listener),
+    MetadataResponse {
+        brokers: brokers(image, listener),
         cluster_id: Some(image.cluster_id.to_string()),
         controller_id: image.broker(image.controller_id).map_or(NO_LEADER.0, |broker| broker.id.0),
         topics,
@@ -63,19 +85,26 @@ pub async fn handle<P: Platform>(
             i32::MIN
         },
         ..MetadataResponse::default()
-    })
+    }
 }
 
-/// Creates the named topics that are not there, and waits until every shard shows them.
-async fn create_missing<P: Platform>(context: &Context<P>, asked: &[MetadataRequestTopic]) -> Vec<(String, ErrorCode)> {
-    let image = context.image();
-    let names = asked.iter().filter(|topic| topic.topic_id == TopicId::ZERO).filter_map(|topic| topic.name.clone());
-    let missing = names.filter(|name| is_valid_name(name) && image.topic(name).is_none());
-    let topics: Vec<NewTopic> = missing.map(|name| NewTopic::auto_created(&name, &context.config)).collect();
-    if topics.is_empty() {
-        return Vec::new();
+/// Creates the named topics that are not there, where broker and request allow it, and waits until every shard shows
+/// them; gives why some of them could not be created.
+pub async fn create_missing<P: Platform>(
+    context: &Context<P>,
+    request: &MetadataRequest,
+) -> BTreeMap<String, ErrorCode> {
+    let asked = request.topics.as_deref().unwrap_or_default();
+    if !request.allow_auto_topic_creation || !context.config.auto_create_topics_enable {
+        return BTreeMap::new();
     }
-    let names: Vec<String> = topics.iter().map(|topic| topic.name.clone()).collect();
+    let image = context.image();
+    let names = asked.iter().filter(|topic| topic.topic_id == TopicId::ZERO).filter_map(|topic| topic.name.as_deref());
+    let missing: BTreeSet<&str> = names.filter(|name| is_valid_name(name) && image.topic(name).is_none()).collect();
+    if missing.is_empty() {
+        return BTreeMap::new();
+    }
+    let topics = missing.iter().map(|name| NewTopic::auto_created(name, &context.config)).collect();
     match context.propose(Proposal::CreateTopics { topics, validate_only: false }).await {
         Answer::CreateTopics(results) => {
             let refused = results.into_iter().filter_map(|result| match result.outcome {
@@ -85,7 +114,7 @@ async fn create_missing<P: Platform>(context: &Context<P>, asked: &[MetadataRequ
             });
             refused.collect()
         }
-        _ => names.into_iter().map(|name| (name, ErrorCode::LeaderNotAvailable)).collect(),
+        _ => missing.into_iter().map(|name| (name.to_owned(), ErrorCode::LeaderNotAvailable)).collect(),
     }
 }
 
@@ -95,7 +124,7 @@ fn find(
     asked: &MetadataRequestTopic,
     version: i16,
     operations: i32,
-    refused: &[(String, ErrorCode)],
+    refused: &BTreeMap<String, ErrorCode>,
 ) -> MetadataResponseTopic {
     let by_id = asked.topic_id != TopicId::ZERO;
     let topic = match &asked.name {
@@ -111,10 +140,7 @@ fn find(
     } else if !is_valid_name(name) {
         ErrorCode::InvalidTopicException
     } else {
-        refused
-            .iter()
-            .find(|(refused, _)| refused == name)
-            .map_or(ErrorCode::UnknownTopicOrPartition, |(_, code)| *code)
+        refused.get(name).copied().unwrap_or(ErrorCode::UnknownTopicOrPartition)
     };
     // A null name is only known from version 12 on; below, an unknown id has the empty one.
     let name = if by_id && version >= 12 { None } else { Some(name.to_owned()) };

@@ -2,21 +2,22 @@
 //! (KIP-101, KIP-320).
 //!
 //! v1 names the epoch found; v2 fences by the leader epoch that the asker knows; v3 says who asks, which changes
-//! nothing: only the leader answers.
+//! nothing: only the leader answers. A partition that is named twice is answered once, as it was asked first.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::context::{Context, owner_of};
+use super::distinct::Distinct;
 use super::{Owners, errors};
 use crate::base::ids::{LeaderEpoch, Offset, ShardId};
 use crate::executor::all;
 use crate::partition::partition::LeadershipError;
 use crate::platform::Platform;
+use crate::protocol::ErrorCode;
 use crate::protocol::message::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
 };
-use crate::protocol::{ErrorCode, Reader, WireError};
 
 /// Questions for the partitions of one owner.
 #[derive(Debug)]
@@ -43,13 +44,8 @@ pub struct Done {
 pub async fn handle<P: Platform>(
     context: &Context<P>,
     owners: &impl Owners<P>,
-    body: &[u8],
-    version: i16,
-) -> Option<Result<OffsetForLeaderEpochResponse, WireError>> {
-    let request = match OffsetForLeaderEpochRequest::decode(&mut Reader::new(body), version) {
-        Ok(request) => request,
-        Err(error) => return Some(Err(error)),
-    };
+    request: OffsetForLeaderEpochRequest,
+) -> Option<OffsetForLeaderEpochResponse> {
     let (mut response, work) = plan(context, request);
     let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
     let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
@@ -65,7 +61,7 @@ pub async fn handle<P: Platform>(
             Err(error) => answers[place].error_code = errors::of_leadership(error).code(),
         }
     }
-    Some(Ok(response))
+    Some(response)
 }
 
 fn plan<P: Platform>(
@@ -76,10 +72,15 @@ fn plan<P: Platform>(
     let mut response = OffsetForLeaderEpochResponse::default();
     let mut work: Vec<(ShardId, Work)> = Vec::new();
     let mut place = 0;
+    let (mut named, mut topics) = (Distinct::with_capacity(0), Distinct::with_capacity(request.topics.len()));
     for requested in request.topics {
         let topic = image.topic(&requested.topic);
-        let mut partitions = Vec::with_capacity(requested.partitions.len());
+        let name: Arc<str> = topic.map_or_else(|| Arc::from(&*requested.topic), |topic| Arc::clone(&topic.name));
+        let mut partitions = Vec::new();
         for asked in requested.partitions {
+            if !named.is_new((Arc::clone(&name), asked.partition)) {
+                continue;
+            }
             let mut answer = EpochEndOffset { partition: asked.partition, ..Default::default() };
             match (owner_of(topic, asked.partition), topic) {
                 (Ok(owner), Some(topic)) => {
@@ -101,7 +102,9 @@ fn plan<P: Platform>(
             place += 1;
             partitions.push(answer);
         }
-        response.topics.push(OffsetForLeaderTopicResult { topic: requested.topic, partitions });
+        if topics.is_new(name) || !partitions.is_empty() {
+            response.topics.push(OffsetForLeaderTopicResult { topic: requested.topic, partitions });
+        }
     }
     (response, work)
 }

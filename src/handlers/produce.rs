@@ -4,12 +4,14 @@
 //! - v7 allows zstd (KIP-110). v8 adds record errors (KIP-467). v10 names the leader on NOT_LEADER_OR_FOLLOWER
 //!   (KIP-951). v11 only allows an error of transactions.
 //! - acks 0 has no response frame: if anything failed the connection is closed, so that the client looks for the leader.
+//! - Of a partition that is named twice the last batch counts, and one answer is given, as in Kafka.
 //! - Transactional batches are refused until there is a transaction coordinator.
 //! - Batches whose codec changes, and large ones that are looked into, go to a work thread. What the connection sends
 //!   later for the same partition waits for them ([`order`]), nobody else does.
 
 pub mod order;
 
+use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::{Pin, pin};
@@ -35,7 +37,7 @@ use crate::platform::{Clock, Platform, Tasks};
 use crate::protocol::header::{RequestHeader, begin_response, finish_frame};
 use crate::protocol::message::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceRequest,
-    ProduceResponse, TopicProduceResponse,
+    ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use crate::protocol::{ApiKey, ErrorCode, WireError};
 use crate::record::batch::{BatchHeader, MAGIC_POSITION, MAGIC_V2, TimestampType};
@@ -491,16 +493,42 @@ impl Structure {
         } else {
             None
         };
-        let topics = request.topic_data.into_iter().map(|topic| {
+        let superseded = superseded(&request);
+        let mut place = 0;
+        let topics = request.topic_data.into_iter().filter_map(|topic| {
             let asked = match image.topic(topic.name) {
                 Some(known) => Asked::Known(Arc::clone(known)),
                 None => Asked::Unknown(Arc::from(topic.name)),
             };
-            let partitions = topic.partition_data.into_iter().map(|partition| (partition.index, partition.records));
-            (asked, partitions.collect())
+            let last = topic.partition_data.into_iter().filter(|_| {
+                place += 1;
+                !superseded.contains(&(place - 1))
+            });
+            let partitions: Vec<_> = last.map(|partition| (partition.index, partition.records)).collect();
+            (!partitions.is_empty()).then_some((asked, partitions))
         });
         Ok(Structure { acks: request.acks, timeout_ms: request.timeout_ms, refusal, topics: topics.collect() })
     }
+}
+
+/// Places of partitions that the request names again further on: only the last of them counts, and is answered (Kafka 3.9
+/// `KafkaApis.handleProduceRequest` keeps them in a map).
+fn superseded(request: &ProduceRequest<'_>) -> BTreeSet<usize> {
+    let ascends = |topic: &TopicProduceData<'_>| topic.partition_data.is_sorted_by(|one, next| one.index < next.index);
+    // As nearly all requests are.
+    if request.topic_data.len() == 1 && ascends(&request.topic_data[0]) {
+        return BTreeSet::new();
+    }
+    let mut last = HashMap::new();
+    let mut superseded = BTreeSet::new();
+    let named = request
+        .topic_data
+        .iter()
+        .flat_map(|topic| topic.partition_data.iter().map(|partition| (topic.name, partition.index)));
+    for (place, named) in named.enumerate() {
+        superseded.extend(last.insert(named, place));
+    }
+    superseded
 }
 
 fn refused_topic(topic: Option<&Arc<TopicImage>>, admin: bool) -> Option<ErrorCode> {

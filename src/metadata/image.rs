@@ -189,6 +189,11 @@ impl ClusterImage {
         self.topics.len()
     }
 
+    /// Of all topics.
+    pub fn partition_count(&self) -> usize {
+        self.topics().map(|topic| topic.partitions.len()).sum()
+    }
+
     pub fn broker(&self, id: BrokerId) -> Option<&BrokerImage> {
         let at = self.brokers.binary_search_by_key(&id, |broker| broker.id).ok()?;
         Some(&self.brokers[at])

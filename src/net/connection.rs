@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use super::claims::{Claim, Claims, Peer};
 use super::frames::{Cut, FrameCutter};
 use super::idle::{Idle, Watched};
-use super::incoming::{FIRST_CLAIM_BYTES, Incoming};
 use super::quotas::ConnectionPermit;
 use super::reply::{FileOf, Reply, ReplySender};
 use crate::base::budget::{Budget, Permit};
@@ -43,6 +43,12 @@ pub struct ConnectionLimits {
 /// Large frames are received into memory of this size at first; it grows as their bytes come.
 const FRAME_CAPACITY_FIRST_BYTES: usize = 1024 * 1024;
 
+/// What a large frame claims first; each further claim, made as its bytes come, doubles it.
+const FIRST_CLAIM_BYTES: usize = 256 * 1024;
+
+/// Answers up to this size are not counted: a connection has at most two that are not sent, besides those of produces.
+pub const ANSWER_UNCOUNTED_BYTES: u64 = 64 * 1024;
+
 /// What is read of later requests while one is handled, give or take a chunk; then the socket rests.
 const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -58,9 +64,12 @@ const ANSWERS_AFTER_END_MAX: Duration = Duration::from_secs(5);
 pub struct Shared<P: Platform> {
     pub platform: P,
     pub limits: ConnectionLimits,
-    /// Bytes of requests that are received and unanswered.
+    /// Bytes of requests that were received and are not decoded yet, and of produces up to their answer.
     pub request_bytes: Rc<Budget>,
-    pub incoming: Rc<Incoming>,
+    /// Large requests that are not whole yet.
+    pub incoming: Rc<Claims>,
+    /// Large answers that are not sent yet.
+    pub outgoing: Rc<Claims>,
     pub idle: Rc<Idle>,
     pub counters: Arc<ShardCounters>,
     shard: ShardId,
@@ -70,8 +79,8 @@ pub struct Shared<P: Platform> {
 }
 
 impl<P: Platform> Shared<P> {
-    /// Requests may take `request_bytes_max`; those that are not whole yet come on top, with half of it, or what the
-    /// largest takes.
+    /// Requests may take `request_bytes_max`, and so may large answers; requests that are not whole yet come on top, with
+    /// half of it, or what the largest takes.
     pub fn new(
         shard: ShardId,
         platform: P,
@@ -83,7 +92,8 @@ impl<P: Platform> Shared<P> {
             platform,
             limits,
             request_bytes: Budget::new(request_bytes_max),
-            incoming: Incoming::new((request_bytes_max / 2).max(limits.frame_bytes_max as u64)),
+            incoming: Claims::new((request_bytes_max / 2).max(limits.frame_bytes_max as u64)),
+            outgoing: Claims::new(request_bytes_max),
             idle: Rc::default(),
             counters,
             shard,
@@ -114,21 +124,65 @@ pub trait FrameHandler<P: Platform>: Clone + 'static {
 
 enum Slot<F> {
     Waiting,
-    Ready(Option<Reply<F>>, Passage),
+    Ready(Answer<F>),
     /// Has no answer: the connection closes when everything before it is sent.
     Refused,
+}
+
+/// What became of a request.
+struct Answer<F> {
+    reply: Option<Reply<F>>,
+    passage: Passage,
+    /// Of the reply's bytes, until they are sent.
+    claim: Option<Claim>,
+}
+
+/// A large frame of this connection on its way in.
+struct Incoming<P: Platform> {
+    connection: Rc<Connection<P>>,
+    received_bytes: Cell<u64>,
+}
+
+impl<P: Platform> Peer for Incoming<P> {
+    fn moved_bytes(&self) -> u64 {
+        self.received_bytes.get()
+    }
+
+    fn close(&self) {
+        self.connection.close();
+    }
+}
+
+/// A large answer of this connection on its way out.
+struct Outgoing<P: Platform> {
+    connection: Rc<Connection<P>>,
+    sent_bytes_before: u64,
+}
+
+impl<P: Platform> Peer for Outgoing<P> {
+    fn moved_bytes(&self) -> u64 {
+        self.connection.socket.sent_bytes() - self.sent_bytes_before
+    }
+
+    fn close(&self) {
+        self.connection.close();
+    }
 }
 
 /// State shared by the two tasks and the open slots.
 pub struct Connection<P: Platform> {
     socket: P::Socket,
     listener: Arc<str>,
+    /// Large answers of all connections of the shard.
+    outgoing: Rc<Claims>,
     /// The shard, and which of its connections it is: for the log.
     number: (ShardId, u64),
     /// Of the last request.
     client_id: RefCell<Option<Rc<str>>>,
-    /// Something was received or sent since somebody looked.
+    /// Something was received since somebody looked.
     moved: Cell<bool>,
+    /// What had been sent when somebody looked last.
+    sent_bytes_seen: Cell<u64>,
     /// Received bytes were looked at since somebody looked.
     taken: Cell<bool>,
     slots: RefCell<VecDeque<Slot<FileOf<P>>>>,
@@ -155,13 +209,38 @@ pub struct ReplySlot<P: Platform> {
     number: u64,
     filled: bool,
     passage: Passage,
-    _permit: Permit,
+    /// Of the request's bytes.
+    permit: Cell<Option<Permit>>,
+    /// Of the answer's bytes, if they are many.
+    claim: Option<Claim>,
 }
 
 impl<P: Platform> ReplySlot<P> {
     /// Answers the request.
     pub fn fill(mut self, reply: Reply<FileOf<P>>) {
+        if let Some(claim) = &self.claim {
+            claim.set(reply.bytes_held());
+        }
         self.settle(Some(reply));
+    }
+
+    /// The request's frame is gone: it was decoded. What the answer needs is held elsewhere.
+    pub fn give_back_request_bytes(&self) {
+        drop(self.permit.take());
+    }
+
+    /// Waits until the answer may take so many bytes, which it may turn out not to need, until it is sent.
+    pub async fn claim_answer(&mut self, bytes: u64, clock: &impl Clock) {
+        if bytes <= ANSWER_UNCOUNTED_BYTES {
+            return;
+        }
+        let connection = &self.connection;
+        let claim = self.claim.get_or_insert_with(|| {
+            let sent_bytes_before = connection.socket.sent_bytes();
+            let peer = Outgoing { connection: Rc::clone(connection), sent_bytes_before };
+            connection.outgoing.begin(None, Rc::new(peer))
+        });
+        claim.grow_to(bytes, clock).await;
     }
 
     /// The request has no answer (acks=0).
@@ -206,7 +285,8 @@ impl<P: Platform> ReplySlot<P> {
     fn settle(&mut self, reply: Option<Reply<FileOf<P>>>) {
         self.filled = true;
         if !self.connection.closing.get() {
-            self.put(Slot::Ready(reply, self.passage.clone()));
+            let answer = Answer { reply, passage: self.passage.clone(), claim: self.claim.take() };
+            self.put(Slot::Ready(answer));
         }
     }
 
@@ -268,7 +348,8 @@ impl<P: Platform> Connection<P> {
         let mut slots = self.slots.borrow_mut();
         let number = self.first.get() + slots.len() as u64;
         slots.push_back(Slot::Waiting);
-        ReplySlot { connection: Rc::clone(self), number, filled: false, passage, _permit: permit }
+        let (connection, permit) = (Rc::clone(self), Cell::new(Some(permit)));
+        ReplySlot { connection, number, filled: false, passage, permit, claim: None }
     }
 
     fn takes_requests(&self) -> bool {
@@ -296,7 +377,7 @@ impl<P: Platform> Connection<P> {
     }
 
     /// Waits for answers that are next in order; `None` when the connection closes.
-    async fn ready_replies(&self) -> Option<Vec<(Reply<FileOf<P>>, Passage)>> {
+    async fn ready_replies(&self) -> Option<Vec<Answer<FileOf<P>>>> {
         poll_fn(|context| {
             if self.closing.get() {
                 return Poll::Ready(None);
@@ -320,12 +401,12 @@ impl<P: Platform> Connection<P> {
         matches!(self.slots.borrow().front(), Some(Slot::Refused))
     }
 
-    fn take_ready(&self) -> Vec<(Reply<FileOf<P>>, Passage)> {
+    fn take_ready(&self) -> Vec<Answer<FileOf<P>>> {
         let mut slots = self.slots.borrow_mut();
         let count = slots.iter().take_while(|slot| matches!(slot, Slot::Ready(..))).count();
         self.first.set(self.first.get() + count as u64);
         let ready = slots.drain(..count).filter_map(|slot| match slot {
-            Slot::Ready(reply, passage) => Some((reply?, passage)),
+            Slot::Ready(answer) => answer.reply.is_some().then_some(answer),
             Slot::Waiting | Slot::Refused => None,
         });
         let replies = ready.collect();
@@ -338,7 +419,11 @@ impl<P: Platform> Connection<P> {
 
 impl<P: Platform> Watched for Connection<P> {
     fn has_moved(&self) -> bool {
-        self.moved.take() || !self.slots.borrow().is_empty()
+        let sent_bytes = self.socket.sent_bytes();
+        let has_sent = self.sent_bytes_seen.replace(sent_bytes) != sent_bytes;
+        // A request that is being answered keeps its connection; an answer that is not taken does not.
+        let is_awaited = !self.sending.get() && !self.slots.borrow().is_empty();
+        self.moved.take() || has_sent || is_awaited
     }
 
     fn unread(&self) -> (u64, bool) {
@@ -391,9 +476,11 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
     let connection = Rc::new(Connection::<P> {
         socket,
         listener,
+        outgoing: Rc::clone(&shared.outgoing),
         number: (shared.shard, shared.connections.get()),
         client_id: RefCell::default(),
         moved: Cell::new(false),
+        sent_bytes_seen: Cell::new(0),
         taken: Cell::new(false),
         slots: RefCell::default(),
         first: Cell::new(0),
@@ -441,12 +528,14 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
 async fn write_replies<P: Platform>(platform: P, connection: Rc<Connection<P>>, counters: Arc<ShardCounters>) {
     while let Some(mut replies) = connection.ready_replies().await {
         let mut sender = ReplySender::new(&platform, &connection.socket, &counters);
-        connection.moved.set(true);
         connection.sending.set(true);
+        for claim in replies.iter().filter_map(|answer| answer.claim.as_ref()) {
+            claim.moves(platform.clock().now());
+        }
         match Box::pin(send_all(&mut sender, &mut replies)).await {
             Ok(()) => {
                 let now = platform.clock().now();
-                for (_, passage) in &replies {
+                for Answer { passage, .. } in &replies {
                     counters.requests.replied(passage, now);
                     log_done(passage, &*connection, now);
                 }
@@ -472,12 +561,9 @@ fn log_done(passage: &Passage, by: &dyn Requester, now: Monotonic) {
 }
 
 /// What replies hold they keep until all are sent.
-async fn send_all<P: Platform>(
-    sender: &mut ReplySender<'_, P>,
-    replies: &mut [(Reply<FileOf<P>>, Passage)],
-) -> io::Result<()> {
-    for (reply, _) in replies {
-        for part in reply.parts.drain(..) {
+async fn send_all<P: Platform>(sender: &mut ReplySender<'_, P>, replies: &mut [Answer<FileOf<P>>]) -> io::Result<()> {
+    for answer in replies {
+        for part in answer.reply.iter_mut().flat_map(|reply| reply.parts.drain(..)) {
             sender.send(part).await?;
         }
     }
@@ -571,14 +657,15 @@ async fn receive_large<P: Platform>(
     length: usize,
 ) -> io::Result<(Monotonic, BytesMut, Permit)> {
     let clock = shared.platform.clock();
-    let closing = Rc::clone(connection);
-    let claim = shared.incoming.begin(clock.now(), move || closing.close());
+    let incoming = Rc::new(Incoming { connection: Rc::clone(connection), received_bytes: Cell::new(0) });
+    let claim = shared.incoming.begin(Some(clock.now()), Rc::clone(&incoming) as _);
     frame.reserve(length.min(FRAME_CAPACITY_FIRST_BYTES).saturating_sub(frame.len()));
     let mut claimed = length.min(FIRST_CLAIM_BYTES.max(frame.len()));
     loop {
         claim.grow_to(claimed as u64, clock).await;
         frame = connection.socket.receive_frame(frame, claimed).await?;
         connection.moved.set(true);
+        incoming.received_bytes.set(claimed as u64);
         if claimed == length {
             break;
         }

@@ -22,6 +22,9 @@ const RESIDENT_TRIES_MAX: u32 = 8;
 /// How much is copied at a time where pages are evicted faster than they can be sent.
 const COPIED_STEP_BYTES: u64 = 128 * 1024;
 
+/// Up to here bytes are gathered, to leave together; a copy of more costs more than another send.
+const GATHERED_BYTES_MAX: usize = 64 * 1024;
+
 /// One piece of a reply.
 #[derive(Debug)]
 pub enum ReplyPart<F> {
@@ -44,6 +47,15 @@ pub struct Reply<F> {
 impl<F> Reply<F> {
     pub fn bytes(frame: impl Into<Bytes>) -> Reply<F> {
         Reply { parts: vec![ReplyPart::Bytes(frame.into())], held: None }
+    }
+
+    /// Memory that it takes: ranges take none.
+    pub fn bytes_held(&self) -> u64 {
+        let bytes = |part: &ReplyPart<F>| match part {
+            ReplyPart::Bytes(bytes) => bytes.len() as u64,
+            ReplyPart::Range { .. } => 0,
+        };
+        self.parts.iter().map(bytes).sum()
     }
 }
 
@@ -74,6 +86,10 @@ impl<'a, P: Platform> ReplySender<'a, P> {
             ReplyPart::Range { range, .. } => range.length,
         });
         match part {
+            ReplyPart::Bytes(bytes) if bytes.len() > GATHERED_BYTES_MAX => {
+                self.send_held(true).await?;
+                self.socket.send(bytes, false).await
+            }
             ReplyPart::Bytes(bytes) => {
                 self.held.extend_from_slice(&bytes);
                 Ok(())
@@ -86,8 +102,13 @@ impl<'a, P: Platform> ReplySender<'a, P> {
 
     /// Sends what is held.
     pub async fn finish(&mut self) -> io::Result<()> {
+        self.send_held(false).await
+    }
+
+    /// The same; with `more` something else follows at once.
+    async fn send_held(&mut self, more: bool) -> io::Result<()> {
         let held = std::mem::take(&mut self.held);
-        if held.is_empty() { Ok(()) } else { self.socket.send(held.freeze(), false).await }
+        if held.is_empty() { Ok(()) } else { self.socket.send(held.freeze(), more).await }
     }
 
     /// Reads a short range behind the held bytes; false if it is not wholly resident.
@@ -104,10 +125,7 @@ impl<'a, P: Platform> ReplySender<'a, P> {
     }
 
     async fn send_range(&mut self, mut range: FileRange<FileOf<P>>, recently_appended: bool) -> io::Result<()> {
-        let held = std::mem::take(&mut self.held);
-        if !held.is_empty() {
-            self.socket.send(held.freeze(), true).await?;
-        }
+        self.send_held(true).await?;
         while range.length > 0 {
             let step = if recently_appended { range.length } else { range.length.min(RESIDENT_STEP_BYTES) };
             if recently_appended || self.is_brought_in(&range, step).await? {

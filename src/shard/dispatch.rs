@@ -23,10 +23,17 @@ use crate::net::reply::Reply;
 use crate::platform::{Clock, Platform, Tasks};
 use crate::protocol::api_key::{ApiKey, is_advertised};
 use crate::protocol::header::{RequestHeader, begin_response, finish_frame};
+use crate::protocol::message::{
+    AlterConfigsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeLogDirsRequest, DescribeProducersRequest, FetchRequest,
+    FindCoordinatorRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+    OffsetForLeaderEpochRequest,
+};
 use crate::protocol::{Reader, WireError, Writer};
 
-/// What the log calls the API of a request whose key nobody knows.
+/// What the log calls the API of a request whose key nobody knows, and such a key.
 const UNKNOWN: &str = "unknown";
+const UNKNOWN_KEY: i16 = -1;
 
 /// Understands the frames of one connection of a shard.
 pub struct Dispatcher<P: Platform> {
@@ -61,27 +68,29 @@ impl<P: Platform> Dispatcher<P> {
     }
 
     /// Counts and logs a request that can't be answered; the drop of its slot closes the connection.
-    fn refuse(&self, header: &RequestHeader<'_>, error: &dyn std::fmt::Display) {
+    fn refuse(&self, api_key: i16, error: &dyn std::fmt::Display) {
         let context = &self.context;
         context.counters.connections_refused_total.add(1);
         if let Some(left_out) = context.refusals.allow(context.platform.clock().now()) {
-            let api_key = header.api_key;
             tracing::info!(api_key, left_out, %error, "closing a connection whose request can't be answered");
         }
     }
 
     /// Produce: checked and split in connection order, then finished whenever its owners are done.
-    async fn produce(&self, header: &RequestHeader<'_>, body: BytesMut, slot: ReplySlot<P>) {
+    async fn produce(&self, header: &RequestHeader<'_>, body: BytesMut, mut slot: ReplySlot<P>) {
         let plan = match produce::Plan::new(&self.context, &self.order, header, body).await {
             Ok(plan) => plan,
-            Err(error) => return self.refuse(header, &error),
+            Err(error) => return self.refuse(header.api_key, &error),
         };
         let counters = &self.context.counters;
         counters.requests.passed(slot.passage(), Stage::Planned, self.context.platform.clock().now());
         let (context, router) = (Rc::clone(&self.context), self.router.clone());
         self.context.platform.tasks().spawn(async move {
             match plan.run(&context, &router, slot.passage()).await {
-                Some(produce::Outcome::Reply(Ok(frame))) => slot.fill(Reply::bytes(frame)),
+                Some(produce::Outcome::Reply(Ok(frame))) => {
+                    slot.claim_answer(frame.len() as u64, context.platform.clock()).await;
+                    slot.fill(Reply::bytes(frame));
+                }
                 Some(produce::Outcome::Silent { failed: false }) => {
                     let now = context.platform.clock().now();
                     context.counters.requests.done(slot.passage(), now);
@@ -93,115 +102,160 @@ impl<P: Platform> Dispatcher<P> {
         });
     }
 
-    /// Everything but Produce.
-    async fn answer(
-        &self,
-        header: &RequestHeader<'_>,
-        key: ApiKey,
-        listener: &str,
-        body: &[u8],
-        slot: &ReplySlot<P>,
-    ) -> Result<Answer<P>, WireError> {
-        let (context, version) = (&*self.context, header.api_version);
-        let frame = |version: i16, encode: &dyn Fn(&mut Writer) -> Result<(), WireError>| {
-            let mut writer = begin_response(key, version, header.correlation_id);
-            encode(&mut writer)?;
-            context.counters.requests.answered(key.code(), writer.errors());
-            finish_frame(writer).map(|frame| Answer::Reply(Reply::bytes(frame)))
-        };
+    /// Everything but Produce. Once it is decoded, the request's frame and its share of the shard's bytes are given back: it
+    /// may wait for long, and others need them.
+    async fn answer(&self, asked: Asked, body: BytesMut, slot: &mut ReplySlot<P>) -> Result<Answer<P>, WireError> {
+        let (context, router, clock) = (&*self.context, &self.router, self.context.platform.clock());
+        let Asked { key, version, .. } = asked;
+        let listener = slot.listener();
+        let body_bytes = body.len() as u64;
+        macro_rules! decoded {
+            ($request:ident) => {{
+                let request = $request::decode(&mut Reader::new(&body), version)?;
+                drop(body);
+                slot.give_back_request_bytes();
+                slot.claim_answer(expected_bytes(key, body_bytes, context), clock).await;
+                request
+            }};
+        }
+        macro_rules! reply {
+            ($response:expr) => {{
+                let response = $response;
+                self.encode(asked, version, |writer| response.encode(writer, version))
+            }};
+        }
+        // `None`: the process stops.
+        macro_rules! reply_if_any {
+            ($response:expr) => {
+                match $response {
+                    Some(response) => reply!(response),
+                    None => Ok(Answer::Close),
+                }
+            };
+        }
         match key {
             ApiKey::Fetch => {
-                let plan = fetch::Plan::new(context, header, body)?;
-                context.counters.requests.passed(slot.passage(), Stage::Planned, context.platform.clock().now());
-                match plan.run(context, &self.router, listener, slot.passage(), slot.closed()).await {
+                let request = FetchRequest::decode(&mut Reader::new(&body), version)?;
+                drop(body);
+                slot.give_back_request_bytes();
+                let plan = fetch::Plan::new(context, version, asked.correlation_id, request);
+                context.counters.requests.passed(slot.passage(), Stage::Planned, clock.now());
+                let done = plan.read(context, router, slot.passage(), slot.closed()).await;
+                let Some((plan, done)) = done else { return Ok(Answer::Close) };
+                slot.claim_answer(plan.answer_bytes(), clock).await;
+                match plan.reply(context, &listener, done).await {
                     Some(reply) => reply.map(Answer::Reply),
                     None => Ok(Answer::Close),
                 }
             }
-            ApiKey::ListOffsets => match list_offsets::handle(context, &self.router, body, version).await {
-                Some(response) => {
-                    let response = response?;
-                    frame(version, &|writer| response.encode(writer, version))
-                }
-                None => Ok(Answer::Close),
-            },
+            ApiKey::ListOffsets => {
+                let request = decoded!(ListOffsetsRequest);
+                reply_if_any!(list_offsets::handle(context, router, request, version).await)
+            }
             ApiKey::Metadata => {
-                let response = metadata::handle(context, listener, body, version).await?;
-                frame(version, &|writer| response.encode(writer, version))
+                let request = decoded!(MetadataRequest);
+                let refused = metadata::create_missing(context, &request).await;
+                let image = context.image();
+                slot.claim_answer(metadata::answer_bytes(&image, &request), clock).await;
+                reply!(metadata::reply(&image, &listener, request, version, &refused))
             }
             ApiKey::ApiVersions => {
-                let (response, version) = api_versions::handle(body, version)?;
-                frame(version, &|writer| response.encode(writer, version))
+                let (response, version) = api_versions::handle(&body, version)?;
+                self.encode(asked, version, |writer| response.encode(writer, version))
             }
             ApiKey::CreateTopics => {
-                let response = create_topics::handle(context, body, version).await?;
-                frame(version, &|writer| response.encode(writer, version))
+                let request = decoded!(CreateTopicsRequest);
+                reply!(create_topics::handle(context, request).await)
             }
             ApiKey::DeleteTopics => {
-                let response = delete_topics::handle(context, body, version).await?;
-                frame(version, &|writer| response.encode(writer, version))
+                let request = decoded!(DeleteTopicsRequest);
+                reply!(delete_topics::handle(context, request, version).await)
             }
-            ApiKey::DeleteRecords => match delete_records::handle(context, &self.router, body, version).await {
-                Some(response) => {
-                    let response = response?;
-                    frame(version, &|writer| response.encode(writer, version))
-                }
-                None => Ok(Answer::Close),
-            },
+            ApiKey::DeleteRecords => {
+                let request = decoded!(DeleteRecordsRequest);
+                reply_if_any!(delete_records::handle(context, router, request).await)
+            }
             ApiKey::InitProducerId => {
-                let response = init_producer_id::handle(context, body, version).await?;
-                frame(version, &|writer| response.encode(writer, version))
+                let request = decoded!(InitProducerIdRequest);
+                reply!(init_producer_id::handle(context, request).await)
             }
             ApiKey::OffsetForLeaderEpoch => {
-                match offset_for_leader_epoch::handle(context, &self.router, body, version).await {
-                    Some(response) => {
-                        let response = response?;
-                        frame(version, &|writer| response.encode(writer, version))
-                    }
-                    None => Ok(Answer::Close),
-                }
+                let request = decoded!(OffsetForLeaderEpochRequest);
+                reply_if_any!(offset_for_leader_epoch::handle(context, router, request).await)
             }
-            ApiKey::DescribeProducers => match describe_producers::handle(context, &self.router, body, version).await {
-                Some(response) => {
-                    let response = response?;
-                    frame(version, &|writer| response.encode(writer, version))
-                }
-                None => Ok(Answer::Close),
-            },
+            ApiKey::DescribeProducers => {
+                let request = decoded!(DescribeProducersRequest);
+                reply_if_any!(describe_producers::handle(context, router, request).await)
+            }
             ApiKey::FindCoordinator => {
-                let response = find_coordinator::handle(body, version)?;
-                frame(version, &|writer| response.encode(writer, version))
+                let request = decoded!(FindCoordinatorRequest);
+                reply!(find_coordinator::handle(request, version))
             }
             ApiKey::DescribeConfigs => {
-                let response = describe_configs::handle(context, body, version)?;
-                frame(version, &|writer| response.encode(writer, version))
+                let request = decoded!(DescribeConfigsRequest);
+                reply!(describe_configs::handle(context, request, version))
             }
             ApiKey::AlterConfigs => {
-                let response = alter_configs::handle(context, body, version).await?;
-                frame(version, &|writer| response.encode(writer, version))
+                let request = decoded!(AlterConfigsRequest);
+                reply!(alter_configs::handle(context, request).await)
             }
             ApiKey::IncrementalAlterConfigs => {
-                let response = incremental_alter_configs::handle(context, body, version).await?;
-                frame(version, &|writer| response.encode(writer, version))
+                let request = decoded!(IncrementalAlterConfigsRequest);
+                reply!(incremental_alter_configs::handle(context, request).await)
             }
-            ApiKey::DescribeLogDirs => match describe_log_dirs::handle(context, &self.router, body, version).await {
-                Some(response) => {
-                    let response = response?;
-                    frame(version, &|writer| response.encode(writer, version))
-                }
-                None => Ok(Answer::Close),
-            },
+            ApiKey::DescribeLogDirs => {
+                let request = decoded!(DescribeLogDirsRequest);
+                reply_if_any!(describe_log_dirs::handle(context, router, request).await)
+            }
             ApiKey::CreatePartitions => {
-                let response = create_partitions::handle(context, body, version).await?;
-                frame(version, &|writer| response.encode(writer, version))
+                let request = decoded!(CreatePartitionsRequest);
+                reply!(create_partitions::handle(context, request).await)
             }
             ApiKey::DescribeCluster => {
-                let response = describe_cluster::handle(context, listener, body, version)?;
-                frame(version, &|writer| response.encode(writer, version))
+                let request = decoded!(DescribeClusterRequest);
+                reply!(describe_cluster::handle(context, &listener, request))
             }
             // Not advertised, so the gate in `handle` has closed the connection already.
             _ => Ok(Answer::Close),
         }
+    }
+
+    /// The response frame, in the version that the client is to read it in.
+    fn encode(
+        &self,
+        asked: Asked,
+        version: i16,
+        write: impl FnOnce(&mut Writer) -> Result<(), WireError>,
+    ) -> Result<Answer<P>, WireError> {
+        let mut writer = begin_response(asked.key, version, asked.correlation_id);
+        write(&mut writer)?;
+        self.context.counters.requests.answered(asked.key.code(), writer.errors());
+        finish_frame(writer).map(|frame| Answer::Reply(Reply::bytes(frame)))
+    }
+}
+
+/// A request that is understood so far.
+#[derive(Clone, Copy)]
+struct Asked {
+    key: ApiKey,
+    version: i16,
+    correlation_id: i32,
+}
+
+/// About what the answer takes in memory while it is made, by what it names: several answers of this size are made at a
+/// time, no more than there is room for. Those of Fetch and Metadata say themselves.
+fn expected_bytes<P: Platform>(key: ApiKey, body_bytes: u64, context: &Context<P>) -> u64 {
+    /// An element of an answer in general: four times of what asked for it.
+    const GROWTH: u64 = 4;
+    /// Of a created topic all settings come back, for a name of a few bytes.
+    const CREATED_TOPIC_GROWTH: u64 = 64;
+    const DESCRIBED_LOG_BYTES: u64 = 128;
+    match key {
+        ApiKey::Fetch | ApiKey::Metadata => 0,
+        ApiKey::CreateTopics => body_bytes * CREATED_TOPIC_GROWTH,
+        ApiKey::DescribeConfigs => describe_configs::answer_bytes(body_bytes),
+        ApiKey::DescribeLogDirs => context.image().partition_count() as u64 * DESCRIBED_LOG_BYTES,
+        _ => body_bytes * GROWTH,
     }
 }
 
@@ -210,7 +264,7 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
         frame.starts_with(&ApiKey::Produce.code().to_be_bytes())
     }
 
-    async fn handle(&self, mut frame: BytesMut, slot: ReplySlot<P>) {
+    async fn handle(&self, mut frame: BytesMut, mut slot: ReplySlot<P>) {
         if self.context.is_stopping() {
             return;
         }
@@ -218,23 +272,22 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
         let header = match RequestHeader::decode(&mut reader) {
             Ok(header) => header,
             Err(error) => {
-                let unknown = RequestHeader { api_key: -1, api_version: -1, correlation_id: 0, client_id: None };
                 let name = RequestName { api: UNKNOWN, version: -1, correlation_id: 0 };
-                return about(slot.set_name(name, None), async { self.refuse(&unknown, &error) }).await;
+                return about(slot.set_name(name, None), async { self.refuse(UNKNOWN_KEY, &error) }).await;
             }
         };
-        let api = ApiKey::from_code(header.api_key).map_or(UNKNOWN, ApiKey::name);
-        let name = RequestName { api, version: header.api_version, correlation_id: header.correlation_id };
-        let request = slot.set_name(name, header.client_id);
-        self.context.counters.requests.started(slot.passage(), header.api_key, header.api_version);
+        let (api_key, version, correlation_id) = (header.api_key, header.api_version, header.correlation_id);
+        let api = ApiKey::from_code(api_key).map_or(UNKNOWN, ApiKey::name);
+        let request = slot.set_name(RequestName { api, version, correlation_id }, header.client_id);
+        self.context.counters.requests.started(slot.passage(), api_key, version);
         let body_start = reader.position();
-        let key = if header.api_key == ApiKey::ApiVersions.code() {
+        let key = if api_key == ApiKey::ApiVersions.code() {
             Some(ApiKey::ApiVersions)
         } else {
-            is_advertised(header.api_key, header.api_version)
+            is_advertised(api_key, version)
         };
         match key {
-            None => about(request, async { self.refuse(&header, &"this API or version is not served") }).await,
+            None => about(request, async { self.refuse(api_key, &"this API or version is not served") }).await,
             Some(ApiKey::Produce) => {
                 let client_id = header.client_id.map(str::to_owned);
                 let header = RequestHeader { client_id: client_id.as_deref(), ..header };
@@ -242,13 +295,14 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
                 about(request, self.produce(&header, frame, slot)).await;
             }
             Some(key) => {
-                let listener = slot.listener();
+                frame.advance(body_start);
                 let answer = async {
-                    let answer = self.answer(&header, key, &listener, &frame[body_start..], &slot).await;
-                    answer.inspect_err(|error| self.refuse(&header, error))
+                    let answer = self.answer(Asked { key, version, correlation_id }, frame, &mut slot).await;
+                    answer.inspect_err(|error| self.refuse(api_key, error))
                 };
                 // Otherwise the slot's drop closes the connection.
                 if let Ok(Answer::Reply(reply)) = about(request, answer).await {
+                    slot.claim_answer(reply.bytes_held(), self.context.platform.clock()).await;
                     slot.fill(reply);
                 }
             }

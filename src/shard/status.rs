@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::shard::Shard;
 use crate::executor::yield_now;
 use crate::metrics::status::{BoundUse, PartitionStatus, ShardStatus};
+use crate::net::claims::Claims;
 use crate::partition::Partition;
 use crate::partition::partition::{ANY_EPOCH, Asked};
 use crate::platform::Platform;
@@ -43,20 +44,26 @@ impl<P: Platform> Shard<P> {
 
     fn bounds(&self) -> Vec<BoundUse> {
         let requests = &self.connections.request_bytes;
-        let (incoming, incoming_max) = self.connections.incoming.in_use();
+        let of_claims = |name, help, claims: &Claims| {
+            let (now, max) = claims.in_use();
+            BoundUse { name, help, now, max, waits_total: Some(claims.waits()) }
+        };
         let mut bounds = vec![
             BoundUse::of_budget(
                 "request_bytes_in_flight",
-                "Bytes of requests that are received and unanswered.",
+                "Bytes of requests that were received and are not decoded, and of produces that are unanswered.",
                 requests,
             ),
-            BoundUse {
-                name: "incoming_frame_bytes",
-                help: "Bytes that large frames on their way in have claimed.",
-                now: incoming,
-                max: incoming_max,
-                waits_total: None,
-            },
+            of_claims(
+                "incoming_frame_bytes",
+                "Bytes that large frames on their way in have claimed.",
+                &self.connections.incoming,
+            ),
+            of_claims(
+                "outgoing_answer_bytes",
+                "Bytes of large answers that are made and not sent yet, without the records in them.",
+                &self.connections.outgoing,
+            ),
         ];
         bounds.extend(self.context.bounds());
         bounds.extend(self.router.bounds());

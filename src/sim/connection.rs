@@ -47,14 +47,27 @@ pub struct SimSocket {
     disk: Option<FakeDisk>,
     incoming: Rc<Pipe>,
     outgoing: Rc<Pipe>,
+    sent_bytes: Cell<u64>,
+}
+
+impl SimSocket {
+    fn push(&self, data: &[u8]) -> io::Result<()> {
+        self.sent_bytes.set(self.sent_bytes.get() + data.len() as u64);
+        self.outgoing.push(data)
+    }
 }
 
 /// A connection between a client and a shard whose files are on `disk`: the client's end, then the shard's.
 pub fn connect(world: &World, disk: &FakeDisk) -> (SimSocket, SimSocket) {
     let (up, down) = (Rc::new(Pipe::default()), Rc::new(Pipe::default()));
-    let client = SimSocket { world: world.clone(), disk: None, incoming: Rc::clone(&down), outgoing: Rc::clone(&up) };
-    let server = SimSocket { world: world.clone(), disk: Some(disk.clone()), incoming: up, outgoing: down };
-    (client, server)
+    let end = |disk, incoming: &Rc<Pipe>, outgoing: &Rc<Pipe>| SimSocket {
+        world: world.clone(),
+        disk,
+        incoming: Rc::clone(incoming),
+        outgoing: Rc::clone(outgoing),
+        sent_bytes: Cell::new(0),
+    };
+    (end(None, &down, &up), end(Some(disk.clone()), &up, &down))
 }
 
 impl Drop for SimSocket {
@@ -103,7 +116,7 @@ impl Socket for SimSocket {
 
     async fn send(&self, data: Bytes, _more: bool) -> io::Result<()> {
         self.world.pause().await;
-        self.outgoing.push(&data)
+        self.push(&data)
     }
 
     async fn send_range(&self, range: &mut FileRange<FakeFile>, length_max: u64, _: bool) -> io::Result<()> {
@@ -122,7 +135,7 @@ impl Socket for SimSocket {
             if bytes.len() as u64 != count {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            self.outgoing.push(&bytes)?;
+            self.push(&bytes)?;
             range.advance(count);
             left -= count;
         }
@@ -131,6 +144,10 @@ impl Socket for SimSocket {
 
     fn unread_bytes(&self) -> u64 {
         self.incoming.data.borrow().len() as u64
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.get()
     }
 
     fn peer(&self) -> String {

@@ -33,15 +33,15 @@ const LINES_PER_INTERVAL: u64 = 40;
 const INTERVAL_SECONDS: u64 = 10;
 
 /// A broker, what it counted, and a connection that must be served whatever the others do.
-struct Bench {
-    server: Server,
+pub struct Bench {
+    pub server: Server,
     admin: SocketAddr,
     witness: Wire,
     _directory: tempfile::TempDir,
 }
 
 impl Bench {
-    fn start(settings: &[&str]) -> Bench {
+    pub fn start(settings: &[&str]) -> Bench {
         let directory = directory();
         let mut flags = vec!["--admin-listen", "127.0.0.1:0"];
         flags.extend(settings.iter().flat_map(|setting| ["--set", setting]));
@@ -84,17 +84,22 @@ impl Bench {
     }
 
     /// Others are served.
-    fn assert_serves(&mut self) {
+    pub fn assert_serves(&mut self) {
         let request =
             ApiVersionsRequest { client_software_name: "test".to_owned(), client_software_version: "1".to_owned() };
         assert_eq!(ask!(self.witness, 3, request, ApiVersionsResponse).error_code, 0);
     }
 
     /// A line of the process's status in the kernel: resident memory now, or the most that it ever was.
-    fn memory(&self, name: &str) -> u64 {
+    pub fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.process())).expect("readable");
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("there");
         line.split_whitespace().next().expect("a number").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Has the kernel count the most that resident memory ever was from now on.
+    pub fn forget_most_memory(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.server.process()), "5").expect("written");
     }
 }
 

@@ -159,6 +159,44 @@ fn an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not() {
     broker.stop().expect("a clean stop");
 }
 
+/// A topic with some megabytes, and what asks for all of them.
+fn much_to_fetch(address: SocketAddr) -> FetchRequest {
+    const BATCHES: usize = 12;
+    const BATCH_BYTES: usize = 1_000_000;
+    let mut wire = Wire::connect(address);
+    assert_eq!(wire.create_topic("much", 1), 0);
+    for _ in 0..BATCHES {
+        assert_eq!(wire.produce(PRODUCE_VERSION, "much", 0, &batch(BATCH_BYTES)).error_code, 0);
+    }
+    let partition = FetchPartition { partition: 0, partition_max_bytes: i32::MAX, ..Default::default() };
+    let topics = vec![FetchTopic { topic: "much".into(), partitions: vec![partition], ..Default::default() }];
+    FetchRequest { max_wait_ms: 0, topics, ..Default::default() }
+}
+
+/// It was busy for ever: one answer was being sent, and a request waited behind it.
+#[test]
+fn a_client_that_does_not_read_is_idle_whatever_it_has_asked_for_and_one_that_reads_is_not() {
+    const PIPELINED: usize = 3;
+    let directory = directory();
+    let broker = start(directory.path(), 1, &["connections.max.idle.ms=300"]);
+    let request = much_to_fetch(broker.address());
+    let mut reading = Wire::connect(broker.address());
+    let mut fetch_all = || reading.call(ApiKey::Fetch, 11, |writer| request.encode(writer, 11)).expect("an answer");
+    fetch_all();
+    let mut deaf = Wire::connect(broker.address());
+    deaf.take_little();
+    for _ in 0..PIPELINED {
+        deaf.send(ApiKey::Fetch, 11, |writer| request.encode(writer, 11)).expect("sent");
+    }
+    let deadline = Instant::now() + DEADLINE;
+    while broker.counters()[0].connections_now.get() > 1 {
+        assert!(Instant::now() < deadline, "it is kept though it reads nothing");
+        fetch_all();
+    }
+    fetch_all();
+    broker.stop().expect("a clean stop");
+}
+
 /// Connections that announce `announced` bytes and send a few, that ask for much and read nothing, and that send
 /// requests without an end and read no answer.
 fn bad_neighbours(address: SocketAddr, announced: i32) -> Vec<TcpStream> {

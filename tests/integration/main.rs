@@ -26,6 +26,7 @@ mod prometheus;
 mod python_kafka;
 mod records;
 mod refused;
+mod repeated;
 mod retention;
 mod server;
 mod server_scripts;

@@ -181,6 +181,16 @@ impl Wire {
         Ok((id, response.responses[0].partition_responses[0].clone()))
     }
 
+    /// The next answer to a Produce request of one topic: its correlation id, and what is said of each partition.
+    pub fn receive_produced(&mut self, version: i16) -> io::Result<(i32, Vec<PartitionProduceResponse>)> {
+        let answer = self.receive()?;
+        let mut reader = Reader::new(&answer);
+        let id = decode_response_header(&mut reader, ApiKey::Produce, version).expect("a header");
+        let mut response = ProduceResponse::decode(&mut reader, version).expect("a body");
+        assert_eq!(response.responses.len(), 1);
+        Ok((id, response.responses.remove(0).partition_responses))
+    }
+
     pub fn produce(&mut self, version: i16, topic: &str, partition: i32, records: &[u8]) -> PartitionProduceResponse {
         self.send_produce(version, -1, topic, partition, records).expect("sent");
         self.receive_produce(version).expect("answered").1

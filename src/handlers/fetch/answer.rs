@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::TOPIC_IDS_VERSION;
-use super::session::{Begun, NO_SESSION, Told};
+use super::session::{Begun, NO_SESSION, Named, Told};
 use super::work::{Done, Reader};
-use super::{Asked, FIRST_BATCH_VERSION, MAGIC_2_VERSION, Plan, convert, named};
+use super::{Asked, FIRST_BATCH_VERSION, MAGIC_2_VERSION, Plan, convert, key};
 use crate::handlers::context::Context;
 use crate::metadata::image::ClusterImage;
 use crate::net::reply::{FileOf, Reply, ReplyPart};
@@ -30,12 +30,15 @@ type Found<F> = Vec<Option<Result<ReadResult<F>, ErrorCode>>>;
 
 impl Plan {
     /// `None`: the process stops.
-    pub(super) async fn reply<P: Platform>(
+    pub async fn reply<P: Platform>(
         self,
         context: &Context<P>,
         listener: &str,
         done: Vec<Done<P>>,
     ) -> Option<Result<Reply<FileOf<P>>, WireError>> {
+        if let Begun::Refused(error) = self.session {
+            return Some(self.refuse(context, error));
+        }
         let mut found: Found<FileOf<P>> = (0..self.asked.len()).map(|_| None).collect();
         for Done { place, result } in done {
             found[place] = Some(result);
@@ -52,8 +55,7 @@ impl Plan {
 
     /// By place: where each partition is read from.
     fn offsets(&self) -> Vec<i64> {
-        let partitions = self.request.topics.iter().flat_map(|topic| &topic.partitions);
-        partitions.map(|partition| partition.fetch_offset).collect()
+        self.asked.iter().map(|asked| asked.wanted.fetch_offset).collect()
     }
 
     fn encode<P: Platform>(
@@ -71,7 +73,8 @@ impl Plan {
         }
         let (mut converted, held) = converted.map_or((Vec::new(), None), |done| (done.records, done.held));
         let image = context.image();
-        let mut response = FetchResponse::default();
+        let throttle_time_ms = self.throttle.as_millis() as i32;
+        let mut response = FetchResponse { throttle_time_ms, ..FetchResponse::default() };
         let mut pieces = Vec::new();
         let mut told = Vec::new();
         for (place, asked) in self.asked.iter().enumerate() {
@@ -92,10 +95,11 @@ impl Plan {
         response.session_id = match self.session {
             Begun::Full { creates: true } => {
                 let uses_ids = self.version >= TOPIC_IDS_VERSION;
-                let names =
-                    self.asked.iter().map(|asked| Some(&asked.topic).filter(|topic| !topic.is_empty()).cloned());
-                let partitions = named(&self.request, uses_ids).zip(names).zip(told);
-                let partitions = partitions.map(|((named, name), told)| (named, name, told));
+                let partitions = self.asked.iter().zip(told).map(|(asked, told)| {
+                    let key = key(uses_ids, &asked.topic, asked.topic_id);
+                    let named = Named { key, partition: asked.partition, wanted: asked.wanted };
+                    (named, Some(&asked.topic).filter(|topic| !topic.is_empty()).cloned(), told)
+                });
                 let now = context.platform.clock().now();
                 let is_privileged = self.reader == Reader::Replica;
                 let random = || context.platform.random().next_u64();
@@ -155,7 +159,7 @@ impl Plan {
                 ErrorCode::NotLeaderOrFollower
             }
             Some(Err(code)) => code,
-            None => asked.refused.unwrap_or(ErrorCode::UnknownServerError),
+            None => asked.owner.err().unwrap_or(ErrorCode::UnknownServerError),
         };
         if error != ErrorCode::None {
             answer.aborted_transactions = None;

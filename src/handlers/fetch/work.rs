@@ -23,16 +23,16 @@ pub enum Reader {
 }
 
 /// Reads for the partitions of one owner.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Work {
-    pub parts: Arc<Vec<Part>>,
+    pub parts: Vec<Part>,
     pub reader: Reader,
     /// Bytes wanted before it is worth answering; short of that `watch` is left behind.
     pub bytes_min: u64,
     pub watch: Option<Arc<Watch>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Part {
     pub place: usize,
     pub topic: Arc<str>,

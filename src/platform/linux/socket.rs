@@ -25,6 +25,10 @@ const SEND_TURN_BYTES_MAX: u64 = 1024 * 1024;
 /// A sendfile over this is counted as blocked: the page cache alone never takes that long.
 const SENDFILE_BLOCKED: Duration = Duration::from_millis(1);
 
+/// Up to here what a full socket does not take is left to one operation of the ring, which tells nothing before its end.
+/// More of it goes as the socket has room, so that it is seen to move.
+const UNSEEN_BYTES_MAX: usize = 64 * 1024;
+
 pub struct LinuxSocket {
     ring: Ring,
     executor: Executor,
@@ -34,6 +38,7 @@ pub struct LinuxSocket {
     /// What a cancelled multishot had brought beyond the frame it was cancelled for.
     leftover: RefCell<VecDeque<BytesMut>>,
     ended: Cell<bool>,
+    sent_bytes: Cell<u64>,
 }
 
 impl LinuxSocket {
@@ -56,7 +61,12 @@ impl LinuxSocket {
             stream: RefCell::default(),
             leftover: RefCell::default(),
             ended: Cell::new(false),
+            sent_bytes: Cell::new(0),
         })
+    }
+
+    fn sent(&self, bytes: u64) {
+        self.sent_bytes.set(self.sent_bytes.get() + bytes);
     }
 
     fn ensure_stream(&self) -> io::Result<()> {
@@ -112,6 +122,7 @@ impl LinuxSocket {
         }
         let count = sent? as u64;
         self.counters.sendfile_bytes_total.add(count);
+        self.sent(count);
         Ok(count)
     }
 
@@ -187,10 +198,20 @@ impl Socket for LinuxSocket {
     async fn send(&self, mut data: Bytes, more: bool) -> io::Result<()> {
         while !data.is_empty() {
             match sys::send_now(self.descriptor.as_fd(), &data, more) {
-                Ok(count) => data.advance(count),
+                Ok(count) => {
+                    data.advance(count);
+                    self.sent(count as u64);
+                }
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                Err(_) if more => poll::writable(&self.ring, &self.descriptor).await?,
-                Err(_) => return send::send_all(&self.ring, &self.descriptor, data).await,
+                Err(_) if more || data.len() > UNSEEN_BYTES_MAX => {
+                    poll::writable(&self.ring, &self.descriptor).await?;
+                }
+                Err(_) => {
+                    let bytes = data.len() as u64;
+                    send::send_all(&self.ring, &self.descriptor, data).await?;
+                    self.sent(bytes);
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -234,6 +255,10 @@ impl Socket for LinuxSocket {
         let queued = self.stream.borrow().as_ref().map_or(0, Stream::queued_bytes);
         let leftover: usize = self.leftover.borrow().iter().map(BytesMut::capacity).sum();
         (queued + leftover) as u64
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.get()
     }
 
     fn peer(&self) -> String {
