@@ -9,6 +9,7 @@
 
 mod client;
 mod fetch;
+mod hostile;
 mod neighbours;
 mod produce;
 mod report;
@@ -69,6 +70,8 @@ enum Command {
     },
     /// Hold connections that do next to nothing.
     Neighbours(neighbours::Neighbours),
+    /// Send what no good client sends.
+    Hostile(hostile::Hostile),
     /// Start a broker on empty directories, again and again: milliseconds from exec to its first answer, and what is resident.
     Start(start::Start),
     /// Create topics of so many partitions in all, and wait until each has a leader.
@@ -154,6 +157,7 @@ fn main() {
             run(&common, pace, workload, ANSWER_BYTES_MAX + usize::try_from(max_bytes).unwrap_or(0))
         }
         Command::Neighbours(neighbours) => neighbours::run(&neighbours),
+        Command::Hostile(hostile) => hostile::run(&hostile),
         Command::Start(start) => start::run(&start),
         Command::Create { address, topic, partitions, topic_partitions } => {
             topic::create_many(address, &topic, partitions, topic_partitions)

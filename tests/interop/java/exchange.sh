@@ -288,5 +288,5 @@ maven_after() {
     kafka_turn kafka-2 "$exchange/ringlog-4" "$exchange/kafka-2-end" fourth KILL && rm "$data/$TREE" &&
     ringlog_turn stop_broker --import "$exchange/ringlog-5" &&
     same "$exchange/kafka-2-end" "$exchange/ringlog-5" && check_segments || return 1
-  ! grep ERROR "$exchange/broker.log" && coordinator_dumps && people
+  ! grep ERROR "$exchange/broker.log" && coordinator_dumps && repeated && people
 }
