@@ -175,7 +175,7 @@ impl Plan {
             late: Vec::new(),
             job: None,
         };
-        let admin = header.client_id == Some(ADMIN_CLIENT);
+        let admin = header.client_id.as_deref() == Some(ADMIN_CLIENT);
         let mut tasks = Vec::new();
         let mut taken = 0;
         let mut place = 0;
@@ -492,7 +492,7 @@ impl Structure {
             None
         };
         let topics = request.topic_data.into_iter().map(|topic| {
-            let asked = match image.topic(topic.name) {
+            let asked = match image.topic(&topic.name) {
                 Some(known) => Asked::Known(Arc::clone(known)),
                 None => Asked::Unknown(Arc::from(topic.name)),
             };

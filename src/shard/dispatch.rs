@@ -15,7 +15,7 @@ use crate::handlers::produce::order::Order;
 use crate::handlers::{
     Context, alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
     describe_cluster, describe_configs, describe_log_dirs, describe_producers, fetch, find_coordinator,
-    incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+    incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce, sasl,
 };
 use crate::metrics::Stage;
 use crate::net::connection::{FrameHandler, ReplySlot};
@@ -199,6 +199,14 @@ impl<P: Platform> Dispatcher<P> {
                 let response = describe_cluster::handle(context, listener, body, version)?;
                 frame(version, &|writer| response.encode(writer, version))
             }
+            ApiKey::SaslHandshake => {
+                let response = sasl::handshake(body, version)?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
+            ApiKey::SaslAuthenticate => {
+                let response = sasl::authenticate(body, version)?;
+                frame(version, &|writer| response.encode(writer, version))
+            }
             // Not advertised, so the gate in `handle` has closed the connection already.
             _ => Ok(Answer::Close),
         }
@@ -225,7 +233,7 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
         };
         let api = ApiKey::from_code(header.api_key).map_or(UNKNOWN, ApiKey::name);
         let name = RequestName { api, version: header.api_version, correlation_id: header.correlation_id };
-        let request = slot.set_name(name, header.client_id);
+        let request = slot.set_name(name, header.client_id.as_deref());
         self.context.counters.requests.started(slot.passage(), header.api_key, header.api_version);
         let body_start = reader.position();
         let key = if header.api_key == ApiKey::ApiVersions.code() {
@@ -236,8 +244,8 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
         match key {
             None => about(request, async { self.refuse(&header, &"this API or version is not served") }).await,
             Some(ApiKey::Produce) => {
-                let client_id = header.client_id.map(str::to_owned);
-                let header = RequestHeader { client_id: client_id.as_deref(), ..header };
+                let client_id = header.client_id.map(|id| id.into_owned().into());
+                let header = RequestHeader { client_id, ..header };
                 frame.advance(body_start);
                 about(request, self.produce(&header, frame, slot)).await;
             }

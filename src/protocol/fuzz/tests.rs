@@ -66,7 +66,7 @@ fn mutated_messages_never_panic() {
         let is_request = round % 2 == 0;
         let mut writer = Writer::new();
         if is_request {
-            let (api_key, client_id) = (key.code(), Some("client"));
+            let (api_key, client_id) = (key.code(), Some("client".into()));
             RequestHeader { api_key, api_version: version, correlation_id: 1, client_id }.encode(&mut writer).unwrap();
         } else {
             encode_response_header(&mut writer, key, version, 1);

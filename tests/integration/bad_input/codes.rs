@@ -19,6 +19,7 @@ use ringlog::protocol::message::find_coordinator::{FindCoordinatorRequest, FindC
 use ringlog::protocol::message::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
 };
+use ringlog::protocol::message::sasl_handshake::{SaslHandshakeRequest, SaslHandshakeResponse};
 use ringlog::record::batch::BatchBuilder;
 use ringlog::record::compression::Codec;
 
@@ -77,10 +78,6 @@ fn row(code: ErrorCode) -> Row {
             ask!(bench.witness, 6, request, DeleteTopicsResponse).responses[0].error_code
         }),
         InvalidTopicException => Provoked(|bench| bench.witness.create_topic("no/name", 1)),
-        NotEnoughReplicas => Provoked(|bench| {
-            create_topic(&mut bench.witness, "lonely", &[("min.insync.replicas", "2")]);
-            bench.witness.produce(9, "lonely", 0, &batch(Codec::None)).error_code
-        }),
         InvalidRequiredAcks => Provoked(|bench| {
             bench.witness.send_produce(9, 2, TOPIC, 0, &batch(Codec::None)).expect("sent");
             bench.witness.receive_produce(9).expect("answered").1.error_code
@@ -157,6 +154,10 @@ fn row(code: ErrorCode) -> Row {
             let request = DeleteRecordsRequest { topics, timeout_ms: 30_000 };
             ask!(bench.witness, 2, request, DeleteRecordsResponse).topics[0].partitions[0].error_code
         }),
+        IllegalSaslState => Provoked(|bench| {
+            let request = SaslHandshakeRequest { mechanism: "PLAIN".into() };
+            ask!(bench.witness, 1, request, SaslHandshakeResponse).error_code
+        }),
         MismatchedEndpointType => Provoked(|bench| endpoint(&mut bench.witness, 2)),
         UnsupportedEndpointType => Provoked(|bench| endpoint(&mut bench.witness, 7)),
 
@@ -180,6 +181,7 @@ fn row(code: ErrorCode) -> Row {
             NotHere("a repeated batch is answered as the first was, and an unknown producer may begin anywhere")
         }
         StaleControllerEpoch
+        | NotEnoughReplicas
         | NotEnoughReplicasAfterAppend
         | OffsetNotAvailable
         | StaleBrokerEpoch
@@ -223,7 +225,6 @@ fn row(code: ErrorCode) -> Row {
         | TransactionalIdAuthorizationFailed
         | DelegationTokenAuthorizationFailed
         | UnsupportedSaslMechanism
-        | IllegalSaslState
         | SaslAuthenticationFailed
         | SecurityDisabled
         | DelegationTokenAuthDisabled
