@@ -7,7 +7,7 @@ use crate::protocol::wire::Writer;
 const ROUNDS: usize = 6000;
 
 /// Keys of the APIs that have a codec.
-const CODED: [i16; 21] = [0, 1, 2, 3, 4, 5, 6, 10, 18, 19, 20, 21, 22, 23, 32, 33, 35, 37, 44, 60, 61];
+const CODED: [i16; 23] = [0, 1, 2, 3, 4, 5, 6, 10, 17, 18, 19, 20, 21, 22, 23, 32, 33, 35, 36, 37, 44, 60, 61];
 
 /// One of the APIs that have a codec, and one of its versions.
 fn sample_api(sampler: &mut Sampler) -> (ApiKey, i16) {
