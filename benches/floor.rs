@@ -352,7 +352,7 @@ impl Append {
         }
         let base_offset = self.next_offset;
         self.next_offset += i64::from(header.last_offset_delta) + 1;
-        put_produce_answer(answer, correlation_id, topic, partition, base_offset);
+        put_produce_answer(answer, correlation_id, &topic, partition, base_offset);
         stamp(&mut frame[range.clone()], base_offset, 0);
         Ok(&frame[range])
     }
@@ -433,7 +433,7 @@ impl Work for Segment {
 
         answers.position = self.position(offset);
         answers.length = bytes_max.min(self.length - answers.position) as usize;
-        put_fetch_answer(answers, correlation_id, topic, partition, self.log_end_offset);
+        put_fetch_answer(answers, correlation_id, &topic, partition, self.log_end_offset);
         Ok(taken)
     }
 

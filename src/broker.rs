@@ -248,6 +248,9 @@ impl Broker {
     fn start_telling(mut config: Config, serves: impl FnOnce()) -> Result<Broker, StartError> {
         probe::check()?;
         raise_file_limit();
+        for (name, value) in config.dynamic.overrides() {
+            tracing::warn!(name, value, "--override: for this run it does not count what clients have set");
+        }
         let directories = Arc::new(Directories::lock(&config)?);
         let progress = Arc::new(RecoveryProgress::default());
         let status = Status::new(Arc::clone(&directories), Arc::clone(&progress));

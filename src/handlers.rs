@@ -26,6 +26,7 @@ pub mod list_offsets;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod sasl;
 
 use std::future::Future;
 use std::rc::Rc;

@@ -225,7 +225,10 @@ fn a_produce_request_is_what_kafka_protocol_reads_and_writes() {
             let ours = ProduceRequest::decode(&body, version).expect("we read what kafka-protocol wrote");
 
             let id = theirs.transactional_id.as_ref().map(|id| id.0.as_str());
-            assert_eq!((ours.transactional_id, ours.acks, ours.timeout_ms), (id, theirs.acks, theirs.timeout_ms));
+            assert_eq!(
+                (ours.transactional_id.as_deref(), ours.acks, ours.timeout_ms),
+                (id, theirs.acks, theirs.timeout_ms)
+            );
             assert_eq!(ours.topic_data.len(), theirs.topic_data.len());
             for (our_topic, their_topic) in ours.topic_data.iter().zip(&theirs.topic_data) {
                 assert_eq!(our_topic.name, their_topic.name.0.as_str());
@@ -246,8 +249,9 @@ fn written_again(request: &ProduceRequest<'_>, body: &[u8], version: i16) -> Byt
     let partitions: Vec<Vec<_>> =
         request.topic_data.iter().map(|topic| topic.partition_data.iter().map(records).collect()).collect();
     let topics: Vec<_> =
-        request.topic_data.iter().zip(&partitions).map(|(topic, list)| (topic.name, &list[..])).collect();
-    let ProduceRequest { transactional_id, acks, timeout_ms, .. } = *request;
+        request.topic_data.iter().zip(&partitions).map(|(topic, list)| (&*topic.name, &list[..])).collect();
+    let ProduceRequest { ref transactional_id, acks, timeout_ms, .. } = *request;
+    let transactional_id = transactional_id.as_deref();
     let mut writer = Writer::new();
     let request = ProduceRequestToSend { transactional_id, acks, timeout_ms, topics: &topics };
     request.encode(&mut writer, version).expect("what was read can be written");
@@ -283,7 +287,12 @@ fn request_headers_are_what_kafka_protocol_reads() {
     for (key, version) in [(ApiKey::ControlledShutdown, 0), (ApiKey::Fetch, 11), (ApiKey::ApiVersions, 4)] {
         let header_version = key.request_header_version(version);
         let client_id = (header_version > 0).then_some("client");
-        let ours = RequestHeader { api_key: key.code(), api_version: version, correlation_id: 9, client_id };
+        let ours = RequestHeader {
+            api_key: key.code(),
+            api_version: version,
+            correlation_id: 9,
+            client_id: client_id.map(Into::into),
+        };
         let mut writer = Writer::new();
         ours.encode(&mut writer).expect("a header can be written");
         let bytes = writer.into_bytes();

@@ -59,7 +59,7 @@ impl Workload for Fetch {
             api_key: ApiKey::Fetch.code(),
             api_version: VERSION,
             correlation_id,
-            client_id: Some("load"),
+            client_id: Some("load".into()),
         };
         let mut writer = begin_request(&header)?;
         let partition =

@@ -37,7 +37,7 @@ impl Produce {
                 api_key: ApiKey::Produce.code(),
                 api_version: VERSION,
                 correlation_id: 0,
-                client_id: Some("load"),
+                client_id: Some("load".into()),
             };
             let mut writer = begin_request(&header)?;
             let request = ProduceRequestToSend {

@@ -89,7 +89,7 @@ fn ask(
     body: impl FnOnce(&mut Writer) -> Result<(), WireError>,
 ) -> Result<Vec<u8>, LoadError> {
     let header =
-        RequestHeader { api_key: key.code(), api_version: version, correlation_id: 0, client_id: Some("load") };
+        RequestHeader { api_key: key.code(), api_version: version, correlation_id: 0, client_id: Some("load".into()) };
     let mut writer = begin_request(&header)?;
     body(&mut writer)?;
     stream.write_all(&finish_frame(writer)?)?;

@@ -113,6 +113,7 @@ fn show(dynamic: &DynamicConfig, metadata: &MetadataHandle) -> Result<(), String
 /// Flags that only a start reads.
 fn fixed_flags_that_differ(start: &Config, next: &Config) -> Vec<&'static str> {
     let flags = [
+        ("--override", start.dynamic.overrides() != next.dynamic.overrides()),
         ("--import", start.import != next.import),
         ("--shards", start.shards != next.shards),
         ("--pin", start.pin != next.pin),

@@ -24,6 +24,8 @@ pub fn text(config: &Config, advertised: &[Endpoint], admin: Option<SocketAddr>,
         format!("  durability  {durability}"),
     ]);
     lines.extend(admin.map(|address| format!("  admin       http://{address}/metrics, /healthz, /readyz")));
+    let overrides = config.dynamic.overrides().iter();
+    lines.extend(overrides.map(|(name, value)| format!("  override    {name}={value}, whatever clients have set")));
     lines.extend(config.warnings.iter().map(|warning| format!("  note        {warning}")));
     lines.join("\n")
 }
@@ -36,7 +38,9 @@ mod tests {
     #[test]
     fn it_says_where_on_what_and_with_which_promise() {
         let set = vec!["log.preallocate=true".to_owned()];
-        let config = Config::load(&ServeOptions { set, shards: Some(2), ..ServeOptions::default() }).unwrap();
+        let overrides = vec!["max.connections=9".to_owned()];
+        let config =
+            Config::load(&ServeOptions { set, overrides, shards: Some(2), ..ServeOptions::default() }).unwrap();
         let advertised = [Endpoint { port: 4711, ..config.advertised_listeners[0].clone() }];
         let text = text(&config, &advertised, Some(([127, 0, 0, 1], 9644).into()), &["ext4".to_owned()]);
         assert_eq!(
@@ -47,6 +51,7 @@ mod tests {
                 "  shards      2",
                 "  durability  page cache: acknowledged records survive a crash of ringlog, not of the machine",
                 "  admin       http://127.0.0.1:9644/metrics, /healthz, /readyz",
+                "  override    max.connections=9, whatever clients have set",
                 "  note        not applied yet: log.preallocate",
             ]
         );

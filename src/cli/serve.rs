@@ -36,7 +36,8 @@ Examples:
   ringlog serve --config server.properties --flagfile ringlog.flags
       Kafka's settings from Kafka's file, ringlog's own from a file of flags.
 
-Kafka's settings keep Kafka's names and go into server.properties or --set; --set wins. A flag file has one flag a line
+Kafka's settings keep Kafka's names and go into server.properties or --set; --set wins. What clients have changed while the
+broker ran goes before both, and --override before that. A flag file has one flag a line
 (`shards 4`), # starts a comment, and the command line wins.";
 
 /// Run a broker.
@@ -54,6 +55,11 @@ pub struct ServeArguments {
     /// One of Kafka's settings; may be given many times
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
+
+    /// A setting that clients can change, as it is to be for this run whatever they have set: the way back in where a
+    /// limit shuts everybody out; may be given many times
+    #[arg(long = "override", value_name = "NAME=VALUE")]
+    pub overrides: Vec<String>,
 
     /// The data directory; the same as --set log.dirs=DIR, which also takes several, with commas
     #[arg(long, value_name = "DIR", overrides_with = "data")]
@@ -164,6 +170,7 @@ impl ServeArguments {
         ServeOptions {
             config: self.config,
             set: self.set,
+            overrides: self.overrides,
             data: self.data,
             import: self.import,
             shards: self.shards,

@@ -202,7 +202,7 @@ impl Exchange {
             api_key: R::API_KEY.code(),
             api_version: version,
             correlation_id,
-            client_id: Some(&self.client_id),
+            client_id: Some(self.client_id.as_str().into()),
         };
         let mut writer = begin_request(&header)?;
         request.write(&mut writer, version)?;

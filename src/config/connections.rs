@@ -1,4 +1,4 @@
-//! Listeners and the limits of connections: `listeners`, `advertised.listeners`, `max.connections` and its like.
+//! The limits of connections: `max.connections` and its like.
 
 #![forbid(unsafe_code)]
 
@@ -65,32 +65,13 @@ fn overrides(text: &str) -> Result<BTreeMap<IpAddr, u32>, Invalid> {
     let mut overrides = BTreeMap::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let parsed = part.rsplit_once(':').and_then(|(host, count)| Some((host.trim(), count.trim().parse().ok()?)));
-        let (host, count) = parsed.ok_or_else(|| invalid(format!("{part} is not host:count")))?;
-        let host = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
+        let (host, count): (&str, i32) = parsed.ok_or_else(|| invalid(format!("{part} is not host:count")))?;
+        // As Kafka, which takes any negative count for none.
+        let count = u32::try_from(count).unwrap_or(0);
         let addresses = (host, 0).to_socket_addrs().map_err(|error| invalid(format!("{host}: {error}")))?;
         overrides.extend(addresses.map(|address| (address.ip().to_canonical(), count)));
     }
     Ok(overrides)
-}
-
-/// Each listener of a broker has a name and a port of its own (Kafka 3.9 `CoreUtils.listenerListToEndPoints`); one port may be
-/// bound once for IPv4 and once for IPv6.
-pub fn check_listeners(listeners: &[Endpoint]) -> Result<(), String> {
-    for (index, listener) in listeners.iter().enumerate() {
-        for other in &listeners[..index] {
-            if other.listener == listener.listener {
-                return Err(format!(
-                    "there are two listeners named {}; each must have its own name",
-                    listener.listener
-                ));
-            }
-            let is_ipv6 = |endpoint: &Endpoint| endpoint.host.contains(':');
-            if other.port == listener.port && listener.port != 0 && is_ipv6(other) == is_ipv6(listener) {
-                return Err(format!("{other} and {listener} have the same port"));
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -119,22 +100,11 @@ mod tests {
 
     #[test]
     fn overrides_name_addresses_and_wrong_ones_are_named() {
-        let limits = resolve(&[("max.connections.per.ip.overrides", "127.0.0.1:5, [::1]:6")]).unwrap();
+        let limits = resolve(&[("max.connections.per.ip.overrides", "127.0.0.1:5, ::1:6")]).unwrap();
         assert_eq!(limits.address_overrides.into_values().collect::<Vec<_>>(), [5, 6]);
-        for wrong in ["127.0.0.1", "127.0.0.1:x", "127.0.0.1:-1"] {
-            assert!(resolve(&[("max.connections.per.ip.overrides", wrong)]).unwrap_err().2.contains(wrong));
+        for wrong in ["127.0.0.1", "127.0.0.1:x", "[::1]:5", "a b:5"] {
+            assert!(resolve(&[("max.connections.per.ip.overrides", wrong)]).unwrap_err().1.contains(wrong), "{wrong}");
         }
         assert!(resolve(&[("listener.name.client.max.connections", "-1")]).is_err());
-    }
-
-    #[test]
-    fn listeners_have_names_and_ports_of_their_own() {
-        let check = |text: &str| {
-            check_listeners(&text.split(' ').map(|text| Endpoint::parse(text).unwrap()).collect::<Vec<_>>())
-        };
-        assert!(check("A://h:1 B://h:2").is_ok() && check("A://1.2.3.4:1 B://[::1]:1").is_ok());
-        assert!(check("A://h:0 B://h:0").is_ok());
-        assert!(check("A://h:1 A://h:2").unwrap_err().contains("named A"));
-        assert!(check("A://h:1 B://g:1").unwrap_err().contains("same port"));
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::dynamic::{BrokerScope, ConfigSource, Synonym};
-use super::keys::{self, BROKER_KEYS, BrokerKey, DYNAMIC_ONLY_KEYS, Update};
+use super::keys::{self, BROKER_KEYS, BrokerKey, Update};
 use super::topic::TOPIC_KEYS;
 use super::value::{ConfigType, Kind};
 use super::{DynamicConfig, TopicConfig};
@@ -96,11 +96,8 @@ pub fn logger(name: &str, level: &str) -> ConfigEntry {
 
 fn broker_entry(name: &str, value: Option<String>, synonyms: Vec<Synonym>) -> ConfigEntry {
     let key = BrokerKey::find(name);
-    let config_type = match key.or_else(|| BrokerKey::find(keys::without_listener(name))) {
-        Some(key) => key.kind.config_type(),
-        None if DYNAMIC_ONLY_KEYS.contains(&name) => ConfigType::Long,
-        None => ConfigType::Unknown,
-    };
+    let kind = key.map(|key| key.kind).or_else(|| keys::dynamic_kind(keys::without_listener(name)));
+    let config_type = kind.map_or(ConfigType::Unknown, Kind::config_type);
     // What Kafka does not know may be a secret.
     let is_sensitive = matches!(config_type, ConfigType::Password | ConfigType::Unknown);
     ConfigEntry {

@@ -1,33 +1,23 @@
 //! The broker settings that may change while the broker runs (Kafka 3.9 `DynamicBrokerConfig`), resolved.
 //!
-//! Each value comes from the first of these that has it: the broker's own dynamic settings (`/config/brokers/N`), those of
-//! all brokers (`/config/brokers/<default>`), `--set`, `server.properties`, Kafka's default. A change makes a new
+//! Each value comes from the first of these that has it: `--override`, the broker's own dynamic settings
+//! (`/config/brokers/N`), those of all brokers (`/config/brokers/<default>`), `--set`, `server.properties`, Kafka's default.
+//! What is overridden is stored and held to its rules all the same: it counts again without the flag. A change makes a new
 //! [`DynamicConfig`]; the one in force is part of the cluster image, so every shard reads it there and nowhere else.
 
 #![forbid(unsafe_code)]
+
+mod change;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::keys::{self, BrokerKey, Update};
-use super::load::{ConfigError, OWN_NODE_DEFAULTS, Settings, invalid};
-use super::{ConnectionQuotaLimits, Endpoint, TopicConfig};
+use super::load::{ConfigError, Settings, invalid};
+use super::{ConnectionQuotaLimits, Endpoint, TopicConfig, rules};
 
 /// Names and values as somebody wrote them.
 pub type ConfigMap = BTreeMap<String, String>;
-
-/// Numbers of threads may at most double or halve in one change (Kafka 3.9 `DynamicThreadPool`, `LogCleaner`).
-const THREAD_COUNTS: &[&str] = &[
-    "background.threads",
-    "log.cleaner.threads",
-    "num.io.threads",
-    "num.network.threads",
-    "num.recovery.threads.per.data.dir",
-    "num.replica.fetchers",
-];
-
-/// Kafka needs more than this much of the cleaner's memory for each of its threads.
-const DEDUPE_BUFFER_BYTES_MIN: i64 = 1024 * 1024;
 
 /// See the head of this file. Fields keep Kafka's spelling.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +45,8 @@ struct Layers {
     fixed: Arc<ConfigMap>,
     of_all_brokers: Arc<ConfigMap>,
     of_this_broker: Arc<ConfigMap>,
+    /// `--override`.
+    overrides: Arc<ConfigMap>,
 }
 
 /// Which entity's settings: this broker's, or those of all.
@@ -103,18 +95,15 @@ impl Default for DynamicConfig {
 
 impl DynamicConfig {
     /// What flags and files say.
-    pub(super) fn fixed(settings: &Settings, listeners: &[Endpoint]) -> Result<DynamicConfig, ConfigError> {
-        let mut fixed = settings.named.clone();
-        if settings.own_node {
-            for (name, value) in OWN_NODE_DEFAULTS {
-                fixed.entry((*name).to_owned()).or_insert_with(|| (*value).to_owned());
-            }
-        }
-        // Kafka 3.9 `KafkaConfig.populateSynonyms`.
-        if let (Some(id), None) = (fixed.get("broker.id"), fixed.get("node.id")) {
-            fixed.insert("node.id".to_owned(), id.clone());
-        }
-        DynamicConfig::resolve(Layers { listeners: listeners.into(), fixed: Arc::new(fixed), ..Layers::default() })
+    pub(super) fn fixed(
+        settings: &Settings,
+        listeners: &[Endpoint],
+        overrides: ConfigMap,
+    ) -> Result<DynamicConfig, ConfigError> {
+        let (fixed, overrides) = (Arc::new(settings.named.clone()), Arc::new(overrides));
+        // Without the overrides too: they are for one run.
+        let without = DynamicConfig::resolve(Layers { listeners: listeners.into(), fixed, ..Layers::default() })?;
+        DynamicConfig::resolve(Layers { overrides, ..without.layers })
     }
 
     /// These settings, as far as a later reading of the same files and flags changes them, and what it would change.
@@ -151,8 +140,13 @@ impl DynamicConfig {
 
     /// As if files and flags had said this, without what clients have set.
     pub fn with_files(&self, named: ConfigMap) -> Result<DynamicConfig, ConfigError> {
-        let listeners = Arc::clone(&self.layers.listeners);
-        DynamicConfig::resolve(Layers { listeners, fixed: Arc::new(named), ..Layers::default() })
+        let Layers { listeners, overrides, .. } = self.layers.clone();
+        DynamicConfig::resolve(Layers { listeners, overrides, fixed: Arc::new(named), ..Layers::default() })
+    }
+
+    /// What stands over the dynamic settings.
+    pub fn overrides(&self) -> &ConfigMap {
+        &self.layers.overrides
     }
 
     /// These settings with others of one scope instead of what that scope had.
@@ -166,44 +160,74 @@ impl DynamicConfig {
             BrokerScope::This => layers.of_this_broker = Arc::new(settings.clone()),
             BrokerScope::All => layers.of_all_brokers = Arc::new(settings.clone()),
         }
-        let (before, after) = (self.layers.effective(), layers.effective());
-        if !THREAD_COUNTS.iter().all(|name| may_follow(&before, &after, name)) {
-            return Err("Invalid dynamic configuration".to_owned());
-        }
-        DynamicConfig::resolve(layers).map_err(|error| match error {
+        let refused = |error| match error {
             ConfigError::Value { name, value, reason } => {
                 format!("Invalid value {value} for configuration {name}: {reason}")
             }
             other => other.to_string(),
-        })
+        };
+        // What is overridden counts again at a start without the override: it is held to all rules.
+        let before = Settings { named: self.layers.without_overrides().effective() };
+        let after = DynamicConfig::resolve(layers.without_overrides()).map_err(refused)?;
+        change::check(&layers.listeners, &before, &Settings { named: after.effective() })
+            .map_err(|reason| format!("Invalid dynamic configuration: {reason}"))?;
+        DynamicConfig::resolve(layers).map_err(refused)
     }
 
     /// What a tree holds instead of what it held, as far as it can be: what is wrong is left out, and said in the log.
     pub fn with_stored(&self, of_all_brokers: &ConfigMap, of_this_broker: &ConfigMap) -> DynamicConfig {
-        let Layers { listeners, fixed, .. } = self.layers.clone();
-        let fixed = Layers { listeners, fixed, ..Layers::default() };
+        let Layers { listeners, fixed, overrides, .. } = self.layers.clone();
+        let fixed = Layers { listeners, fixed, overrides, ..Layers::default() };
         let mut config = DynamicConfig::resolve(fixed).expect("files and flags were checked at the start");
         for (scope, stored) in [(BrokerScope::All, of_all_brokers), (BrokerScope::This, of_this_broker)] {
-            let mut good = ConfigMap::new();
-            for (name, value) in stored {
-                good.insert(name.clone(), value.clone());
-                let layers = |settings: &ConfigMap| match scope {
-                    BrokerScope::All => Layers { of_all_brokers: Arc::new(settings.clone()), ..config.layers.clone() },
-                    BrokerScope::This => Layers { of_this_broker: Arc::new(settings.clone()), ..config.layers.clone() },
-                };
-                let alone = ConfigMap::from([(name.clone(), value.clone())]);
-                let resolved = check_names(scope, &alone)
-                    .and_then(|()| DynamicConfig::resolve(layers(&good)).map_err(|error| error.to_string()));
-                match resolved {
-                    Ok(next) => config = next,
-                    Err(reason) => {
-                        tracing::error!(name, reason, "a dynamic broker setting of the metadata tree is ignored");
-                        good.remove(name);
-                    }
-                }
+            let (next, ignored) = config.with_most_of(scope, stored);
+            for (name, reason) in ignored {
+                tracing::error!(name, reason, "a dynamic broker setting of the metadata tree is ignored");
             }
+            config = next;
         }
         config
+    }
+
+    /// These settings with as many of a scope as can be together, and why the others can't. One may need a partner that
+    /// comes later, so what was refused is tried again as long as others are taken.
+    fn with_most_of(&self, scope: BrokerScope, stored: &ConfigMap) -> (DynamicConfig, BTreeMap<String, String>) {
+        let with = |settings: &ConfigMap| {
+            let settings = Arc::new(settings.clone());
+            DynamicConfig::resolve(match scope {
+                BrokerScope::All => Layers { of_all_brokers: settings, ..self.layers.clone() },
+                BrokerScope::This => Layers { of_this_broker: settings, ..self.layers.clone() },
+            })
+        };
+        let (mut config, mut good) = (self.clone(), ConfigMap::new());
+        let mut ignored = BTreeMap::new();
+        let mut left = stored.clone();
+        left.retain(|name, value| match check_names(scope, &ConfigMap::from([(name.clone(), value.clone())])) {
+            Ok(()) => true,
+            Err(reason) => {
+                ignored.insert(name.clone(), reason);
+                false
+            }
+        });
+        loop {
+            let before = left.len();
+            let mut refused = BTreeMap::new();
+            left.retain(|name, value| {
+                good.insert(name.clone(), value.clone());
+                match with(&good) {
+                    Ok(next) => config = next,
+                    Err(error) => {
+                        good.remove(name);
+                        refused.insert(name.clone(), error.to_string());
+                    }
+                }
+                !good.contains_key(name)
+            });
+            if left.len() == before || left.is_empty() {
+                ignored.extend(refused);
+                return (config, ignored);
+            }
+        }
     }
 
     /// What one scope has set.
@@ -225,6 +249,8 @@ impl DynamicConfig {
         let names = keys::synonyms(name);
         let mut found = Vec::new();
         let layers = [
+            // Of this process's start, as a file is.
+            (&self.layers.overrides, ConfigSource::StaticBroker),
             (&self.layers.of_this_broker, ConfigSource::DynamicBroker),
             (&self.layers.of_all_brokers, ConfigSource::DynamicDefaultBroker),
             (&self.layers.fixed, ConfigSource::StaticBroker),
@@ -246,7 +272,8 @@ impl DynamicConfig {
     }
 
     fn resolve(layers: Layers) -> Result<DynamicConfig, ConfigError> {
-        let settings = Settings { named: layers.effective(), own_node: false };
+        let settings = Settings { named: layers.effective() };
+        rules::check(&settings)?;
         let named = |name: &str| settings.named.get(name).cloned();
         let connection_quotas = ConnectionQuotaLimits::resolve(&layers.listeners, named)
             .map_err(|(name, value, reason)| invalid(&name, &value, reason))?;
@@ -263,20 +290,18 @@ impl DynamicConfig {
             producer_id_expiration_ms: settings.value("producer.id.expiration.ms").number(),
             layers,
         };
-        let (buffer, threads) =
-            (settings.value("log.cleaner.dedupe.buffer.size").number(), i64::from(config.log_cleaner_threads));
-        if buffer / threads.max(1) <= DEDUPE_BUFFER_BYTES_MIN {
-            let reason = "must be more than 1 MiB for each of log.cleaner.threads".to_owned();
-            return Err(invalid("log.cleaner.dedupe.buffer.size", &buffer.to_string(), reason));
-        }
         Ok(config)
     }
 }
 
 impl Layers {
+    fn without_overrides(&self) -> Layers {
+        Layers { overrides: Arc::default(), ..self.clone() }
+    }
+
     fn effective(&self) -> ConfigMap {
         let mut all = (*self.fixed).clone();
-        for layer in [&self.of_all_brokers, &self.of_this_broker] {
+        for layer in [&self.of_all_brokers, &self.of_this_broker, &self.overrides] {
             for (name, value) in layer.iter() {
                 // A dynamic value also goes before a static one under a name that would win over its own.
                 keys::synonyms(name).iter().for_each(|synonym| drop(all.remove(*synonym)));
@@ -303,8 +328,9 @@ fn check_names(scope: BrokerScope, settings: &ConfigMap) -> Result<(), String> {
         update(name) == Some(Update::PerBroker) && name.starts_with("ssl.")
     })?;
     for (name, value) in settings {
-        let Some(key) = BrokerKey::find(keys::without_listener(name)) else { continue };
-        key.parse(value).map_err(|reason| format!("Invalid value {value} for configuration {}: {reason}", key.name))?;
+        let base = keys::without_listener(name);
+        let Some(kind) = keys::dynamic_kind(base) else { continue };
+        kind.parse(value).map_err(|reason| format!("Invalid value {value} for configuration {base}: {reason}"))?;
     }
     if scope == BrokerScope::All {
         refuse("Cannot update these configs at default cluster level, broker id must be specified", &|name| {
@@ -319,27 +345,15 @@ fn check_names(scope: BrokerScope, settings: &ConfigMap) -> Result<(), String> {
     // A difference: Kafka opens and closes listeners and reloads key stores while it runs.
     refuse("This broker can't change listeners, TLS or SASL while it runs; set them in server.properties", &|name| {
         let base = keys::without_listener(name);
-        update(base) == Some(Update::PerBroker) || (base != name && !keys::CLUSTER_LEVEL_LISTENER_KEYS.contains(&base))
+        update(base) == Some(Update::PerBroker) && !keys::CLUSTER_LEVEL_LISTENER_KEYS.contains(&base)
     })
 }
 
 /// Whether a file may give it another value while the broker runs: what clients may set for all brokers.
-fn is_changeable(name: &str) -> bool {
+pub(super) fn is_changeable(name: &str) -> bool {
     let base = keys::without_listener(name);
     let is_dynamic = BrokerKey::find(base).is_some_and(|key| key.update == Update::ClusterWide);
     is_dynamic && (base == name || keys::CLUSTER_LEVEL_LISTENER_KEYS.contains(&base))
-}
-
-fn may_follow(before: &ConfigMap, after: &ConfigMap, name: &str) -> bool {
-    let count = |settings: &ConfigMap| -> Option<i64> {
-        let default = BrokerKey::find(name).map_or("", |key| key.default);
-        settings.get(name).map_or(default, String::as_str).trim().parse().ok()
-    };
-    match (count(before), count(after)) {
-        (Some(before), Some(after)) => after == before || (after >= 1 && after >= before / 2 && after <= before * 2),
-        // What is no number is refused for that.
-        _ => true,
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 mod table;
 
-use super::value::{Kind, Value};
+use super::value::Kind;
 
 pub use table::BROKER_KEYS;
 
@@ -51,14 +51,6 @@ impl BrokerKey {
         Some(self.kind.text(&value))
     }
 
-    /// The value of `text`. No text stands for no value where that is the default.
-    pub fn parse(&self, text: &str) -> Result<Value, String> {
-        match text.trim().is_empty() && self.default.is_empty() {
-            true => Ok(Value::Text(String::new())),
-            false => self.kind.parse(text),
-        }
-    }
-
     const fn cluster_wide(self) -> BrokerKey {
         BrokerKey { update: Update::ClusterWide, ..self }
     }
@@ -87,11 +79,17 @@ pub const CLUSTER_LEVEL_LISTENER_KEYS: &[&str] =
     &["max.connection.creation.rate", "max.connections", "num.network.threads"];
 
 /// Broker settings that exist as dynamic ones only (Kafka 3.9 `QuotaConfigs.brokerQuotaConfigs`).
-pub const DYNAMIC_ONLY_KEYS: &[&str] = &[
+const DYNAMIC_ONLY_KEYS: &[&str] = &[
     "follower.replication.throttled.rate",
     "leader.replication.throttled.rate",
     "replica.alter.log.dirs.io.max.bytes.per.second",
 ];
+
+/// What a setting may hold that is changed while the broker runs; `None`: only plug-ins know it.
+pub fn dynamic_kind(name: &str) -> Option<Kind> {
+    let only_dynamic = || DYNAMIC_ONLY_KEYS.contains(&name).then_some(Kind::long(0));
+    BrokerKey::find(name).map(|key| key.kind).or_else(only_dynamic)
+}
 
 /// Names for the same thing, the one that counts first.
 const SYNONYMS: &[&[&str]] = &[
@@ -118,9 +116,7 @@ pub fn listener_of(name: &str) -> Option<&str> {
 }
 
 fn split_listener(name: &str) -> Option<(&str, &str)> {
-    name.strip_prefix("listener.name.")?
-        .split_once('.')
-        .filter(|(listener, base)| !listener.is_empty() && !base.is_empty())
+    name.strip_prefix("listener.name.")?.split_once('.')
 }
 
 /// All names under which the value of `name` may be set, the one that counts first (Kafka 3.9

@@ -5,8 +5,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use thiserror::Error;
 
 use crate::base::ids::BrokerId;
 
-use super::connections::check_listeners;
+use super::dynamic::is_changeable;
 use super::keys::{self, BrokerKey};
+use super::listeners::Listeners;
 use super::topic::InvalidTopicConfig;
 use super::value::Value;
-use super::{AdminListen, Config, Durability, DynamicConfig, Endpoint, LogFormat, Validation, properties};
+use super::{AdminListen, Config, Durability, DynamicConfig, LogFormat, Validation, properties};
 
 /// The largest settings file that is read, in bytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -40,9 +41,6 @@ pub const STOP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Directories of one broker; each has threads of its own.
 const LOG_DIRS_MAX: usize = 64;
 
-/// Listeners of one broker.
-const LISTENERS_MAX: usize = 16;
-
 /// What every file system keeps free, unless a twentieth of it is less: enough for the checkpoints, indexes and snapshots
 /// of a stop and a start.
 pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
@@ -54,6 +52,8 @@ pub struct ServeOptions {
     pub config: Option<PathBuf>,
     /// `--set`, each `name=value`; later ones win.
     pub set: Vec<String>,
+    /// `--override`, each `name=value`; later ones win.
+    pub overrides: Vec<String>,
     /// `--data`: stands for `log.dirs` and wins over it.
     pub data: Option<PathBuf>,
     pub import: bool,
@@ -83,10 +83,12 @@ pub enum ConfigError {
     TooLarge(PathBuf),
     #[error("{}, {error}", path.display())]
     Properties { path: PathBuf, error: properties::BadEscape },
-    #[error("--set {0}: write it as name=value")]
-    SetSyntax(String),
-    #[error("--set {name}: Kafka 3.9 has no such setting{}", meant(*nearest))]
-    SetUnknown { name: String, nearest: Option<&'static str> },
+    #[error("{flag} {text}: write it as name=value")]
+    FlagSyntax { flag: &'static str, text: String },
+    #[error("{flag} {name}: Kafka 3.9 has no such setting{}", meant(*nearest))]
+    FlagUnknown { flag: &'static str, name: String, nearest: Option<&'static str> },
+    #[error("--override {0}: it can't change while the broker runs, so nothing stands over it; use --set")]
+    NotDynamic(String),
     #[error("{name}={value}: {reason}")]
     Value { name: String, value: String, reason: String },
     #[error("{0}")]
@@ -121,20 +123,18 @@ impl Config {
             warnings.extend(unknown_names(path, &named));
         }
         for text in &options.set {
-            let (name, value) = text.split_once('=').ok_or_else(|| ConfigError::SetSyntax(text.clone()))?;
-            let name = name.trim();
-            if !keys::is_known(name) {
-                return Err(ConfigError::SetUnknown { name: name.to_owned(), nearest: keys::nearest(name) });
-            }
-            named.insert(name.to_owned(), value.trim().to_owned());
+            let (name, value) = known_setting("--set", text)?;
+            named.insert(name, value);
         }
+        let overrides = overrides(&options.overrides)?;
         if let Some(data) = &options.data {
             named.insert("log.dirs".to_owned(), path_text(data)?);
         }
-        let settings = Settings { named, own_node: options.config.is_none() };
-        settings.check_all()?;
-        warnings.extend(settings.not_applied());
-        settings.into_config(options, warnings)
+        let mut settings = Settings { named };
+        if options.config.is_none() {
+            settings.add_own_node_defaults();
+        }
+        settings.into_config(options, overrides, warnings)
     }
 }
 
@@ -172,6 +172,32 @@ fn path_text(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
+/// The name and the value of a flag's `name=value`.
+fn known_setting(flag: &'static str, text: &str) -> Result<(String, String), ConfigError> {
+    let syntax = || ConfigError::FlagSyntax { flag, text: text.to_owned() };
+    let (name, value) = text.split_once('=').ok_or_else(syntax)?;
+    let name = name.trim().to_owned();
+    if !keys::is_known(&name) {
+        return Err(ConfigError::FlagUnknown { flag, nearest: keys::nearest(&name), name });
+    }
+    Ok((name, value.trim().to_owned()))
+}
+
+/// What stands over dynamic settings: only what can be one.
+fn overrides(texts: &[String]) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut overrides = BTreeMap::new();
+    for text in texts {
+        let (name, value) = known_setting("--override", text)?;
+        if !is_changeable(&name) {
+            return Err(ConfigError::NotDynamic(name));
+        }
+        let key = BrokerKey::find(keys::without_listener(&name)).expect("changeable, so in the table");
+        key.kind.parse(&value).map_err(|reason| invalid(&name, &value, reason))?;
+        overrides.insert(name, value);
+    }
+    Ok(overrides)
+}
+
 fn unknown_names(path: &Path, named: &BTreeMap<String, String>) -> Vec<String> {
     let unknown = named.keys().filter(|name| !keys::is_known(name));
     unknown
@@ -182,12 +208,10 @@ fn unknown_names(path: &Path, named: &BTreeMap<String, String>) -> Vec<String> {
 /// What was named, by Kafka's names, over the defaults.
 pub(super) struct Settings {
     pub named: BTreeMap<String, String>,
-    /// Without a file.
-    pub own_node: bool,
 }
 
 /// The defaults that differ from Kafka's when there is no file.
-pub(super) const OWN_NODE_DEFAULTS: &[(&str, &str)] = &[
+const OWN_NODE_DEFAULTS: &[(&str, &str)] = &[
     ("broker.id", "1"),
     ("listeners", "PLAINTEXT://127.0.0.1:9092"),
     ("log.dirs", "./ringlog-data"),
@@ -199,12 +223,31 @@ pub(super) const OWN_NODE_DEFAULTS: &[(&str, &str)] = &[
 impl Settings {
     /// The text of a setting; `None` if it is not set and has no default.
     pub fn text(&self, name: &str) -> Option<&str> {
-        if let Some(text) = self.named.get(name) {
-            return Some(text.as_str()).filter(|text| !text.is_empty());
+        let default = || BrokerKey::find(name).expect("in the table").default;
+        Some(self.named.get(name).map_or_else(default, String::as_str)).filter(|text| !text.is_empty())
+    }
+
+    /// What nobody named: also not by another name for the same.
+    fn add_own_node_defaults(&mut self) {
+        for (name, value) in OWN_NODE_DEFAULTS {
+            let other_name = match *name {
+                "broker.id" => "node.id",
+                "log.dirs" => "log.dir",
+                name => name,
+            };
+            if !self.named.contains_key(*name) && !self.named.contains_key(other_name) {
+                self.named.insert((*name).to_owned(), (*value).to_owned());
+            }
         }
-        let own = OWN_NODE_DEFAULTS.iter().find(|(own, _)| self.own_node && *own == name);
-        let kafkas = || BrokerKey::find(name).expect("in the table").default;
-        Some(own.map_or_else(kafkas, |(_, text)| *text)).filter(|text| !text.is_empty())
+    }
+
+    /// Two names for one thing: who sets one sets both (Kafka 3.9 `KafkaConfig.populateSynonyms`).
+    fn add_partners(&mut self) {
+        for (set, other) in [("broker.id", "node.id"), ("node.id", "broker.id")] {
+            if let (Some(value), None) = (self.named.get(set), self.named.get(other)) {
+                self.named.insert(other.to_owned(), value.clone());
+            }
+        }
     }
 
     pub fn value(&self, name: &str) -> Value {
@@ -249,7 +292,7 @@ impl Settings {
     fn check_all(&self) -> Result<(), ConfigError> {
         for (name, text) in &self.named {
             let Some(key) = BrokerKey::find(name) else { continue };
-            key.parse(text).map_err(|reason| invalid(name, text, reason))?;
+            key.kind.parse(text).map_err(|reason| invalid(name, text, reason))?;
         }
         Ok(())
     }
@@ -268,13 +311,20 @@ impl Settings {
         (!names.is_empty()).then(|| format!("not applied yet: {}", names.join(", ")))
     }
 
-    fn into_config(self, options: &ServeOptions, warnings: Vec<String>) -> Result<Config, ConfigError> {
+    pub fn into_config(
+        mut self,
+        options: &ServeOptions,
+        overrides: BTreeMap<String, String>,
+        mut warnings: Vec<String>,
+    ) -> Result<Config, ConfigError> {
+        self.add_partners();
+        self.check_all()?;
+        warnings.extend(self.not_applied());
         self.refuse_other_modes()?;
         let broker_id = self.broker_id()?;
-        let listeners = self.listeners()?;
-        let advertised_listeners = self.advertised_listeners(&listeners)?;
+        let Listeners { listeners, advertised: advertised_listeners } = Listeners::of(&self)?;
         let log_dirs = self.log_dirs()?;
-        let dynamic = Arc::new(DynamicConfig::fixed(&self, &listeners)?);
+        let dynamic = Arc::new(DynamicConfig::fixed(&self, &listeners, overrides)?);
         Ok(Config {
             broker_id,
             broker_rack: self.text("broker.rack").map(Arc::from),
@@ -345,94 +395,38 @@ impl Settings {
                     .to_owned(),
             ));
         }
+        if self.bool("zookeeper.metadata.migration.enable") {
+            let reason = "ringlog takes no part in the migration to KRaft".to_owned();
+            return Err(invalid("zookeeper.metadata.migration.enable", "true", reason));
+        }
         Ok(())
     }
 
+    /// Bounded only where ids are generated above the bound (Kafka 3.9 `KafkaConfig.validateValues`): ids made from
+    /// addresses are larger.
     fn broker_id(&self) -> Result<BrokerId, ConfigError> {
-        let (id, reserved) = (self.int("broker.id"), self.int("reserved.broker.max.id"));
-        if id < 0 {
-            if !self.bool("broker.id.generation.enable") {
-                return Err(invalid(
-                    "broker.id",
-                    &id.to_string(),
-                    "set it, or allow broker.id.generation.enable".into(),
-                ));
-            }
+        let (id, node_id, reserved) = (self.int("broker.id"), self.int("node.id"), self.int("reserved.broker.max.id"));
+        let refuse = |reason: String| Err(invalid("broker.id", &id.to_string(), reason));
+        if id != node_id {
+            return refuse(format!("must be the same as node.id ({node_id})"));
+        }
+        match self.bool("broker.id.generation.enable") {
+            true if !(-1..=reserved).contains(&id) => refuse(format!(
+                "must be from 0 to reserved.broker.max.id ({reserved}), or -1, unless broker.id.generation.enable=false"
+            )),
+            false if id < 0 => refuse("set it, or allow broker.id.generation.enable".to_owned()),
             // The first id Kafka would generate; one node needs no second.
-            return Ok(BrokerId(reserved.saturating_add(1)));
+            _ if id < 0 => Ok(BrokerId(reserved.saturating_add(1))),
+            _ => Ok(BrokerId(id)),
         }
-        if id > reserved {
-            let reason = format!("must be from 0 to reserved.broker.max.id ({reserved})");
-            return Err(invalid("broker.id", &id.to_string(), reason));
-        }
-        Ok(BrokerId(id))
-    }
-
-    fn listeners(&self) -> Result<Vec<Endpoint>, ConfigError> {
-        let text = self.text("listeners").unwrap_or_default();
-        let endpoints = parse_endpoints("listeners", text)?;
-        if endpoints.is_empty() || endpoints.len() > LISTENERS_MAX {
-            return Err(invalid("listeners", text, format!("name 1 to {LISTENERS_MAX} listeners")));
-        }
-        check_listeners(&endpoints).map_err(|reason| invalid("listeners", text, reason))?;
-        for endpoint in &endpoints {
-            let protocol = self.protocol(&endpoint.listener)?;
-            if protocol != "PLAINTEXT" {
-                let reason = format!("{protocol} is not supported yet; use PLAINTEXT listeners");
-                return Err(invalid("listeners", text, reason));
-            }
-        }
-        Ok(endpoints)
-    }
-
-    /// The security protocol of a listener: mapped, or named like it.
-    fn protocol(&self, listener: &str) -> Result<String, ConfigError> {
-        let name = "listener.security.protocol.map";
-        let map = self.text(name).unwrap_or_default();
-        for entry in map.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            let (from, to) = entry
-                .split_once(':')
-                .ok_or_else(|| invalid(name, map, "write it as LISTENER:PROTOCOL, with commas between".to_owned()))?;
-            if from.trim().eq_ignore_ascii_case(listener) {
-                return Ok(to.trim().to_ascii_uppercase());
-            }
-        }
-        let known = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
-        if !map.is_empty() || !known.contains(&listener) {
-            let reason = format!("no security protocol is mapped to listener {listener}");
-            return Err(invalid(name, map, reason));
-        }
-        Ok(listener.to_owned())
-    }
-
-    fn advertised_listeners(&self, listeners: &[Endpoint]) -> Result<Vec<Endpoint>, ConfigError> {
-        let name = "advertised.listeners";
-        let text = self.text(name).unwrap_or_default();
-        let mut advertised = parse_endpoints(name, text)?;
-        if advertised.is_empty() {
-            advertised = listeners.to_vec();
-        }
-        let mut names = BTreeSet::new();
-        for endpoint in &mut advertised {
-            let reason = if !listeners.iter().any(|listener| listener.listener == endpoint.listener) {
-                format!("listener {} is not in listeners", endpoint.listener)
-            } else if !names.insert(Arc::clone(&endpoint.listener)) {
-                format!("listener {} is there twice", endpoint.listener)
-            } else if ["0.0.0.0", "::"].contains(&&*endpoint.host) {
-                "clients can't connect to it; set advertised.listeners to an address they can reach".to_owned()
-            } else {
-                if endpoint.host.is_empty() {
-                    endpoint.host = host_name()?.into();
-                }
-                continue;
-            };
-            return Err(invalid(name, &endpoint.to_string(), reason));
-        }
-        Ok(advertised)
     }
 
     fn log_dirs(&self) -> Result<Vec<PathBuf>, ConfigError> {
-        let text = self.text("log.dirs").or_else(|| self.text("log.dir")).unwrap_or_default();
+        // Set to nothing is set: Kafka does not fall back to log.dir then.
+        let text = match self.named.get("log.dirs") {
+            Some(text) => text,
+            None => self.text("log.dir").unwrap_or_default(),
+        };
         let mut directories: Vec<PathBuf> = Vec::new();
         for path in text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(PathBuf::from) {
             if let Some(other) = directories.iter().find(|other| path.starts_with(other) || other.starts_with(&path)) {
@@ -449,27 +443,8 @@ impl Settings {
     }
 }
 
-fn parse_endpoints(name: &str, text: &str) -> Result<Vec<Endpoint>, ConfigError> {
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            let endpoint = Endpoint::parse(part);
-            let reason = || format!("{part} is no listener; write it as PLAINTEXT://host:port");
-            let endpoint = endpoint.ok_or_else(|| invalid(name, text, reason()))?;
-            // Kafka compares listener names in upper case (`ListenerName.normalised`).
-            Ok(Endpoint { listener: endpoint.listener.to_uppercase().into(), ..endpoint })
-        })
-        .collect()
-}
-
 pub(super) fn invalid(name: &str, value: &str, reason: String) -> ConfigError {
     ConfigError::Value { name: name.to_owned(), value: value.to_owned(), reason }
-}
-
-fn host_name() -> Result<String, ConfigError> {
-    let path = Path::new("/proc/sys/kernel/hostname");
-    let text = fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-    Ok(text.trim().to_owned())
 }
 
 /// Cores this process may use.

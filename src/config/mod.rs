@@ -6,9 +6,13 @@
 pub mod connections;
 pub mod describe;
 pub mod dynamic;
+#[cfg(test)]
+mod golden;
 pub mod keys;
+mod listeners;
 pub mod load;
 pub mod properties;
+mod rules;
 pub mod topic;
 pub mod value;
 
@@ -44,6 +48,8 @@ impl Endpoint {
         if listener.is_empty() {
             return None;
         }
+        // A sign would be read as part of the number.
+        let port = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))?;
         Some(Endpoint { listener: listener.into(), host: host.into(), port: port.parse().ok()? })
     }
 }

@@ -106,7 +106,7 @@ const MINUTE_MS: i64 = 60_000;
 const THROTTLED: Kind = Kind::Replicas;
 /// There is no tiered storage here.
 const NEVER: Kind = Kind::Never;
-const COMPRESSION_TYPES: &[&str] = &["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"];
+const COMPRESSION_TYPES: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
 
 /// Every topic config of Kafka 3.9, by name.
 #[rustfmt::skip]
@@ -164,7 +164,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         |config, value| config.message_downconversion_enable = value.bool(),
         |config| config.message_downconversion_enable.to_string()),
     // Ignored since inter.broker.protocol.version 3.0 (Kafka 3.9 `LogConfig.shouldIgnoreMessageFormatVersion`).
-    kept("message.format.version", Kind::Text, "3.0-IV1", &[("log.message.format.version", 1)]),
+    kept("message.format.version", Kind::Version, "3.0-IV1", &[("log.message.format.version", 1)]),
     key("message.timestamp.after.max.ms", Kind::long(0), "9223372036854775807",
         &[("log.message.timestamp.after.max.ms", 1), ("log.message.timestamp.difference.max.ms", 1)],
         |config, value| config.message_timestamp_after_max_ms = value.number(),

@@ -35,6 +35,8 @@ pub enum Kind {
     GzipLevel,
     /// A boolean that can only be false here.
     Never,
+    /// A version of Kafka, as `inter.broker.protocol.version` names it.
+    Version,
     /// `*`, or pairs `partition:broker` with commas between.
     Replicas,
     /// 16 bits.
@@ -43,6 +45,15 @@ pub enum Kind {
         max: i16,
     },
 }
+
+/// Releases, and the steps `-IV0`, `-IV1`... that each was made in.
+#[rustfmt::skip]
+const RELEASES: &[(&str, u8)] = &[
+    ("0.8.0", 0), ("0.8.1", 0), ("0.8.2", 0), ("0.9.0", 0), ("0.10.0", 2), ("0.10.1", 3), ("0.10.2", 1), ("0.11.0", 3),
+    ("1.0", 1), ("1.1", 1), ("2.0", 2), ("2.1", 3), ("2.2", 2), ("2.3", 2), ("2.4", 2), ("2.5", 1), ("2.6", 1), ("2.7", 3),
+    ("2.8", 2), ("3.0", 2), ("3.1", 1), ("3.2", 1), ("3.3", 4), ("3.4", 1), ("3.5", 3), ("3.6", 3), ("3.7", 5), ("3.8", 1),
+    ("3.9", 1),
+];
 
 /// Kafka's name of a type, as DescribeConfigs numbers it (Kafka 3.9 `DescribeConfigsResponse.ConfigType`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +96,7 @@ impl Kind {
             Kind::Long { .. } => ConfigType::Long,
             Kind::Double { .. } => ConfigType::Double,
             Kind::Bool | Kind::Never => ConfigType::Boolean,
-            Kind::Text | Kind::Word(_) => ConfigType::String,
+            Kind::Text | Kind::Word(_) | Kind::Version => ConfigType::String,
             Kind::Words(_) | Kind::List | Kind::Replicas => ConfigType::List,
             Kind::Class => ConfigType::Class,
             Kind::Password => ConfigType::Password,
@@ -114,18 +125,22 @@ impl Kind {
                 level @ (-1 | 1..=9) => Ok(Value::Number(i64::from(level))),
                 _ => Err("Value must be between 1 and 9 or equal to -1".to_owned()),
             },
-            Kind::Double { min, max } => match text.parse::<f64>() {
-                Ok(number) if number < min => Err(format!("Value must be at least {min}")),
-                Ok(number) if number > max => Err(format!("Value must be no more than {max}")),
-                Ok(number) if !number.is_nan() => Ok(Value::Double(number)),
-                Ok(_) | Err(_) => Err(not_a_number()),
+            Kind::Double { min, max } => match java_double(text) {
+                Some(number) if number < min => Err(format!("Value must be at least {min}")),
+                Some(number) if number > max => Err(format!("Value must be no more than {max}")),
+                Some(number) if !number.is_nan() => Ok(Value::Double(number)),
+                Some(_) | None => Err(not_a_number()),
             },
             Kind::Bool if text.eq_ignore_ascii_case("true") => Ok(Value::Bool(true)),
             Kind::Bool if text.eq_ignore_ascii_case("false") => Ok(Value::Bool(false)),
             Kind::Never if text.eq_ignore_ascii_case("true") => Err("there is no tiered storage".to_owned()),
             Kind::Never if text.eq_ignore_ascii_case("false") => Ok(Value::Bool(false)),
             Kind::Bool | Kind::Never => Err("Expected value to be either true or false".to_owned()),
+            // None is loaded here, but a name there must be.
+            Kind::Class if text.is_empty() => Err("Class could not be found.".to_owned()),
             Kind::Text | Kind::Class | Kind::Password => Ok(Value::Text(text.to_owned())),
+            Kind::Version if is_version(text) => Ok(Value::Text(text.to_owned())),
+            Kind::Version => Err(format!("Version {text} is not a valid version")),
             Kind::Word(words) => one_of(text, words).map(|()| Value::Text(text.to_owned())),
             Kind::Words(_) | Kind::List | Kind::Replicas if text.is_empty() => Ok(Value::Text(String::new())),
             Kind::Words(words) => {
@@ -222,9 +237,30 @@ fn in_range(number: i64, min: i64, max: i64) -> Result<i64, String> {
     }
 }
 
+/// A double as Java's `Double.parseDouble` reads it: infinity by its name alone, and a letter for the type at the end.
+fn java_double(text: &str) -> Option<f64> {
+    let number = text.strip_suffix(['d', 'D', 'f', 'F']).unwrap_or(text);
+    let unsigned = number.strip_prefix(['+', '-']).unwrap_or(number);
+    let is_number = unsigned.starts_with(|first: char| first.is_ascii_digit() || first == '.');
+    (is_number || unsigned == "Infinity" || unsigned == "NaN").then(|| number.parse().ok())?
+}
+
+/// Whether Kafka 3.9 knows this version of brokers (`MetadataVersion.fromVersionString`): `3.9`, `3.9-IV0`, or `3.9.1`,
+/// whose last part says nothing.
+fn is_version(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('.').collect();
+    let counted = if text.starts_with("0.") { 3 } else { 2 };
+    let text = parts[..counted.min(parts.len())].join(".");
+    let (release, step) = text.split_once("-IV").map_or((&*text, None), |(release, step)| (release, Some(step)));
+    let Some((_, steps)) = RELEASES.iter().find(|(known, _)| *known == release) else { return false };
+    step.is_none_or(|step| (0..*steps).any(|known| known.to_string() == step))
+}
+
 fn is_replica(text: &str) -> bool {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.trim().split_once(':').is_some_and(|(partition, broker)| number(partition) && number(broker))
+    let text = text.trim();
+    // A comma too many does no harm in Kafka either.
+    text.is_empty() || text.split_once(':').is_some_and(|(partition, broker)| number(partition) && number(broker))
 }
 
 fn one_of(text: &str, words: &[&str]) -> Result<(), String> {
@@ -247,6 +283,21 @@ mod tests {
         assert!(Kind::Double { min: 0.0, max: 1.0 }.parse("NaN").is_err());
         assert!(Kind::Words(&["a", "b"]).parse("a, b").is_ok() && Kind::Words(&["a"]).parse("").is_ok());
         assert!(Kind::Short { min: 1, max: i16::MAX }.parse("32768").unwrap_err().ends_with("type SHORT"));
+        let double = Kind::Double { min: 0.0, max: f64::INFINITY };
+        for (text, is_number) in [(".5", true), ("5e-1", true), ("1d", true), ("Infinity", true), ("inf", false)] {
+            assert_eq!(double.parse(text).is_ok(), is_number, "{text}");
+        }
+        for (text, is_known) in [
+            ("3.9", true),
+            ("3.9.1", true),
+            ("3.9-IV0", true),
+            ("3.9-IV1", false),
+            ("0.10.2", true),
+            ("4.0", false),
+            ("", false),
+        ] {
+            assert_eq!(Kind::Version.parse(text).is_ok(), is_known, "{text}");
+        }
         assert!(Kind::Words(&["a", "b"]).parse("a,,b").is_err());
         assert!(Kind::Word(&["a"]).parse("A").unwrap_err().contains("one of: a"));
     }

@@ -177,7 +177,7 @@ impl Plan {
             late: Vec::new(),
             job: None,
         };
-        let admin = header.client_id == Some(ADMIN_CLIENT);
+        let admin = header.client_id.as_deref() == Some(ADMIN_CLIENT);
         let mut tasks = Vec::new();
         let mut taken = 0;
         let mut place = 0;
@@ -496,7 +496,7 @@ impl Structure {
         let superseded = superseded(&request);
         let mut place = 0;
         let topics = request.topic_data.into_iter().filter_map(|topic| {
-            let asked = match image.topic(topic.name) {
+            let asked = match image.topic(&topic.name) {
                 Some(known) => Asked::Known(Arc::clone(known)),
                 None => Asked::Unknown(Arc::from(topic.name)),
             };
@@ -524,7 +524,7 @@ fn superseded(request: &ProduceRequest<'_>) -> BTreeSet<usize> {
     let named = request
         .topic_data
         .iter()
-        .flat_map(|topic| topic.partition_data.iter().map(|partition| (topic.name, partition.index)));
+        .flat_map(|topic| topic.partition_data.iter().map(|partition| (&*topic.name, partition.index)));
     for (place, named) in named.enumerate() {
         superseded.extend(last.insert(named, place));
     }

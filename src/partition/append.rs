@@ -17,6 +17,7 @@ use super::gather;
 use super::home::Waiting;
 use super::partition::{LeadershipError, Partition, State};
 use super::purgatory::Interrupted;
+use super::replica_set::effective_min_isr;
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::time::{Monotonic, WallMs};
 use crate::platform::{Clock, Disk, Platform, Tasks};
@@ -178,8 +179,8 @@ impl<P: Platform> Partition<P> {
     ) -> Result<oneshot::Receiver<Result<Appended, AppendFailure>>, AppendFailure> {
         let mut state = self.state.borrow_mut();
         state.check_leader(current_leader_epoch)?;
-        let min_insync_replicas = usize::try_from(state.role.config.min_insync_replicas).unwrap_or(1);
-        if all_replicas && state.replicas.isr_count() < min_insync_replicas {
+        let min_isr = effective_min_isr(state.role.config.min_insync_replicas, state.role.replica_count);
+        if all_replicas && state.replicas.isr_count() < min_isr {
             return Err(AppendFailure::NotEnoughReplicas);
         }
         if state.pending.len() >= PENDING_BATCHES_MAX {

@@ -46,6 +46,8 @@ pub struct Role {
     pub leader: BrokerId,
     pub leader_epoch: LeaderEpoch,
     pub isr: Vec<BrokerId>,
+    /// Those being added too.
+    pub replica_count: usize,
     pub durability: Durability,
     /// `--rebatch`.
     pub rebatch: bool,

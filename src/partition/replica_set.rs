@@ -14,6 +14,12 @@ pub struct ReplicaSet {
     high_watermark: Offset,
 }
 
+/// How many replicas must be in sync for acks=all: `min.insync.replicas`, but never more than there are (Kafka 3.9
+/// `Partition.effectiveMinIsr`, KIP-966). Where every replica is in sync, every producer is served.
+pub fn effective_min_isr(min_insync_replicas: i32, replica_count: usize) -> usize {
+    usize::try_from(min_insync_replicas).unwrap_or(1).min(replica_count)
+}
+
 impl ReplicaSet {
     /// A leader's view at the beginning of its reign. Followers must be heard of first, so with others in the ISR the
     /// high watermark starts at `high_watermark` and stays until they fetch.
@@ -57,6 +63,15 @@ impl ReplicaSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_replicas_must_be_in_sync_than_there_are() {
+        for (min_insync_replicas, replica_count, least) in
+            [(1, 1, 1), (2, 1, 1), (i32::MAX, 1, 1), (2, 3, 2), (3, 3, 3), (4, 3, 3), (1, 3, 1)]
+        {
+            assert_eq!(effective_min_isr(min_insync_replicas, replica_count), least, "{min_insync_replicas}");
+        }
+    }
 
     #[test]
     fn alone_in_the_isr_the_high_watermark_is_the_log_end() {

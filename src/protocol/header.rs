@@ -1,6 +1,8 @@
 //! Headers of requests and responses, and whole frames begun with them.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+
 use bytes::BytesMut;
 
 use super::api_key::ApiKey;
@@ -26,7 +28,7 @@ pub struct RequestHeader<'a> {
     pub api_version: i16,
     /// The client's number of this request; the response repeats it.
     pub correlation_id: i32,
-    pub client_id: Option<&'a str>,
+    pub client_id: Option<Cow<'a, str>>,
 }
 
 impl<'a> RequestHeader<'a> {
@@ -56,7 +58,7 @@ impl<'a> RequestHeader<'a> {
         writer.i16(self.api_version);
         writer.i32(self.correlation_id);
         if header_version >= 1 {
-            writer.nullable_string(self.client_id, false)?;
+            writer.nullable_string(self.client_id.as_deref(), false)?;
         }
         if header_version >= 2 {
             writer.uvarint(0);

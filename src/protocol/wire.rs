@@ -8,6 +8,7 @@
 
 mod error;
 mod reader;
+mod text;
 mod writer;
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::handlers::produce::order::Order;
 use crate::handlers::{
     Context, alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
     describe_cluster, describe_configs, describe_log_dirs, describe_producers, fetch, find_coordinator,
-    incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+    incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce, sasl,
 };
 use crate::metrics::Stage;
 use crate::net::connection::{FrameHandler, ReplySlot};
@@ -27,7 +27,7 @@ use crate::protocol::message::{
     AlterConfigsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
     DescribeClusterRequest, DescribeConfigsRequest, DescribeLogDirsRequest, DescribeProducersRequest, FetchRequest,
     FindCoordinatorRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
 };
 use crate::protocol::{Reader, WireError, Writer};
 
@@ -218,6 +218,14 @@ impl<P: Platform> Dispatcher<P> {
                 let request = decoded!(DescribeClusterRequest);
                 reply!(describe_cluster::handle(context, &listener, request))
             }
+            ApiKey::SaslHandshake => {
+                let request = decoded!(SaslHandshakeRequest);
+                reply!(sasl::handshake(request))
+            }
+            ApiKey::SaslAuthenticate => {
+                let request = decoded!(SaslAuthenticateRequest);
+                reply!(sasl::authenticate(request))
+            }
             // Not advertised, so the gate in `handle` has closed the connection already.
             _ => Ok(Answer::Close),
         }
@@ -293,7 +301,7 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
         };
         let (api_key, version, correlation_id) = (header.api_key, header.api_version, header.correlation_id);
         let api = ApiKey::from_code(api_key).map_or(UNKNOWN, ApiKey::name);
-        let request = slot.set_name(RequestName { api, version, correlation_id }, header.client_id);
+        let request = slot.set_name(RequestName { api, version, correlation_id }, header.client_id.as_deref());
         self.context.counters.requests.started(slot.passage(), api_key, version);
         let body_start = reader.position();
         let key = if api_key == ApiKey::ApiVersions.code() {
@@ -304,8 +312,8 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
         match key {
             None => about(request, async { self.refuse(api_key, &"this API or version is not served") }).await,
             Some(ApiKey::Produce) => {
-                let client_id = header.client_id.map(str::to_owned);
-                let header = RequestHeader { client_id: client_id.as_deref(), ..header };
+                let client_id = header.client_id.map(|id| id.into_owned().into());
+                let header = RequestHeader { client_id, ..header };
                 frame.advance(body_start);
                 about(request, self.produce(&header, frame, slot)).await;
             }

@@ -420,6 +420,7 @@ fn role_of(config: &Config, partition: &LocalPartition) -> Role {
         leader: partition.leader,
         leader_epoch: partition.leader_epoch,
         isr: partition.isr.clone(),
+        replica_count: partition.replicas.len(),
         durability: config.durability,
         rebatch: config.rebatch,
         config: Arc::clone(&partition.config),

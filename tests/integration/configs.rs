@@ -249,7 +249,7 @@ fn settings_that_cannot_be_are_refused_with_kafkas_codes_and_words() {
             "1",
             &[("num.io.threads", SET, Some("99"))],
             ErrorCode::InvalidRequest,
-            "Invalid dynamic configuration",
+            "Invalid dynamic configuration: num.io.threads can go from 8 to anything from 4 to 16, not to 99",
         ),
         (3, "t", &[], ErrorCode::InvalidRequest, "Unknown resource type 3"),
         (LOGGER, "1", &[("kafka.x", SET, Some("INFO"))], ErrorCode::InvalidConfig, "Logger kafka.x does not exist!"),
@@ -330,6 +330,18 @@ fn a_brokers_settings_reach_its_topics_at_once_by_rank_and_over_a_restart() {
 }
 
 #[test]
+fn a_topic_that_asks_for_more_replicas_in_sync_than_it_has_serves_producers_that_wait_for_all() {
+    let directory = directory();
+    let server = Server::start_with(directory.path(), &["min.insync.replicas=2"]);
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("copied", 1), 0);
+    assert_eq!(value(&mut wire, TOPIC, "copied", "min.insync.replicas"), (Some("2".into()), 4));
+    assert_eq!(produce(&mut wire, "copied", 10), 0);
+    set(&mut wire, TOPIC, "copied", "min.insync.replicas", "3");
+    assert_eq!(produce(&mut wire, "copied", 10), 0);
+}
+
+#[test]
 fn limits_of_connections_change_while_the_broker_runs() {
     let directory = directory();
     let server = Server::start(directory.path());
@@ -342,6 +354,49 @@ fn limits_of_connections_change_while_the_broker_runs() {
     let mut third = Wire::connect(server.address);
     third.send(ApiKey::ApiVersions, 0, |_| Ok(())).expect("sent");
     third.receive().expect("answered");
+}
+
+#[test]
+fn a_limit_that_shuts_everybody_out_is_refused_and_one_from_elsewhere_is_overridden_at_the_start() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    for name in ["max.connections", "max.connections.per.ip", "max.connection.creation.rate", "log.retention.ms"] {
+        for scope in ["", BROKER_ID] {
+            let told = change(&mut wire, BROKER, scope, &[(name, SET, Some("0"))]);
+            assert_eq!(told.0, ErrorCode::InvalidRequest as i16, "{name}: {told:?}");
+        }
+    }
+    // Kafka takes this, and so does ringlog: nobody can come in again.
+    let nobody: &[Change<'_>] =
+        &[("max.connections.per.ip", SET, Some("0")), ("max.connections.per.ip.overrides", SET, Some("10.0.0.1:5"))];
+    assert_eq!(change(&mut wire, BROKER, "", nobody), (0, None));
+    server.stop();
+
+    let is_served = |server: &Server| {
+        let mut wire = Wire::connect(server.address);
+        wire.send(ApiKey::ApiVersions, 0, |_| Ok(())).is_ok() && wire.receive().is_ok()
+    };
+    let server = Server::start(directory.path());
+    assert!(!is_served(&server), "not over a restart either");
+    server.stop();
+
+    let server = Server::start_with_flags(directory.path(), &["--override", "max.connections.per.ip=100"]);
+    assert!(is_served(&server));
+    assert!(server.stderr().contains("--override"), "{}", server.stderr());
+    let mut wire = Wire::connect(server.address);
+    let config = one(&mut wire, BROKER, BROKER_ID, "max.connections.per.ip");
+    let synonyms: Vec<_> = config.synonyms.iter().map(|synonym| (synonym.value.as_deref(), synonym.source)).collect();
+    assert_eq!((config.value.as_deref(), config.config_source), (Some("100"), 4));
+    assert_eq!(synonyms, [(Some("100"), 4), (Some("0"), 3), (Some("2147483647"), 5)]);
+    let mended: &[Change<'_>] =
+        &[("max.connections.per.ip", DELETE, None), ("max.connections.per.ip.overrides", DELETE, None)];
+    assert_eq!(change(&mut wire, BROKER, "", mended), (0, None));
+    server.stop();
+
+    let server = Server::start(directory.path());
+    assert!(is_served(&server), "and without the override, once the setting is mended");
+    server.stop();
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn a_client_is_told_the_addresses_of_the_listener_that_it_came_in_by() {
     let listeners = "listeners=INNER://127.0.0.1:0,OUTER://127.0.0.1:0,HIDDEN://127.0.0.1:0";
     let map = "listener.security.protocol.map=INNER:PLAINTEXT,OUTER:PLAINTEXT,HIDDEN:PLAINTEXT";
     let advertised = "advertised.listeners=INNER://127.0.0.1:0,OUTER://kafka.example:19092";
-    let broker = start(directory.path(), 2, &[listeners, map, advertised]);
+    let broker = start(directory.path(), 2, &[listeners, map, advertised, "inter.broker.listener.name=INNER"]);
     let [inner, outer, hidden] = broker.addresses() else { panic!("three listeners") };
     let told = |address: &SocketAddr| {
         let metadata = Wire::connect(*address).metadata("shown");

@@ -31,5 +31,6 @@ mod retention;
 mod server;
 mod server_scripts;
 mod shards;
+mod text;
 mod tools;
 mod wire;

@@ -70,7 +70,13 @@ macro_rules! row {
 }
 
 /// APIs whose requests have no lists.
-const WITHOUT_LISTS: [ApiKey; 3] = [ApiKey::ApiVersions, ApiKey::InitProducerId, ApiKey::DescribeCluster];
+const WITHOUT_LISTS: [ApiKey; 5] = [
+    ApiKey::ApiVersions,
+    ApiKey::InitProducerId,
+    ApiKey::DescribeCluster,
+    ApiKey::SaslHandshake,
+    ApiKey::SaslAuthenticate,
+];
 
 fn topic() -> String {
     TOPIC.to_owned()

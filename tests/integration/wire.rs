@@ -61,7 +61,7 @@ impl Wire {
     ) -> io::Result<i32> {
         self.correlation_id += 1;
         let (api_key, correlation_id) = (key.code(), self.correlation_id);
-        let header = RequestHeader { api_key, api_version: version, correlation_id, client_id: Some("test") };
+        let header = RequestHeader { api_key, api_version: version, correlation_id, client_id: Some("test".into()) };
         let mut writer = begin_request(&header).expect("a header");
         body(&mut writer).expect("a body that this version can carry");
         self.stream.write_all(&finish_frame(writer).expect("a frame"))?;

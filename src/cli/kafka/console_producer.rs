@@ -162,9 +162,8 @@ impl ConsoleLines {
                 "headers.key.separator" => lines.headers_key_separator = escaped(value)?,
                 "null.marker" => lines.null_marker = Some(value.clone().into_bytes()),
                 "ignore.error" => lines.ignore_error = is_true,
-                // Kafka gives its readers the topic's name as a property.
-                "topic" => {}
-                _ => return Err(format!("no property of the line reader is called '{name}'")),
+                // Kafka's takes no notice of what it does not know, such as the topic's name that it is given.
+                _ => {}
             }
         }
         lines.check()?;
@@ -214,7 +213,9 @@ type Headers<'a> = Vec<(&'a [u8], Option<&'a [u8]>)>;
 impl ConsoleLines {
     fn headers<'a>(&self, mut text: &'a [u8]) -> Result<Headers<'a>, String> {
         let mut headers = Vec::new();
-        while !text.is_empty() {
+        // Nothing is one pair without a separator, but nothing behind the last separator is no pair (Java's `split`).
+        let mut is_first = true;
+        while std::mem::take(&mut is_first) || !text.is_empty() {
             let end = memchr::memmem::find(text, &self.headers_separator);
             let (pair, rest) =
                 end.map_or((text, &[][..]), |end| (&text[..end], &text[end + self.headers_separator.len()..]));
@@ -290,6 +291,25 @@ mod tests {
         assert_eq!(read(&all, "h:1,g:NIL\tNIL=v").unwrap(), "h=1;g=null null v");
         assert_eq!(read(&[("parse.key", "true")], "kv").unwrap_err(), "No key separator found");
         assert_eq!(read(&[("parse.key", "true"), ("ignore.error", "true")], "kv").unwrap(), " null kv");
-        assert!(read(&[("parse.kee", "true")], "").is_err());
+        assert_eq!(
+            read(&[("parse.kee", "true"), ("topic", "t")], "v").unwrap(),
+            " null v",
+            "as Kafka's, it ignores them"
+        );
+    }
+
+    #[test]
+    fn an_empty_field_of_headers_is_refused_and_a_separator_behind_the_last_header_is_not() {
+        let headers = [("parse.headers", "true")];
+        for (line, expected) in [
+            ("\tv", Err("No header key separator found")),
+            (",\tv", Err("No header key separator found")),
+            ("a:1,,b:2\tv", Err("No header key separator found")),
+            ("a:1,\tv", Ok("a=1 null v")),
+            (":\tv", Ok("= null v")),
+        ] {
+            assert_eq!(read(&headers, line), expected.map(str::to_owned).map_err(str::to_owned), "{line}");
+        }
+        assert_eq!(read(&[headers[0], ("ignore.error", "true")], "\tv").unwrap(), "=null null v");
     }
 }

@@ -30,6 +30,13 @@ use crate::storage::{offset_index, time_index};
 const ABORT: i16 = 0;
 const COMMIT: i16 = 1;
 
+/// An entry's offset, its size, and what tells its magic (Kafka 3.9 `Records.HEADER_SIZE_UP_TO_MAGIC`).
+const HEAD_BYTES_OF_ANY: usize = 17;
+/// Where an entry's size stands, behind its offset.
+const SIZE_AT: usize = 8;
+/// Of the smallest entry (Kafka 3.9 `LegacyRecord.RECORD_OVERHEAD_V0`).
+const ENTRY_SIZE_MIN: i32 = 14;
+
 /// kafka-dump-log.sh: what log segments, indexes and snapshots hold, and whether they fit together
 #[derive(Args, Debug)]
 pub struct DumpLogArguments {
@@ -280,8 +287,18 @@ impl Dump<'_> {
             Some((base_offset, TRANSACTION_INDEX)) => self.transaction_index(path, base_offset),
             _ => {
                 self.output.flush(None)?;
-                say(&format!("Ignoring unknown file {}", path.display()));
-                Ok(())
+                // Kafka ends with an exception where the suffix is known and no offset stands before it, and at a name
+                // without a suffix.
+                match name.rsplit_once('.') {
+                    Some((_, LOG | OFFSET_INDEX | TIME_INDEX | SNAPSHOT | TRANSACTION_INDEX)) | None => {
+                        let reason = format!("{} is not named as a segment's file: OFFSET.SUFFIX", path.display());
+                        Err(Failure::Refused(reason))
+                    }
+                    Some(_) => {
+                        say(&format!("Ignoring unknown file {}", path.display()));
+                        Ok(())
+                    }
+                }
             }
         }
     }
@@ -333,6 +350,13 @@ impl Dump<'_> {
             // Kafka lists the last one first.
             gaps.reverse();
             self.errors.gaps.insert(absolute(path), gaps);
+        }
+        if let Some(size) = impossible_size(&entries) {
+            self.output.flush(None)?;
+            return Err(damaged(
+                path,
+                format!("at {}: an entry of {size} bytes, fewer than any has", entries.read_bytes()),
+            ));
         }
         if entries.left_bytes() > 0 && *max_bytes == i32::MAX {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -476,7 +500,9 @@ impl Dump<'_> {
     }
 
     fn transaction_index(&mut self, path: &Path, base_offset: Offset) -> Result<(), Failure> {
-        let index = TransactionIndex::parse(base_offset, &read(path)?).map_err(|error| damaged(path, error))?;
+        // Most segments have none, which is no error.
+        let file = read_small(path)?.unwrap_or_default();
+        let index = TransactionIndex::parse(base_offset, &file).map_err(|error| damaged(path, error))?;
         for entry in index.entries() {
             self.output.line(&format!(
                 "version: 0 producerId: {} firstOffset: {} lastOffset: {} lastStableOffset: {}",
@@ -485,6 +511,15 @@ impl Dump<'_> {
         }
         Ok(())
     }
+}
+
+/// The size that bytes behind the last whole entry give for themselves, if no entry can be so small: zeros, as a crash leaves
+/// them. Kafka 3.9 `FileLogInputStream.nextBatch` breaks off there, but takes for a torn end what is too short for a header,
+/// or says to be longer than there is.
+fn impossible_size(entries: &Entries) -> Option<i32> {
+    let is_head = entries.left_bytes() > HEAD_BYTES_OF_ANY as u64;
+    let size = entries.bytes().get(SIZE_AT..)?.first_chunk().filter(|_| is_head)?;
+    Some(i32::from_be_bytes(*size)).filter(|size| *size < ENTRY_SIZE_MIN)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -6,7 +6,7 @@ fn map(pairs: &[(&str, &str)]) -> ConfigMap {
 
 fn of(named: &[(&str, &str)]) -> DynamicConfig {
     let listeners = ["CLIENT://a:1", "OUTSIDE://a:2"].map(|text| Endpoint::parse(text).unwrap());
-    DynamicConfig::fixed(&Settings { named: map(named), own_node: false }, &listeners).unwrap()
+    DynamicConfig::fixed(&Settings { named: map(named) }, &listeners, ConfigMap::new()).unwrap()
 }
 
 fn with(config: &DynamicConfig, scope: BrokerScope, pairs: &[(&str, &str)]) -> Result<DynamicConfig, String> {
@@ -53,7 +53,8 @@ fn numbers_of_threads_at_most_double_or_halve() {
     }
     for bad in ["3", "17"] {
         let refused = with(&config, BrokerScope::This, &[("num.io.threads", bad)]).unwrap_err();
-        assert_eq!(refused, "Invalid dynamic configuration");
+        let why = format!("num.io.threads can go from 8 to anything from 4 to 16, not to {bad}");
+        assert_eq!(refused, format!("Invalid dynamic configuration: {why}"));
     }
     let more = with(&config, BrokerScope::All, &[("log.cleaner.threads", "2")]).unwrap();
     assert_eq!(more.log_cleaner_threads, 2);
@@ -68,7 +69,7 @@ fn limits_of_one_listener_and_of_addresses_are_read() {
         &[
             ("listener.name.outside.max.connections", "5"),
             ("listener.name.outside.max.connection.creation.rate", "6"),
-            ("max.connections.per.ip.overrides", "10.0.0.1:3, [::1]:4"),
+            ("max.connections.per.ip.overrides", "10.0.0.1:3, ::1:4"),
         ],
     )
     .unwrap();
@@ -121,4 +122,70 @@ fn what_files_say_later_counts_as_far_as_it_may_change_and_below_what_clients_ha
     assert_eq!(stored.topic_defaults.retention_ms, 9000);
     // What differs already is told again until a restart.
     assert_eq!(next.reread(&later).unwrap().0.len(), 1);
+}
+
+#[test]
+fn nobody_can_shut_everybody_out_while_the_broker_runs_and_a_listener_may_be_spared() {
+    for name in ["max.connections", "max.connection.creation.rate"] {
+        let refused = |settings: &[(&str, &str)]| with(&of(&[]), BrokerScope::All, settings).is_err();
+        assert!(refused(&[(name, "0")]) && !refused(&[(name, "1")]));
+        let (client, outside) = (format!("listener.name.client.{name}"), format!("listener.name.outside.{name}"));
+        assert!(refused(&[(&client, "0")]) && refused(&[(name, "0"), (&client, "5")]));
+        assert!(!refused(&[(name, "0"), (&client, "5"), (&outside, "5")]));
+        // What a file says is the operator's, and no other change is held to it.
+        with(&of(&[(name, "0")]), BrokerScope::All, &[("log.retention.ms", "5")]).unwrap();
+    }
+    let refused = with(&of(&[]), BrokerScope::This, &[("max.connections.per.ip", "0")]).unwrap_err();
+    assert!(refused.contains("max.connections.per.ip.overrides"), "{refused}");
+}
+
+#[test]
+fn what_a_tree_holds_is_ignored_where_it_cant_be_and_needs_no_order_among_partners() {
+    let stored = map(&[
+        ("log.retention.ms", "0"),
+        ("max.connections.per.ip", "0"),
+        ("max.connections.per.ip.overrides", "127.0.0.1:5"),
+    ]);
+    let config = of(&[]).with_stored(&stored, &map(&[]));
+    assert_eq!(config.topic_defaults.retention_ms, 604_800_000);
+    assert_eq!((config.connection_quotas.address_connections_max, config.of(BrokerScope::All).len()), (0, 2));
+    // Kafka takes such a limit from its tree too: the override is the way back.
+    let stored = map(&[("max.connections", "0")]);
+    assert_eq!(of(&[]).with_stored(&stored, &map(&[])).connection_quotas.connections_max, 0);
+}
+
+fn overridden(named: &[(&str, &str)], overrides: &[(&str, &str)]) -> DynamicConfig {
+    let listeners = [Endpoint::parse("CLIENT://a:1").unwrap()];
+    DynamicConfig::fixed(&Settings { named: map(named) }, &listeners, map(overrides)).unwrap()
+}
+
+#[test]
+fn an_override_goes_before_what_clients_have_set_and_is_told_as_of_this_start() {
+    let config = overridden(&[("max.connections", "7")], &[("max.connections", "9"), ("log.retention.ms", "5")]);
+    let stored = map(&[("max.connections", "0"), ("message.max.bytes", "77")]);
+    let config = config.with_stored(&map(&[]), &stored);
+    let found = (config.connection_quotas.connections_max, config.topic_defaults.retention_ms);
+    assert_eq!((found, config.topic_defaults.max_message_bytes), ((9, 5), 77));
+    let told: Vec<_> =
+        config.synonyms("max.connections").into_iter().map(|synonym| (synonym.value, synonym.source)).collect();
+    let expected = [
+        ("9", ConfigSource::StaticBroker),
+        ("0", ConfigSource::DynamicBroker),
+        ("7", ConfigSource::StaticBroker),
+        ("2147483647", ConfigSource::Default),
+    ];
+    assert_eq!(told, expected.map(|(value, source)| (value.to_owned(), source)));
+    let read_again = config.with_files(map(&[("max.connections", "8")])).unwrap();
+    assert_eq!(read_again.connection_quotas.connections_max, 9, "for the whole run");
+}
+
+#[test]
+fn what_is_overridden_is_stored_but_held_to_its_rules() {
+    let config = overridden(&[], &[("max.connections", "9"), ("log.retention.ms", "5")]);
+    for (name, value) in [("max.connections", "0"), ("log.retention.ms", "0")] {
+        with(&config, BrokerScope::This, &[(name, value)]).unwrap_err();
+    }
+    let changed = with(&config, BrokerScope::This, &[("max.connections", "8")]).unwrap();
+    assert_eq!(changed.connection_quotas.connections_max, 9);
+    assert_eq!(changed.of(BrokerScope::This), &map(&[("max.connections", "8")]));
 }

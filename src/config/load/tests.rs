@@ -85,6 +85,15 @@ fn bad_values_are_refused_with_their_name() {
         "default.replication.factor=0",
         "log.roll.ms=0",
         "num.partitions=",
+        "log.dirs=",
+        "log.retention.ms=",
+        "log.retention.hours=0",
+        "log.retention.minutes=0",
+        "log.retention.ms=0",
+        "advertised.listeners=",
+        "inter.broker.listener.name=",
+        "inter.broker.listener.name=OTHER",
+        "zookeeper.metadata.migration.enable=true",
     ] {
         let error = with_set(&[set]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
@@ -98,6 +107,7 @@ fn listeners_may_have_other_names_and_addresses() {
     let config = with_set(&[
         "listeners=client://[::1]:9000",
         "listener.security.protocol.map=CLIENT:PLAINTEXT,B:SSL",
+        "inter.broker.listener.name=client",
         "advertised.listeners=CLIENT://outside:19000",
     ]);
     let config = config.unwrap();
@@ -138,4 +148,46 @@ fn a_flag_file_holds_one_flag_a_line() {
 fn the_data_flag_stands_for_log_dirs() {
     let options = ServeOptions { data: Some("/d".into()), set: vec!["log.dirs=/a".into()], ..ServeOptions::default() };
     assert_eq!(Config::load(&options).unwrap().log_dirs, [PathBuf::from("/d")]);
+}
+
+#[test]
+fn a_broker_id_is_bounded_only_where_ids_are_generated_above_the_bound() {
+    let id = |set: &[&str]| with_set(set).map(|config| config.broker_id.0).map_err(|error| error.to_string());
+    let fixed = "broker.id.generation.enable=false";
+    assert_eq!(id(&["broker.id=5000", fixed]), Ok(5000));
+    assert_eq!(id(&["broker.id=5000", "reserved.broker.max.id=5000"]), Ok(5000));
+    assert!(id(&["broker.id=5000"]).unwrap_err().contains("broker.id.generation.enable=false"));
+    assert!(id(&["broker.id=-1", fixed]).is_err() && id(&["broker.id=-2"]).is_err());
+}
+
+#[test]
+fn two_names_for_one_thing_stand_for_each_other_and_may_not_differ() {
+    let config = with_set(&["node.id=7", "log.dir=/a"]).unwrap();
+    assert_eq!((config.broker_id, config.log_dirs), (BrokerId(7), vec![PathBuf::from("/a")]));
+    assert!(with_set(&["node.id=7", "broker.id=8"]).unwrap_err().to_string().contains("node.id (7)"));
+    let both = with_set(&["log.dir=/a", "log.dirs=/b,/c"]).unwrap();
+    assert_eq!(both.log_dirs, [PathBuf::from("/b"), PathBuf::from("/c")]);
+    assert!(with_set(&["log.dir=/a", "log.dirs="]).is_err());
+    assert!(with_set(&["inter.broker.listener.name=PLAINTEXT", "security.inter.broker.protocol=PLAINTEXT"]).is_err());
+}
+
+#[test]
+fn only_what_can_change_while_the_broker_runs_is_overridden() {
+    let overridden = |text: &str| {
+        let overrides = vec![text.to_owned()];
+        Config::load(&ServeOptions { overrides, ..ServeOptions::default() }).map_err(|error| error.to_string())
+    };
+    let config = overridden("listener.name.plaintext.max.connections=5").unwrap();
+    assert_eq!(config.dynamic.connection_quotas.listener_connections_max, [5]);
+    for (text, why) in [
+        ("num.partitions=3", "use --set"),
+        ("listeners=PLAINTEXT://:1", "use --set"),
+        ("max.connection=3", "did you mean max.connections?"),
+        ("max.connections", "name=value"),
+        ("max.connections=x", "Not a number"),
+        ("log.retention.ms=0", "for ever"),
+    ] {
+        let error = overridden(text).unwrap_err();
+        assert!(error.contains(why), "{text}: {error}");
+    }
 }

@@ -7,7 +7,7 @@ use crate::protocol::wire::Writer;
 const ROUNDS: usize = 6000;
 
 /// Keys of the APIs that have a codec.
-const CODED: [i16; 21] = [0, 1, 2, 3, 4, 5, 6, 10, 18, 19, 20, 21, 22, 23, 32, 33, 35, 37, 44, 60, 61];
+const CODED: [i16; 23] = [0, 1, 2, 3, 4, 5, 6, 10, 17, 18, 19, 20, 21, 22, 23, 32, 33, 35, 36, 37, 44, 60, 61];
 
 /// One of the APIs that have a codec, and one of its versions.
 fn sample_api(sampler: &mut Sampler) -> (ApiKey, i16) {
@@ -66,7 +66,7 @@ fn mutated_messages_never_panic() {
         let is_request = round % 2 == 0;
         let mut writer = Writer::new();
         if is_request {
-            let (api_key, client_id) = (key.code(), Some("client"));
+            let (api_key, client_id) = (key.code(), Some("client".into()));
             RequestHeader { api_key, api_version: version, correlation_id: 1, client_id }.encode(&mut writer).unwrap();
         } else {
             encode_response_header(&mut writer, key, version, 1);

@@ -9,7 +9,7 @@ fn written(header: &RequestHeader<'_>) -> Vec<u8> {
 #[test]
 fn a_request_header_reads_back_in_each_of_its_versions() {
     for (api_key, api_version, header_bytes) in [(7, 0, 8), (7, 1, 13), (0, 8, 13), (0, 9, 14), (18, 4, 14)] {
-        let client_id = (header_bytes > 8).then_some("abc");
+        let client_id = (header_bytes > 8).then(|| "abc".into());
         let header = RequestHeader { api_key, api_version, correlation_id: -5, client_id };
         let bytes = written(&header);
         assert_eq!(bytes.len(), header_bytes);
@@ -31,7 +31,7 @@ fn a_client_id_may_be_null_and_is_never_compact() {
 fn tagged_fields_of_a_request_header_are_skipped() {
     let bytes = [0, 3, 0, 12, 0, 0, 0, 1, 0, 1, b'c', 1, 9, 2, 0, 0, 77];
     let mut reader = Reader::new(&bytes);
-    assert_eq!(RequestHeader::decode(&mut reader).unwrap().client_id, Some("c"));
+    assert_eq!(RequestHeader::decode(&mut reader).unwrap().client_id, Some("c".into()));
     assert_eq!(reader.remaining(), 1);
 }
 

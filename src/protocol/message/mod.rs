@@ -38,6 +38,8 @@ pub mod metadata;
 pub mod offset_commit_record;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod sasl_authenticate;
+pub mod sasl_handshake;
 pub mod stop_replica;
 pub mod transaction_log_record;
 pub mod update_metadata;
@@ -77,6 +79,8 @@ pub use offset_for_leader_epoch::{
     OffsetForLeaderTopicResult,
 };
 pub use produce::*;
+pub use sasl_authenticate::*;
+pub use sasl_handshake::*;
 pub use stop_replica::*;
 pub use transaction_log_record::*;
 pub use update_metadata::*;

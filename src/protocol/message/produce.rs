@@ -4,6 +4,7 @@
 //! checks and stamps the batches where they were received. The response is a table as any other.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::protocol::wire::{Reader, WireError, WireErrorKind, Writer};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProduceRequest<'a> {
     /// From version 3 on.
-    pub transactional_id: Option<&'a str>,
+    pub transactional_id: Option<Cow<'a, str>>,
     /// 0: none, 1: the leader's, -1: all of the ISR.
     pub acks: i16,
     /// How long acks of -1 may take, in ms.
@@ -27,7 +28,7 @@ pub struct ProduceRequest<'a> {
 /// A topic's part of a [`ProduceRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicProduceData<'a> {
-    pub name: &'a str,
+    pub name: Cow<'a, str>,
     pub partition_data: Vec<PartitionProduceData>,
 }
 

@@ -250,6 +250,8 @@ macro_rules! each_plain_api {
             ListOffsets: ListOffsetsRequest, ListOffsetsResponse;
             Metadata: MetadataRequest, MetadataResponse;
             OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse;
+            SaslAuthenticate: SaslAuthenticateRequest, SaslAuthenticateResponse;
+            SaslHandshake: SaslHandshakeRequest, SaslHandshakeResponse;
             StopReplica: StopReplicaRequest, StopReplicaResponse;
             UpdateMetadata: UpdateMetadataRequest, UpdateMetadataResponse;
         }

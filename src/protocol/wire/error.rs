@@ -23,8 +23,6 @@ pub enum WireErrorKind {
     Length { length: i64 },
     #[error("an array of {count} elements is more than is left or allowed")]
     ArrayCount { count: usize },
-    #[error("a string is not UTF-8")]
-    NotUtf8,
     #[error("a varint does not end within its type")]
     Varint,
     #[error("null where null is not allowed")]

@@ -1,6 +1,8 @@
 //! Reading: a cursor over one slice.
 
-use super::{ARRAY_COUNT_MAX, DECODED_BYTES_MAX, STRING_BYTES_MAX, TAGGED_FIELDS_MAX, WireError, WireErrorKind};
+use std::borrow::Cow;
+
+use super::{ARRAY_COUNT_MAX, DECODED_BYTES_MAX, STRING_BYTES_MAX, TAGGED_FIELDS_MAX, WireError, WireErrorKind, text};
 use crate::base::ids::TopicId;
 
 /// A cursor over received bytes. What it lends lives as long as they do.
@@ -82,8 +84,8 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// A string of at most [`STRING_BYTES_MAX`] bytes, or null.
-    pub fn nullable_string(&mut self, flexible: bool) -> Result<Option<&'a str>, WireError> {
+    /// A string of at most [`STRING_BYTES_MAX`] bytes, or null. Any bytes are a string: see [`text`](super::text).
+    pub fn nullable_string(&mut self, flexible: bool) -> Result<Option<Cow<'a, str>>, WireError> {
         let length = if flexible {
             self.compact_length()?
         } else {
@@ -94,16 +96,11 @@ impl<'a> Reader<'a> {
         if length > STRING_BYTES_MAX {
             return Err(self.error(WireErrorKind::Length { length: length as i64 }));
         }
-        let start = self.position;
-        let bytes = self.bytes(length)?;
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(Some(text)),
-            Err(_) => Err(WireError::new(WireErrorKind::NotUtf8, start)),
-        }
+        self.bytes(length).map(|bytes| Some(text::decode(bytes)))
     }
 
     /// A string; null is an error.
-    pub fn string(&mut self, flexible: bool) -> Result<&'a str, WireError> {
+    pub fn string(&mut self, flexible: bool) -> Result<Cow<'a, str>, WireError> {
         self.nullable_string(flexible)?.ok_or_else(|| self.error(WireErrorKind::Null))
     }
 

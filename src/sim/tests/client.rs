@@ -53,7 +53,7 @@ impl Client {
             api_key: key.code(),
             api_version: version,
             correlation_id: self.correlation_id,
-            client_id: Some("sim"),
+            client_id: Some("sim".into()),
         };
         let mut writer = begin_request(&header).expect("a header");
         encode(&mut writer).expect("a body");

@@ -19,7 +19,8 @@ import org.apache.kafka.common.record.MemoryRecords;
 import org.apache.kafka.common.utils.ImplicitLinkedHashCollection;
 
 public class GoldenMessages {
-    static final short[] API_KEYS = {0, 1, 2, 3, 4, 5, 6, 10, 18, 19, 20, 21, 22, 23, 24, 26, 32, 33, 35, 37, 44, 60, 61};
+    static final short[] API_KEYS = {
+        0, 1, 2, 3, 4, 5, 6, 10, 17, 18, 19, 20, 21, 22, 23, 24, 26, 32, 33, 35, 36, 37, 44, 60, 61};
     static final int WRITE_SLACK_BYTES = 100;
     static int counter = 0;
 
@@ -78,6 +79,7 @@ public class GoldenMessages {
         if (type == int.class || type == Integer.class) return number + 70_000;
         if (type == long.class || type == Long.class) return number + 5_000_000_000L;
         if (type == String.class) return "text-" + number;
+        if (type == byte[].class) return ("bytes-" + number).getBytes();
         if (type == Uuid.class) return new Uuid(number + 0x1122334455667788L, number);
         if (type == BaseRecords.class) return MemoryRecords.readableRecords(ByteBuffer.wrap(("records-" + number).getBytes()));
         if (type instanceof ParameterizedType) {

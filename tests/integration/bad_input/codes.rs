@@ -19,6 +19,7 @@ use ringlog::protocol::message::find_coordinator::{FindCoordinatorRequest, FindC
 use ringlog::protocol::message::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
 };
+use ringlog::protocol::message::sasl_handshake::{SaslHandshakeRequest, SaslHandshakeResponse};
 use ringlog::record::batch::BatchBuilder;
 use ringlog::record::compression::Codec;
 
@@ -77,10 +78,6 @@ fn row(code: ErrorCode) -> Row {
             ask!(bench.witness, 6, request, DeleteTopicsResponse).responses[0].error_code
         }),
         InvalidTopicException => Provoked(|bench| bench.witness.create_topic("no/name", 1)),
-        NotEnoughReplicas => Provoked(|bench| {
-            create_topic(&mut bench.witness, "lonely", &[("min.insync.replicas", "2")]);
-            bench.witness.produce(9, "lonely", 0, &batch(Codec::None)).error_code
-        }),
         InvalidRequiredAcks => Provoked(|bench| {
             bench.witness.send_produce(9, 2, TOPIC, 0, &batch(Codec::None)).expect("sent");
             bench.witness.receive_produce(9).expect("answered").1.error_code
@@ -157,6 +154,10 @@ fn row(code: ErrorCode) -> Row {
             let request = DeleteRecordsRequest { topics, timeout_ms: 30_000 };
             ask!(bench.witness, 2, request, DeleteRecordsResponse).topics[0].partitions[0].error_code
         }),
+        IllegalSaslState => Provoked(|bench| {
+            let request = SaslHandshakeRequest { mechanism: "PLAIN".into() };
+            ask!(bench.witness, 1, request, SaslHandshakeResponse).error_code
+        }),
         MismatchedEndpointType => Provoked(|bench| endpoint(&mut bench.witness, 2)),
         UnsupportedEndpointType => Provoked(|bench| endpoint(&mut bench.witness, 7)),
 
@@ -170,6 +171,7 @@ fn row(code: ErrorCode) -> Row {
         LeaderNotAvailable | NotLeaderOrFollower => {
             Momentary("one broker leads all that it shows, but while a partition opens or closes")
         }
+        NotEnoughReplicas => Momentary("one broker has the one replica of each partition, and that is in sync"),
         NotController => Momentary("one broker is the controller, but while it starts"),
         NetworkException
         | InvalidFetchSize
@@ -223,7 +225,6 @@ fn row(code: ErrorCode) -> Row {
         | TransactionalIdAuthorizationFailed
         | DelegationTokenAuthorizationFailed
         | UnsupportedSaslMechanism
-        | IllegalSaslState
         | SaslAuthenticationFailed
         | SecurityDisabled
         | DelegationTokenAuthDisabled

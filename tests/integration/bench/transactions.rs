@@ -74,7 +74,7 @@ impl Seen {
 
     fn produce(&mut self, body: &[u8], version: i16) -> ProduceResponse {
         let request = ProduceRequest::decode(body, version).expect("a request");
-        self.check(request.transactional_id == Some("tx"), || "no transactional id".to_owned());
+        self.check(request.transactional_id.as_deref() == Some("tx"), || "no transactional id".to_owned());
         let refused = self.refuse_after.is_some_and(|after| self.records >= after);
         let error_code = if refused { ErrorCode::NotEnoughReplicas } else { ErrorCode::None }.code();
         let mut responses = Vec::new();
@@ -96,7 +96,7 @@ impl Seen {
                     ..PartitionProduceResponse::default()
                 });
             }
-            let name = topic.name.into();
+            let name = (*topic.name).into();
             responses.push(TopicProduceResponse { name, partition_responses });
         }
         ProduceResponse { responses, ..ProduceResponse::default() }

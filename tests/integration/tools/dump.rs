@@ -49,3 +49,33 @@ fn a_decoder_of_another_topic_says_what_is_wrong_and_those_that_have_no_topic_ar
         "kafka.serializer.StringDecoder is deprecated. Please use org.apache.kafka.tools.api.StringDecoder instead";
     assert_eq!((old.code, old.stdout.lines().nth(1)), (0, Some(warning)));
 }
+
+/// Exit codes of Kafka 3.9.1's tool.
+#[test]
+fn a_file_that_is_not_there_a_tail_of_zeros_and_a_name_without_an_offset_end_with_1_as_in_kafka() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let sound = std::fs::read(golden().join("offsets/00000000000000000000.log")).expect("a log");
+    let file = |offset: u8, bytes: &[u8]| {
+        let path = directory.path().join(format!("{offset:020}.log"));
+        std::fs::write(&path, bytes).expect("written");
+        path.to_str().expect("text").to_owned()
+    };
+    let absent = |name: &str| directory.path().join(name).to_str().expect("text").to_owned();
+    for (path, code, said) in [
+        (file(0, &sound), 0, ""),
+        (file(1, &[&sound[..], &[0; 4096]].concat()), 1, "an entry of 0 bytes"),
+        (file(2, &[0; 40]), 1, "an entry of 0 bytes"),
+        (file(3, &[0; 17]), 0, ""),
+        (file(4, &[&sound[..], b"abcdefghijklmnopqrstuvwxyz"].concat()), 0, ""),
+        (absent("00000000000000000009.log"), 1, "no such file"),
+        (absent("00000000000000000009.index"), 1, "no file"),
+        (absent("00000000000000000009.txnindex"), 0, ""),
+        (absent("x.log"), 1, "OFFSET.SUFFIX"),
+        (absent("nothing"), 1, "OFFSET.SUFFIX"),
+        (absent("x.txt"), 0, "Ignoring unknown file"),
+    ] {
+        let ran = dumped(&["--files", &path]);
+        assert_eq!(ran.code, code, "{path}: {ran:?}");
+        assert!(ran.stderr.contains(said) && (!said.is_empty() || ran.stderr.is_empty()), "{path}: {ran:?}");
+    }
+}

@@ -169,7 +169,7 @@ fn records_go_through_the_console_and_offsets_settings_and_sizes_are_shown_as_ka
     let properties =
         ["--property", "parse.key=true", "--property", "parse.headers=true", "--property", "null.marker=NIL"];
     let produce = [&["console-producer", "--topic", "t", "--compression-codec", "--sync"], &properties[..]].concat();
-    let sent = attempt(&server, &produce, b"h:1\tk\tv\n\tNIL\tNIL\n");
+    let sent = attempt(&server, &produce, b"h:1\tk\tv\nNIL\tNIL\tNIL\n");
     assert_eq!((sent.code, &sent.stdout[..], &sent.stderr[..]), (0, "", ""));
     let print = ["print.partition", "print.offset", "print.headers", "print.key"].map(|name| format!("{name}=true"));
     let print: Vec<&str> = print.iter().flat_map(|property| ["--property", property]).collect();

@@ -56,7 +56,8 @@ end_jvm() {
   unset "jvm_pids[$name]"
 }
 
-# A Kafka on $data, with a ZooKeeper that knows what ringlog left there, or is another Kafka's; sets `kafka`.
+# A Kafka on $data, with a ZooKeeper that knows what ringlog left there, or is another Kafka's; `kafka_settings` has more
+# lines for its file; sets `kafka`.
 start_kafka() {
   local name=$1 zookeeper
   start_jvm "zoo-$name" '^zookeeper ' Zoo "$exchange/zoo-${2:-$name}" "$data" || return 1
@@ -73,6 +74,7 @@ transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=2
 offsets.topic.num.partitions=2
 group.initial.rebalance.delay.ms=0
+${kafka_settings:-}
 END
   start_jvm "$name" '^INFO \[KafkaServer id=1\] started' kafka.Kafka "$exchange/$name.properties" || return 1
   kafka=$(sed -n 's/.*Awaiting socket connections on \(127.0.0.1:[0-9]*\)\..*/\1/p' "$exchange/$name.log")
@@ -288,5 +290,5 @@ maven_after() {
     kafka_turn kafka-2 "$exchange/ringlog-4" "$exchange/kafka-2-end" fourth KILL && rm "$data/$TREE" &&
     ringlog_turn stop_broker --import "$exchange/ringlog-5" &&
     same "$exchange/kafka-2-end" "$exchange/ringlog-5" && check_segments || return 1
-  ! grep ERROR "$exchange/broker.log" && coordinator_dumps && repeated && people
+  ! grep ERROR "$exchange/broker.log" && coordinator_dumps && repeated && settings && people
 }

@@ -35,7 +35,7 @@ fn a_request_reads_back_with_its_records_where_they_lie() {
             let transactional_id = (version >= 3 && sampler.one_in(2)).then(|| sampler.text());
             let body = encoded(transactional_id.as_deref(), &sent, version);
             let request = ProduceRequest::decode(&body, version).unwrap();
-            assert_eq!(request.transactional_id, transactional_id.as_deref());
+            assert_eq!(request.transactional_id.as_deref(), transactional_id.as_deref());
             assert_eq!((request.acks, request.timeout_ms), (-1, 30_000));
             let received: Vec<OwnedTopic> = request.topic_data.iter().map(|topic| owned(&body, topic)).collect();
             assert_eq!(received, sent, "version {version}");
@@ -46,7 +46,7 @@ fn a_request_reads_back_with_its_records_where_they_lie() {
 fn owned(body: &[u8], topic: &TopicProduceData<'_>) -> OwnedTopic {
     let records = |range: &Option<Range<usize>>| range.clone().map(|range| body[range].to_vec());
     let partitions = topic.partition_data.iter().map(|partition| (partition.index, records(&partition.records)));
-    (topic.name.to_owned(), partitions.collect())
+    (topic.name.clone().into_owned(), partitions.collect())
 }
 
 #[test]

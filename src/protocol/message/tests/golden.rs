@@ -91,9 +91,10 @@ fn kafkas_produce_requests_read_and_write_back() {
         let to_send = |data: &PartitionProduceData| (data.index, data.records.clone().map(|range| &bytes[range]));
         let partitions: Vec<Vec<PartitionToSend<'_>>> =
             request.topic_data.iter().map(|topic| topic.partition_data.iter().map(to_send).collect()).collect();
-        let names = request.topic_data.iter().map(|topic| topic.name);
+        let names = request.topic_data.iter().map(|topic| &*topic.name);
         let topics: Vec<_> = names.zip(&partitions).map(|(name, list)| (name, &list[..])).collect();
-        let ProduceRequest { transactional_id, acks, timeout_ms, .. } = request;
+        let ProduceRequest { ref transactional_id, acks, timeout_ms, .. } = request;
+        let transactional_id = transactional_id.as_deref();
         let again = ProduceRequestToSend { transactional_id, acks, timeout_ms, topics: &topics };
         assert_eq!(written(|writer| again.encode(writer, version)).unwrap(), bytes, "version {version}");
     }
