@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_channel::{Receiver, Sender};
 use futures_channel::oneshot;
 
-use crate::platform::Space;
+use crate::platform::{Space, spares_device};
 
 /// Requests to write the checkpoints of one directory that wait.
 const REWRITES_MAX: usize = 64;
@@ -32,6 +32,8 @@ pub struct LogDir {
     offline: AtomicBool,
     /// Partitions placed here.
     partitions: AtomicUsize,
+    /// Directories of partitions that are here and that the metadata does not know.
+    strays: AtomicUsize,
     /// What the file system had when it was last asked, less what was appended since, less the reserve.
     room: AtomicI64,
     /// What the append wanted that was refused last; 1 if there has been room since.
@@ -61,6 +63,7 @@ impl LogDir {
             path: path.to_owned(),
             offline: AtomicBool::new(false),
             partitions: AtomicUsize::new(0),
+            strays: AtomicUsize::new(0),
             room: AtomicI64::new(i64::MAX),
             wanted: AtomicI64::new(1),
             is_full: AtomicBool::new(false),
@@ -159,6 +162,16 @@ impl LogDir {
 
     pub fn partition_count(&self) -> usize {
         self.partitions.load(Ordering::Relaxed)
+    }
+
+    /// So many more directories here are no partition's that is known.
+    pub fn add_strays(&self, count: usize) {
+        self.strays.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Directories of partitions that the metadata did not know at the start, or that were set aside since.
+    pub fn stray_count(&self) -> usize {
+        self.strays.load(Ordering::Relaxed)
     }
 }
 
@@ -273,19 +286,9 @@ impl LogDirs {
     }
 }
 
-/// Whether an error of a file operation says that the directory's device or file system can't be trusted. A full disk,
-/// too many open files and damage within one file do not.
+/// Whether an error of a file operation says that the directory's device or file system can't be trusted.
 pub fn is_fatal(error: &io::Error) -> bool {
-    let spares = [
-        io::ErrorKind::StorageFull,
-        io::ErrorKind::QuotaExceeded,
-        io::ErrorKind::InvalidData,
-        io::ErrorKind::UnexpectedEof,
-        io::ErrorKind::OutOfMemory,
-        io::ErrorKind::Interrupted,
-        io::ErrorKind::BrokenPipe,
-    ];
-    !spares.contains(&error.kind()) && !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    !spares_device(error)
 }
 
 #[cfg(test)]
@@ -359,8 +362,9 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_and_a_damaged_file_leave_the_directory_and_a_failing_device_does_not() {
-        for code in [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE] {
+    fn a_full_disk_a_short_machine_and_a_damaged_file_leave_the_directory_and_a_failing_device_does_not() {
+        let full = [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE];
+        for code in full.into_iter().chain([libc::ENOMEM, libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ECANCELED]) {
             assert!(!is_fatal(&io::Error::from_raw_os_error(code)), "{code}");
         }
         for code in [libc::EIO, libc::EROFS, libc::ENODEV, libc::ENOENT, libc::ESTALE, libc::EACCES] {

@@ -59,10 +59,10 @@ impl LinuxSocket {
         })
     }
 
-    fn ensure_stream(&self) -> io::Result<()> {
-        let mut stream = self.stream.borrow_mut();
-        if stream.is_none() {
-            *stream = Some(receive::receive_stream(&self.ring, &self.descriptor)?);
+    async fn ensure_stream(&self) -> io::Result<()> {
+        if self.stream.borrow().is_none() {
+            let stream = receive::receive_stream(&self.ring, &self.descriptor).await?;
+            *self.stream.borrow_mut() = Some(stream);
         }
         Ok(())
     }
@@ -131,9 +131,10 @@ impl LinuxSocket {
     }
 }
 
-/// ECANCELED: we asked for it. ENOBUFS: the pool was empty; nothing was lost, the receive starts anew.
+/// ECANCELED: we asked for it. ENOBUFS: the pool was empty. EINTR: a signal came first. Nothing was lost, the receive starts
+/// anew.
 fn is_pause(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS))
+    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS | libc::EINTR))
 }
 
 impl Socket for LinuxSocket {
@@ -147,7 +148,7 @@ impl Socket for LinuxSocket {
             if self.ended.get() {
                 return Ok(BytesMut::new());
             }
-            self.ensure_stream()?;
+            self.ensure_stream().await?;
             match self.next_event().await {
                 None => {}
                 Some(Ok(data)) => {
