@@ -196,18 +196,21 @@ impl Directories {
                 let known = image.partition(&partition.topic, partition.partition);
                 known.is_some_and(|known| known.shard.is_some())
             };
-            let unknown = scan.partitions.iter().filter(|partition| !is_ours(partition));
             // One whose deletion went on at this start is gone.
-            let unknown = unknown
-                .map(|partition| log_dir.path.join(partition.to_string()))
-                .filter(|path| path.symlink_metadata().is_ok());
-            let strays: Vec<_> = unknown.chain(scan.aside.iter().cloned()).collect();
-            for directory in strays.iter().take(STRAYS_NAMED_MAX) {
-                tracing::warn!(
-                    directory = %directory.display(),
-                    "the metadata knows no such partition: left alone, and not served; a topic that is made under its name \
-                     begins empty, and the directory is set aside then"
-                );
+            let is_there = |path: &Path| path.symlink_metadata().is_ok();
+            let unknown = scan.partitions.iter().filter(|partition| !is_ours(partition)).filter_map(|partition| {
+                let path = Some(log_dir.path.join(partition.to_string())).filter(|path| is_there(path))?;
+                if let Some((_, last_stop)) = found.last_stops.of(partition) {
+                    log_dir.keep_unknown(partition.clone(), last_stop);
+                }
+                let what = "the metadata knows no such partition: left alone, and not served; a topic that is made under its \
+                            name begins empty, and the directory is set aside then";
+                Some((path, what))
+            });
+            let aside = scan.aside.iter().map(|path| (path.clone(), "no replica that is served: left alone"));
+            let strays: Vec<_> = unknown.chain(aside).collect();
+            for (directory, what) in strays.iter().take(STRAYS_NAMED_MAX) {
+                tracing::warn!(directory = %directory.display(), "{what}");
             }
             if strays.len() > STRAYS_NAMED_MAX {
                 tracing::warn!(
@@ -281,7 +284,8 @@ impl Directories {
         for (index, log_dir) in self.log_dirs.online() {
             let path = log_dir.path.clone();
             let is_clean = !unclean.contains(&index);
-            let checkpoints: Vec<_> = checkpoints.iter().filter(|log| log.log_dir == index).cloned().collect();
+            let mut checkpoints: Vec<_> = checkpoints.iter().filter(|log| log.log_dir == index).cloned().collect();
+            checkpoints.extend(checkpoints::of_unknown(index, log_dir));
             on_own_ring(&self.disks, work, |platform| async move {
                 checkpoints::write_all(platform.disk(), &path, &checkpoints).await?;
                 if is_clean {

@@ -34,8 +34,7 @@ const GAPS_LISTED_MAX: usize = 10;
 const PRODUCER_IDS: std::ops::Range<i64> = 1 << 40..1 << 52;
 
 /// Settings by which a topic keeps every record.
-const KEEPS_ALL: [(&str, &str); 3] =
-    [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
+const KEEPS_ALL: [(&str, &str); 3] = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
 
 /// The same for a topic that Kafka has compacted: it still takes only records with keys, but how long older ones and
 /// tombstones were to stay is not known.

@@ -358,6 +358,7 @@ async fn open_log<P: Platform>(
     let opened = async {
         if local.is_new {
             let path = &context.log_dirs.all()[log_dir].path;
+            context.log_dirs.all()[log_dir].forget_unknown(&topic_partition);
             let last_stop = match stray::look(context.platform.disk(), path, &topic_partition, local.id).await? {
                 Found::Own => last_stop,
                 Found::Nothing => LastStop::default(),

@@ -24,6 +24,7 @@ mod read_committed;
 mod recreated_topic;
 mod repacked;
 mod slow_directory;
+mod strays;
 
 const TOPIC: &str = "simulated";
 const PARTITIONS: i32 = 4;

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_channel::{Receiver, Sender};
 use futures_channel::oneshot;
 
+use crate::base::ids::TopicPartition;
 use crate::platform::{Space, spares_device};
+use crate::storage::log::LastStop;
 
 /// Requests to write the checkpoints of one directory that wait.
 const REWRITES_MAX: usize = 64;
@@ -34,6 +37,8 @@ pub struct LogDir {
     partitions: AtomicUsize,
     /// Directories of partitions that are here and that the metadata does not know.
     strays: AtomicUsize,
+    /// What the checkpoints say of those that have their own names yet: they go on saying it.
+    unknown: Mutex<BTreeMap<TopicPartition, LastStop>>,
     /// What the file system had when it was last asked, less what was appended since, less the reserve.
     room: AtomicI64,
     /// What the append wanted that was refused last; 1 if there has been room since.
@@ -64,6 +69,7 @@ impl LogDir {
             offline: AtomicBool::new(false),
             partitions: AtomicUsize::new(0),
             strays: AtomicUsize::new(0),
+            unknown: Mutex::default(),
             room: AtomicI64::new(i64::MAX),
             wanted: AtomicI64::new(1),
             is_full: AtomicBool::new(false),
@@ -162,6 +168,21 @@ impl LogDir {
 
     pub fn partition_count(&self) -> usize {
         self.partitions.load(Ordering::Relaxed)
+    }
+
+    /// The log of a partition that the metadata does not know lies here: its checkpoints are kept, for whoever serves it
+    /// one day.
+    pub fn keep_unknown(&self, topic_partition: TopicPartition, last_stop: LastStop) {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(topic_partition, last_stop);
+    }
+
+    /// That name is another log's now.
+    pub fn forget_unknown(&self, topic_partition: &TopicPartition) {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).remove(topic_partition);
+    }
+
+    pub fn unknown(&self) -> BTreeMap<TopicPartition, LastStop> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// So many more directories here are no partition's that is known.

@@ -122,7 +122,8 @@ fn a_directory_without_topics_gives_a_tree_without_topics() {
 fn topics_whose_settings_are_not_known_keep_every_record_and_those_that_kafka_has_compacted_stay_compacted() {
     let compacted = FoundPartition { was_compacted: true, ..found("kept", 1, None, None) };
     let (_, snapshot) = imported(&[found("kept", 0, None, None), compacted, found("plain", 0, None, None)], None);
-    let settings = |topic: usize, name: &str| snapshot.topics[topic].config.as_ref().and_then(|all| all.get(name).cloned());
+    let settings =
+        |topic: usize, name: &str| snapshot.topics[topic].config.as_ref().and_then(|all| all.get(name).cloned());
     for (topic, policy) in ["compact", "delete"].into_iter().enumerate() {
         assert_eq!(settings(topic, "cleanup.policy").as_deref(), Some(policy));
         assert_eq!(settings(topic, "retention.ms").as_deref(), Some("-1"));

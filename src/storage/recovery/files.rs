@@ -116,7 +116,8 @@ impl<D: Disk> Directory<D> {
         match entries.iter().find(|entry| entry.is_broken_link && is_ours(&entry.name)) {
             None => Ok(()),
             Some(entry) => {
-                let reason = "a symbolic link that leads nowhere; bring back what it is to lead to, then restart".to_owned();
+                let reason =
+                    "a symbolic link that leads nowhere; bring back what it is to lead to, then restart".to_owned();
                 Err(LogError::Malformed { path: self.path.join(&entry.name), reason })
             }
         }
