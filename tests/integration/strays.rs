@@ -57,6 +57,9 @@ fn directories_that_the_metadata_does_not_know_are_named_and_left_alone_and_no_n
     let data = data_path(directory.path());
     // Kafka wrote no ids before 2.8.
     fs::remove_file(data.join("old-kafkas-0/partition.metadata")).expect("removed");
+    // With the topic's own id it would be the partition's, of metadata that knew more.
+    fs::write(data.join("known-1/partition.metadata"), "version: 0\ntopic_id: f1E3-KkETBuUkT4m46-H6w")
+        .expect("written");
     let records = fs::read(data.join("lost-0").join(LOG)).expect("a log");
 
     let server = Server::start(directory.path());

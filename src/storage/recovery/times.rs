@@ -6,11 +6,13 @@
 //! are few, may know none that is later. Kafka makes a missing one anew when it opens the log (Kafka 3.9
 //! `LogLoader.recoverSegment`); here it is looked at when somebody needs it, since most are never asked.
 
+use std::io;
+
 use crate::base::ids::Offset;
-use crate::platform::Disk;
-use crate::storage::entry::{Entry, Scanned, Scanner};
+use crate::platform::{Disk, OpenMode};
+use crate::storage::entry::{Entry, HEAD_BYTES_MAX, Scanned, Scanner};
 use crate::storage::log::LogError;
-use crate::storage::offset_index::OffsetIndex;
+use crate::storage::offset_index::{ENTRY_BYTES, OffsetEntry, OffsetIndex};
 use crate::storage::segment::{LOG, OFFSET_INDEX, TIME_INDEX};
 use crate::storage::time_index::{TimeEntry, TimeIndex};
 
@@ -51,29 +53,40 @@ impl<D: Disk> Directory<D> {
     }
 
     /// The latest timestamp of the first batch and of those from the offset index's last entry on; `None` if there is no
-    /// such entry to trust.
+    /// such entry to trust. Every segment is asked after a start, so as little of it is read as will do.
     async fn latest_at_ends(&self, segment: &Timed) -> Result<Option<i64>, LogError> {
         let Timed { base_offset, size, interval_bytes, .. } = *segment;
+        let path = self.path_of(base_offset, LOG);
         let (log, _) = self.open(base_offset, LOG).await?;
-        let Some(first) = self.entry_at(base_offset, &log, 0, size).await? else { return Ok(None) };
-        let file = self.read_index(base_offset, OFFSET_INDEX).await?.unwrap_or_default();
-        let offset_index = OffsetIndex::decode(base_offset, u32::MAX, &file, u32::try_from(size).unwrap_or(u32::MAX));
-        let start = match offset_index.last() {
-            Some(indexed) => {
-                let position = u64::from(indexed.position);
-                let found = self.entry_at(base_offset, &log, position, size).await?;
-                match found.is_some_and(|entry| indexed.points_at(base_offset, entry.last_offset)) {
-                    true => position,
-                    false => return Ok(None),
-                }
-            }
+        let head = self.disk.read(&log, 0, HEAD_BYTES_MAX).await.map_err(LogError::io_at(&path))?;
+        let Ok(first) = Entry::parse(&head) else { return Ok(None) };
+        let indexed = self.last_offset_entry(segment).await?;
+        let start = match indexed {
+            Some(indexed) => u64::from(indexed.position),
             // Without an entry the batches are few, or the first of them is large.
             None if size <= first.bytes + interval_bytes => 0,
             None => return Ok(None),
         };
-        let mut latest = first.max_timestamp;
-        let end = self.each_entry(segment, start, |_, entry| latest = latest.max(entry.max_timestamp)).await?;
-        Ok((end == size).then_some(latest))
+        let (mut latest, mut is_indexed) = (first.max_timestamp, true);
+        let take_up = |position, entry: &Entry| {
+            latest = latest.max(entry.max_timestamp);
+            is_indexed &= position > start || indexed.is_none_or(|one| one.points_at(base_offset, entry.last_offset));
+        };
+        let end = self.each_entry(segment, start, take_up).await?;
+        Ok((end == size && is_indexed).then_some(latest))
+    }
+
+    /// What the last bytes of a closed segment's offset index say.
+    async fn last_offset_entry(&self, segment: &Timed) -> Result<Option<OffsetEntry>, LogError> {
+        let path = self.path_of(segment.base_offset, OFFSET_INDEX);
+        let (index, length) = match self.disk.open(&path, OpenMode::Read).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(LogError::io_at(&path))?,
+        };
+        let last = length.saturating_sub(ENTRY_BYTES as u64);
+        let bytes = self.disk.read(&index, last, ENTRY_BYTES).await.map_err(LogError::io_at(&path))?;
+        let size = u32::try_from(segment.size).unwrap_or(u32::MAX);
+        Ok(OffsetIndex::decode(segment.base_offset, u32::MAX, &bytes, size).last())
     }
 
     /// `None` if the segment is damaged itself: what its batches say can't be known then.
