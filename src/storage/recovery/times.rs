@@ -57,7 +57,8 @@ impl<D: Disk> Directory<D> {
     async fn latest_at_ends(&self, segment: &Timed) -> Result<Option<i64>, LogError> {
         let Timed { base_offset, size, interval_bytes, .. } = *segment;
         let path = self.path_of(base_offset, LOG);
-        let (log, _) = self.open(base_offset, LOG).await?;
+        // For reading: a log that is missing must not come into being by a look.
+        let (log, _) = self.disk.open(&path, OpenMode::Read).await.map_err(LogError::io_at(&path))?;
         let head = self.disk.read(&log, 0, HEAD_BYTES_MAX).await.map_err(LogError::io_at(&path))?;
         let Ok(first) = Entry::parse(&head) else { return Ok(None) };
         let indexed = self.last_offset_entry(segment).await?;
@@ -116,7 +117,7 @@ impl<D: Disk> Directory<D> {
         mut take_up: impl FnMut(u64, &Entry),
     ) -> Result<u64, LogError> {
         let path = self.path_of(segment.base_offset, LOG);
-        let (log, _) = self.open(segment.base_offset, LOG).await?;
+        let (log, _) = self.disk.open(&path, OpenMode::Read).await.map_err(LogError::io_at(&path))?;
         let mut scanner = Scanner::new(self.disk.clone(), log, start, segment.size);
         loop {
             match scanner.next().await.map_err(LogError::io_at(&path))? {
