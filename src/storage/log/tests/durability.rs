@@ -155,3 +155,18 @@ fn a_segment_whose_records_have_no_timestamps_has_no_time_index_and_is_not_read_
     assert!(disk.contents(&segment_path(Path::new(DIR), first, TIME_INDEX)).unwrap().is_empty());
     assert_eq!(disk.counts().get("replace").copied(), replaced, "an empty index fits them");
 }
+
+#[test]
+fn a_look_at_the_times_of_a_segment_whose_log_is_missing_is_an_error_and_makes_none() {
+    let disk = FakeDisk::new();
+    let log = filled(&disk, 200);
+    let second = *log.closed.keys().nth(1).unwrap();
+    close(log);
+    let mut log = open(&disk, small(), CLEAN);
+    let path = segment_path(Path::new(DIR), second, LOG);
+    run(disk.remove_file(&path)).unwrap();
+    assert!(matches!(run(log.lookup_timestamp(10_000 + second, 200)), Err(LogError::Io { .. })));
+    let age = run(log.age(second));
+    assert!(log.finish_age(age).is_err());
+    assert!(disk.contents(&path).is_err());
+}
