@@ -41,6 +41,7 @@ use crate::controller::import::ImportError;
 use crate::controller::node::{MetadataNode, NodeSettings, StartError as NodeError};
 use crate::executor::{Executor, either};
 use crate::metadata::embedded::{EmbeddedTree, FILE_NAME as TREE_FILE, OpenError};
+use crate::metadata::image::ClusterImage;
 use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread::{self as metadata_thread, Inbox, MetadataHandle};
 use crate::metrics::{RecoveryProgress, ShardCounters};
@@ -100,9 +101,12 @@ pub enum StartError {
     #[error("the log directory {path} can't be used: {source}; mend it, or choose another one with --data or log.dirs")]
     Directory { path: PathBuf, source: io::Error },
     #[error(
-        "{0} is in use by another process (it holds .lock there); stop that one or choose another directory with --data or log.dirs"
+        "{path} is in use by {holder}, a ringlog or a Kafka (it holds .lock there, a Kafka that stops until its logs are \
+         closed); stop that one and wait for its end, or choose another directory with --data or log.dirs"
     )]
-    Locked(PathBuf),
+    Locked { path: PathBuf, holder: String },
+    #[error("{first} and {second} of log.dirs are one directory; name it once")]
+    SameDirectory { first: PathBuf, second: PathBuf },
     #[error(transparent)]
     LogDir(#[from] LogDirError),
     #[error(transparent)]
@@ -282,7 +286,9 @@ impl Broker {
         let tree_path = directories.tree_path();
         let quotas = ConnectionQuotas::new(config.dynamic.connection_quotas.clone());
         let inputs = InputQueues { shards: shard_inputs, quotas: Arc::clone(&quotas) };
-        let (metadata_thread, cluster_id) = start_metadata(&config, &advertised, tree_path, inbox, inputs, &progress)?;
+        let (metadata_thread, image) = start_metadata(&config, &advertised, tree_path, inbox, inputs, &progress)?;
+        directories.name_strays(&found, &image);
+        let cluster_id = image.cluster_id.to_string();
         directories.check_meta(&found, "cluster.id", &cluster_id, |meta| meta.cluster_id.clone())?;
         directories.write_meta(&found, &config, &cluster_id, &work)?;
 
@@ -628,7 +634,7 @@ impl ShardSink for InputQueues {
     }
 }
 
-/// Starts the metadata thread and waits until every shard shows the first image; gives the cluster id.
+/// Starts the metadata thread and waits until every shard shows the first image; gives that.
 fn start_metadata(
     config: &Arc<Config>,
     advertised: &[Endpoint],
@@ -636,7 +642,7 @@ fn start_metadata(
     inbox: Inbox,
     inputs: InputQueues,
     progress: &RecoveryProgress,
-) -> Result<(JoinHandle<()>, String), StartError> {
+) -> Result<(JoinHandle<()>, Arc<ClusterImage>), StartError> {
     let (sender, started) = std::sync::mpsc::channel();
     let settings = NodeSettings::new(config, advertised.to_vec());
     let thread = metadata_thread::spawn(move || async move {
@@ -650,9 +656,9 @@ fn start_metadata(
         };
         match started {
             Ok(node) => {
-                let cluster_id = node.image().cluster_id.to_string();
+                let image = Arc::clone(node.image());
                 crate::controller::node::run(node, inbox, move || {
-                    let _ = sender.send(Ok(cluster_id));
+                    let _ = sender.send(Ok(image));
                 })
                 .await;
             }
@@ -662,8 +668,8 @@ fn start_metadata(
         }
     })
     .map_err(StartError::Thread)?;
-    let cluster_id = wait_for_logs(&started, progress)??;
-    Ok((thread, cluster_id))
+    let image = wait_for_logs(&started, progress)??;
+    Ok((thread, image))
 }
 
 /// Waits for the first image, and says now and then how far the logs are.

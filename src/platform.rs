@@ -52,10 +52,33 @@ pub enum OpenMode {
 pub struct DirectoryEntry {
     pub name: String,
     pub is_directory: bool,
+    /// A symbolic link whose target can't be looked at. (Other links are what they lead to, as in Kafka.)
+    pub is_broken_link: bool,
     /// Bytes; 0 for a directory.
     pub length: u64,
+    /// Bytes of the blocks that it holds, those reserved behind its end too; 0 for a directory.
+    pub allocated_bytes: u64,
     /// When its content last changed.
     pub modified: WallMs,
+}
+
+/// Whether an error of a file operation says nothing of the device and its file system: a full disk, want of memory, of
+/// descriptors or of room in a queue, a signal, damage within one file. It is an error of that one operation; any other
+/// says that what is on the device can't be trusted.
+pub fn spares_device(error: &io::Error) -> bool {
+    let spares = [
+        io::ErrorKind::StorageFull,
+        io::ErrorKind::QuotaExceeded,
+        io::ErrorKind::InvalidData,
+        io::ErrorKind::UnexpectedEof,
+        io::ErrorKind::OutOfMemory,
+        io::ErrorKind::Interrupted,
+        io::ErrorKind::WouldBlock,
+        io::ErrorKind::ResourceBusy,
+        io::ErrorKind::BrokenPipe,
+    ];
+    let by_code = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ECANCELED];
+    spares.contains(&error.kind()) || error.raw_os_error().is_some_and(|code| by_code.contains(&code))
 }
 
 /// Room on a file system.
@@ -144,7 +167,7 @@ pub trait Disk: Clone + 'static {
     /// Reads a small file whole; `InvalidData` if it is longer than `length_max`.
     fn read_whole(&self, path: &Path, length_max: usize) -> impl Future<Output = io::Result<Vec<u8>>> + 'static;
 
-    /// What the directory holds, sorted by name.
+    /// What the directory holds, sorted by name. `InvalidData` if its path is a symbolic link that leads nowhere.
     fn list(&self, path: &Path) -> impl Future<Output = io::Result<Vec<DirectoryEntry>>> + 'static;
 
     /// Creates a directory and the missing ones above it; fine if it exists. The entry is durable on `Ok`.
@@ -152,7 +175,8 @@ pub trait Disk: Clone + 'static {
 
     fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static;
 
-    /// Removes a directory and all in it.
+    /// Removes a directory and all in it. A symbolic link to one is removed alone, and so is one within it (Kafka 3.9
+    /// `Utils.delete`).
     fn remove_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static;
 
     /// Replaces `to` if it exists. Not durable until [`Disk::sync_directory`].

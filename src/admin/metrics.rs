@@ -136,7 +136,7 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
 /// A number of a log directory.
 type OfLogDir = (&'static str, &'static str, fn(&LogDir) -> u64);
 
-const LOG_DIR_ROWS: [OfLogDir; 9] = [
+const LOG_DIR_ROWS: [OfLogDir; 10] = [
     ("log_dir_online", "1 for a data directory whose partitions are served, 0 for one that failed.", |log_dir| {
         u64::from(log_dir.online)
     }),
@@ -144,6 +144,11 @@ const LOG_DIR_ROWS: [OfLogDir; 9] = [
         u64::from(log_dir.room_bytes != Some(0))
     }),
     ("log_dir_partitions", "Partitions placed in the directory.", |log_dir| log_dir.partitions),
+    (
+        "log_dir_strays",
+        "Directories of partitions that the metadata did not know at the start, or that were set aside since.",
+        |log_dir| log_dir.strays,
+    ),
     ("log_dir_dirty_bytes_now", "Appended bytes that are not known to be on the device.", |log_dir| {
         log_dir.dirty_bytes
     }),

@@ -66,6 +66,8 @@ pub struct LogDir {
     /// What the file system has free above the reserve, once that is known; with nothing produce is refused.
     pub room_bytes: Option<u64>,
     pub partitions: u64,
+    /// Directories of partitions that the metadata does not know.
+    pub strays: u64,
     /// Appended bytes that are not known to be on the device, and how many may be before appends leave the shards.
     pub dirty_bytes: u64,
     pub dirty_bytes_max: u64,

@@ -36,6 +36,7 @@ impl Source for Told {
             online,
             room_bytes: online.then_some(1 << 30),
             partitions: 7,
+            strays: 2,
             dirty_bytes: 4096,
             dirty_bytes_max: 8192,
             sync_time: Recorded::from(&sync_time),

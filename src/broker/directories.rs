@@ -4,17 +4,21 @@
 //! (Kafka 3.9 `LogManager.createAndValidateLogDirs`). One that another process uses, that belongs to another broker, or
 //! that holds what is no partition refuses the start.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+
 use super::{StartError, on_own_ring};
 use crate::base::ids::TopicPartition;
 use crate::config::Config;
 use crate::metadata::embedded::FILE_NAME as TREE_FILE;
+use crate::metadata::image::ClusterImage;
 use crate::metrics::RecoveryProgress;
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::linux::{Directory, dirty_bytes_max};
@@ -27,12 +31,16 @@ use crate::sys;
 use crate::worker::WorkPool;
 
 const LOCK_FILE: &str = ".lock";
+const ANOTHER_PROCESS: &str = "another process";
 /// Holds blocks for a start on a full file system; Kafka passes over it.
 const BALLAST_FILE: &str = ".ringlog-ballast";
 /// What a start writes at most: the metadata tree's transactions, checkpoints, indexes made anew.
 const BALLAST_BYTES: u64 = 4 * 1024 * 1024;
 /// It is held only where so many times as much is free.
 const BALLAST_SHARE: u64 = 8;
+
+/// Directories of partitions that the metadata does not know that are named at a start; of more only their number is said.
+const STRAYS_NAMED_MAX: usize = 20;
 
 /// Exit code when the last log directory has failed, as Kafka's.
 const EXIT_NO_DIRECTORY: i32 = 1;
@@ -82,6 +90,7 @@ impl Directories {
             tracing::error!("no log directory is left: the broker ends");
             std::process::exit(EXIT_NO_DIRECTORY);
         });
+        refuse_twice(paths)?;
         let (mut locks, mut failures) = (Vec::new(), Vec::new());
         for (index, path) in paths.iter().enumerate() {
             match lock(path) {
@@ -178,6 +187,42 @@ impl Directories {
         })
     }
 
+    /// Says which directories of partitions are here that the metadata does not know, up to [`STRAYS_NAMED_MAX`] of each
+    /// directory; they are left as they are, until a topic is made under such a name (see `storage::stray`).
+    pub fn name_strays(&self, found: &Found, image: &ClusterImage) {
+        for (index, scan) in &found.scans {
+            let log_dir = &self.log_dirs.all()[*index];
+            let is_ours = |partition: &TopicPartition| {
+                let known = image.partition(&partition.topic, partition.partition);
+                known.is_some_and(|known| known.shard.is_some())
+            };
+            // One whose deletion went on at this start is gone.
+            let is_there = |path: &Path| path.symlink_metadata().is_ok();
+            let unknown = scan.partitions.iter().filter(|partition| !is_ours(partition)).filter_map(|partition| {
+                let path = Some(log_dir.path.join(partition.to_string())).filter(|path| is_there(path))?;
+                if let Some((_, last_stop)) = found.last_stops.of(partition) {
+                    log_dir.keep_unknown(partition.clone(), last_stop);
+                }
+                let what = "the metadata knows no such partition: left alone, and not served; a topic that is made under its \
+                            name begins empty, and the directory is set aside then";
+                Some((path, what))
+            });
+            let aside = scan.aside.iter().map(|path| (path.clone(), "no replica that is served: left alone"));
+            let strays: Vec<_> = unknown.chain(aside).collect();
+            for (directory, what) in strays.iter().take(STRAYS_NAMED_MAX) {
+                tracing::warn!(directory = %directory.display(), "{what}");
+            }
+            if strays.len() > STRAYS_NAMED_MAX {
+                tracing::warn!(
+                    log_dir = %log_dir.path.display(),
+                    more = strays.len() - STRAYS_NAMED_MAX,
+                    "and more directories of partitions that the metadata does not know"
+                );
+            }
+            log_dir.add_strays(strays.len());
+        }
+    }
+
     /// The metadata tree's file, in the first directory.
     pub fn tree_path(&self) -> PathBuf {
         self.log_dirs.all()[0].path.join(TREE_FILE)
@@ -239,7 +284,8 @@ impl Directories {
         for (index, log_dir) in self.log_dirs.online() {
             let path = log_dir.path.clone();
             let is_clean = !unclean.contains(&index);
-            let checkpoints: Vec<_> = checkpoints.iter().filter(|log| log.log_dir == index).cloned().collect();
+            let mut checkpoints: Vec<_> = checkpoints.iter().filter(|log| log.log_dir == index).cloned().collect();
+            checkpoints.extend(checkpoints::of_unknown(index, log_dir));
             on_own_ring(&self.disks, work, |platform| async move {
                 checkpoints::write_all(platform.disk(), &path, &checkpoints).await?;
                 if is_clean {
@@ -282,18 +328,70 @@ fn settle_ballast(log_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Symbolic links may make two names of one directory (Kafka 3.9 `LogManager.createAndValidateLogDirs`).
+fn refuse_twice(paths: &[PathBuf]) -> Result<(), StartError> {
+    let mut seen: BTreeMap<PathBuf, &PathBuf> = BTreeMap::new();
+    for path in paths {
+        // One that is not there yet is made where its name says.
+        let Ok(canonical) = path.canonicalize() else { continue };
+        if let Some(first) = seen.insert(canonical, path) {
+            return Err(StartError::SameDirectory { first: first.clone(), second: path.clone() });
+        }
+    }
+    Ok(())
+}
+
 /// Creates the directory if it is missing and takes its lock.
+///
+/// That is two locks, each of which the process has until its end: `flock`, which keeps other ringlogs out, and one of the
+/// kind that a JVM takes and looks for (`FileChannel.tryLock` is a POSIX lock of the whole file), which keeps Kafka out,
+/// and this broker while a Kafka is there. The latter belongs to the open file and not to the process
+/// (`F_OFD_SETLK`), so it does not go when something else closes the file.
 fn lock(log_dir: &Path) -> Result<File, StartError> {
     let failed = |source| StartError::Directory { path: log_dir.to_owned(), source };
+    if let (Err(error), Ok(target)) = (log_dir.metadata(), log_dir.read_link()) {
+        let text = format!("it is a symbolic link to {}, which can't be used: {error}", target.display());
+        return Err(failed(io::Error::new(error.kind(), text)));
+    }
     if log_dir.exists() && !log_dir.is_dir() {
         return Err(failed(io::ErrorKind::NotADirectory.into()));
     }
     std::fs::create_dir_all(log_dir).map_err(failed)?;
     let lock = File::options().create(true).append(true).open(log_dir.join(LOCK_FILE)).map_err(failed)?;
+    let locked = |holder| StartError::Locked { path: log_dir.to_owned(), holder };
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked(log_dir.to_owned())),
-        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return Err(locked(ANOTHER_PROCESS.to_owned())),
+        Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
+    }
+    match fcntl(&lock, FcntlArg::F_OFD_SETLK(&whole_file())) {
+        Ok(_) => Ok(lock),
+        Err(Errno::EAGAIN | Errno::EACCES) => Err(locked(holder(&lock))),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// A lock for writing from the first byte to whatever the last one will be.
+fn whole_file() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// Who has the lock, as far as the kernel tells: of a lock that belongs to a process its id and name.
+fn holder(lock: &File) -> String {
+    let mut asked = whole_file();
+    let told = fcntl(lock, FcntlArg::F_OFD_GETLK(&mut asked));
+    if told.is_err() || asked.l_type == libc::F_UNLCK as libc::c_short || asked.l_pid <= 0 {
+        return ANOTHER_PROCESS.to_owned();
+    }
+    match std::fs::read_to_string(format!("/proc/{}/comm", asked.l_pid)) {
+        Ok(name) => format!("process {} ({})", asked.l_pid, name.trim_end()),
+        Err(_) => format!("process {}", asked.l_pid),
     }
 }
 

@@ -86,8 +86,11 @@ fn note(log_dirs: &[PathBuf], found: &[FoundPartition]) -> String {
     let from: Vec<_> = log_dirs.iter().map(|path| path.display().to_string()).collect();
     let topics: BTreeSet<_> = found.iter().map(|found| &found.topic_partition.topic).collect();
     format!(
-        "imported {} topics with {} partitions from {}; their settings were in ZooKeeper and are not known here: all \
-         topics but the internal ones have the broker's defaults now, and those that were compacted stay so",
+        "imported {} topics with {} partitions from {}; their settings were in ZooKeeper and are not known here: until \
+         they are given some, all but the internal ones keep every record (retention.ms=-1, retention.bytes=-1), and those \
+         that Kafka has compacted stay cleanup.policy=compact but are not compacted further (min.compaction.lag.ms); \
+         'ringlog config get --topic NAME' shows it, 'ringlog config set --topic NAME retention.ms=604800000', or \
+         'ringlog config set --topic NAME --delete min.compaction.lag.ms --delete max.compaction.lag.ms', changes it",
         topics.len(),
         found.len(),
         from.join(", ")

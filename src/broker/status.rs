@@ -110,6 +110,7 @@ impl Source for Status {
                 online: !log_dir.is_offline(),
                 room_bytes: log_dir.room_bytes(),
                 partitions: log_dir.partition_count() as u64,
+                strays: log_dir.stray_count() as u64,
                 dirty_bytes: disk.dirty_bytes(),
                 dirty_bytes_max: disk.dirty_bytes_max(),
                 sync_time: disk.sync_time(),

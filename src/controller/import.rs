@@ -1,7 +1,8 @@
 //! A tree for a directory that Kafka left: what ZooKeeper held, as far as the directory alone can tell.
 //!
 //! Topics and partitions are the partition directories', all of them led by this broker; their settings were kept in
-//! ZooKeeper and are gone, so topics get the broker's defaults, and internal ones what they are made with. The first
+//! ZooKeeper and are gone. Internal topics get what they are made with; of the others nothing may go that those settings
+//! may have kept, so until somebody gives them settings they keep every record, whatever the broker's defaults. The first
 //! election after the import raises every leader epoch by one, so it is larger than any in the logs.
 
 #![forbid(unsafe_code)]
@@ -32,8 +33,18 @@ const GAPS_LISTED_MAX: usize = 10;
 /// that hold numbers as doubles would lose digits.
 const PRODUCER_IDS: std::ops::Range<i64> = 1 << 40..1 << 52;
 
-const CLEANUP_POLICY: &str = "cleanup.policy";
-const COMPACT: &str = "compact";
+/// Settings by which a topic keeps every record.
+const KEEPS_ALL: [(&str, &str); 3] = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
+
+/// The same for a topic that Kafka has compacted: it still takes only records with keys, but how long older ones and
+/// tombstones were to stay is not known.
+const KEEPS_ALL_COMPACTED: [(&str, &str); 5] = [
+    ("cleanup.policy", "compact"),
+    ("retention.ms", "-1"),
+    ("retention.bytes", "-1"),
+    ("min.compaction.lag.ms", "9223372036854775807"),
+    ("max.compaction.lag.ms", "9223372036854775807"),
+];
 
 /// What a partition's directory says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,9 +199,12 @@ fn topic_operations(
     let partitions: BTreeMap<i32, Partition> = found.keys().map(partition).collect();
     let settings = NewTopic::auto_created(topic, config).configs;
     let mut overrides: ConfigMap = settings.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    if found.values().any(|partition| partition.was_compacted) {
-        // Of all that is not known the one thing that would cost records: retention deletes what compaction keeps.
-        overrides.insert(CLEANUP_POLICY.to_owned(), COMPACT.to_owned());
+    if overrides.is_empty() {
+        let keeps_all = match found.values().any(|partition| partition.was_compacted) {
+            true => &KEEPS_ALL_COMPACTED[..],
+            false => &KEEPS_ALL[..],
+        };
+        overrides.extend(keeps_all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     }
     let mut operations = vec![
         create(znodes::topic_config_path(topic), znodes::encode_config(&overrides)),

@@ -98,11 +98,13 @@ impl Acceptor {
         };
         loop {
             door.wait_for_room().await;
-            let mut accepts = match accept::accept(door.platform.ring(), &socket) {
+            let mut accepts = match accept::accept(door.platform.ring(), &socket).await {
                 Ok(accepts) => accepts,
                 Err(error) => {
-                    tracing::error!(%error, "accepting has ended");
-                    return;
+                    tracing::error!(%error, "nobody is accepted for the moment");
+                    let clock = door.platform.clock();
+                    clock.sleep_until(clock.now() + PAUSE_WITHOUT_DESCRIPTORS).await;
+                    continue;
                 }
             };
             let mut is_stopping = false;

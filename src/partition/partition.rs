@@ -123,6 +123,22 @@ pub struct LogCheckpoint {
     pub cleaned_to: Option<Offset>,
 }
 
+impl LogCheckpoint {
+    /// Of a log that is not open: what was said of it.
+    pub fn kept(topic_partition: TopicPartition, log_dir: usize, last_stop: LastStop) -> LogCheckpoint {
+        let LastStop { recovery_point, log_start_offset, cleaned_to, .. } = last_stop;
+        LogCheckpoint {
+            topic_partition,
+            log_dir,
+            recovery_point,
+            log_start_offset,
+            first_segment_offset: 0,
+            high_watermark: recovery_point,
+            cleaned_to,
+        }
+    }
+}
+
 pub struct Partition<P: Platform> {
     pub topic_partition: TopicPartition,
     pub topic_id: TopicId,
@@ -360,15 +376,7 @@ impl<P: Platform> Partition<P> {
                 high_watermark: state.replicas.high_watermark(),
                 cleaned_to: log.cleaned_to(),
             }),
-            (None, Some(LastStop { recovery_point, log_start_offset, cleaned_to, .. })) => Some(LogCheckpoint {
-                topic_partition,
-                log_dir,
-                recovery_point,
-                log_start_offset,
-                first_segment_offset: 0,
-                high_watermark: recovery_point,
-                cleaned_to,
-            }),
+            (None, Some(last_stop)) => Some(LogCheckpoint::kept(topic_partition, log_dir, last_stop)),
             (None, None) => None,
         }
     }

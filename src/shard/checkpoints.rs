@@ -18,7 +18,7 @@ use crate::handlers::Context;
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Clock, Disk, Platform};
 use crate::storage::log_dir::{self, LogDirError};
-use crate::storage::log_dirs;
+use crate::storage::log_dirs::{self, LogDir};
 
 /// Bytes that became durable since the recovery points were written last, after which they are written before their time:
 /// what an unclean stop reads again is about this much.
@@ -98,7 +98,8 @@ async fn keep_while_online<P: Platform>(log_dir: usize, context: &Rc<Context<P>>
             flushed_bytes = flushed_now;
         }
         let Some(checkpoints) = router.all_checkpoints().await else { return };
-        let checkpoints: Vec<_> = checkpoints.into_iter().filter(|log| log.log_dir == log_dir).collect();
+        let mut checkpoints: Vec<_> = checkpoints.into_iter().filter(|log| log.log_dir == log_dir).collect();
+        checkpoints.extend(of_unknown(log_dir, directory));
         if let Err(error) = write(context.platform.disk(), &directory.path, &checkpoints, which, &mut written).await {
             tracing::error!(%error, "the checkpoints could not be written; a crash will read more of the logs again");
             if let LogDirError::Io { source, .. } = &error
@@ -113,6 +114,12 @@ async fn keep_while_online<P: Platform>(log_dir: usize, context: &Rc<Context<P>>
             let _ = request.send(());
         }
     }
+}
+
+/// Of the logs in a directory that the metadata does not know.
+pub fn of_unknown(log_dir: usize, directory: &LogDir) -> impl Iterator<Item = LogCheckpoint> + use<> {
+    let unknown = directory.unknown().into_iter();
+    unknown.map(move |(topic_partition, last_stop)| LogCheckpoint::kept(topic_partition, log_dir, last_stop))
 }
 
 /// A task for the life of the shard that does it for all: knows how much room a directory has.

@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,9 +30,10 @@ use crate::executor::{all, either};
 use crate::handlers::Context;
 use crate::metadata::node::LocalPartition;
 use crate::partition::{Partition, Role};
-use crate::platform::{Clock, Disk, Platform, Tasks};
+use crate::platform::{Clock, Disk, Platform, Random, Tasks};
 use crate::storage::log::{LastStop, Log, LogConfig, LogError, OpenLog};
 use crate::storage::log_dirs::is_fatal;
+use crate::storage::stray::{self, Found};
 
 /// Logs that one shard opens beside one another in one directory: enough to keep a disk busy, few enough to bound open
 /// files.
@@ -49,6 +50,8 @@ const STALLED_AFTER: Duration = Duration::from_secs(1);
 pub struct Lanes<P: Platform> {
     context: Rc<Context<P>>,
     last_stops: Arc<LastStops>,
+    /// Replicas that the start found, and whose names are others' since: what was found says nothing of those.
+    renamed: BTreeSet<TopicPartition>,
     lanes: Vec<Rc<Lane<P>>>,
     /// Batches that lanes were given and have not been seen to finish, oldest first.
     unfinished: Vec<(usize, oneshot::Receiver<()>)>,
@@ -102,7 +105,7 @@ impl<P: Platform> Lanes<P> {
             lane
         });
         let lanes = lanes.collect();
-        Lanes { context: Rc::clone(context), last_stops, lanes, unfinished: Vec::new() }
+        Lanes { context: Rc::clone(context), last_stops, renamed: BTreeSet::new(), lanes, unfinished: Vec::new() }
     }
 
     /// Takes replicas on, or gives those that are open their new roles at once.
@@ -119,7 +122,11 @@ impl<P: Platform> Lanes<P> {
                 continue;
             }
             self.last_stops.progress.logs_total.add(1);
-            match place(&self.context, &self.last_stops, &local) {
+            let found = self.last_stops.of(&topic_partition).filter(|_| !self.renamed.contains(&topic_partition));
+            if found.is_some() && local.is_new {
+                self.renamed.insert(topic_partition.clone());
+            }
+            match place(&self.context, found, &local) {
                 Ok((lane, last_stop)) => batches[lane].push(Take { local, last_stop, is_counted: true }),
                 Err(reason) => {
                     report_offline(&self.context, &topic_partition, &reason);
@@ -139,6 +146,9 @@ impl<P: Platform> Lanes<P> {
     pub async fn stop(&mut self, partitions: Vec<(TopicPartition, bool)>) {
         let mut batches: Vec<Vec<Stop<P>>> = self.lanes.iter().map(|_| Vec::new()).collect();
         for (topic_partition, delete) in partitions {
+            if delete && self.last_stops.of(&topic_partition).is_some() {
+                self.renamed.insert(topic_partition.clone());
+            }
             if let Some(lane) = self.lane_with(&topic_partition) {
                 batches[lane].push(Stop { topic_partition, partition: None, delete });
             } else if let Some(partition) = self.context.remove_partition(&topic_partition) {
@@ -276,16 +286,16 @@ impl<P: Platform> Lane<P> {
     }
 }
 
-/// Which directory a replica's log is in, or is to be in, and how it was left there; or why there is none.
+/// Which directory a replica's log is in, or is to be in, and how it was left there; or why there is none. `found`: where
+/// the start found a directory of that name. A new partition goes there too: that is its own, or is set aside first.
 fn place<P: Platform>(
     context: &Context<P>,
-    last_stops: &LastStops,
+    found: Option<(usize, LastStop)>,
     local: &LocalPartition,
 ) -> Result<(usize, LastStop), &'static str> {
     let topic_partition = topic_partition_of(local);
     let log_dirs = &context.log_dirs;
-    // A topic made anew under an old name has nothing to do with what the old one left.
-    let found = last_stops.of(&topic_partition).filter(|_| !local.is_new);
+    let found = found.filter(|(log_dir, _)| !local.is_new || !log_dirs.all()[*log_dir].is_offline());
     let any_offline = log_dirs.online().count() < log_dirs.all().len();
     match found {
         Some((log_dir, last_stop)) => {
@@ -321,7 +331,8 @@ async fn take<P: Platform>(context: &Rc<Context<P>>, log_dir: usize, take: Take,
     add_partition(context, local, log_dir, opened).await;
 }
 
-/// Opens a replica's log. If it can't be, the reason is in the log, and what the checkpoints said of it is kept.
+/// Opens a replica's log. If it can't be, the reason is in the log, and what the checkpoints said of it is kept. A directory
+/// of another topic under its name is set aside, and the log begins empty.
 async fn open_log<P: Platform>(
     context: &Context<P>,
     log_dir: usize,
@@ -330,17 +341,43 @@ async fn open_log<P: Platform>(
     last_stops: &LastStops,
 ) -> Result<Log<P::Disk>, LastStop> {
     let topic_partition = topic_partition_of(local);
-    let opened = Log::open(OpenLog {
-        disk: context.platform.disk().clone(),
-        log_dir: context.log_dirs.all()[log_dir].path.clone(),
-        topic_partition: topic_partition.clone(),
-        topic_id: local.id,
-        config: LogConfig::new(&local.config, context.dynamic().producer_id_expiration_ms),
-        last_stop,
-        wall: context.platform.clock().wall(),
-        open_files: Rc::clone(&context.open_files),
-        progress: Arc::clone(&last_stops.progress),
-    });
+    let open = |last_stop| {
+        Log::open(OpenLog {
+            disk: context.platform.disk().clone(),
+            log_dir: context.log_dirs.all()[log_dir].path.clone(),
+            topic_partition: topic_partition.clone(),
+            topic_id: local.id,
+            config: LogConfig::new(&local.config, context.dynamic().producer_id_expiration_ms),
+            last_stop,
+            wall: context.platform.clock().wall(),
+            open_files: Rc::clone(&context.open_files),
+            progress: Arc::clone(&last_stops.progress),
+        })
+    };
+    let was_scanned = last_stops.of(&topic_partition).is_some_and(|(found, _)| found == log_dir);
+    let opened = async {
+        if local.is_new {
+            let path = &context.log_dirs.all()[log_dir].path;
+            context.log_dirs.all()[log_dir].forget_unknown(&topic_partition);
+            let last_stop = match stray::look(context.platform.disk(), path, &topic_partition, local.id).await? {
+                Found::Own => last_stop,
+                Found::Nothing => LastStop::default(),
+                Found::Foreign => {
+                    set_aside(context, log_dir, &topic_partition, was_scanned).await?;
+                    LastStop::default()
+                }
+            };
+            return open(last_stop).await;
+        }
+        match open(last_stop).await {
+            Err(LogError::InconsistentTopicId { .. }) => {
+                set_aside(context, log_dir, &topic_partition, was_scanned).await?;
+                last_stops.progress.logs_total.add(1);
+                open(LastStop::default()).await
+            }
+            opened => opened,
+        }
+    };
     opened.await.map_err(|error| {
         report_offline(context, &topic_partition, &error);
         if let LogError::Io { source, .. } = &error
@@ -350,6 +387,27 @@ async fn open_log<P: Platform>(
         }
         last_stop
     })
+}
+
+/// Gives the directory of another topic, under the name of this partition, a name that nobody looks for.
+async fn set_aside<P: Platform>(
+    context: &Context<P>,
+    log_dir: usize,
+    topic_partition: &TopicPartition,
+    was_scanned: bool,
+) -> Result<(), LogError> {
+    let (log_dirs, random) = (&context.log_dirs, context.platform.random());
+    let unique = (u128::from(random.next_u64()) << 64 | u128::from(random.next_u64())).to_be_bytes();
+    let path = &log_dirs.all()[log_dir].path;
+    if let Some(aside) = stray::set_aside(context.platform.disk(), path, topic_partition, unique).await? {
+        tracing::warn!(partition = %topic_partition, directory = %aside.display(),
+            "a directory of another topic lay under the partition's name: set aside, with all that is in it");
+        // What was there at the start is counted once all logs are open.
+        if !was_scanned || !log_dirs.is_loaded() {
+            log_dirs.all()[log_dir].add_strays(1);
+        }
+    }
+    Ok(())
 }
 
 fn report_offline<P: Platform>(context: &Context<P>, topic_partition: &TopicPartition, reason: &dyn std::fmt::Display) {

@@ -1,6 +1,6 @@
 //! The loop of a shard's thread, and the only place that waits.
 //!
-//! A turn runs the tasks that are ready, fires due timers, lets starved receivers try again, then enters the ring once: without waiting if tasks are
+//! A turn runs the tasks that are ready, fires due timers, lets who waits for buffers or for room in the ring try again, then enters the ring once: without waiting if tasks are
 //! still ready, else asleep until a completion, the doorbell or the next deadline.
 
 #![forbid(unsafe_code)]
@@ -52,7 +52,7 @@ pub fn run(platform: &LinuxPlatform, doorbell: &EventDoorbell, stopped: impl Fn(
         counters.turns_total.add(1);
         count(counters, &mut since, now, false);
         platform.timers().fire(now);
-        platform.ring().wake_starved();
+        platform.ring().wake_waiting();
         if executor.has_ready() {
             platform.ring().submit()?;
         } else {

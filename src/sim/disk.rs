@@ -100,6 +100,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn entry(name: String, is_directory: bool) -> DirectoryEntry {
+    DirectoryEntry { name, is_directory, is_broken_link: false, length: 0, allocated_bytes: 0, modified: 0 }
+}
+
 fn not_found(path: &Path) -> io::Error {
     io::Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display()))
 }
@@ -324,6 +328,12 @@ impl FakeDisk {
         let inode = lock(&self.world).file(path)?;
         let inode = lock(&inode);
         Ok(inode.data.clone())
+    }
+
+    /// Bytes reserved behind the end of an open file, which may have no name any more.
+    pub fn reserved_bytes(&self, file: &FakeFile) -> u64 {
+        let inode = lock(&file.inode);
+        inode.reserved_end.saturating_sub(inode.data.len() as u64)
     }
 
     /// Puts a durable file there, with the directories above it.
@@ -603,13 +613,17 @@ impl Disk for FakeDisk {
     fn preallocate(
         &self,
         file: &Arc<FakeFile>,
-        _position: u64,
+        position: u64,
         length: u64,
     ) -> impl Future<Output = io::Result<()>> + 'static {
         let file = file.clone();
         self.operation(Operation::Preallocate, file.path.clone(), move |world, _| match world.room(&file.path) {
             room if room < length => Err(ErrorKind::StorageFull.into()),
-            _ => Ok(()),
+            _ => {
+                let mut inode = lock(&file.inode);
+                inode.reserved_end = inode.reserved_end.max(position + length);
+                Ok(())
+            }
         })
     }
 
@@ -659,11 +673,12 @@ impl Disk for FakeDisk {
                 .filter_map(|(name, node)| {
                     let name = name.file_name()?.to_string_lossy().into_owned();
                     Some(match node {
-                        Node::Directory => DirectoryEntry { name, is_directory: true, length: 0, modified: 0 },
+                        Node::Directory => entry(name, true),
                         Node::File(inode) => {
                             let inode = lock(inode);
                             let (length, modified) = (inode.data.len() as u64, inode.modified);
-                            DirectoryEntry { name, is_directory: false, length, modified }
+                            let allocated_bytes = length.max(inode.reserved_end);
+                            DirectoryEntry { length, modified, allocated_bytes, ..entry(name, false) }
                         }
                     })
                 })

@@ -67,6 +67,11 @@ pub struct Remains {
 }
 
 impl Remains {
+    /// The metadata is lost.
+    pub fn without_metadata(self) -> Remains {
+        Remains { disk: self.disk, ..Remains::none() }
+    }
+
     /// An empty disk and an empty tree.
     pub fn none() -> Remains {
         Remains { disk: FakeDisk::new(), tree: EmbeddedTree::in_memory().expect("memory") }

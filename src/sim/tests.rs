@@ -24,6 +24,7 @@ mod read_committed;
 mod recreated_topic;
 mod repacked;
 mod slow_directory;
+mod strays;
 mod waiting;
 
 const TOPIC: &str = "simulated";

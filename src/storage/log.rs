@@ -223,6 +223,8 @@ pub struct LogWrite<F> {
 #[derive(Debug)]
 pub struct Repaired {
     base_offset: Offset,
+    /// Whether the sync was reached: an error is final from there on.
+    began: bool,
     result: Result<(), LogError>,
 }
 
@@ -384,10 +386,13 @@ impl<D: Disk> Log<D> {
     /// From here on an unclean stop makes recovery read. It trails the flushed offset as long as the indexes of a closed
     /// segment could still be lost.
     pub fn recovery_point(&self) -> Offset {
+        // A segment that is being rolled is closed as soon as the next one has its name, and then its indexes may be lost
+        // though its batches were flushed meanwhile.
+        let rolling = self.run.rolling.then_some(self.log_end_offset);
         // As long as a closed segment's indexes may be lost, it is to be looked at.
         let unsynced = self.closed.iter().find(|(_, segment)| !segment.unsynced.is_empty());
         let next_base = unsynced.map(|(base_offset, _)| self.next_segment(*base_offset).unwrap_or(self.log_end_offset));
-        next_base.map_or(self.flushed_offset, |next_base| self.flushed_offset.min(next_base - 1))
+        next_base.or(rolling).map_or(self.flushed_offset, |next_base| self.flushed_offset.min(next_base - 1))
     }
 
     /// Nothing is staged or in flight.
@@ -577,19 +582,22 @@ impl<D: Disk> Log<D> {
         let (disk, file, size) = (self.disk.clone(), self.active_file(), self.active.size);
         let (base_offset, path) = (self.active.base_offset, self.active_path());
         async move {
+            let mut began = false;
             let cut = async {
                 let file = file.open().await?;
                 disk.set_length(&file, size).await.map_err(LogError::io_at(&path))?;
+                began = true;
                 disk.sync(&file).await.map_err(LogError::io_at(&path))
             };
-            Repaired { base_offset, result: cut.await }
+            let result = cut.await;
+            Repaired { base_offset, began, result }
         }
     }
 
     /// Lifts the fence, or leaves it if the cut failed.
     pub fn finish_repair(&mut self, repaired: Repaired) -> Result<(), LogError> {
         assert_eq!(repaired.base_offset, self.active.base_offset, "a fenced log does not roll");
-        self.run.flush_failed |= repaired.result.is_err();
+        self.run.flush_failed |= repaired.began && repaired.result.is_err();
         repaired.result?;
         // The cut gave the blocks back that were reserved behind it.
         self.active.preallocated_end = self.active.size;

@@ -21,9 +21,14 @@ pub const META_PROPERTIES: &str = "meta.properties";
 pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 /// Directories that are Kafka's but no partition's.
 const IGNORED_DIRECTORIES: [&str; 2] = ["remote-log-index-cache", "__cluster_metadata-0"];
-const DELETE_SUFFIX: &str = "-delete";
-/// A replica on its way between directories, or one that Kafka set aside: not served, not touched.
-const ASIDE_SUFFIXES: [&str; 2] = ["-future", "-stray"];
+/// A partition whose deletion has begun.
+pub const DELETE_SUFFIX: &str = "-delete";
+/// One that belonged to no topic that is known.
+pub const STRAY_SUFFIX: &str = "-stray";
+/// A replica on its way between directories, or a stray one: not served, not touched.
+const ASIDE_SUFFIXES: [&str; 2] = ["-future", STRAY_SUFFIX];
+/// The longest file name that Linux takes.
+const FILE_NAME_BYTES_MAX: usize = 255;
 const META_PROPERTIES_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +63,8 @@ pub struct LogDirScan {
     pub cleaner_offsets: BTreeMap<TopicPartition, Offset>,
     /// Directories whose deletion was begun (`-delete`): the caller removes them when it likes.
     pub deleted: Vec<PathBuf>,
+    /// Directories of replicas that are not served and not touched (`-future`, `-stray`).
+    pub aside: Vec<PathBuf>,
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> LogDirError + use<> {
@@ -75,6 +82,16 @@ pub fn parse_directory_name(name: &str) -> Option<TopicPartition> {
     Some(TopicPartition { topic: topic.into(), partition: partition.parse().ok()? })
 }
 
+/// The name of a partition's directory that is out of use: topic, partition, a unique number, and why (Kafka 3.9
+/// `LocalLog.logDirNameWithSuffixCappedLength`). A topic's name that is too long for that is cut.
+pub fn aside_name(topic_partition: &TopicPartition, unique: [u8; 16], suffix: &str) -> String {
+    let unique: String = unique.iter().map(|byte| format!("{byte:02x}")).collect();
+    let suffix = format!("-{}.{unique}{suffix}", topic_partition.partition);
+    // Topic names are ASCII, so any length is a boundary.
+    let topic: String = topic_partition.topic.chars().take(FILE_NAME_BYTES_MAX - suffix.len()).collect();
+    topic + &suffix
+}
+
 /// Reads what is in the directory, which is created if it is missing. The caller holds its `.lock`.
 ///
 /// # Errors
@@ -88,8 +105,13 @@ pub async fn scan<D: Disk>(disk: &D, log_dir: &Path) -> Result<LogDirScan, LogDi
         listed => listed.map_err(io_at(log_dir))?,
     };
     let mut scan = LogDirScan::default();
-    for entry in entries.iter().filter(|entry| entry.is_directory) {
-        classify_directory(&mut scan, log_dir, entry)?;
+    for entry in &entries {
+        match parse_directory_name(&entry.name) {
+            _ if entry.is_directory => classify_directory(&mut scan, log_dir, entry)?,
+            // The partition is here, and nowhere else, though nobody can open it.
+            Some(partition) if entry.is_broken_link => scan.partitions.push(partition),
+            _ => {}
+        }
     }
     scan.recovery_points = read_offsets(disk, log_dir, RECOVERY_POINTS).await?;
     scan.log_start_offsets = read_offsets(disk, log_dir, LOG_START_OFFSETS).await?;
@@ -110,15 +132,15 @@ fn classify_directory(scan: &mut LogDirScan, log_dir: &Path, entry: &DirectoryEn
     if IGNORED_DIRECTORIES.contains(&entry.name.as_str()) {
         return Ok(());
     }
-    // `<topic>-<partition>.<32 hex>-<suffix>`
+    // `<topic>-<partition>.<unique><suffix>`, as Kafka 3.9 `LocalLog.parseTopicPartitionName` takes it.
     let is_moved = |suffix: &str| {
-        let unique = entry.name.strip_suffix(suffix).and_then(|rest| rest.rsplit_once('.'));
-        unique.is_some_and(|(_, unique)| unique.len() == 32 && unique.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        let moved = entry.name.strip_suffix(suffix).and_then(|rest| rest.rsplit_once('.'));
+        moved.is_some_and(|(partition, unique)| parse_directory_name(partition).is_some() && !unique.is_empty())
     };
     if is_moved(DELETE_SUFFIX) {
         scan.deleted.push(path);
     } else if ASIDE_SUFFIXES.into_iter().any(is_moved) {
-        tracing::warn!(directory = %path.display(), "left alone: not a replica that is served");
+        scan.aside.push(path);
     } else {
         scan.partitions.push(parse_directory_name(&entry.name).ok_or(LogDirError::ForeignDirectory(path))?);
     }
@@ -246,25 +268,37 @@ mod tests {
         for suffix in ["delete", "future", "stray"] {
             run(disk.create_directory(&dir.join(format!("b-1.{hex}-{suffix}")))).unwrap();
         }
+        run(disk.create_directory(&dir.join("with.dot-1.by-hand-delete"))).unwrap();
         disk.put(&dir.join("notes.txt"), b"hello");
         disk.put(&dir.join(HIGH_WATERMARKS), b"0\n1\na 0 5\n");
         disk.put(&dir.join(RECOVERY_POINTS), b"garbage");
         let scan = run(scan(&disk, &dir)).unwrap();
         let names: Vec<_> = scan.partitions.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["a-0", "with-dash-12"]);
-        assert_eq!(scan.deleted, [dir.join(format!("b-1.{hex}-delete"))]);
+        assert_eq!(scan.deleted, [dir.join(format!("b-1.{hex}-delete")), dir.join("with.dot-1.by-hand-delete")]);
+        assert_eq!(scan.aside, ["future", "stray"].map(|suffix| dir.join(format!("b-1.{hex}-{suffix}"))));
         assert_eq!(scan.high_watermarks.values().copied().collect::<Vec<_>>(), [5]);
         assert!(scan.recovery_points.is_empty() && !scan.clean);
     }
 
     #[test]
     fn any_other_directory_refuses_the_start_and_is_named() {
-        for name in ["lost+found", "a-", "-1", "a-b", "a-0.12-delete"] {
+        for name in ["lost+found", "a-", "-1", "a-b", "a-0-delete", "a-0.-stray", "a.12-delete", "-1.12-future"] {
             let (disk, dir) = directory();
             run(disk.create_directory(&dir.join(name))).unwrap();
             let error = run(scan(&disk, &dir)).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn a_partition_out_of_use_has_kafkas_name_for_it_and_one_that_the_file_system_takes() {
+        let of = |topic: &str, partition| TopicPartition { topic: topic.into(), partition };
+        let hex = "0f".repeat(16);
+        assert_eq!(aside_name(&of("a.b-c", 12), [15; 16], STRAY_SUFFIX), format!("a.b-c-12.{hex}-stray"));
+        let long = aside_name(&of(&"t".repeat(249), 7), [15; 16], DELETE_SUFFIX);
+        let kept = 255 - "-7.".len() - 32 - "-delete".len();
+        assert_eq!(long, format!("{}-7.{hex}-delete", "t".repeat(kept)));
     }
 
     #[test]

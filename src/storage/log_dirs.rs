@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_channel::{Receiver, Sender};
 use futures_channel::oneshot;
 
-use crate::platform::Space;
+use crate::base::ids::TopicPartition;
+use crate::platform::{Space, spares_device};
+use crate::storage::log::LastStop;
 
 /// Requests to write the checkpoints of one directory that wait.
 const REWRITES_MAX: usize = 64;
@@ -32,6 +35,10 @@ pub struct LogDir {
     offline: AtomicBool,
     /// Partitions placed here.
     partitions: AtomicUsize,
+    /// Directories of partitions that are here and that the metadata does not know.
+    strays: AtomicUsize,
+    /// What the checkpoints say of those that have their own names yet: they go on saying it.
+    unknown: Mutex<BTreeMap<TopicPartition, LastStop>>,
     /// What the file system had when it was last asked, less what was appended since, less the reserve.
     room: AtomicI64,
     /// What the append wanted that was refused last; 1 if there has been room since.
@@ -61,6 +68,8 @@ impl LogDir {
             path: path.to_owned(),
             offline: AtomicBool::new(false),
             partitions: AtomicUsize::new(0),
+            strays: AtomicUsize::new(0),
+            unknown: Mutex::default(),
             room: AtomicI64::new(i64::MAX),
             wanted: AtomicI64::new(1),
             is_full: AtomicBool::new(false),
@@ -159,6 +168,31 @@ impl LogDir {
 
     pub fn partition_count(&self) -> usize {
         self.partitions.load(Ordering::Relaxed)
+    }
+
+    /// The log of a partition that the metadata does not know lies here: its checkpoints are kept, for whoever serves it
+    /// one day.
+    pub fn keep_unknown(&self, topic_partition: TopicPartition, last_stop: LastStop) {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(topic_partition, last_stop);
+    }
+
+    /// That name is another log's now.
+    pub fn forget_unknown(&self, topic_partition: &TopicPartition) {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).remove(topic_partition);
+    }
+
+    pub fn unknown(&self) -> BTreeMap<TopicPartition, LastStop> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// So many more directories here are no partition's that is known.
+    pub fn add_strays(&self, count: usize) {
+        self.strays.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Directories of partitions that the metadata did not know at the start, or that were set aside since.
+    pub fn stray_count(&self) -> usize {
+        self.strays.load(Ordering::Relaxed)
     }
 }
 
@@ -273,19 +307,9 @@ impl LogDirs {
     }
 }
 
-/// Whether an error of a file operation says that the directory's device or file system can't be trusted. A full disk,
-/// too many open files and damage within one file do not.
+/// Whether an error of a file operation says that the directory's device or file system can't be trusted.
 pub fn is_fatal(error: &io::Error) -> bool {
-    let spares = [
-        io::ErrorKind::StorageFull,
-        io::ErrorKind::QuotaExceeded,
-        io::ErrorKind::InvalidData,
-        io::ErrorKind::UnexpectedEof,
-        io::ErrorKind::OutOfMemory,
-        io::ErrorKind::Interrupted,
-        io::ErrorKind::BrokenPipe,
-    ];
-    !spares.contains(&error.kind()) && !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    !spares_device(error)
 }
 
 #[cfg(test)]
@@ -359,8 +383,9 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_and_a_damaged_file_leave_the_directory_and_a_failing_device_does_not() {
-        for code in [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE] {
+    fn a_full_disk_a_short_machine_and_a_damaged_file_leave_the_directory_and_a_failing_device_does_not() {
+        let full = [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE];
+        for code in full.into_iter().chain([libc::ENOMEM, libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ECANCELED]) {
             assert!(!is_fatal(&io::Error::from_raw_os_error(code)), "{code}");
         }
         for code in [libc::EIO, libc::EROFS, libc::ENODEV, libc::ENOENT, libc::ESTALE, libc::EACCES] {

@@ -21,5 +21,6 @@ pub mod recovery;
 pub mod refusal;
 pub mod retention;
 pub mod segment;
+pub mod stray;
 pub mod time_index;
 pub mod transaction_index;

@@ -2,7 +2,7 @@
 //!
 //! | last stop | segments below the recovery point | the one that holds it, and those behind |
 //! |---|---|---|
-//! | clean | taken as they are; of the last one, what lies behind its last index entry is walked over | none |
+//! | clean | taken as they are; of the last one, what lies behind its last index entry is walked over, and must fit the indexes | none |
 //! | unclean | taken as they are | every batch checked, indexes and producer state made anew (`check`, `replay`) |
 //!
 //! Of the segment that holds the recovery point only what lies behind the last index entry before it is looked at. A
@@ -21,6 +21,7 @@
 mod check;
 mod files;
 mod replay;
+mod times;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,7 +40,7 @@ use crate::storage::log::{
     LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, LogError, Names, OpenLog, PARTITION_METADATA, Run,
 };
 use crate::storage::log_dir::RECOVERY_POINTS;
-use crate::storage::offset_index::{OffsetEntry, OffsetIndex, relative_offset};
+use crate::storage::offset_index::{ENTRY_BYTES, OffsetEntry, OffsetIndex, relative_offset};
 use crate::storage::open_files::OpenFiles;
 use crate::storage::segment::{
     ActiveSegment, BASE_OFFSET_MAX, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, WrittenBatch,
@@ -50,6 +51,7 @@ use crate::storage::transaction_index::TransactionIndex;
 use check::{Checked, Start};
 pub(super) use files::{CLEANED_SUFFIX, Directory, Files, SEGMENT_FILES, SWAP_SUFFIX};
 pub(super) use replay::Replay;
+pub(super) use times::Timed;
 
 pub(super) const SMALL_FILE_BYTES_MAX: usize = 4096;
 pub(super) const EPOCH_CHECKPOINT_BYTES_MAX: usize = 16 << 20;
@@ -120,8 +122,10 @@ async fn open_log<D: Disk>(what: OpenLog<D>) -> Result<Log<D>, LogError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), true),
         Err(error) => return Err(LogError::io_at(&directory.path)(error)),
     };
+    directory.refuse_broken_links(&entries)?;
     let found_id = if is_new { None } else { read_topic_id(&directory, topic_id).await? };
     let (files, orphans, changed) = directory.settle(entries).await?;
+    directory.give_back_blocks(&files).await?;
     let mut recovery = Recovery {
         directory,
         topic_partition,
@@ -207,13 +211,37 @@ impl<D: Disk> Recovery<D> {
     }
 
     /// A segment that is durable and has others behind it.
+    ///
+    /// Its time index is looked at when somebody asks it ([`Directory::time_index`]): few do.
     async fn load_closed(&mut self, base_offset: Offset) -> Result<ClosedSegment<D::File>, LogError> {
-        if self.files.has_offset_index(base_offset) && self.transaction_index(base_offset).await?.is_some() {
+        if self.has_offset_index(base_offset).await? && self.transaction_index(base_offset).await?.is_some() {
             let size = self.files.logs.get(&base_offset).copied().unwrap_or(0);
             return Ok(ClosedSegment::new(base_offset, size));
         }
         let active = self.check_durable(base_offset).await?;
         self.close_checked(active, true).await
+    }
+
+    /// Whether the offset index is there, as long as an index can be, and not empty where it should not be.
+    async fn has_offset_index(&self, base_offset: Offset) -> Result<bool, LogError> {
+        let size = self.files.logs.get(&base_offset).copied().unwrap_or(0);
+        let interval_bytes = u64::from(self.config.index_interval_bytes);
+        match self.files.offset_indexes.get(&base_offset) {
+            Some(0) if size > interval_bytes => {
+                let (file, _) = self.directory.open(base_offset, LOG).await?;
+                let mut scanner = Scanner::new(self.directory.disk.clone(), file, 0, size);
+                loop {
+                    let path = self.directory.path_of(base_offset, LOG);
+                    match scanner.next().await.map_err(LogError::io_at(&path))? {
+                        Scanned::Entry { position, .. } if position > interval_bytes => return Ok(false),
+                        Scanned::Entry { .. } => {}
+                        Scanned::End | Scanned::Torn { .. } => return Ok(true),
+                    }
+                }
+            }
+            Some(bytes) => Ok(bytes.is_multiple_of(ENTRY_BYTES as u64)),
+            None => Ok(false),
+        }
     }
 
     /// The last segment, after a clean stop.
@@ -406,8 +434,12 @@ impl<D: Disk> Recovery<D> {
         }
         let Some(index) = self.directory.read_index(base_offset, OFFSET_INDEX).await? else { return Ok(None) };
         active.offset_index = OffsetIndex::decode(base_offset, index_bytes, &index, size);
+        if active.offset_index.bytes() != index.len() as u64 {
+            return Ok(None);
+        }
         let indexed = active.offset_index.last();
         let start = indexed.map_or(0, |entry| u64::from(entry.position));
+        let interval_bytes = u64::from(self.config.index_interval_bytes);
 
         let log_path = self.directory.path_of(base_offset, LOG);
         if start > 0 {
@@ -424,6 +456,8 @@ impl<D: Disk> Recovery<D> {
                     return Ok(None);
                 }
                 Scanned::Entry { entry, .. } if !follows(&active, &entry) => return Ok(None),
+                // It would have an entry.
+                Scanned::Entry { position, .. } if indexed.is_none() && position > interval_bytes => return Ok(None),
                 Scanned::Entry { position, entry } => {
                     active.note_indexed_batch(&WrittenBatch::of_entry(&entry, position));
                 }
@@ -432,13 +466,16 @@ impl<D: Disk> Recovery<D> {
             }
         }
         active.forget_appended();
-        if let Some(index) = self.directory.read_index(base_offset, TIME_INDEX).await? {
-            active.time_index = TimeIndex::decode(base_offset, index_bytes, &index, end_offset(&active));
-        }
+        let index = self.directory.read_index(base_offset, TIME_INDEX).await?.unwrap_or_default();
+        active.time_index = TimeIndex::decode(base_offset, index_bytes, &index, end_offset(&active));
+        // A stop in order ends the index with the latest timestamp; as far as batches were looked at they must know none
+        // that is later.
+        let seen = active.latest.map(|latest| latest.timestamp).max(active.first_timestamp).unwrap_or(-1);
         let indexed = active.time_index.last();
-        if indexed.map(|entry| entry.timestamp) > active.latest.map(|latest| latest.timestamp) {
-            active.latest = indexed;
+        if active.time_index.bytes() != index.len() as u64 || indexed.map_or(-1, |last| last.timestamp) < seen {
+            return Ok(None);
         }
+        active.latest = indexed;
         Ok(Some(active))
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::Ring;
-use super::ops::receive;
+use super::ops::{is_passing, receive};
 use crate::base::sleep::SleepFlag;
 use crate::executor::Doorbell;
 
@@ -37,7 +37,7 @@ impl EventDoorbell {
         self.0.flag.awake();
     }
 
-    /// Keeps a read armed on `ring`, so that a ring of the bell ends its wait. Ends only with an error.
+    /// Keeps a read armed on `ring`, so that a ring of the bell ends its wait. Ends only with an error that lasts.
     pub async fn listen(&self, ring: Ring) -> io::Error {
         use std::os::fd::AsFd;
         let descriptor: Rc<OwnedFd> = match self.0.eventfd.as_fd().try_clone_to_owned() {
@@ -45,8 +45,11 @@ impl EventDoorbell {
             Err(error) => return error,
         };
         loop {
-            if let Err(error) = receive::read_counter(&ring, &descriptor).await {
-                return error;
+            match receive::read_counter(&ring, &descriptor).await {
+                // Interrupted, or no room in the ring for long: without a bell the shard would sleep through what others send.
+                Err(error) if is_passing(&error) || error.kind() == io::ErrorKind::ResourceBusy => {}
+                Err(error) => return error,
+                Ok(()) => {}
             }
         }
     }

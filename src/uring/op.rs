@@ -123,6 +123,15 @@ pub(super) enum Verdict {
 }
 
 impl Slot {
+    /// The kernel was asked to give it up, and has more to say of it.
+    pub(super) fn is_to_end(&self) -> bool {
+        match self {
+            Slot::Abandoned(_) => true,
+            Slot::Stream(stream) => stream.cancelled && !stream.ended,
+            Slot::Waiting(_) | Slot::Done(_) => false,
+        }
+    }
+
     pub(super) fn complete(&mut self, event: Event, more: bool) -> Verdict {
         match self {
             Slot::Waiting(waker) => {

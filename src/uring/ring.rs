@@ -29,6 +29,10 @@ const COMPLETIONS_PER_SUBMISSION: u32 = 8;
 /// The user data of cancel requests, whose own completions say nothing we act on.
 const IGNORED: u64 = u64::MAX;
 
+/// Turns that an operation waits for room in the submission queue before it is an error of that one: some milliseconds,
+/// in which a kernel that is short of memory, or has completions to be reaped, has usually taken what is queued.
+const ROOM_TURNS_MAX: usize = 1000;
+
 /// How many turns a dropped ring gives its abandoned operations to finish, at [`DRAIN_TURN`] each.
 const DRAIN_TURNS_MAX: usize = 200;
 const DRAIN_TURN: Duration = Duration::from_millis(10);
@@ -44,9 +48,16 @@ struct Inner {
     pool: ReceivePool,
     /// Receivers that met an empty pool, oldest first.
     starved: VecDeque<Waker>,
+    /// Who found the submission queue full though it was submitted.
+    crowded: Vec<Waker>,
+    /// Operations to be given up, whose cancel requests found it full.
+    uncancelled: Vec<usize>,
     reaped: Vec<(u64, i32, u32)>,
     /// Memory that streams hold for tasks that have not taken it yet.
     queued_bytes: Rc<Cell<usize>>,
+    /// Submissions that the kernel is to refuse.
+    #[cfg(test)]
+    refusals: usize,
 }
 
 impl Ring {
@@ -68,8 +79,12 @@ impl Ring {
             ops: Slab::with_capacity(1024),
             pool,
             starved: VecDeque::new(),
+            crowded: Vec::new(),
+            uncancelled: Vec::new(),
             reaped: Vec::with_capacity(256),
             queued_bytes: Rc::default(),
+            #[cfg(test)]
+            refusals: 0,
         }))))
     }
 
@@ -78,6 +93,22 @@ impl Ring {
         let inner = self.0.borrow();
         // 0: what is not about files stays as the kernel has it.
         inner.uring.as_ref().map_or(Ok(()), |uring| uring.submitter().register_iowq_max_workers(&mut [count, 0]))
+    }
+
+    /// Resolves when the submission queue takes so many entries more, which is at once unless the kernel refuses what is
+    /// queued (EAGAIN: no memory; EBUSY: completions must be reaped first). For the same turn only: whoever waits queues
+    /// its entries before anything else runs.
+    ///
+    /// # Errors
+    /// EBUSY after [`ROOM_TURNS_MAX`] turns without room.
+    pub(super) async fn room(&self, entries: usize) -> io::Result<()> {
+        for _ in 0..ROOM_TURNS_MAX {
+            if self.0.borrow_mut().has_room(entries)? {
+                return Ok(());
+            }
+            self.next_turn(|inner, waker| inner.crowded.push(waker)).await;
+        }
+        Err(io::Error::from_raw_os_error(libc::EBUSY))
     }
 
     /// Queues an entry for the next submission; its completions go to the slot of the returned key.
@@ -111,8 +142,8 @@ impl Ring {
     ) -> io::Result<usize> {
         let mut inner = self.0.borrow_mut();
         // Both must be in one submission, or the link is cut.
-        if inner.free_entries() < 2 {
-            inner.submit()?;
+        if !inner.has_room(2)? {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
         let key = inner.ops.insert(slot);
         let first = first.user_data(IGNORED).flags(squeue::Flags::IO_LINK);
@@ -142,15 +173,20 @@ impl Ring {
         self.0.borrow_mut().ops.remove(key)
     }
 
-    /// Resolves a turn later, when the receive pool has buffers again; see [`Ring::wake_starved`].
+    /// Resolves a turn later, when the receive pool has buffers again; see [`Ring::wake_waiting`].
     pub async fn receive_buffers_returned(&self) {
+        self.next_turn(|inner, waker| inner.starved.push_back(waker)).await;
+    }
+
+    /// Resolves when the waker that `register` puts somewhere is woken.
+    async fn next_turn(&self, register: impl Fn(&mut Inner, Waker)) {
         let mut registered = false;
         std::future::poll_fn(|context: &mut Context<'_>| {
             if registered {
                 return Poll::Ready(());
             }
             registered = true;
-            self.0.borrow_mut().starved.push_back(context.waker().clone());
+            register(&mut self.0.borrow_mut(), context.waker().clone());
             Poll::Pending
         })
         .await;
@@ -195,13 +231,16 @@ impl Ring {
         }
         inner.reaped = reaped;
         inner.pool.publish();
+        inner.cancel_late();
         count
     }
 
-    /// Lets receivers that met an empty pool try again, oldest first, as many as the pool has chunks for. Once a turn,
-    /// before the loop decides to sleep: reaping has filled the pool, and nothing else would wake them.
-    pub fn wake_starved(&self) {
+    /// Lets receivers that met an empty pool try again, oldest first, as many as the pool has chunks for, and all who found
+    /// the submission queue full. Once a turn, before the loop decides to sleep: reaping has filled the pool, submitting
+    /// empties the queue, and nothing else would wake them.
+    pub fn wake_waiting(&self) {
         let mut inner = self.0.borrow_mut();
+        inner.crowded.drain(..).for_each(Waker::wake);
         let let_through = inner.starved.len().min(inner.pool.buffer_count());
         for waker in inner.starved.drain(..let_through) {
             waker.wake();
@@ -216,6 +255,12 @@ impl Ring {
     /// Operations the kernel still holds.
     pub fn in_flight(&self) -> usize {
         self.0.borrow().ops.len()
+    }
+
+    /// Has the kernel refuse so many submissions for want of room in the queue.
+    #[cfg(test)]
+    pub(super) fn refuse_submissions(&self, count: usize) {
+        self.0.borrow_mut().refusals = count;
     }
 }
 
@@ -243,16 +288,27 @@ impl Inner {
         queue.capacity() - queue.len()
     }
 
+    /// Whether so many entries can be queued, once what is queued was submitted if there was no room.
+    fn has_room(&mut self, entries: usize) -> io::Result<bool> {
+        if self.free_entries() < entries {
+            self.submit()?;
+        }
+        Ok(self.free_entries() >= entries)
+    }
+
     fn submit(&mut self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.refusals > 0 {
+            self.refusals -= 1;
+            return Ok(());
+        }
         ignore_interruptions(self.uring().submit().map(drop))
     }
 
     /// # Safety
     /// As for [`Ring::push`].
     unsafe fn push_entry(&mut self, entry: &squeue::Entry) -> io::Result<()> {
-        if self.free_entries() == 0 {
-            self.submit()?;
-        }
+        self.has_room(1)?;
         let mut queue = self.uring.as_mut().expect("a live handle has its ring").submission();
         // SAFETY: passed on to the caller.
         unsafe { queue.push(entry) }.map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))
@@ -260,9 +316,19 @@ impl Inner {
 
     fn cancel(&mut self, key: usize) {
         let entry = opcode::AsyncCancel::new(key as u64).build().user_data(IGNORED);
-        // SAFETY: a cancel request points to nothing. If there is no room for it even after submitting, the operation
-        // ends by itself or when its descriptor closes, and keeps its resources parked until then.
-        let _ = unsafe { self.push_entry(&entry) };
+        // SAFETY: a cancel request points to nothing.
+        if unsafe { self.push_entry(&entry) }.is_err() {
+            self.uncancelled.push(key);
+        }
+    }
+
+    /// Asks again for what found no room. The slot may be another operation's by now, which is only given up if it is to be.
+    fn cancel_late(&mut self) {
+        for key in std::mem::take(&mut self.uncancelled) {
+            if self.ops.get(key).is_some_and(Slot::is_to_end) {
+                self.cancel(key);
+            }
+        }
     }
 
     fn complete(&mut self, user_data: u64, result: i32, flags: u32) {

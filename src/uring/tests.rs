@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::future::Future;
+use std::io;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -157,4 +158,79 @@ fn errors_of_the_kernel_come_back_by_name() {
     }
     let errno = last.expect_err("the peer is gone").raw_os_error();
     assert!(matches!(errno, Some(libc::EPIPE | libc::ECONNRESET)), "{errno:?}");
+}
+
+type Reading = Pin<Box<dyn Future<Output = io::Result<BytesMut>>>>;
+
+/// Fills the submission queue with reads that the kernel was not shown yet.
+fn crowd(ring: &Ring, file: &Arc<Plain>, count: usize) -> Vec<Reading> {
+    let reads = (0..count).map(|_| -> Reading {
+        let (ring, file) = (ring.clone(), Arc::clone(file));
+        let mut read = Box::pin(async move { read::read(&ring, &file, 0, 4).await });
+        assert!(poll(&mut read).is_pending());
+        read
+    });
+    reads.collect()
+}
+
+#[test]
+fn an_operation_that_finds_the_submission_queue_full_waits_for_room() {
+    let ring = Ring::new(4).expect("ring");
+    let file = file_of(b"content");
+    let crowd = crowd(&ring, &file, 4);
+    ring.refuse_submissions(3);
+    let (reading, writing) = (ring.clone(), ring.clone());
+    let (held, written) = (Arc::clone(&file), Arc::clone(&file));
+    let mut read = Box::pin(async move { read::will_need(&reading, &held, 0, 4).await });
+    let mut write =
+        Box::pin(async move { write::write_all(&writing, &written, 0, vec![BytesMut::from(&b"C"[..])]).await });
+    assert!(poll(&mut read).is_pending() && poll(&mut write).is_pending());
+    assert_eq!(ring.in_flight(), 4, "neither is queued yet");
+    finish(&ring, read).expect("read");
+    finish(&ring, write).expect("written");
+    for read in crowd {
+        assert_eq!(finish(&ring, read).expect("read")[1..], b"ont"[..]);
+    }
+    assert_eq!(ring.in_flight(), 0);
+}
+
+#[test]
+fn a_queue_that_stays_full_is_an_error_of_that_operation_only() {
+    let ring = Ring::new(4).expect("ring");
+    let file = file_of(b"content");
+    let crowd = crowd(&ring, &file, 4);
+    ring.refuse_submissions(usize::MAX);
+    let (reading, held) = (ring.clone(), Arc::clone(&file));
+    let mut read = Box::pin(async move { read::read(&reading, &held, 0, 4).await });
+    let refused = (0..100_000).find_map(|_| match poll(&mut read) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    });
+    let error = refused.expect("it does not wait for ever").expect_err("no room");
+    assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+    ring.refuse_submissions(0);
+    for read in crowd {
+        assert_eq!(finish(&ring, read).expect("read")[..], b"cont"[..]);
+    }
+}
+
+#[test]
+fn a_cancellation_that_finds_the_submission_queue_full_is_asked_for_again() {
+    let ring = Ring::new(4).expect("ring");
+    let (socket, _peer) = pair();
+    let (receiving, held) = (ring.clone(), Rc::clone(&socket));
+    let mut receive = Box::pin(async move { receive::receive_into(&receiving, &held, BytesMut::new(), 100).await });
+    assert!(poll(&mut receive).is_pending());
+    ring.submit().expect("submitted");
+    let crowd = crowd(&ring, &file_of(b"content"), 4);
+    ring.refuse_submissions(1);
+    drop(receive);
+    for read in crowd {
+        finish(&ring, read).expect("read");
+    }
+    for _ in 0..100 {
+        ring.submit_and_wait(Some(Duration::from_millis(10))).expect("entered");
+        ring.reap();
+    }
+    assert_eq!((ring.in_flight(), Rc::strong_count(&socket)), (0, 1), "the peer sent nothing");
 }

@@ -356,6 +356,36 @@ fn a_directory_that_another_broker_uses_refuses_the_start() {
     assert!(told.contains("in use by another process"), "{told}");
 }
 
+/// What a JVM's `FileChannel.tryLock` asks the kernel for.
+fn lock_as_a_jvm(path: &Path) -> nix::Result<fs::File> {
+    let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path).expect("a lock file");
+    let whole = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: i64::MAX,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&whole)).map(|_| file)
+}
+
+#[test]
+fn a_kafka_that_has_its_lock_refuses_the_start_and_is_named_and_the_broker_keeps_kafka_out() {
+    let directory = directory();
+    let lock_file = data_path(directory.path()).join(".lock");
+    fs::create_dir(data_path(directory.path())).expect("made");
+    let lock = lock_as_a_jvm(&lock_file).expect("nobody has it");
+    let told = refused(&mut serve(directory.path(), &[]));
+    let holder = format!("in use by process {} (", std::process::id());
+    assert!(told.contains(&holder) && told.contains("Kafka") && told.contains("log.dirs"), "{told}");
+    // A lock of that kind goes with the first close of its file by the process.
+    drop(lock);
+    let server = Server::start(directory.path());
+    assert_eq!(lock_as_a_jvm(&lock_file).err(), Some(nix::errno::Errno::EAGAIN));
+    server.stop();
+    lock_as_a_jvm(&lock_file).expect("it is free again");
+}
+
 #[test]
 fn a_partition_in_two_directories_refuses_the_start_and_names_both() {
     let directory = directory();

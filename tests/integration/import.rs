@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Instant;
 
+use ringlog::protocol::message::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
+};
 use ringlog::protocol::message::metadata::{MetadataRequest, MetadataResponse};
 use ringlog::record::batch::{BatchBuilder, Record};
 use ringlog::record::compression::Codec;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::server::{Server, data_path, directory, serve};
+use crate::server::{DEADLINE, Server, data_path, directory, serve};
 use crate::wire::{Wire, ask};
 
 const CLUSTER_ID: &str = "g0ldenClusterOfKafka39";
@@ -155,6 +159,62 @@ fn a_directory_of_a_kafka_that_stopped_in_order_is_imported_and_served() {
     let records = wire.read_all("idempotent", 0);
     assert_eq!(records.len(), 601);
     assert_eq!(records[600].value.as_deref(), Some(&b"after the import"[..]));
+    server.stop();
+}
+
+/// The settings that a topic has of its own.
+fn overrides(wire: &mut Wire, topic: &str) -> BTreeMap<String, String> {
+    const TOPIC: i8 = 2;
+    const OF_THE_TOPIC: i8 = 1;
+    let resource =
+        DescribeConfigsResource { resource_type: TOPIC, resource_name: topic.to_owned(), configuration_keys: None };
+    let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+    let configs = ask!(wire, 4, request, DescribeConfigsResponse).results.remove(0).configs;
+    let own = configs.into_iter().filter(|config| config.config_source == OF_THE_TOPIC);
+    own.map(|config| (config.name, config.value.expect("nothing secret"))).collect()
+}
+
+/// Waits until retention has looked at every topic since this was called, by one that it must empty.
+fn wait_for_retention(wire: &mut Wire, name: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    // The second of them was made after a look that the first has seen.
+    for round in ["first", "second"] {
+        let topic = format!("{name}-{round}");
+        assert_eq!(wire.create_topic(&topic, 1), 0);
+        let mut batch = BatchBuilder::new(Codec::None);
+        batch.push(1_000, None, Some(b"old"), &[]);
+        assert_eq!(wire.produce(9, &topic, 0, &batch.build()).error_code, 0);
+        while wire.fetch(&topic, 0, 1, 1).0.log_start_offset != 1 {
+            assert!(Instant::now() < deadline, "retention does not come");
+        }
+    }
+}
+
+#[test]
+fn imported_topics_keep_every_record_until_they_are_given_settings_and_describe_says_so() {
+    let directory = clean();
+    let eager = [
+        "log.retention.ms=1",
+        "log.retention.bytes=1",
+        "log.retention.check.interval.ms=100",
+        "log.initial.task.delay.ms=100",
+        "log.cleanup.policy=delete",
+    ];
+    let settings: Vec<&str> = eager.iter().flat_map(|setting| ["--set", setting]).collect();
+    let server = Server::start_with_flags(directory.path(), &[&["--import"], &settings[..]].concat());
+    let note = server.banner("note");
+    assert!(note.contains("retention.ms=-1") && note.contains("ringlog config set --topic"), "{note}");
+    let mut wire = Wire::connect(server.address);
+    wait_for_retention(&mut wire, "control");
+    compare(&mut wire);
+    let own = overrides(&mut wire, "plain-3p");
+    let expected = [("cleanup.policy", "delete"), ("retention.bytes", "-1"), ("retention.ms", "-1")];
+    assert_eq!(own, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    server.stop();
+    let server = Server::start_with_flags(directory.path(), &settings);
+    let mut wire = Wire::connect(server.address);
+    wait_for_retention(&mut wire, "again");
+    compare(&mut wire);
     server.stop();
 }
 

@@ -56,7 +56,8 @@ pub fn partitions_of(path: &Path) -> Result<Vec<PartitionDirectory>, Failure> {
         Some(PartitionDirectory { path, partition })
     };
     let whole = fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
-    if let Some(PartitionDirectory { partition, .. }) = named(whole) {
+    // A linked partition has its name where the link is.
+    if let Some(PartitionDirectory { partition, .. }) = named(whole).or_else(|| named(path.to_owned())) {
         return Ok(vec![PartitionDirectory { path: path.to_owned(), partition }]);
     }
     let mut found = Vec::new();

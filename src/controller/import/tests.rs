@@ -59,7 +59,8 @@ fn topics_partitions_ids_and_epochs_come_from_the_directories() {
         state.leader_epoch
     });
     assert_eq!(states.collect::<Vec<_>>(), [2, 4, -1]);
-    assert!([a, b].iter().all(|topic| topic.config == Some(ConfigMap::new())));
+    let keeps_all = KEEPS_ALL.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert!([a, b].iter().all(|topic| topic.config == Some(ConfigMap::from(keeps_all.clone()))));
 }
 
 #[test]
@@ -68,6 +69,8 @@ fn internal_topics_are_compacted_as_the_broker_would_make_them() {
     let (_, snapshot) = imported(&directories, None);
     let configs: Vec<_> = snapshot.topics.iter().map(|topic| topic.config.clone().unwrap()).collect();
     assert!(configs.iter().all(|config| config["cleanup.policy"] == "compact"));
+    // They are as Kafka made them, so their records go on to be compacted.
+    assert!(configs.iter().all(|config| !config.contains_key("min.compaction.lag.ms")));
     assert_eq!((&*configs[0]["segment.bytes"], &*configs[1]["compression.type"]), ("2048", "uncompressed"));
 }
 
@@ -116,13 +119,16 @@ fn a_directory_without_topics_gives_a_tree_without_topics() {
 }
 
 #[test]
-fn a_topic_that_kafka_has_compacted_stays_compacted_and_others_get_the_defaults() {
+fn topics_whose_settings_are_not_known_keep_every_record_and_those_that_kafka_has_compacted_stay_compacted() {
     let compacted = FoundPartition { was_compacted: true, ..found("kept", 1, None, None) };
     let (_, snapshot) = imported(&[found("kept", 0, None, None), compacted, found("plain", 0, None, None)], None);
-    let policies: Vec<_> = snapshot
-        .topics
-        .iter()
-        .map(|topic| (&*topic.name, topic.config.as_ref().and_then(|config| config.get("cleanup.policy"))))
-        .collect();
-    assert_eq!(policies, [("kept", Some(&"compact".to_owned())), ("plain", None)]);
+    let settings =
+        |topic: usize, name: &str| snapshot.topics[topic].config.as_ref().and_then(|all| all.get(name).cloned());
+    for (topic, policy) in ["compact", "delete"].into_iter().enumerate() {
+        assert_eq!(settings(topic, "cleanup.policy").as_deref(), Some(policy));
+        assert_eq!(settings(topic, "retention.ms").as_deref(), Some("-1"));
+        assert_eq!(settings(topic, "retention.bytes").as_deref(), Some("-1"));
+    }
+    assert_eq!(settings(0, "min.compaction.lag.ms"), Some(i64::MAX.to_string()));
+    assert_eq!(settings(0, "max.compaction.lag.ms"), Some(i64::MAX.to_string()));
 }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::metrics::{Histogram, Recorded, SharedCounter};
-use crate::platform::DiskFile;
+use crate::platform::{DiskFile, spares_device};
 use crate::sys;
 use crate::uring::ops::read::RingFile;
 use crate::worker::Helper;
@@ -226,11 +226,10 @@ impl LinuxFile {
     }
 
     /// Takes note of an append that is through; what it resolves to. Enough appended bytes are sent on their way to the
-    /// device. Any error but of a full disk is final for the directory.
+    /// device. An error is final for the directory unless it says nothing of the device.
     pub fn finish_append(self: &Arc<Self>, position: u64, length: u64, result: io::Result<()>) -> io::Result<()> {
         if let Err(error) = result {
-            let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-            return if is_full { Err(error) } else { self.directory.note(Err(error)) };
+            return if spares_device(&error) { Err(error) } else { self.directory.note(Err(error)) };
         }
         if self.appended_to.load(Ordering::Relaxed) == 0 {
             self.clean_to.store(position, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Files of the log directories: what may run on the shard runs here and now, all else on the directory's threads.
 
 use std::cell::Cell;
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -33,6 +33,9 @@ const PREALLOCATE_PIECE_BYTES: u64 = 4 << 20;
 
 /// What devices take in one request at least, if there is so much to read.
 const REQUEST_BYTES: u64 = 128 * 1024;
+
+/// The unit of `st_blocks`, whatever the file system's own is.
+const STAT_BLOCK_BYTES: u64 = 512;
 
 /// How much the fallback for cachestat reads at a time to see whether pages are resident.
 const PROBE_BYTES: usize = 64 * 1024;
@@ -384,16 +387,8 @@ impl Disk for LinuxDisk {
         let path = path.to_owned();
         self.names(&path).run(move || {
             let mut entries = Vec::new();
-            for entry in std::fs::read_dir(&path)? {
-                let entry = entry?;
-                let metadata = entry.metadata()?;
-                let is_directory = metadata.is_dir();
-                entries.push(DirectoryEntry {
-                    name: entry.file_name().to_string_lossy().into_owned(),
-                    is_directory,
-                    length: if is_directory { 0 } else { metadata.len() },
-                    modified: metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000,
-                });
+            for entry in std::fs::read_dir(&path).map_err(|error| name_broken_link(&path, error))? {
+                entries.extend(listed(&entry?)?);
             }
             entries.sort_by(|one, other| one.name.cmp(&other.name));
             Ok(entries)
@@ -436,6 +431,48 @@ impl Disk for LinuxDisk {
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let (from, to) = (from.to_owned(), to.to_owned());
         self.names(&from).run(move || std::fs::rename(&from, &to))
+    }
+}
+
+/// What is known of an entry; `None` if it has gone since.
+fn listed(entry: &DirEntry) -> io::Result<Option<DirectoryEntry>> {
+    let own = match entry.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        own => own?,
+    };
+    let target = if own.is_symlink() { std::fs::metadata(entry.path()).ok() } else { Some(own) };
+    let name = entry.file_name().to_string_lossy().into_owned();
+    let Some(metadata) = target else {
+        let is_broken_link = true;
+        return Ok(Some(DirectoryEntry {
+            name,
+            is_directory: false,
+            is_broken_link,
+            length: 0,
+            allocated_bytes: 0,
+            modified: 0,
+        }));
+    };
+    let is_directory = metadata.is_dir();
+    let of_file = |bytes: u64| if is_directory { 0 } else { bytes };
+    Ok(Some(DirectoryEntry {
+        name,
+        is_directory,
+        is_broken_link: false,
+        length: of_file(metadata.len()),
+        allocated_bytes: of_file(metadata.blocks() * STAT_BLOCK_BYTES),
+        modified: metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000,
+    }))
+}
+
+/// A directory that is not there, or can't be reached, where a symbolic link says it is: that is no reason to make it anew.
+fn name_broken_link(path: &Path, error: io::Error) -> io::Error {
+    match std::fs::read_link(path) {
+        Ok(target) => {
+            let text = format!("a symbolic link to {}, which can't be used: {error}", target.display());
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        }
+        Err(_) => error,
     }
 }
 

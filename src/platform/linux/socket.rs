@@ -69,10 +69,10 @@ impl LinuxSocket {
         self.sent_bytes.set(self.sent_bytes.get() + bytes);
     }
 
-    fn ensure_stream(&self) -> io::Result<()> {
-        let mut stream = self.stream.borrow_mut();
-        if stream.is_none() {
-            *stream = Some(receive::receive_stream(&self.ring, &self.descriptor)?);
+    async fn ensure_stream(&self) -> io::Result<()> {
+        if self.stream.borrow().is_none() {
+            let stream = receive::receive_stream(&self.ring, &self.descriptor).await?;
+            *self.stream.borrow_mut() = Some(stream);
         }
         Ok(())
     }
@@ -142,9 +142,10 @@ impl LinuxSocket {
     }
 }
 
-/// ECANCELED: we asked for it. ENOBUFS: the pool was empty; nothing was lost, the receive starts anew.
+/// ECANCELED: we asked for it. ENOBUFS: the pool was empty. EINTR: a signal came first. Nothing was lost, the receive starts
+/// anew.
 fn is_pause(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS))
+    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS | libc::EINTR))
 }
 
 impl Socket for LinuxSocket {
@@ -158,7 +159,7 @@ impl Socket for LinuxSocket {
             if self.ended.get() {
                 return Ok(BytesMut::new());
             }
-            self.ensure_stream()?;
+            self.ensure_stream().await?;
             match self.next_event().await {
                 None => {}
                 Some(Ok(data)) => {

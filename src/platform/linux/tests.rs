@@ -446,3 +446,86 @@ fn a_log_that_rests_holds_no_blocks_that_it_does_not_need_and_goes_on() {
         }
     });
 }
+
+#[test]
+fn an_append_that_found_the_machine_short_leaves_the_directory_and_one_that_the_device_failed_does_not() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("data");
+    on_a_shard(directory.path(), |platform| async move {
+        let (file, _) = platform.disk().open(&path, OpenMode::CreateNew).await.expect("open");
+        let again = async || platform.disk().append(&file, 0, vec![BytesMut::from("again")]).await;
+        let code = std::io::Error::from_raw_os_error;
+        let full = [libc::ENOSPC, libc::EDQUOT];
+        for spared in full.into_iter().chain([libc::ENOMEM, libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ECANCELED]) {
+            assert!(file.finish_append(0, 5, Err(code(spared))).is_err());
+            again().await.unwrap_or_else(|error| panic!("after {spared}: {error}"));
+        }
+        assert!(file.finish_append(0, 5, Err(code(libc::EIO))).is_err());
+        assert!(again().await.is_err(), "nobody knows what is on the device");
+    });
+}
+
+#[test]
+fn links_are_listed_as_what_they_lead_to_and_those_that_lead_nowhere_are_named() {
+    use std::os::unix::fs::symlink;
+    let directory = tempfile::tempdir().expect("directory");
+    let (data, away) = (directory.path().join("data"), directory.path().join("away"));
+    std::fs::create_dir_all(away.join("partition")).expect("made");
+    std::fs::create_dir(&data).expect("made");
+    std::fs::write(away.join("partition/file"), b"content").expect("written");
+    symlink(away.join("partition"), data.join("linked")).expect("a link");
+    symlink(data.join("linked"), data.join("link-to-a-link")).expect("a link");
+    symlink(away.join("partition/file"), data.join("file")).expect("a link");
+    symlink(away.join("nowhere"), data.join("broken")).expect("a link");
+    symlink(data.join("round"), data.join("round")).expect("a link");
+    on_a_shard(&data.clone(), |platform| async move {
+        let disk = platform.disk();
+        let listed = disk.list(&data).await.expect("listed");
+        let kinds: Vec<_> =
+            listed.iter().map(|entry| (&*entry.name, entry.is_directory, entry.is_broken_link, entry.length)).collect();
+        let expected = [
+            ("broken", false, true, 0),
+            ("file", false, false, 7),
+            ("link-to-a-link", true, false, 0),
+            ("linked", true, false, 0),
+            ("round", false, true, 0),
+        ];
+        assert_eq!(kinds, expected);
+        assert_eq!(disk.list(&data.join("link-to-a-link")).await.expect("listed").len(), 1);
+        for name in ["broken", "round"] {
+            let error = disk.list(&data.join(name)).await.expect_err("it leads nowhere");
+            assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+            assert!(error.to_string().contains("symbolic link to"), "{error}");
+        }
+        // What is deleted is the link, as Kafka does it, and what lies elsewhere stays there.
+        disk.rename(&data.join("linked"), &data.join("aside")).await.expect("renamed");
+        disk.remove_directory(&data.join("aside")).await.expect("removed");
+        disk.create_directory(&data.join("with-a-link")).await.expect("made");
+        symlink(away.join("partition"), data.join("with-a-link/inner")).expect("a link");
+        disk.remove_directory(&data.join("with-a-link")).await.expect("removed");
+        disk.remove_directory(&data.join("broken")).await.expect("removed");
+        assert_eq!(std::fs::read(away.join("partition/file")).expect("there"), b"content");
+        let left: Vec<_> = disk.list(&data).await.expect("listed").into_iter().map(|entry| entry.name).collect();
+        assert_eq!(left, ["file", "link-to-a-link", "round"]);
+    });
+}
+
+#[test]
+fn blocks_reserved_behind_the_end_show_in_a_listing_and_a_length_that_stays_gives_them_back() {
+    let directory = tempfile::tempdir().expect("directory");
+    let data = directory.path().to_owned();
+    on_a_shard(directory.path(), |platform| async move {
+        let disk = platform.disk();
+        let (file, _) = disk.open(&data.join("file"), OpenMode::CreateNew).await.expect("open");
+        disk.append(&file, 0, vec![BytesMut::from("content")]).await.expect("append");
+        if disk.preallocate(&file, 7, 8 << 20).await.is_err() {
+            return; // This file system reserves nothing.
+        }
+        let entry = || async { disk.list(&data).await.expect("listed").remove(0) };
+        let reserved = entry().await;
+        assert!(reserved.length == 7 && reserved.allocated_bytes >= 8 << 20, "{reserved:?}");
+        disk.set_length(&file, 7).await.expect("the same length");
+        let given_back = entry().await;
+        assert!(given_back.length == 7 && given_back.allocated_bytes < 1 << 20, "{given_back:?}");
+    });
+}

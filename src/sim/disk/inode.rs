@@ -22,6 +22,8 @@ pub(super) struct Inode {
     pub modified: WallMs,
     /// What is brought into the page cache is evicted again at once.
     keeps_no_page: bool,
+    /// Where the blocks reserved for it end.
+    pub reserved_end: u64,
 }
 
 #[derive(Clone)]
@@ -54,7 +56,9 @@ impl Inode {
         self.change(ChangeKind::Write { position, data });
     }
 
+    /// Blocks reserved behind the end are given back, as Linux does even where the length is the same.
     pub fn set_length(&mut self, length: usize) {
+        self.reserved_end = 0;
         self.change(ChangeKind::SetLength(length));
     }
 

@@ -293,3 +293,37 @@ fn partitions_of_a_directory_that_is_offline_at_the_start_are_refused_and_made_n
         }
     }
 }
+
+/// What is no fault of the device is an error of the request that met it.
+#[test]
+fn an_append_that_was_interrupted_or_found_no_memory_or_room_in_a_queue_takes_no_directory_offline() {
+    let short = [ErrorKind::OutOfMemory, ErrorKind::Interrupted, ErrorKind::WouldBlock, ErrorKind::ResourceBusy];
+    for (seed, kind) in (0..).zip(short) {
+        let world = World::new(seed);
+        let clients = world.executor();
+        let node = Node::start(&world, Remains::none(), SETUP);
+        create_topic(&world, &clients, &node);
+        let (mut client, mut reader) = (Client::new(node.connect()), Client::new(node.connect()));
+        let disk = node.disk().clone();
+        run(&world, &clients, async move {
+            assert_eq!(client.produce(-1, 0, b"before").await, Some(Ok(0)));
+            disk.inject(Fault::Append { kind, written: 20 });
+            assert_eq!(client.produce(-1, 0, b"refused").await, Some(Err(STORAGE_ERROR)));
+            // Nor is the cut behind the last whole batch final, which is tried again.
+            disk.inject(Fault::SetLength(kind));
+            assert_eq!(client.produce(-1, 0, b"refused too").await, Some(Err(STORAGE_ERROR)));
+            assert_eq!(client.produce(-1, 0, b"after").await, Some(Ok(1)));
+            disk.inject(Fault::Read(kind));
+            // An error, or a connection that is closed since the size was promised.
+            let _ = reader.try_fetch(0, 0, 1000).await;
+            disk.heal();
+            assert_eq!(client.produce(1, 0, b"last").await, Some(Ok(2)));
+        });
+        assert!(!node.is_offline(0) && !node.is_offline(1), "{kind:?}");
+        let node = Node::start(&world, node.end(End::PowerCut), SETUP);
+        let mut client = Client::new(node.connect());
+        let records = run(&world, &clients, async move { client.fetch_all(0).await.expect("served") });
+        let values: Vec<&[u8]> = records.iter().map(|(_, value)| &value[..]).collect();
+        assert_eq!(values, [&b"before"[..], b"after", b"last"], "{kind:?}");
+    }
+}

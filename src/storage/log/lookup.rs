@@ -21,6 +21,7 @@ use crate::storage::entry::{Entry, Scanned, Scanner};
 use crate::storage::log::roll::LazyFile;
 use crate::storage::log::{Log, LogError};
 use crate::storage::offset_index::OffsetIndex;
+use crate::storage::recovery::{Directory, Timed};
 use crate::storage::segment::{INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, TIME_INDEX, segment_path};
 use crate::storage::time_index::TimeIndex;
 
@@ -50,6 +51,7 @@ struct ActiveTarget<D: Disk> {
 struct Lookup<D: Disk> {
     disk: D,
     directory: PathBuf,
+    index_interval_bytes: u64,
     timestamp: i64,
     start_offset: Offset,
 }
@@ -151,15 +153,33 @@ impl<D: Disk> Log<D> {
     }
 
     fn lookup(&self, timestamp: i64, start_offset: Offset) -> Lookup<D> {
-        Lookup { disk: self.disk.clone(), directory: self.directory.clone(), timestamp, start_offset }
+        let index_interval_bytes = u64::from(self.config.index_interval_bytes);
+        Lookup {
+            disk: self.disk.clone(),
+            directory: self.directory.clone(),
+            index_interval_bytes,
+            timestamp,
+            start_offset,
+        }
     }
 }
 
 impl<D: Disk> Lookup<D> {
     /// A closed segment's time index; notes its latest timestamp.
     async fn time_index_of(&self, segment: &ClosedTarget) -> Result<TimeIndex, LogError> {
-        let time_file = self.index_file(segment_path(&self.directory, segment.base_offset, TIME_INDEX)).await?;
-        let time_index = TimeIndex::decode(segment.base_offset, u32::MAX, &time_file, segment.end_offset);
+        let ClosedTarget { base_offset, end_offset, size, .. } = *segment;
+        let time_index = match segment.latest_timestamp.get() {
+            // It was found to fit the batches, or was written by this process.
+            Some(_) => {
+                let time_file = self.index_file(segment_path(&self.directory, base_offset, TIME_INDEX)).await?;
+                TimeIndex::decode(base_offset, u32::MAX, &time_file, end_offset)
+            }
+            None => {
+                let directory = Directory { disk: self.disk.clone(), path: self.directory.clone() };
+                let interval_bytes = self.index_interval_bytes;
+                directory.time_index(Timed { base_offset, end_offset, size, interval_bytes }).await?
+            }
+        };
         segment.latest_timestamp.set(Some(time_index.last().map_or(NO_TIMESTAMP, |entry| entry.timestamp)));
         Ok(time_index)
     }

@@ -20,9 +20,9 @@ use crate::base::time::WallMs;
 use crate::platform::Disk;
 use crate::storage::log::names::{Names, NamesHeld};
 use crate::storage::log::{LEADER_EPOCH_CHECKPOINT, Log, LogError};
+use crate::storage::recovery::Timed;
 use crate::storage::retention::{Expiry, RetentionPolicy, SegmentAge, expired};
-use crate::storage::segment::{INDEX_FILE_BYTES_MAX, LOG, TIME_INDEX, segment_path};
-use crate::storage::time_index::TimeIndex;
+use crate::storage::segment::LOG;
 
 /// How new a segment is; goes to [`Log::finish_age`].
 #[derive(Debug)]
@@ -99,22 +99,23 @@ impl<D: Disk> Log<D> {
 
     /// Looks how new a segment is: by its time index, or by its file where no record has a timestamp.
     pub fn age(&self, base_offset: Offset) -> impl Future<Output = Age> + use<D> + 'static {
-        let (disk, directory, names) = (self.disk.clone(), self.directory.clone(), self.names.ask());
+        let (directory, names) = (self.files_of(), self.names.ask());
         let end_offset = self.next_segment(base_offset).unwrap_or(self.log_end_offset);
+        let interval_bytes = u64::from(self.config.index_interval_bytes);
+        // What the active segment's batches say is known in memory.
+        let closed = self.closed.get(&base_offset);
+        let timed = closed.map(|segment| Timed { base_offset, end_offset, size: segment.size, interval_bytes });
         async move {
             let looked = async {
                 let _names = names.hold().await?;
-                let path = segment_path(&directory, base_offset, TIME_INDEX);
-                let file = match disk.read_whole(&path, INDEX_FILE_BYTES_MAX).await {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-                    read => read.map_err(LogError::io_at(&path))?,
-                };
-                let index = TimeIndex::decode(base_offset, u32::MAX, &file, end_offset);
-                if let Some(last) = index.last().filter(|last| last.timestamp >= 0) {
+                if let Some(timed) = timed
+                    && let Some(last) = directory.time_index(timed).await?.last().filter(|last| last.timestamp >= 0)
+                {
                     return Ok((last.timestamp, None));
                 }
-                let entries = disk.list(&directory).await.map_err(LogError::io_at(&directory))?;
-                let path = segment_path(&directory, base_offset, LOG);
+                let listed = directory.disk.list(&directory.path).await;
+                let entries = listed.map_err(LogError::io_at(&directory.path))?;
+                let path = directory.path_of(base_offset, LOG);
                 let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
                 let found = entries.into_iter().find(|entry| Some(&entry.name) == name.as_ref());
                 let missing = || LogError::io_at(&path)(io::ErrorKind::NotFound.into());

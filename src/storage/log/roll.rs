@@ -11,15 +11,13 @@ use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::platform::{Disk, OpenMode};
 use crate::storage::log::{Log, LogError};
+use crate::storage::log_dir::{DELETE_SUFFIX, aside_name};
 use crate::storage::segment::{
     ActiveSegment, ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, segment_path,
 };
 
 /// Appended bytes after which a flush leaves a producer snapshot.
 const SNAPSHOT_AFTER_BYTES: u64 = 4 * 1024 * 1024;
-
-/// The longest file name that Linux takes.
-const FILE_NAME_BYTES_MAX: usize = 255;
 
 /// What a roll made; goes to [`Log::finish_roll`].
 #[derive(Debug)]
@@ -379,13 +377,16 @@ impl<D: Disk> Log<D> {
     /// Takes the partition's directory out of the way (`-delete`, as Kafka names it) and removes it. A crash in between
     /// leaves a directory that the next scan finds. Ranges still held stay readable.
     pub fn delete(self) -> impl Future<Output = Result<(), LogError>> + use<D> + 'static {
-        let unique: String = self.topic_id.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        let suffix = format!("-{}.{unique}-delete", self.topic_partition.partition);
-        // Topic names are ASCII, so any length is a boundary.
-        let topic_bytes = FILE_NAME_BYTES_MAX - suffix.len();
-        let topic: String = self.topic_partition.topic.chars().take(topic_bytes).collect();
+        let name = aside_name(&self.topic_partition, self.topic_id.0, DELETE_SUFFIX);
+        let give_back = self.give_back_blocks();
         async move {
-            let aside = self.directory.with_file_name(topic + &suffix);
+            // A reader may hold the file open for long.
+            if let Some(give_back) = give_back
+                && let Err(error) = give_back.await
+            {
+                tracing::debug!(partition = %self.topic_partition, %error, "reserved blocks go with the file");
+            }
+            let aside = self.directory.with_file_name(name);
             self.disk.rename(&self.directory, &aside).await.map_err(LogError::io_at(&self.directory))?;
             if let Some(log_dir) = self.directory.parent() {
                 self.disk.sync_directory(log_dir).await.map_err(LogError::io_at(log_dir))?;

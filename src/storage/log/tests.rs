@@ -722,7 +722,59 @@ fn blocks_are_reserved_ahead_of_a_busy_log_and_given_back_at_the_roll() {
     let cuts = disk.counts().get("set_length").copied().unwrap_or(0);
     roll(&mut log);
     assert_eq!(disk.counts()["set_length"], cuts + 3, "the log and both indexes");
+    assert_eq!(reserved_bytes(&disk), 0);
     assert!(disk.contents(&path).unwrap().len() < INDEX_FILE_BYTES_MAX);
+}
+
+/// Bytes that files of the log's directory hold behind their ends.
+fn reserved_bytes(disk: &FakeDisk) -> u64 {
+    let entries = run(disk.list(Path::new(DIR))).unwrap();
+    entries.iter().map(|entry| entry.allocated_bytes - entry.length).sum()
+}
+
+/// A log that was appended to until it has blocks reserved, its file, and what is in it.
+fn log_with_reserved_blocks(disk: &FakeDisk) -> (Log<FakeDisk>, Arc<FakeFile>, Vec<u8>) {
+    let mut log = open(disk, LogConfig { segment_bytes: 64 << 20, ..LogConfig::default() }, CLEAN);
+    let mut large = BatchBuilder::new(Codec::None);
+    large.push(1, None, Some(&vec![1; 1 << 20]), &[]);
+    let large = large.build();
+    for _ in 0..4 {
+        append(&mut log, large.clone());
+    }
+    let file = log.active.file().unwrap();
+    assert!(disk.reserved_bytes(&file) > 0);
+    let bytes = file.bytes_at(0, u64::MAX);
+    (log, file, bytes)
+}
+
+#[test]
+fn reserved_blocks_are_given_back_at_a_deletion_though_a_reader_holds_the_file_open() {
+    let disk = FakeDisk::new();
+    let (log, held, bytes) = log_with_reserved_blocks(&disk);
+    run(log.delete()).unwrap();
+    assert_eq!((disk.reserved_bytes(&held), disk.paths().len()), (0, 0));
+    assert_eq!(held.bytes_at(0, u64::MAX), bytes, "what the reader was promised is there");
+    // A follower that gives up all it has takes the file out of the log too.
+    let disk = FakeDisk::new();
+    let (log, held, bytes) = log_with_reserved_blocks(&disk);
+    let log = run(log.truncate_fully_and_start_at(100, 1000)).unwrap();
+    assert_eq!((disk.reserved_bytes(&held), log.log_end_offset()), (0, 100));
+    assert_eq!(held.bytes_at(0, u64::MAX), bytes);
+}
+
+#[test]
+fn reserved_blocks_are_given_back_at_a_stop_and_after_a_kill_when_the_log_is_opened_again() {
+    let disk = FakeDisk::new();
+    let (log, ..) = log_with_reserved_blocks(&disk);
+    close(log);
+    assert_eq!(reserved_bytes(&disk), 0);
+    let disk = FakeDisk::new();
+    let (_log, _, bytes) = log_with_reserved_blocks(&disk);
+    let disk = disk.restart();
+    assert!(reserved_bytes(&disk) > 0, "nobody was left to give them back");
+    let log = open(&disk, LogConfig { segment_bytes: 64 << 20, ..LogConfig::default() }, KILLED);
+    assert_eq!((reserved_bytes(&disk), log.log_end_offset()), (0, 4));
+    assert_eq!(disk.contents(&segment_path(Path::new(DIR), 0, LOG)).unwrap(), bytes);
 }
 
 #[test]
@@ -746,6 +798,7 @@ fn a_producer_of_old_records_keeps_its_window_over_a_kill() {
 }
 
 mod compaction;
+mod durability;
 mod recovery;
 mod retention;
 mod truncation;

@@ -258,6 +258,10 @@ impl<D: Disk> Log<D> {
         segments_from: Offset,
         snapshots_from: Offset,
     ) -> Result<Vec<PathBuf>, LogError> {
+        let give_back = self.give_back_blocks().filter(|_| self.active.base_offset >= segments_from);
+        if let Some(give_back) = give_back {
+            give_back.await?;
+        }
         let mut aside = Vec::new();
         let closed = self.closed.split_off(&segments_from);
         let active = (self.active.base_offset >= segments_from).then_some(self.active.base_offset);

@@ -20,8 +20,7 @@ use std::sync::Arc;
 use crate::base::ids::Offset;
 use crate::platform::{DirectoryEntry, Disk, OpenMode};
 use crate::storage::entry::{Entry, Scanned, Scanner};
-use crate::storage::log::LogError;
-use crate::storage::offset_index::ENTRY_BYTES;
+use crate::storage::log::{LEADER_EPOCH_CHECKPOINT, LogError, PARTITION_METADATA};
 use crate::storage::segment::{
     INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, TRANSACTION_INDEX, parse_segment_name, segment_path,
 };
@@ -33,6 +32,9 @@ pub(in crate::storage) const SWAP_SUFFIX: &str = ".swap";
 /// The files of one segment; the log goes last and comes first, so that none of the others is ever without it.
 pub(in crate::storage) const SEGMENT_FILES: [&str; 5] = [OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX, SNAPSHOT, LOG];
 
+/// Blocks behind a log's end that are worth to be given back: what a file system rounds up to is less.
+const RESERVED_BYTES_MIN: u64 = 1 << 20;
+
 /// The directory's files, by what they are.
 #[derive(Debug, Default)]
 pub(in crate::storage) struct Files {
@@ -43,13 +45,8 @@ pub(in crate::storage) struct Files {
     pub time_indexes: BTreeMap<Offset, u64>,
     pub transaction_indexes: BTreeMap<Offset, u64>,
     pub snapshots: BTreeSet<Offset>,
-}
-
-impl Files {
-    /// Whether the offset index is there, and as long as an index can be.
-    pub fn has_offset_index(&self, base_offset: Offset) -> bool {
-        self.offset_indexes.get(&base_offset).is_some_and(|bytes| bytes.is_multiple_of(ENTRY_BYTES as u64))
-    }
+    /// Logs with blocks reserved behind their end, which whoever reserved them did not live to give back.
+    pub reserved: Vec<Offset>,
 }
 
 /// What a compaction or a deletion left over.
@@ -108,6 +105,32 @@ impl<D: Disk> Directory<D> {
         };
         let (files, orphans) = sort(&entries);
         Ok((files, orphans.iter().map(|name| self.path.join(name)).collect(), had_leftovers))
+    }
+
+    /// Refuses names of ours that lead nowhere: a file that lies where nobody can look is not missing, and made anew it
+    /// would be another one.
+    pub fn refuse_broken_links(&self, entries: &[DirectoryEntry]) -> Result<(), LogError> {
+        let is_ours = |name: &str| {
+            parse_segment_name(name).is_some() || [LEADER_EPOCH_CHECKPOINT, PARTITION_METADATA].contains(&name)
+        };
+        match entries.iter().find(|entry| entry.is_broken_link && is_ours(&entry.name)) {
+            None => Ok(()),
+            Some(entry) => {
+                let reason =
+                    "a symbolic link that leads nowhere; bring back what it is to lead to, then restart".to_owned();
+                Err(LogError::Malformed { path: self.path.join(&entry.name), reason })
+            }
+        }
+    }
+
+    /// Gives back the blocks that a process which did not stop in order had reserved behind the ends of logs.
+    pub async fn give_back_blocks(&self, files: &Files) -> Result<(), LogError> {
+        for base_offset in &files.reserved {
+            let (file, length) = self.open(*base_offset, LOG).await?;
+            let path = self.path_of(*base_offset, LOG);
+            self.disk.set_length(&file, length).await.map_err(LogError::io_at(&path))?;
+        }
+        Ok(())
     }
 
     /// What is there now.
@@ -281,7 +304,12 @@ fn sort(entries: &[DirectoryEntry]) -> (Files, Vec<String>) {
     for entry in entries.iter().filter(|entry| !entry.is_directory) {
         let Some((base_offset, extension)) = parse_segment_name(&entry.name) else { continue };
         let kind = match extension {
-            LOG => &mut files.logs,
+            LOG => {
+                if entry.allocated_bytes >= entry.length + RESERVED_BYTES_MIN {
+                    files.reserved.push(base_offset);
+                }
+                &mut files.logs
+            }
             OFFSET_INDEX => &mut files.offset_indexes,
             TIME_INDEX => &mut files.time_indexes,
             TRANSACTION_INDEX => &mut files.transaction_indexes,

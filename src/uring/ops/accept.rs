@@ -12,10 +12,11 @@ use crate::uring::{Ring, Stream};
 pub struct Accepts(Stream<Rc<OwnedFd>>);
 
 /// Starts accepting on `listener`.
-pub fn accept(ring: &Ring, listener: &Rc<OwnedFd>) -> io::Result<Accepts> {
+pub async fn accept(ring: &Ring, listener: &Rc<OwnedFd>) -> io::Result<Accepts> {
     let entry = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd()))
         .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
         .build();
+    ring.room(1).await?;
     // SAFETY: the entry names a descriptor, which the resources keep open.
     Ok(Accepts(unsafe { Stream::start(ring, entry, Rc::clone(listener)) }?))
 }

@@ -7,9 +7,12 @@
 #   ringlog writes, is killed    Kafka serves the same records and writes more, is killed
 #   ringlog --import             serves all of it
 #
+# Two never have it at once: a Kafka is refused while ringlog runs, and ringlog while a Kafka runs or closes its logs.
+#
 # Every JVM is small and short-lived, so it compiles with the first compiler only.
 
-readonly JVM_LIMIT_S=60 KAFKA_STOP_LIMIT_S=30 TREE=ringlog-metadata.redb
+readonly JVM_LIMIT_S=60 KAFKA_STOP_LIMIT_S=30 TREE=ringlog-metadata.redb CLEAN=.kafka_cleanshutdown
+readonly USED_BY_JVM='is in use by process [0-9]* (java), a ringlog or a Kafka'
 declare -A jvm_pids=()
 
 # Runs in a shell of its own; `lib` names other libraries than Kafka 3.9's.
@@ -45,7 +48,8 @@ start_jvm() {
 # Ends one by a signal; nothing but the exit is waited for.
 end_jvm() {
   local name=$1 signal=$2 pid=${jvm_pids[$1]} deadline=$((SECONDS + KAFKA_STOP_LIMIT_S))
-  kill "-$signal" "$pid"
+  # One that was asked to end before may have.
+  kill "-$signal" "$pid" 2>/dev/null
   while kill -0 "$pid" 2>/dev/null; do
     if ((SECONDS > deadline)); then
       echo "$name does not end"
@@ -209,10 +213,51 @@ kill_broker() {
 kafka_turn() {
   local name=$1 before=$2 after=$3 prefix=$4 signal=$5
   start_kafka "$name" && java_run Exchange "$kafka" "$exchange/$name" && same "$before" "$exchange/$name" &&
-    java_run Exchange "$kafka" "$after" "$prefix" transactions || return 1
+    java_run Exchange "$kafka" "$after" "$prefix" transactions && kafka_keeps_ringlog_out "$name" "$signal" || return 1
   end_jvm "$name" "$signal"
   end_jvm "zoo-$name" KILL
   check_complaints "$name"
+}
+
+# What ringlog says on $data. It is refused in any case, since it is told another id than the directory's.
+refusal() {
+  client "$RINGLOG" serve --data "$data" --set listeners=PLAINTEXT://127.0.0.1:0 --set broker.id=99 --admin-listen none \
+    2>&1 >/dev/null
+}
+
+# A Kafka keeps ringlog out as long as it runs, and asked to end, until its logs are closed.
+kafka_keeps_ringlog_out() {
+  local name=$1 signal=$2 told deadline=$((SECONDS + KAFKA_STOP_LIMIT_S)) tries=0
+  told=$(refusal)
+  if ! grep -q "$USED_BY_JVM" <<<"$told"; then
+    echo "ringlog takes a directory that $name uses: $told"
+    return 1
+  fi
+  [[ $signal == TERM ]] || return 0
+  kill -TERM "${jvm_pids[$name]}"
+  while told=$(refusal) || grep -q "$USED_BY_JVM" <<<"$told"; do
+    ((++tries, SECONDS > deadline)) && break
+  done
+  if [[ $told != *'belongs to another broker'* || ! -e $data/$CLEAN ]]; then
+    echo "ringlog takes a directory that $name still closes: $told"
+    return 1
+  fi
+  echo "ringlog is kept out while Kafka runs and closes its logs ($tries tries)"
+}
+
+# And Kafka while ringlog runs.
+ringlog_keeps_kafka_out() {
+  start_broker exchange --set log.retention.ms=-1 || return 1
+  if start_kafka kept-out >"$exchange/told"; then
+    echo "Kafka takes a directory that ringlog uses"
+    return 1
+  fi
+  unset "jvm_pids[kept-out]"
+  end_jvm zoo-kept-out KILL
+  stop_broker && grep -q "Failed to acquire lock on file .lock in $data" "$exchange/kept-out.log" &&
+    echo "Kafka is kept out while ringlog runs" && return 0
+  cat "$exchange/told"
+  return 1
 }
 
 # The Kafka of before, with its own ZooKeeper, which knows neither ringlog's topics nor its leader epochs.
@@ -276,6 +321,7 @@ maven_after() {
   data=$exchange/data
   mkdir -p "$exchange"
   ringlog_turn stop_broker "" "$exchange/ringlog-1" first && check_segments && check_flipped_bytes &&
+    ringlog_keeps_kafka_out &&
     kafka_turn kafka-1 "$exchange/ringlog-1" "$exchange/kafka-1-end" second TERM || return 1
 
   # The tree is still ringlog's own: it knows none of Kafka's topics, and all new records of the others.
