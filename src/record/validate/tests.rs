@@ -11,6 +11,7 @@ fn rules() -> ProduceRules {
         timestamp_type: TimestampType::CreateTime,
         timestamp_before_max_ms: i64::MAX,
         timestamp_after_max_ms: i64::MAX,
+        retention_ms: -1,
         now: 1_000_000,
         validate_full: false,
         zstd_allowed: true,

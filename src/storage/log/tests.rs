@@ -7,6 +7,7 @@ use crate::record::compression::Codec;
 use crate::record::tests::next;
 use crate::sim::disk::tests::run;
 use crate::sim::disk::{FakeDisk, FakeFile, Fault};
+use crate::storage::compaction::Inline;
 use crate::storage::open_files::OpenFiles;
 use crate::storage::segment::{INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, segment_path};
 
@@ -341,7 +342,7 @@ fn damaged_small_files_of_a_clean_stop_never_panic() {
             // A damaged index may lead to no batch; then the read says so.
             assert!(matches!(read(&mut log, offset, 100, 60), Read::Range { .. } | Read::Io(_) | Read::Empty));
         }
-        let _ = run(log.lookup_timestamp(10_030, 60));
+        let _ = run(log.lookup_timestamp(10_030, 60, &Inline));
     }
 }
 
@@ -589,7 +590,7 @@ fn a_timestamp_is_found_in_every_segment() {
             close(log);
             log = open(&disk, small(), CLEAN);
         }
-        let find = |timestamp, ceiling| run(log.lookup_timestamp(timestamp, ceiling)).unwrap();
+        let find = |timestamp, ceiling| run(log.lookup_timestamp(timestamp, ceiling, &Inline)).unwrap();
         for at in 0..200 {
             assert_eq!(find(10_000 + at, 200), Some((at, 10_000 + at)));
         }
@@ -687,7 +688,11 @@ fn a_recovery_point_noted_before_a_roll_covers_the_indexes_that_the_roll_wrote()
     for seed in 0..64 {
         let log = open(&disk.power_cut(seed), small(), LastStop { recovery_point, ..KILLED });
         for at in 0..100 {
-            assert_eq!(run(log.lookup_timestamp(10_000 + at, 100)).unwrap(), Some((at, 10_000 + at)), "seed {seed}");
+            assert_eq!(
+                run(log.lookup_timestamp(10_000 + at, 100, &Inline)).unwrap(),
+                Some((at, 10_000 + at)),
+                "seed {seed}"
+            );
         }
     }
 }

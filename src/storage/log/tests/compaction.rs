@@ -4,7 +4,7 @@
 use super::*;
 use crate::record::batch::Record;
 use crate::sim::disk::power_cut::Dice;
-use crate::storage::compaction::{CleanerBounds, Dirtiness, Inline};
+use crate::storage::compaction::{CleanerBounds, Dirtiness};
 use crate::storage::retention::RetentionPolicy;
 
 const NO_LAGS: CompactionLags = CompactionLags { min_ms: 0, max_ms: i64::MAX };
@@ -418,7 +418,7 @@ fn readers_of_the_old_files_go_on_and_who_waits_for_them_reads_the_new_ones() {
         open(&disk, compacted(), KILLED)
     };
     flush(&mut log);
-    let (waiting, lookup) = (log.load_segment(0), log.lookup_timestamp(10_000, 201));
+    let (waiting, lookup) = (log.load_segment(0), log.lookup_timestamp(10_000, 201, &Inline));
     assert_eq!(clean(&mut log, 20_000), 200);
     let loaded = run(waiting);
     log.finish_load_segment(loaded).unwrap();
@@ -429,7 +429,7 @@ fn readers_of_the_old_files_go_on_and_who_waits_for_them_reads_the_new_ones() {
     let segments = log.closed.len();
     let policy = RetentionPolicy { delete: true, retention_ms: 1000, retention_bytes: -1 };
     assert_eq!(log.retention(policy, 201, 1 << 40, None), Retention::RollFirst, "nobody asks how old nothing is");
-    assert_eq!(run(log.lookup_timestamp(10_000, 201)).unwrap(), Some((193, 10_193)));
+    assert_eq!(run(log.lookup_timestamp(10_000, 201, &Inline)).unwrap(), Some((193, 10_193)));
     let Read::Range { range, .. } = held else { panic!("{held:?}") };
     let old: Vec<_> =
         batches(&range.file.bytes_at(0, range.length)).map(|batch| batch.unwrap().0.base_offset).collect();
