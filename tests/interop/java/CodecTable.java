@@ -3,19 +3,14 @@ import java.io.DataInputStream;
 import java.io.DataOutputStream;
 import java.io.InputStream;
 import java.io.OutputStream;
-import java.io.PrintWriter;
 import java.net.Socket;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.MessageDigest;
-import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.Collections;
 import java.util.HexFormat;
-import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
@@ -74,7 +69,7 @@ public class CodecTable {
 
     public static void main(String[] arguments) throws Exception {
         if (arguments[0].equals("make")) {
-            System.out.println("# name, codec, records, frame in hexadecimal, and what Kafka " + "3.9.1"
+            System.out.println("# name, codec, records, frame in hexadecimal, and what Kafka 3.9.1"
                 + " reads: length and SHA-256 of the data, or that it refuses");
             lz4();
             zstd();
@@ -152,7 +147,7 @@ public class CodecTable {
         small(lz4, "skippable frame behind", cat(whole, skippable));
         small(lz4, "legacy frame", cat(le(0x184c2102), le(block.length), block));
         small(lz4, "legacy frame with an end", cat(le(0x184c2102), le(block.length), block, end));
-// At the beginning it depends on how the stream is read whether Kafka takes it.
+        // At the beginning it depends on how the stream is read whether Kafka takes it.
         small(lz4, "a block of nothing instead of the end", cat(lz4Header(0x60, 0x40), le(block.length), block, le(1), new byte[1]));
         small(lz4, "a block of nothing, then another", cat(lz4Header(0x60, 0x40), le(block.length), block, le(1), new byte[1], stored, end));
         small(lz4, "a stored block of nothing", cat(lz4Header(0x60, 0x40), le(block.length), block, le(1 << 31), end));
