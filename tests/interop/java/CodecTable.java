@@ -61,6 +61,9 @@ public class CodecTable {
     static final int LARGE_VALUE_BYTES = 20_000;
     static final byte[] SMALL = records(SMALL_RECORDS, 30);
     static final byte[] LARGE = records(LARGE_RECORDS, LARGE_VALUE_BYTES);
+    /** A record, and the next one of its batch. */
+    static final byte[] FIRST = records(1, 30);
+    static final byte[] SECOND = Arrays.copyOfRange(records(2, 30), FIRST.length, records(2, 30).length);
     static final HexFormat HEX = HexFormat.of();
 
     interface Writing {
@@ -138,8 +141,7 @@ public class CodecTable {
             small(lz4, "header of " + length + " bytes", Arrays.copyOf(whole, length));
         }
         small(lz4, "bytes behind it", cat(whole, "garbage".getBytes()));
-        byte[] first = records(1, 30);
-        byte[] twice = cat(written(kafka, first), written(kafka, first));
+        byte[] twice = cat(written(kafka, FIRST), written(kafka, SECOND));
         row(lz4, "two frames, the records of both", 2, twice);
         row(lz4, "two frames, the records of the first", 1, twice);
         byte[] skippable = cat(le(0x184d2a50), le(4), new byte[4]);
@@ -188,11 +190,11 @@ public class CodecTable {
         for (int length : new int[] {1, 3, 4, 5, 6}) {
             small(zstd, "header of " + length + " bytes", Arrays.copyOf(whole, length));
         }
-        byte[] first = records(1, 30);
-        byte[] frame = Zstd.compress(first);
-        row(zstd, "two frames, the records of both", 2, cat(frame, frame));
-        row(zstd, "two frames, the records of the first", 1, cat(frame, frame));
-        row(zstd, "two frames, the second cut by 1", 2, cat(frame, cut(frame, 1)));
+        byte[] frame = Zstd.compress(FIRST);
+        byte[] behind = Zstd.compress(SECOND);
+        row(zstd, "two frames, the records of both", 2, cat(frame, behind));
+        row(zstd, "two frames, the records of the first", 1, cat(frame, behind));
+        row(zstd, "two frames, the second cut by 1", 2, cat(frame, cut(behind, 1)));
         row(zstd, "two frames, the second cut to its head", 1, cat(frame, Arrays.copyOf(frame, 6)));
         row(zstd, "two frames, the second cut to its magic", 1, cat(frame, Arrays.copyOf(frame, 4)));
         row(zstd, "two frames, the second cut to two bytes", 1, cat(frame, Arrays.copyOf(frame, 2)));
@@ -252,19 +254,20 @@ public class CodecTable {
         for (int length : new int[] {1, 2, 3, 9, 10, 11}) {
             small(gzip, "header of " + length + " bytes", Arrays.copyOf(whole, length));
         }
-        byte[] member = javaGzip(records(1, 30));
-        row(gzip, "two members, the records of both", 2, cat(member, member));
-        row(gzip, "two members, the records of the first", 1, cat(member, member));
-        row(gzip, "three members, one of them empty", 2, cat(member, gzipMember(new byte[0], 0, 9, new byte[0]), member));
-        row(gzip, "second member cut by 1", 2, cat(member, cut(member, 1)));
+        byte[] member = javaGzip(FIRST);
+        byte[] behind = javaGzip(SECOND);
+        row(gzip, "two members, the records of both", 2, cat(member, behind));
+        row(gzip, "two members, the records of the first", 1, cat(member, behind));
+        row(gzip, "three members, one of them empty", 2, cat(member, gzipMember(new byte[0], 0, 9, new byte[0]), behind));
+        row(gzip, "second member cut by 1", 2, cat(member, cut(behind, 1)));
         row(gzip, "second member cut, the records of the first", 1, cat(member, cut(member, 1)));
         row(gzip, "second member cut to 18 bytes", 1, cat(member, Arrays.copyOf(member, 18)));
         row(gzip, "second member cut to 19 bytes", 1, cat(member, Arrays.copyOf(member, 19)));
         row(gzip, "second member cut to its header", 1, cat(member, Arrays.copyOf(member, 10)));
         row(gzip, "second member of another method", 1, cat(member, set(member, 2, 7)));
         row(gzip, "second member's header checksum wrong", 1, cat(member, flipped(gzipMember(SMALL, 2, 9, new byte[0]), 10)));
-        row(gzip, "second member damaged", 2, cat(member, set(member, 10, 7)));
-        row(gzip, "second member's crc wrong", 2, cat(member, flipped(member, member.length - 8)));
+        row(gzip, "second member damaged", 2, cat(member, set(behind, 10, 7)));
+        row(gzip, "second member's crc wrong", 2, cat(member, flipped(behind, behind.length - 8)));
         for (int zeros : new int[] {1, 8, 18, 19, 100}) {
             row(gzip, zeros + " zeros behind", 1, cat(member, new byte[zeros]));
         }
@@ -307,17 +310,18 @@ public class CodecTable {
         small(snappy, "a length of 1 GiB", cat(header, be(1 << 30), raw));
         small(snappy, "a block of nothing", cat(header, be(1), new byte[1], be(raw.length), raw));
         small(snappy, "damaged", flipped(whole, 24));
-        byte[] stream = written(kafka, records(1, 30));
-        row(snappy, "two streams, the records of both", 2, cat(stream, stream));
-        row(snappy, "two streams, the records of the first", 1, cat(stream, stream));
+        byte[] stream = written(kafka, FIRST);
+        byte[] behind = written(kafka, SECOND);
+        row(snappy, "two streams, the records of both", 2, cat(stream, behind));
+        row(snappy, "two streams, the records of the first", 1, cat(stream, behind));
         row(snappy, "two streams, the second's header cut", 1, cat(stream, Arrays.copyOf(header, 9)));
         row(snappy, "two streams, the second's header alone", 1, cat(stream, header));
-        row(snappy, "two streams, the second's header twice", 2, cat(stream, header, stream));
-        row(snappy, "two streams, the second of version 0", 1, cat(stream, set(stream, 11, 0)));
-        row(snappy, "two streams, the second of version 0, the records of both", 2, cat(stream, set(stream, 11, 0)));
-        row(snappy, "two streams, the second readable by version 2 on", 2, cat(stream, set(stream, 15, 2)));
-        row(snappy, "two streams, the second of a wrong magic", 1, cat(stream, set(stream, 5, 'x')));
-        row(snappy, "two streams, the second of a wrong magic, the records of both", 2, cat(stream, set(stream, 5, 'x')));
+        row(snappy, "two streams, the second's header twice", 2, cat(stream, header, behind));
+        row(snappy, "two streams, the second of version 0", 1, cat(stream, set(behind, 11, 0)));
+        row(snappy, "two streams, the second of version 0, the records of both", 2, cat(stream, set(behind, 11, 0)));
+        row(snappy, "two streams, the second readable by version 2 on", 2, cat(stream, set(behind, 15, 2)));
+        row(snappy, "two streams, the second of a wrong magic", 1, cat(stream, set(behind, 5, 'x')));
+        row(snappy, "two streams, the second of a wrong magic, the records of both", 2, cat(stream, set(behind, 5, 'x')));
         small(snappy, "raw, cut by 1", cut(raw, 1));
         small(snappy, "raw, bytes behind", cat(raw, new byte[3]));
         small(snappy, "raw, that says too much", set(raw, 0, raw[0] + 1));
