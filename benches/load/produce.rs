@@ -87,3 +87,26 @@ fn batch(sizes: Sizes, codec: Codec) -> (Vec<u8>, u64) {
     }
     (builder.build().to_vec(), count as u64)
 }
+
+impl Workload for Produce {
+    fn request(&mut self, _connection: usize, correlation_id: i32, out: &mut Vec<u8>) -> Result<(), LoadError> {
+        let start = out.len() + CORRELATION_ID_POSITION;
+        out.extend_from_slice(&self.frames[self.next_partition]);
+        out[start..start + 4].copy_from_slice(&correlation_id.to_be_bytes());
+        self.next_partition = (self.next_partition + 1) % self.frames.len();
+        Ok(())
+    }
+
+    fn answer(&mut self, _connection: usize, correlation_id: i32, frame: &[u8]) -> Result<Carried, LoadError> {
+        let mut reader = Reader::new(frame);
+        if decode_response_header(&mut reader, ApiKey::Produce, VERSION)? != correlation_id {
+            return Err(LoadError::Answer("answers are out of order"));
+        }
+        let response = ProduceResponse::decode(&mut reader, VERSION)?;
+        let partition = response.responses.first().and_then(|topic| topic.partition_responses.first());
+        match partition.ok_or(LoadError::Answer("an answer without a partition"))?.error_code {
+            0 => Ok(self.carried),
+            code => Err(LoadError::Refused(code)),
+        }
+    }
+}

@@ -130,7 +130,7 @@ mod tests {
         let mut builder = BatchBuilder::new(codec).base_offset(500);
         let mut seed = 7;
         for _ in 0..300 {
-            let bytes = if next(&mut seed) % 50 == 0 { 200_000 } else { next(&mut seed) as usize % 200 };
+            let bytes = if next(&mut seed).is_multiple_of(50) { 200_000 } else { next(&mut seed) as usize % 200 };
             let timestamp = 10_000 + (next(&mut seed) % 1000) as i64;
             builder.push(timestamp, Some(b"key"), Some(&vec![next(&mut seed) as u8; bytes]), &[(b"h", None)]);
         }
