@@ -9,7 +9,6 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::thread::LocalKey;
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -37,11 +36,11 @@ impl Context for Decompress {
         true
     }
 
-    fn shelf() -> &'static LocalKey<RefCell<Option<Decompress>>> {
+    fn on_shelf<R>(visit: impl FnOnce(&RefCell<Option<Self>>) -> R) -> R {
         thread_local! {
             static KEPT: RefCell<Option<Decompress>> = const { RefCell::new(None) };
         }
-        &KEPT
+        KEPT.with(visit)
     }
 }
 

@@ -4,7 +4,6 @@
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
-use std::thread::LocalKey;
 
 /// What costs more to make than a small batch to decompress.
 pub trait Context: Sized + 'static {
@@ -13,7 +12,8 @@ pub trait Context: Sized + 'static {
     /// Forgets everything of what was decoded before; `false`: it is not worth keeping, or can't be trusted any more.
     fn reset(&mut self) -> bool;
 
-    fn shelf() -> &'static LocalKey<RefCell<Option<Self>>>;
+    /// Shows where this thread keeps one.
+    fn on_shelf<R>(visit: impl FnOnce(&RefCell<Option<Self>>) -> R) -> R;
 }
 
 /// A context in use; this thread gets it back, clean, when it is dropped.
@@ -21,7 +21,7 @@ pub struct Lent<T: Context>(Option<T>);
 
 impl<T: Context> Lent<T> {
     pub fn take() -> Lent<T> {
-        Lent(Some(T::shelf().take().unwrap_or_else(T::new)))
+        Lent(Some(T::on_shelf(RefCell::take).unwrap_or_else(T::new)))
     }
 }
 
@@ -42,7 +42,7 @@ impl<T: Context> DerefMut for Lent<T> {
 impl<T: Context> Drop for Lent<T> {
     fn drop(&mut self) {
         if let Some(context) = self.0.take().and_then(|mut context| context.reset().then_some(context)) {
-            T::shelf().set(Some(context));
+            T::on_shelf(|shelf| shelf.replace(Some(context)));
         }
     }
 }

@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::thread::LocalKey;
 
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name};
 
@@ -31,11 +30,11 @@ impl Context for DCtx<'static> {
         self.sizeof() <= KEPT_BYTES_MAX && DCtx::reset(self, ResetDirective::SessionOnly).is_ok()
     }
 
-    fn shelf() -> &'static LocalKey<RefCell<Option<DCtx<'static>>>> {
+    fn on_shelf<R>(visit: impl FnOnce(&RefCell<Option<Self>>) -> R) -> R {
         thread_local! {
             static KEPT: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
         }
-        &KEPT
+        KEPT.with(visit)
     }
 }
 
