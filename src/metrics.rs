@@ -65,6 +65,7 @@ pub struct ShardCounters {
     /// Segments that retention has taken out of their logs.
     pub segments_deleted_total: Counter,
     /// Logs that were cleaned to the end of what could be cleaned then.
+    pub undecodable_batches_total: Counter,
     pub cleaner_runs_total: Counter,
     pub cleaner_read_bytes_total: Counter,
     pub cleaner_written_bytes_total: Counter,

@@ -24,6 +24,7 @@ use clap::{Args, Parser, Subcommand};
 use ringlog::protocol::WireError;
 use ringlog::protocol::frame::FrameError;
 use ringlog::protocol::header::HeaderError;
+use ringlog::record::compression::Codec;
 
 use crate::client::{Client, Limits, Pace};
 
@@ -35,6 +36,12 @@ struct Options {
     /// Given by `cargo bench`.
     #[arg(long, hide = true, global = true)]
     bench: bool,
+}
+
+fn codec(name: &str) -> Result<Codec, String> {
+    let all = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+    let named = all.into_iter().find(|codec| format!("{codec:?}").eq_ignore_ascii_case(name));
+    named.ok_or_else(|| "none, gzip, snappy, lz4 or zstd".to_owned())
 }
 
 #[derive(Subcommand)]
@@ -49,6 +56,9 @@ enum Command {
         /// Bytes of a record's value.
         #[arg(long, default_value_t = 1024)]
         record_bytes: usize,
+        /// Codec of the batches, of values that it can halve: none, gzip, snappy, lz4 or zstd.
+        #[arg(long, default_value = "none", value_parser = codec)]
+        codec: Codec,
         /// 1 or -1: without answers nothing could be counted.
         #[arg(long, default_value_t = 1, allow_hyphen_values = true, value_parser = clap::builder::RangedI64ValueParser::<i16>::new().range(-1..=1))]
         acks: i16,
@@ -145,8 +155,9 @@ enum LoadError {
 
 fn main() {
     let result = match Options::parse().command {
-        Command::Produce { common, batch_bytes, record_bytes, acks } => {
-            let workload = produce::Produce::new(&common.topic, common.partitions, batch_bytes, record_bytes, acks);
+        Command::Produce { common, batch_bytes, record_bytes, codec, acks } => {
+            let sizes = produce::Sizes { batch_bytes, record_bytes };
+            let workload = produce::Produce::new(&common.topic, common.partitions, sizes, codec, acks);
             let pace = common.rate.map_or(Pace::Closed, Pace::Requests);
             workload.and_then(|workload| run(&common, pace, workload, ANSWER_BYTES_MAX))
         }

@@ -14,6 +14,13 @@ const TIMEOUT_MS: i32 = 30_000;
 /// Where a request frame has its correlation id: behind size, API key and version.
 const CORRELATION_ID_POSITION: usize = 8;
 
+/// Of batches, as they are sent, and of records' values.
+#[derive(Clone, Copy)]
+pub struct Sizes {
+    pub batch_bytes: usize,
+    pub record_bytes: usize,
+}
+
 pub struct Produce {
     /// By partition.
     frames: Vec<Vec<u8>>,
@@ -23,14 +30,8 @@ pub struct Produce {
 }
 
 impl Produce {
-    pub fn new(
-        topic: &str,
-        partitions: i32,
-        batch_bytes: usize,
-        record_bytes: usize,
-        acks: i16,
-    ) -> Result<Produce, LoadError> {
-        let (batch, records) = batch(batch_bytes, record_bytes);
+    pub fn new(topic: &str, partitions: i32, sizes: Sizes, codec: Codec, acks: i16) -> Result<Produce, LoadError> {
+        let (batch, records) = batch(sizes, codec);
         let mut frames = Vec::new();
         for partition in 0..partitions {
             let header = RequestHeader {
@@ -54,18 +55,24 @@ impl Produce {
     }
 }
 
-/// A batch of at most `batch_bytes`, but at least one record, of bytes that do not repeat; and how many.
-fn batch(batch_bytes: usize, record_bytes: usize) -> (Vec<u8>, u64) {
+/// A batch of about `batch_bytes`, but at least one record, and how many: of bytes that do not repeat, unless a codec
+/// is to have something to do.
+fn batch(sizes: Sizes, codec: Codec) -> (Vec<u8>, u64) {
     const RECORD_OVERHEAD: usize = 12;
     const BATCH_OVERHEAD: usize = 61;
+    /// What a codec makes of bytes half of which are always the same.
+    const GROWTH: usize = 2;
+    let Sizes { batch_bytes, record_bytes } = sizes;
     let wall_ms = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-    let count = (batch_bytes.saturating_sub(BATCH_OVERHEAD) / (record_bytes + RECORD_OVERHEAD)).max(1);
-    let mut builder = BatchBuilder::new(Codec::None);
+    let growth = if codec == Codec::None { 1 } else { GROWTH };
+    let plain_bytes = batch_bytes.saturating_sub(BATCH_OVERHEAD) * growth;
+    let count = (plain_bytes / (record_bytes + RECORD_OVERHEAD)).max(1);
+    let mut builder = BatchBuilder::new(codec);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..count {
-        let value: Vec<u8> = (0..record_bytes)
+        let mut value: Vec<u8> = (0..record_bytes)
             .map(|_| {
                 state ^= state << 13;
                 state ^= state >> 7;
@@ -73,6 +80,9 @@ fn batch(batch_bytes: usize, record_bytes: usize) -> (Vec<u8>, u64) {
                 state as u8
             })
             .collect();
+        if codec != Codec::None {
+            value[record_bytes / GROWTH..].fill(b'x');
+        }
         builder.push(wall_ms, None, Some(&value), &[]);
     }
     (builder.build().to_vec(), count as u64)

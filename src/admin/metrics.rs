@@ -124,6 +124,8 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
             "Writes that went to a kernel worker because the directory was slow.",
         segments_deleted_total => Counter(Count) "segments_deleted_total":
             "Segments that retention has taken out of their logs.",
+        undecodable_batches_total => Counter(Count) "undecodable_batches_total":
+            "Batches of the log that can't be decoded, as often as the cleaner kept one or a time query was answered with it.",
         cleaner_runs_total => Counter(Count) "cleaner_runs_total": "Compacted logs that were cleaned.",
         cleaner_read_bytes_total => Counter(Count) "cleaner_read_bytes_total": "Bytes that the cleaner has read.",
         cleaner_written_bytes_total => Counter(Count) "cleaner_written_bytes_total":

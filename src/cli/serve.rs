@@ -113,7 +113,7 @@ pub struct ServeArguments {
     pub no_cachestat: bool,
 
     /// How far compressed batches are checked on arrival
-    #[arg(long, value_name = "HOW", default_value = "kafka", overrides_with = "validate")]
+    #[arg(long, value_name = "HOW", default_value = "header", overrides_with = "validate")]
     pub validate: ValidateFlag,
 
     /// Make one batch of small ones that meet at a partition, in the topic's compression.type or the first one's codec:
@@ -159,9 +159,9 @@ pub enum LogFormatFlag {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ValidateFlag {
-    /// Where an answer depends on it
-    Kafka,
-    /// Every record of every batch
+    /// By their headers, and by their records where an answer depends on them or a header is not plausible
+    Header,
+    /// By every record of every batch, as Kafka does
     Full,
 }
 
@@ -183,7 +183,7 @@ impl ServeArguments {
             cold_bytes_max: Some(self.cold_bytes_max),
             no_cachestat: self.no_cachestat,
             validation: Some(match self.validate {
-                ValidateFlag::Kafka => Validation::Kafka,
+                ValidateFlag::Header => Validation::Header,
                 ValidateFlag::Full => Validation::Full,
             }),
             rebatch: self.rebatch,

@@ -371,7 +371,7 @@ impl Settings {
             open_segments_max: options.open_segments_max,
             cold_bytes_max: options.cold_bytes_max.unwrap_or(COLD_BYTES_MAX_DEFAULT),
             cachestat: !options.no_cachestat,
-            validation: options.validation.unwrap_or(Validation::Kafka),
+            validation: options.validation.unwrap_or(Validation::Header),
             rebatch: options.rebatch,
             admin_listen: options.admin_listen,
             log_level: options.log_level.clone(),

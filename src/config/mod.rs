@@ -77,9 +77,9 @@ pub enum Durability {
 /// How far a batch is checked on arrival (`--validate`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Validation {
-    /// Where an answer depends on it, as far as Kafka does.
-    Kafka,
-    /// The records inside compressed batches too, always.
+    /// By its header; records inside compressed batches where an answer depends on them, or the header is not plausible.
+    Header,
+    /// By every record, always.
     Full,
 }
 

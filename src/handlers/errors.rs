@@ -39,6 +39,8 @@ pub fn of_read(failure: &ReadFailure) -> ErrorCode {
         ReadFailure::Leadership(error) => of_leadership(*error),
         ReadFailure::OffsetOutOfRange => ErrorCode::OffsetOutOfRange,
         ReadFailure::Storage(_) => ErrorCode::KafkaStorageError,
+        // Trying again helps.
+        ReadFailure::Busy => ErrorCode::RequestTimedOut,
     }
 }
 

@@ -6,6 +6,7 @@
 //!   log start. A time is answered with the first record at or after it, below the same bound.
 //! - v7 brought -3, the record with the latest timestamp (KIP-734); v8 -4, the earliest local offset, here that of -2;
 //!   v9 -5, the latest tiered offset, which there is none of.
+//! - Where records by time are looked for in a batch that can't be decoded, that batch is the answer.
 //! - Any replica answers replica id -2, which looks for faults.
 //!
 //! OFFSET_NOT_AVAILABLE is for a leader whose high watermark has not reached its reign yet: one replica is always
@@ -201,7 +202,11 @@ impl<P: Platform> super::Work<P> for Work {
         let mut done = Vec::with_capacity(self.parts.len());
         for part in self.parts {
             let result = match context.partition(&part.topic, part.partition) {
-                Some(partition) => find(&partition, &part).await,
+                Some(partition) => {
+                    let found = find(&partition, &part).await;
+                    context.counters.undecodable_batches_total.add(partition.take_undecodable_lookups());
+                    found
+                }
                 None => Err(errors::of_leadership(LeadershipError::NotLeader).into()),
             };
             done.push(Done { place: part.place, result });

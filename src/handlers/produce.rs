@@ -40,6 +40,7 @@ use crate::protocol::message::{
     ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use crate::protocol::{ApiKey, ErrorCode, WireError};
+use crate::record::DECOMPRESSED_BYTES_MAX;
 use crate::record::batch::{BatchHeader, MAGIC_POSITION, MAGIC_V2, TimestampType};
 use crate::record::compression::Codec;
 use crate::record::validate::{
@@ -52,9 +53,6 @@ const ADMIN_CLIENT: &str = "__admin_client";
 
 /// Compressed batches are looked into, and message sets converted, on the shard up to this; above it on a work thread.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
-
-/// What a compressed batch may become when an answer depends on its records.
-const DECOMPRESSED_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Requests that all shards together have at work threads, at most, whatever their size: half of what those let wait.
 const AWAY_REQUESTS_MAX: u64 = 512;
@@ -610,6 +608,7 @@ fn check<P: Platform>(
         },
         timestamp_before_max_ms: config.message_timestamp_before_max_ms,
         timestamp_after_max_ms: config.message_timestamp_after_max_ms,
+        retention_ms: config.retention_ms,
         now: context.platform.clock().wall(),
         validate_full: context.config.validation == Validation::Full,
         zstd_allowed: version >= 7,

@@ -41,6 +41,7 @@ pub enum CleanOutcome {
     Cleaned {
         bytes_read: u64,
         bytes_written: u64,
+        undecodable_batches: u64,
     },
     /// Not now, or not to its end.
     NotNow,
@@ -199,6 +200,11 @@ impl<P: Platform> Partition<P> {
         }
         self.note_cleaned_to(cleaning.end_offset).await?;
         let (bytes_read, bytes_written) = (cleaning.bytes_read, cleaning.bytes_written);
+        let undecodable = cleaning.undecodable();
+        if let Some(first) = undecodable.first {
+            let (partition, count) = (&self.topic_partition, undecodable.count);
+            tracing::warn!(%partition, count, %first, "batches that can't be decoded were kept as they are");
+        }
         tracing::info!(
             partition = %self.topic_partition,
             from = dirtiness.first_dirty,
@@ -207,7 +213,7 @@ impl<P: Platform> Partition<P> {
             bytes_written,
             "log cleaned"
         );
-        Ok(CleanOutcome::Cleaned { bytes_read, bytes_written })
+        Ok(CleanOutcome::Cleaned { bytes_read, bytes_written, undecodable_batches: undecodable.count })
     }
 
     /// Writes down, if it is news, up to where the log is clean.

@@ -26,6 +26,9 @@ pub enum ReadFailure {
     OffsetOutOfRange,
     #[error("the log could not be read: {0}")]
     Storage(String),
+    /// The work threads take no more.
+    #[error("too much work waits for the work threads")]
+    Busy,
 }
 
 /// What one read found.
@@ -174,10 +177,11 @@ impl<P: Platform> Partition<P> {
     ) -> Result<Option<(Offset, i64)>, ReadFailure> {
         for _ in 0..READ_TRIES_MAX {
             let lookup = self.with_log(current_leader_epoch, asked, |log, offsets| {
-                log.lookup_timestamp(timestamp, isolation.ceiling(offsets))
+                log.lookup_timestamp(timestamp, isolation.ceiling(offsets), self.platform.tasks())
             })?;
             match lookup.await {
                 Err(LogError::SegmentsChanged) => {}
+                Err(LogError::Busy) => return Err(ReadFailure::Busy),
                 found => return found.map_err(|error| self.log_failed(error)),
             }
         }
@@ -193,14 +197,20 @@ impl<P: Platform> Partition<P> {
     ) -> Result<Option<(Offset, i64)>, ReadFailure> {
         for _ in 0..READ_TRIES_MAX {
             let lookup = self.with_log(current_leader_epoch, asked, |log, offsets| {
-                log.lookup_max_timestamp(isolation.ceiling(offsets))
+                log.lookup_max_timestamp(isolation.ceiling(offsets), self.platform.tasks())
             })?;
             match lookup.await {
                 Err(LogError::SegmentsChanged) => {}
+                Err(LogError::Busy) => return Err(ReadFailure::Busy),
                 found => return found.map_err(|error| self.log_failed(error)),
             }
         }
         Err(segments_change())
+    }
+
+    /// How often that has met a batch that can't be decoded since somebody asked this.
+    pub fn take_undecodable_lookups(&self) -> u64 {
+        self.of_log(|log| log.take_undecodable_lookups()).unwrap_or(0)
     }
 
     /// What ListOffsets v0 answers: beginnings of segments, and for a consumer nothing above the high watermark but

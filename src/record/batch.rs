@@ -20,6 +20,7 @@ use crate::base::ids::{LeaderEpoch, Offset};
 use crate::record::compression::{Codec, CompressionError, compress, decompress};
 pub use crate::record::records::Record;
 use crate::record::records::{RECORD_BYTES_MIN, RecordError, RecordView, put_record, take_record};
+use crate::record::seek::fuzz_first_in_batch;
 
 /// Length of a batch's header, and of a batch without records.
 pub const BATCH_HEADER_BYTES: usize = 61;
@@ -477,6 +478,7 @@ pub fn fuzz_decode_batches(bytes: &[u8]) {
     for (header, batch) in batches(bytes).map_while(Result::ok) {
         let _ = (header.last_offset(), header.last_sequence(), has_valid_crc(batch));
         let _ = decode_records(batch, LIMIT);
+        fuzz_first_in_batch(batch);
     }
 }
 

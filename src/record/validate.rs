@@ -6,9 +6,20 @@
 //!    | Done         may be appended
 //!    | Away         finish_produce on a work thread: larger compressed records, and every change of codec
 //! ```
-//! Uncompressed records are walked as Kafka does. Compressed ones are decompressed only where an answer depends on them:
-//! a compacted topic, a bound on timestamps, another codec, or `--validate=full`; this is a difference on purpose, since
-//! it saves the larger part of a compressed produce's CPU.
+//! Uncompressed records are walked as Kafka does. Compressed ones are decompressed only where an answer depends on them,
+//! a compacted topic, a bound on timestamps, another codec, or `--validate=full`, and where the header says what an
+//! honest one would not; this is a difference on purpose, since it saves the larger part of a compressed produce's CPU.
+//!
+//! What of a header the broker itself acts on is plausible without decompression, or the records are looked into and
+//! the header is corrected or refused as Kafka does; what stays trusted harms only its own reader.
+//!
+//! | of a compressed batch | what the broker does by it | plausible |
+//! |---|---|---|
+//! | record count, last offset delta | moves the log end, rolls | they agree; at most [`RECORDS_PER_BYTE_MAX`] per compressed byte |
+//! | max timestamp | retention, rolls, time index, look-ups by time, compaction lags | not before the base timestamp, around now ([`ProduceRules::is_timely_header`]); with LogAppendTime it is the broker's own |
+//! | codec, control, transactional, sequence | which batch it is | always checked ([`check_header`]) |
+//! | LogAppendTime | the timestamps' type | never a producer's: looked into |
+//! | delete horizon | when tombstones go, which stands in the base timestamp's place | kept, as Kafka 3.9 keeps it: it is for the batch's own tombstones |
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +38,14 @@ use crate::record::repack::{RepackError, repack};
 /// Refused records that one answer names at most; the rest of the batch is refused with them anyway.
 pub const RECORD_ERRORS_MAX: usize = 100;
 
+/// Records that a byte of a compressed batch is taken to hold without a look. A record has seven bytes at least, and an
+/// offset that no other has: honest batches hardly come near, and one that did would be looked into and found right.
+const RECORDS_PER_BYTE_MAX: usize = 1;
+/// How far a producer's clock may be ahead of the broker's without a look.
+const AHEAD_MS_MAX: i64 = 60 * 60 * 1000;
+/// How old a batch may be without a look, however long the topic keeps its records: `retention.ms` may change.
+const BEHIND_MS_MAX: i64 = 24 * 60 * 60 * 1000;
+
 /// What the topic asks of a batch.
 #[derive(Clone, Debug)]
 pub struct ProduceRules {
@@ -40,6 +59,8 @@ pub struct ProduceRules {
     pub timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`; `i64::MAX` is no limit.
     pub timestamp_after_max_ms: i64,
+    /// `retention.ms`; negative: for ever.
+    pub retention_ms: i64,
     pub now: WallMs,
     /// Walk compressed records even where no answer depends on it (`--validate=full`).
     pub validate_full: bool,
@@ -63,6 +84,21 @@ impl ProduceRules {
             || self.validate_full
             || self.bounds_timestamps()
             || header.timestamp_type() == TimestampType::LogAppendTime
+            || !self.is_plausible(header)
+    }
+
+    fn is_plausible(&self, header: &BatchHeader) -> bool {
+        let records_max = (header.batch_bytes() - BATCH_HEADER_BYTES).saturating_mul(RECORDS_PER_BYTE_MAX);
+        let has_room = usize::try_from(header.record_count).is_ok_and(|count| count <= records_max);
+        has_room && (self.timestamp_type == TimestampType::LogAppendTime || self.is_timely_header(header))
+    }
+
+    /// Neither before the records' first time, nor ahead of now, nor so old that retention would soon take it. What an
+    /// honest producer has to say about other times, from a backlog, is looked into.
+    fn is_timely_header(&self, header: &BatchHeader) -> bool {
+        let behind_max = if self.retention_ms < 0 { BEHIND_MS_MAX } else { self.retention_ms.min(BEHIND_MS_MAX) };
+        let earliest = header.base_timestamp.max(self.now.saturating_sub(behind_max)).max(0);
+        (earliest..=self.now.saturating_add(AHEAD_MS_MAX)).contains(&header.max_timestamp)
     }
 
     fn target_of(&self, source: Codec) -> Compression {
@@ -421,6 +457,7 @@ pub fn fuzz_validate_produce(bytes: &[u8], target: Option<Compression>) {
         timestamp_type: TimestampType::CreateTime,
         timestamp_before_max_ms: 1 << 40,
         timestamp_after_max_ms: 1 << 40,
+        retention_ms: -1,
         now: 0,
         validate_full: true,
         zstd_allowed: true,

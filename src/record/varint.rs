@@ -4,7 +4,8 @@
 
 /// Bytes of the longest encoded varlong.
 pub const VARLONG_BYTES_MAX: usize = 10;
-const VARINT_BYTES_MAX: usize = 5;
+/// Bytes of the longest encoded varint.
+pub const VARINT_BYTES_MAX: usize = 5;
 
 /// Takes a varint off the front; `None` if it is cut short or longer than five bytes.
 pub fn take_varint(bytes: &mut &[u8]) -> Option<i32> {

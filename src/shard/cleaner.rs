@@ -155,10 +155,11 @@ async fn run<P: Platform>(
             let outcome = partition.clean(share).await;
             let counters = &context.counters;
             match outcome {
-                CleanOutcome::Cleaned { bytes_read, bytes_written } => {
+                CleanOutcome::Cleaned { bytes_read, bytes_written, undecodable_batches } => {
                     counters.cleaner_runs_total.add(1);
                     counters.cleaner_read_bytes_total.add(bytes_read);
                     counters.cleaner_written_bytes_total.add(bytes_written);
+                    counters.undecodable_batches_total.add(undecodable_batches);
                     cleaned = true;
                 }
                 CleanOutcome::NotNow => {}

@@ -191,6 +191,20 @@ mod tests {
 pub(crate) struct Inline;
 
 #[cfg(test)]
+impl crate::platform::Tasks for Inline {
+    fn spawn(&self, _task: impl Future<Output = ()> + 'static) {
+        panic!("nothing here goes on by itself");
+    }
+
+    fn work<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = Option<T>> + 'static {
+        std::future::ready(Some(job()))
+    }
+}
+
+#[cfg(test)]
 impl Resources for Inline {
     fn work<T: Send + 'static>(
         &self,

@@ -25,6 +25,7 @@ mod transactions;
 mod truncate;
 mod upkeep;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
@@ -170,6 +171,9 @@ pub enum LogError {
     /// Segments were deleted or compacted while somebody waited to open them by name: ask again.
     #[error("the log's segments changed meanwhile")]
     SegmentsChanged,
+    /// The work threads take no more: nothing is wrong with the log.
+    #[error("too much work waits elsewhere")]
+    Busy,
 }
 
 impl LogError {
@@ -308,6 +312,15 @@ pub(super) struct Run {
     producers_expired_at: WallMs,
     /// Segments whose offset index was seen to be damaged.
     doubted: std::cell::RefCell<BTreeSet<Offset>>,
+    undecodable: Rc<UndecodableLookups>,
+}
+
+/// How often look-ups by time have met a batch that can't be decoded.
+#[derive(Debug, Default)]
+struct UndecodableLookups {
+    total: Cell<u64>,
+    /// Those that nobody has taken into account yet.
+    uncounted: Cell<u64>,
 }
 
 impl Run {

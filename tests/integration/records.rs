@@ -194,3 +194,47 @@ fn a_bomb_is_refused_and_holds_up_nobody() {
     let told: Vec<_> = (0..3).map(|_| wire.receive_produce(VERSION).expect("answered").1.error_code).collect();
     assert_eq!(told, [ErrorCode::InvalidRecord.code(), 0, 0]);
 }
+
+#[test]
+fn two_billion_records_in_a_hundred_bytes_are_refused_and_neither_move_nor_roll_the_log() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("counts", 1), 0);
+    for round in 0..20 {
+        for codec in &CODECS[1..] {
+            let lie = with(batch(*codec, &[(now_ms(), true)]), 57, &i32::MAX.to_be_bytes());
+            let lie = with(lie, 23, &(i32::MAX - 1).to_be_bytes());
+            assert!(lie.len() < 130);
+            let answer = wire.produce(VERSION, "counts", 0, &lie);
+            assert_eq!(answer.error_code, ErrorCode::InvalidRecord.code(), "{codec:?}");
+        }
+        assert_eq!(wire.produce(VERSION, "counts", 0, &sound()).base_offset, round * 2);
+    }
+    let partition = crate::server::data_path(directory.path()).join("counts-0");
+    let logs = std::fs::read_dir(partition).expect("the partition's directory").filter_map(Result::ok);
+    let logs = logs.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "log"));
+    assert_eq!(logs.count(), 1);
+}
+
+#[test]
+fn a_bad_frame_of_one_client_takes_no_other_clients_sound_batch() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let (mut bad, mut good) = (Wire::connect(server.address), Wire::connect(server.address));
+    let keyed = [("cleanup.policy", "compact")];
+    assert_eq!(bad.create_topic_with("looked-into", 1, &keyed), 0);
+    for codec in &CODECS[1..] {
+        let mut builder = BatchBuilder::new(*codec);
+        (0..100).for_each(|at| builder.push(now_ms(), Some(b"key"), Some(&[at; 40]), &[]));
+        let whole = builder.build();
+        let header = ringlog::record::batch::BatchHeader::parse(&whole).expect("a header");
+        for cut in (1..whole.len() - 61).step_by(7) {
+            // The end mark of an LZ4 frame are four bytes.
+            let unfinished = header.seal(&whole[61..whole.len() - cut]);
+            let refused = bad.produce(VERSION, "looked-into", 0, &unfinished);
+            assert_eq!(refused.error_code, ErrorCode::InvalidRecord.code(), "{codec:?} cut by {cut}");
+            assert_eq!(good.produce(VERSION, "looked-into", 0, &whole).error_code, 0, "{codec:?} after a cut by {cut}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ringlog::protocol::ErrorCode;
 use ringlog::protocol::message::create_topics::{
@@ -13,10 +13,13 @@ use ringlog::protocol::message::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic,
 };
 use ringlog::protocol::message::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
+use ringlog::protocol::message::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
 use ringlog::protocol::message::list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
 };
-use ringlog::record::batch::BatchBuilder;
+use ringlog::record::batch::{BatchBuilder, set_max_timestamp};
 use ringlog::record::compression::Codec;
 
 use crate::server::{DEADLINE, Server, data_path, directory};
@@ -61,6 +64,11 @@ fn delete_records(wire: &mut Wire, version: i16, topic: &str, partition_index: i
     let response = ask!(wire, version, DeleteRecordsRequest { topics, timeout_ms: 30_000 }, DeleteRecordsResponse);
     let partition = &response.topics[0].partitions[0];
     (partition.low_watermark, partition.error_code)
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock past 1970");
+    i64::try_from(since.as_millis()).expect("not that late")
 }
 
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -265,4 +273,80 @@ fn a_cleaning_that_is_held_back_holds_up_neither_a_deletion_nor_a_stop() {
     let server = Server::start(directory.path());
     assert_eq!(compacted_view(&mut Wire::connect(server.address), "left").1.len(), 1);
     server.stop();
+}
+
+#[test]
+fn records_of_now_outlive_a_retention_check_whatever_their_batchs_header_says_of_their_time() {
+    let directory = directory();
+    let settings = ["log.initial.task.delay.ms=0", "log.retention.check.interval.ms=20", "log.segment.bytes=4096"];
+    let server = Server::start_with(directory.path(), &settings);
+    let mut wire = Wire::connect(server.address);
+    create(&mut wire, "lied", &[]);
+    create(&mut wire, "old", &[]);
+    let now = now_ms();
+    let codecs = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+    for (place, codec) in (0..).zip(codecs) {
+        for (place, lie) in (2 * place..).zip([0i64, -1]) {
+            let mut builder = BatchBuilder::new(codec);
+            builder.push(now + place, Some(b"k"), Some(&[b'x'; 3000]), &[]);
+            let mut batch = builder.build();
+            set_max_timestamp(&mut batch, lie);
+            assert_eq!(wire.produce(PRODUCE_VERSION, "lied", 0, &batch).error_code, 0, "{codec:?} {lie}");
+        }
+    }
+    // What goes shows that the checks have come.
+    (0..3).for_each(|at| produce(&mut wire, "old", 1000 + at, None, Some(&[b'x'; 3000])));
+    wait_until("a retention check", || earliest(&mut wire, "old") == 3);
+    produce(&mut wire, "old", 1000, None, Some(&[b'x'; 3000]));
+    wait_until("another retention check", || earliest(&mut wire, "old") == 4);
+    assert_eq!((earliest(&mut wire, "lied"), wire.read_all("lied", 0).len()), (0, 8));
+    for place in 0..8 {
+        assert_eq!(offset_at(&mut wire, "lied", now + place), (place, now + place), "by time");
+    }
+    assert_eq!(offset_at(&mut wire, "lied", now + 8), (-1, -1));
+}
+
+/// Of the first record at or after a time: its offset and its time.
+fn offset_at(wire: &mut Wire, topic: &str, timestamp: i64) -> (i64, i64) {
+    let partitions = vec![ListOffsetsPartition { timestamp, ..Default::default() }];
+    let topics = vec![ListOffsetsTopic { name: topic.to_owned(), partitions }];
+    let request = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+    let answer = ask!(wire, 6, request, ListOffsetsResponse).topics[0].partitions[0].clone();
+    assert_eq!(answer.error_code, 0);
+    (answer.offset, answer.timestamp)
+}
+
+#[test]
+fn a_batch_that_can_not_be_decoded_neither_ends_cleaning_nor_fails_a_time_query() {
+    let directory = directory();
+    let settings = ["log.cleaner.backoff.ms=20", "log.cleaner.min.cleanable.ratio=0.01", "log.segment.bytes=8192"];
+    let server = Server::start_with(directory.path(), &settings);
+    let mut wire = Wire::connect(server.address);
+    create(&mut wire, "mixed", &[]);
+    let now = now_ms();
+    let mut builder = BatchBuilder::new(Codec::Lz4);
+    builder.push(now, Some(b"k"), Some(b"nobody can read this"), &[]);
+    let mut bad = builder.build();
+    bad[61..70].fill(0xee);
+    // An honest header: nobody looks into it.
+    set_max_timestamp(&mut bad, now + 5);
+    produce(&mut wire, "mixed", now, Some(b"k"), Some(b"first"));
+    assert_eq!(wire.produce(PRODUCE_VERSION, "mixed", 0, &bad).error_code, 0);
+    (0..100).for_each(|at| produce(&mut wire, "mixed", now + 10 + at, Some(b"k"), Some(&[b'v'; 300])));
+    assert_eq!(offset_at(&mut wire, "mixed", now), (0, now));
+    assert_eq!(offset_at(&mut wire, "mixed", now + 1), (1, now + 5), "the batch itself");
+    assert_eq!(offset_at(&mut wire, "mixed", now + 6), (2, now + 10));
+    let before = log_files(directory.path(), "mixed").0;
+    alter(&mut wire, "mixed", "cleanup.policy", "compact");
+    wait_until("the cleaning", || log_files(directory.path(), "mixed").0 < before / 2);
+    server.stop();
+    let batches = crate::server::batches_of(directory.path(), "mixed", 0);
+    assert!(batches.iter().any(|batch| batch[61..] == bad[61..]), "it stays as it is");
+}
+
+fn alter(wire: &mut Wire, topic: &str, name: &str, value: &str) {
+    let config = AlterableConfig { name: name.to_owned(), config_operation: 0, value: Some(value.to_owned()) };
+    let resource = AlterConfigsResource { resource_type: 2, resource_name: topic.to_owned(), configs: vec![config] };
+    let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+    assert_eq!(ask!(wire, 1, request, IncrementalAlterConfigsResponse).responses[0].error_code, 0);
 }

@@ -11,6 +11,7 @@ fn rules() -> ProduceRules {
         timestamp_type: TimestampType::CreateTime,
         timestamp_before_max_ms: i64::MAX,
         timestamp_after_max_ms: i64::MAX,
+        retention_ms: -1,
         now: 1_000_000,
         validate_full: false,
         zstd_allowed: true,
@@ -369,5 +370,101 @@ fn mutated_batches_never_panic_the_validation() {
             let mutated = with(whole.clone(), at, &[next(&mut seed) as u8]);
             fuzz_validate_produce(&mutated, target);
         }
+    }
+}
+
+/// Of this codec, with a body that nobody can read: who looks into it refuses it.
+fn unreadable(codec: Codec, record_count: i32, base_timestamp: i64, max_timestamp: i64) -> BytesMut {
+    let header = BatchHeader::parse(&builder(codec).build()).unwrap();
+    let last_offset_delta = record_count - 1;
+    BatchHeader { record_count, last_offset_delta, base_timestamp, max_timestamp, ..header }.seal(&[0xee; 100])
+}
+
+#[test]
+fn only_a_header_that_no_honest_producer_writes_has_its_records_looked_into() {
+    const NOW: i64 = 1_700_000_000_000;
+    const HOUR: i64 = 60 * 60 * 1000;
+    const DAY: i64 = 24 * HOUR;
+    let append_time = ProduceRules { timestamp_type: TimestampType::LogAppendTime, now: NOW, ..rules() };
+    let create_time = |retention_ms| ProduceRules { retention_ms, now: NOW, ..rules() };
+    let is_looked_into = |rules: &ProduceRules, count, base, max| {
+        let looked_into =
+            CODECS[1..].iter().map(|codec| match validate_produce(&mut unreadable(*codec, count, base, max), rules) {
+                Ok(header) => {
+                    assert_eq!((header.record_count, header.max_timestamp), (count, max));
+                    false
+                }
+                Err(InvalidBatch::InvalidRecord { .. }) => true,
+                Err(other) => panic!("{other:?}"),
+            });
+        let looked_into: Vec<_> = looked_into.collect();
+        assert!(looked_into.iter().all(|one| *one == looked_into[0]), "{looked_into:?}");
+        looked_into[0]
+    };
+    // Retention, base and max timestamp.
+    let times = [
+        (-1, NOW, NOW, false),
+        (-1, NOW - DAY, NOW - DAY, false),
+        (-1, NOW - DAY - 1, NOW - DAY - 1, true),
+        (-1, NOW - 30 * DAY, NOW, false),
+        (-1, NOW, NOW + HOUR, false),
+        (-1, NOW, NOW + HOUR + 1, true),
+        (-1, NOW + 1, NOW, true),
+        (-1, 0, 0, true),
+        (-1, NOW, -1, true),
+        (-1, -1, -1, true),
+        (-1, NOW, i64::MIN, true),
+        (-1, i64::MIN, NOW, false),
+        (-1, NOW, i64::MAX, true),
+        (7 * DAY, NOW - DAY, NOW - DAY, false),
+        (7 * DAY, NOW - 2 * DAY, NOW - 2 * DAY, true),
+        (HOUR, NOW - HOUR, NOW - HOUR, false),
+        (HOUR, NOW - HOUR - 1, NOW - HOUR - 1, true),
+        (0, NOW, NOW, false),
+    ];
+    for (retention_ms, base, max, expected) in times {
+        let place = (retention_ms, base, max);
+        assert_eq!(is_looked_into(&create_time(retention_ms), 1, base, max), expected, "{place:?}");
+        assert!(!is_looked_into(&append_time, 1, base, max), "the broker writes its own: {place:?}");
+    }
+    // The body has a hundred bytes.
+    for rules in [create_time(-1), append_time] {
+        for (count, expected) in [(1, false), (100, false), (101, true), (i32::MAX, true)] {
+            assert_eq!(is_looked_into(&rules, count, NOW, NOW), expected, "{count}");
+        }
+    }
+}
+
+#[test]
+fn a_header_that_is_not_plausible_is_set_right_or_refused_as_kafka_does() {
+    for codec in &CODECS[1..] {
+        for lie in [0i64, -1, 77_777, i64::MAX, i64::MIN] {
+            let now = ProduceRules { now: 999_000 + 86_400_000, ..rules() };
+            let mut batch = with(builder(*codec).build(), 35, &lie.to_be_bytes());
+            let header = validate_produce(&mut batch, &now).unwrap();
+            assert_eq!(header.max_timestamp, 1_000_500, "{codec:?} {lie}");
+            assert_eq!(batch, builder(*codec).build(), "as an honest producer would have sent it");
+        }
+        let lie = with(builder(*codec).build(), 57, &i32::MAX.to_be_bytes());
+        assert_invalid_record(with(lie, 23, &(i32::MAX - 1).to_be_bytes()), &rules());
+        // As many records to a byte as there can be: each has an offset of its own.
+        let mut dull = BatchBuilder::new(*codec);
+        (0..10_000).for_each(|_| dull.push(1_000_000, None, None, &[]));
+        let dull = dull.build();
+        let mut checked = dull.clone();
+        assert_eq!(validate_produce(&mut checked, &rules()).unwrap().record_count, 10_000, "{codec:?}");
+        assert_eq!(checked, dull);
+    }
+}
+
+#[test]
+fn a_delete_horizon_of_a_producers_is_kept_as_kafka_keeps_it() {
+    for codec in [Codec::None, Codec::Zstd] {
+        let full = ProduceRules { validate_full: true, ..rules() };
+        let horizon = with(builder(codec).build(), 22, &[codec.id() as u8 | 0x40]);
+        let mut checked = with(horizon.clone(), 35, &7i64.to_be_bytes());
+        let header = validate_produce(&mut checked, &full).unwrap();
+        assert_eq!((header.delete_horizon_ms(), header.max_timestamp), (Some(999_000), 1_000_500));
+        assert_eq!(checked, horizon);
     }
 }

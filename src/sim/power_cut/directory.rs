@@ -349,7 +349,7 @@ impl Directory {
     /// Offset of the first record at or past this timestamp.
     pub fn offset_of(&self, tp: &TopicPartition, timestamp: i64) -> Outcome<Option<Offset>> {
         let log = self.log(tp);
-        let found = run(log.lookup_timestamp(timestamp, log.log_end_offset())).map_err(said)?;
+        let found = run(log.lookup_timestamp(timestamp, log.log_end_offset(), &Inline)).map_err(said)?;
         Ok(found.map(|(offset, _)| offset))
     }
 }

@@ -6,6 +6,9 @@
 //! ```
 //! A chunk holds whole entries, and perhaps the beginning of another one. Both passes check every checksum: what is
 //! rewritten gets a checksum of its own, and must not make damage look sound.
+//!
+//! A batch of data whose checksum is right and whose records can't be decoded is what its producer sent, and was
+//! appended unseen. It stays as it is, and its keys take nobody else's place.
 
 #![forbid(unsafe_code)]
 
@@ -120,8 +123,36 @@ fn with_records(header: &BatchHeader, body: &[u8], mut visit: impl FnMut(&Record
     }
 }
 
+/// The records of a data batch, all of which can be read.
+fn sound_body_of<'a>(header: &BatchHeader, batch: &'a [u8]) -> Result<Cow<'a, [u8]>, Damage> {
+    let body = body_of(header, batch)?;
+    with_records(header, &body, |_| ())?;
+    Ok(body)
+}
+
 fn legacy(entry: &Entry, bytes: &[u8]) -> Result<LegacyBatch, Damage> {
-    decode_legacy(bytes, DECOMPRESSED_BYTES_MAX).map_err(|error| damage(entry.last_offset, error))
+    let batch = decode_legacy(bytes, DECOMPRESSED_BYTES_MAX).map_err(|error| damage(entry.last_offset, error))?;
+    // What stays would get offsets that no reader could follow.
+    let ascend = batch.records.is_sorted_by(|one, next| one.offset < next.offset);
+    match ascend && batch.records.last().is_none_or(|last| last.offset <= entry.last_offset) {
+        true => Ok(batch),
+        false => Err(damage(entry.last_offset, "a message set whose offsets do not ascend")),
+    }
+}
+
+/// Batches that were kept unread.
+#[derive(Debug, Default)]
+pub struct Undecodable {
+    pub count: u64,
+    /// What is wrong with the first of them.
+    pub first: Option<Damage>,
+}
+
+impl Undecodable {
+    fn note(&mut self, damage: Damage) {
+        self.count += 1;
+        self.first.get_or_insert(damage);
+    }
 }
 
 fn control_type(header: &BatchHeader, batch: &[u8]) -> Result<Option<ControlType>, Damage> {
@@ -161,17 +192,21 @@ impl Indexing {
                     Ok(())
                 }
                 Some(header) if self.transactions.pass_batch(header) => Ok(()),
-                Some(header) => {
-                    let mut taken = Ok(());
-                    with_records(header, &body_of(header, whole)?, |record| {
-                        taken = taken.and_then(|()| self.put(&Seen::of(header, record)));
-                    })?;
-                    taken
-                }
-                None => {
-                    let records = legacy(&entry, whole)?.records;
-                    records.iter().try_for_each(|record| self.put(&Seen::of_legacy(record)))
-                }
+                Some(header) => match sound_body_of(header, whole) {
+                    Ok(body) => {
+                        let mut taken = Ok(());
+                        with_records(header, &body, |record| {
+                            taken = taken.and_then(|()| self.put(&Seen::of(header, record)));
+                        })?;
+                        taken
+                    }
+                    // The other pass counts it.
+                    Err(_) => Ok(()),
+                },
+                None => match legacy(&entry, whole) {
+                    Ok(batch) => batch.records.iter().try_for_each(|record| self.put(&Seen::of_legacy(record))),
+                    Err(_) => Ok(()),
+                },
             };
             if taken.is_err() {
                 self.is_full = true;
@@ -235,13 +270,22 @@ pub struct Filtering {
     pub order: Order,
     pub transactions: PassedTransactions,
     pub producers: BTreeMap<i64, LastOfProducer>,
+    pub undecodable: Undecodable,
     now: WallMs,
     delete_retention_ms: i64,
 }
 
 impl Filtering {
     pub fn new(map: OffsetMap, transactions: PassedTransactions, now: WallMs, delete_retention_ms: i64) -> Filtering {
-        Filtering { map, order: Order::default(), transactions, producers: BTreeMap::new(), now, delete_retention_ms }
+        Filtering {
+            map,
+            order: Order::default(),
+            transactions,
+            producers: BTreeMap::new(),
+            undecodable: Undecodable::default(),
+            now,
+            delete_retention_ms,
+        }
     }
 
     /// Filters the whole entries of a chunk.
@@ -280,7 +324,18 @@ impl Filtering {
             false => IfEmpty::Goes,
         };
         let (mut all_stay, mut count, mut has_tombstone) = (true, 0, false);
-        let body = if records_go { Cow::Borrowed(&[][..]) } else { body_of(header, batch)? };
+        let body = match records_go {
+            true => Ok(Cow::Borrowed(&[][..])),
+            false => sound_body_of(header, batch),
+        };
+        let body = match body {
+            Err(damage) if !header.is_control() => {
+                self.undecodable.note(damage);
+                out.extend_from_slice(batch);
+                return Ok(());
+            }
+            body => body?,
+        };
         if records_go {
             all_stay = false;
         } else {
@@ -346,12 +401,14 @@ impl Filtering {
     /// A message of magic 0 or 1, and what is in it: kept as it is, or made a v2 batch with what stays of it. A
     /// tombstone gets its delete horizon that way; Kafka, which keeps the magic, goes by the file's age.
     fn filter_legacy(&mut self, entry: &Entry, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Damage> {
-        let LegacyBatch { codec, timestamp_type, records, .. } = legacy(entry, bytes)?;
-        // What stays would get offsets that no reader could follow.
-        let ascend = records.is_sorted_by(|one, next| one.offset < next.offset);
-        if !ascend || records.last().is_some_and(|last| last.offset > entry.last_offset) {
-            return Err(damage(entry.last_offset, "a message set whose offsets do not ascend"));
-        }
+        let LegacyBatch { codec, timestamp_type, records, .. } = match legacy(entry, bytes) {
+            Ok(batch) => batch,
+            Err(damage) => {
+                self.undecodable.note(damage);
+                out.extend_from_slice(bytes);
+                return Ok(());
+            }
+        };
         let stay: Vec<&Record> =
             records.iter().filter(|record| self.data_stays(&Seen::of_legacy(record), true)).collect();
         let has_tombstone = stay.iter().any(|record| record.value.is_none());

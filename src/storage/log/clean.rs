@@ -29,7 +29,7 @@ use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::platform::{Disk, OpenMode};
 use crate::storage::compaction::offset_map::OffsetMap;
-use crate::storage::compaction::pass::{Damage, Filtering, Indexing, Kept, LastOfProducer, Order};
+use crate::storage::compaction::pass::{Damage, Filtering, Indexing, Kept, LastOfProducer, Order, Undecodable};
 use crate::storage::compaction::transactions::PassedTransactions;
 use crate::storage::compaction::{CleanerBounds, Dirtiness, Resources, SegmentLimits, Source, groups};
 use crate::storage::entry::{Entry, HEAD_BYTES_MAX};
@@ -439,6 +439,11 @@ impl<D: Disk, R: Resources> Cleaning<D, R> {
             remove_unfinished(&self.directory, group[0].base_offset, CLEANED_SUFFIX).await;
         }
         Some(cleaned)
+    }
+
+    /// The batches that were kept without a look at their records.
+    pub fn undecodable(&mut self) -> Undecodable {
+        self.filtering.as_mut().map(|filtering| std::mem::take(&mut filtering.undecodable)).unwrap_or_default()
     }
 
     async fn clean_sources(&mut self, group: &[Source]) -> Result<Cleaned<D>, CleanError> {

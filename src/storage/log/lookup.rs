@@ -2,31 +2,39 @@
 //!
 //! Segment by its latest timestamp, then time index, then offset index, then the heads of batches, then the records of one
 //! batch (Kafka 3.9 `UnifiedLog.fetchOffsetByTimestamp`, `LogSegment.findOffsetByTimestamp`). All of it waits for the
-//! disk; nothing of it runs while the log is borrowed.
+//! disk; nothing of it runs while the log is borrowed. Records of more than a small batch are looked for on a work
+//! thread, in constant memory and no further than the one that is found.
+//!
+//! A header decides which batch is looked into. If that has no such record the look-up goes on behind it. If it can't be
+//! decoded, the answer is the batch itself, its base offset and its max timestamp: nothing that can be read is passed
+//! over, and one bad batch does not take the others' answers.
 
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::ids::Offset;
-use crate::platform::{Disk, OpenMode};
-use crate::record::batch::{NO_TIMESTAMP, decode_records};
-use crate::record::message_set::find_by_time;
+use crate::platform::{Disk, OpenMode, Tasks};
+use crate::record::DECOMPRESSED_BYTES_MAX;
+use crate::record::batch::{BatchError, NO_TIMESTAMP};
+use crate::record::compression::CompressionError;
+use crate::record::message_set::{MessageSetError, find_by_time};
+use crate::record::seek::{Sought, first_in_batch};
 use crate::storage::entry::{Entry, Scanned, Scanner};
 use crate::storage::log::roll::LazyFile;
-use crate::storage::log::{Log, LogError};
+use crate::storage::log::{Log, LogError, UndecodableLookups};
 use crate::storage::offset_index::OffsetIndex;
 use crate::storage::recovery::{Directory, Timed};
 use crate::storage::segment::{INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, TIME_INDEX, segment_path};
 use crate::storage::time_index::TimeIndex;
 
-/// Bytes that one batch may decompress to when its records are looked at.
-const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+/// A batch of more than this, as it is or decompressed, is looked into on a work thread.
+const INLINE_BYTES_MAX: usize = 16 * 1024;
 
 /// What a look-up takes along of a closed segment.
 struct ClosedTarget {
@@ -48,12 +56,24 @@ struct ActiveTarget<D: Disk> {
     size: u64,
 }
 
-struct Lookup<D: Disk> {
+/// What becomes of a batch whose header says that what is sought is in it, and whose records say otherwise.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfClaimed {
+    /// A later batch may have it.
+    Passed,
+    /// Only this one's header has the latest timestamp: it is the answer if no record is.
+    Answers,
+}
+
+struct Lookup<D: Disk, T> {
     disk: D,
+    tasks: T,
     directory: PathBuf,
     index_interval_bytes: u64,
     timestamp: i64,
     start_offset: Offset,
+    if_claimed: IfClaimed,
+    undecodable: Rc<UndecodableLookups>,
 }
 
 impl<D: Disk> Log<D> {
@@ -61,12 +81,13 @@ impl<D: Disk> Log<D> {
     /// timestamp; `None` if there is none (ListOffsets answers -1).
     ///
     /// # Errors
-    /// `SegmentsChanged`: ask again.
-    pub fn lookup_timestamp(
+    /// `SegmentsChanged`: ask again. `Busy`: later.
+    pub fn lookup_timestamp<T: Tasks>(
         &self,
         timestamp: i64,
         ceiling: Offset,
-    ) -> impl Future<Output = Result<Option<(Offset, i64)>, LogError>> + use<D> + 'static {
+        tasks: &T,
+    ) -> impl Future<Output = Result<Option<(Offset, i64)>, LogError>> + use<D, T> + 'static {
         let closed: Vec<_> = self
             .closed_targets()
             .filter(|segment| {
@@ -76,7 +97,7 @@ impl<D: Disk> Log<D> {
             .collect();
         let is_late = self.active.latest.is_some_and(|latest| latest.timestamp >= timestamp);
         let active = is_late.then(|| self.active_target(timestamp, self.log_start_offset));
-        let lookup = self.lookup(timestamp, self.log_start_offset);
+        let lookup = self.lookup(timestamp, self.log_start_offset, IfClaimed::Passed, tasks);
         let names = self.names.ask();
         async move {
             let _names = names.hold().await?;
@@ -93,15 +114,16 @@ impl<D: Disk> Log<D> {
 
     /// The first record that has the latest timestamp of all, if it is below `ceiling`: its offset and timestamp.
     /// `None`: there is none (Kafka 3.9 `UnifiedLog.fetchOffsetByTimestamp`, which looks at whole segments too).
-    pub fn lookup_max_timestamp(
+    pub fn lookup_max_timestamp<T: Tasks>(
         &self,
         ceiling: Offset,
-    ) -> impl Future<Output = Result<Option<(Offset, i64)>, LogError>> + use<D> + 'static {
+        tasks: &T,
+    ) -> impl Future<Output = Result<Option<(Offset, i64)>, LogError>> + use<D, T> + 'static {
         const FROM_THE_BEGINNING: Offset = 0;
         let closed: Vec<_> = self.closed_targets().collect();
         let active_latest = self.active.latest.map_or(NO_TIMESTAMP, |latest| latest.timestamp);
         let active = self.active_target(active_latest, FROM_THE_BEGINNING);
-        let mut lookup = self.lookup(NO_TIMESTAMP, FROM_THE_BEGINNING);
+        let mut lookup = self.lookup(NO_TIMESTAMP, FROM_THE_BEGINNING, IfClaimed::Answers, tasks);
         let names = self.names.ask();
         async move {
             let _names = names.hold().await?;
@@ -152,19 +174,26 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn lookup(&self, timestamp: i64, start_offset: Offset) -> Lookup<D> {
-        let index_interval_bytes = u64::from(self.config.index_interval_bytes);
+    fn lookup<T: Tasks>(&self, timestamp: i64, start_offset: Offset, if_claimed: IfClaimed, tasks: &T) -> Lookup<D, T> {
         Lookup {
             disk: self.disk.clone(),
+            tasks: tasks.clone(),
             directory: self.directory.clone(),
-            index_interval_bytes,
+            index_interval_bytes: u64::from(self.config.index_interval_bytes),
             timestamp,
             start_offset,
+            if_claimed,
+            undecodable: Rc::clone(&self.run.undecodable),
         }
+    }
+
+    /// How often look-ups have met a batch that can't be decoded since somebody asked this.
+    pub fn take_undecodable_lookups(&self) -> u64 {
+        self.run.undecodable.uncounted.take()
     }
 }
 
-impl<D: Disk> Lookup<D> {
+impl<D: Disk, T: Tasks> Lookup<D, T> {
     /// A closed segment's time index; notes its latest timestamp.
     async fn time_index_of(&self, segment: &ClosedTarget) -> Result<TimeIndex, LogError> {
         let ClosedTarget { base_offset, end_offset, size, .. } = *segment;
@@ -193,7 +222,7 @@ impl<D: Disk> Lookup<D> {
         let (file, _) = self.disk.open(&log_path, OpenMode::Read).await.map_err(LogError::io_at(&log_path))?;
         let position = self.position_by(&time_index, segment.base_offset, segment.size, &file).await?;
         let scanner = Scanner::new(self.disk.clone(), file, position, segment.size);
-        self.in_batches(scanner).await.map_err(LogError::io_at(&log_path))
+        self.in_batches(scanner, &log_path).await
     }
 
     async fn in_active(&self, active: ActiveTarget<D>) -> Result<Option<(Offset, i64)>, LogError> {
@@ -203,7 +232,7 @@ impl<D: Disk> Lookup<D> {
             None => self.position_in(active.base_offset, active.end_offset, active.size, &file).await?,
         };
         let scanner = Scanner::new(self.disk.clone(), file, position, active.size);
-        self.in_batches(scanner).await.map_err(LogError::io_at(&active.path))
+        self.in_batches(scanner, &active.path).await
     }
 
     /// Where to begin in a segment, by its index files.
@@ -249,22 +278,31 @@ impl<D: Disk> Lookup<D> {
         }
     }
 
-    async fn in_batches(&self, mut scanner: Scanner<D>) -> io::Result<Option<(Offset, i64)>> {
+    async fn in_batches(&self, mut scanner: Scanner<D>, path: &Path) -> Result<Option<(Offset, i64)>, LogError> {
+        let mut claimed = None;
         loop {
-            match scanner.next().await? {
-                Scanned::End => return Ok(None),
+            match scanner.next().await.map_err(LogError::io_at(path))? {
+                Scanned::End => return Ok(claimed.filter(|_| self.if_claimed == IfClaimed::Answers)),
                 Scanned::Torn { position, error } => {
                     let text = format!("at position {position}: {error}");
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                    return Err(LogError::io_at(path)(io::Error::new(io::ErrorKind::InvalidData, text)));
                 }
                 Scanned::Entry { position, entry } => {
-                    let is_target = entry.max_timestamp >= self.timestamp && entry.last_offset >= self.start_offset;
-                    if is_target && let Some(found) = self.in_records(&mut scanner, position, &entry).await? {
+                    if entry.max_timestamp < self.timestamp || entry.last_offset < self.start_offset {
+                        continue;
+                    }
+                    if let Some(found) = self.in_records(&mut scanner, position, &entry, path).await? {
                         return Ok(Some(found));
                     }
+                    claimed = claimed.or(Some(self.itself(&entry)));
                 }
             }
         }
+    }
+
+    /// A batch instead of a record in it.
+    fn itself(&self, entry: &Entry) -> (Offset, i64) {
+        (entry.base_offset.max(self.start_offset), entry.max_timestamp)
     }
 
     async fn in_records(
@@ -272,16 +310,72 @@ impl<D: Disk> Lookup<D> {
         scanner: &mut Scanner<D>,
         position: u64,
         entry: &Entry,
-    ) -> io::Result<Option<(Offset, i64)>> {
-        let batch = scanner.bytes(position, entry.bytes as usize).await?;
-        if entry.header.is_none() {
-            return find_by_time(batch, self.start_offset, self.timestamp, DECOMPRESSED_BYTES_MAX)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+        path: &Path,
+    ) -> Result<Option<(Offset, i64)>, LogError> {
+        let batch = scanner.bytes(position, entry.bytes as usize).await.map_err(LogError::io_at(path))?;
+        let sought = Sought { timestamp: self.timestamp, offset: self.start_offset };
+        let is_legacy = entry.header.is_none();
+        let inline = match batch.len() <= INLINE_BYTES_MAX {
+            true => find(batch, is_legacy, sought, INLINE_BYTES_MAX),
+            false => Err(Unfound::TooLong),
+        };
+        let found = match inline {
+            Err(Unfound::TooLong) => {
+                let batch = batch.to_vec();
+                let job = move || find(&batch, is_legacy, sought, DECOMPRESSED_BYTES_MAX);
+                self.tasks.work(job).await.ok_or(LogError::Busy)?
+            }
+            found => found,
+        };
+        found.or_else(|unfound| {
+            self.note_undecodable(position, path, &unfound);
+            Ok(Some(self.itself(entry)))
+        })
+    }
+
+    /// Said more rarely the more there are: every question may meet the same batch again.
+    fn note_undecodable(&self, position: u64, path: &Path, unfound: &Unfound) {
+        let UndecodableLookups { total, uncounted } = &*self.undecodable;
+        let count = total.get() + 1;
+        total.set(count);
+        uncounted.set(uncounted.get() + 1);
+        if count.is_power_of_two() {
+            let path = path.display();
+            tracing::warn!(%path, position, count, reason = %unfound, "a batch can't be decoded: a time is answered with itself");
         }
-        let records = decode_records(batch, DECOMPRESSED_BYTES_MAX)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let found =
-            records.into_iter().find(|record| record.timestamp >= self.timestamp && record.offset >= self.start_offset);
-        Ok(found.map(|record| (record.offset, record.timestamp)))
+    }
+}
+
+/// Why it is not known whether a record is in a batch.
+#[derive(Debug, thiserror::Error)]
+enum Unfound {
+    #[error("the batch becomes too long when it is decompressed")]
+    TooLong,
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl From<BatchError> for Unfound {
+    fn from(error: BatchError) -> Unfound {
+        match error {
+            BatchError::Compression(CompressionError::TooLong { .. }) => Unfound::TooLong,
+            error => Unfound::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<MessageSetError> for Unfound {
+    fn from(error: MessageSetError) -> Unfound {
+        match error {
+            MessageSetError::TooLong(_) => Unfound::TooLong,
+            error => Unfound::Damaged(error.to_string()),
+        }
+    }
+}
+
+fn find(batch: &[u8], is_legacy: bool, sought: Sought, limit: usize) -> Result<Option<(Offset, i64)>, Unfound> {
+    match is_legacy {
+        true => Ok(find_by_time(batch, sought.offset, sought.timestamp, limit)?),
+        false => Ok(first_in_batch(batch, sought, limit)?),
     }
 }

@@ -4,7 +4,7 @@
 use super::*;
 use crate::record::batch::Record;
 use crate::sim::disk::power_cut::Dice;
-use crate::storage::compaction::{CleanerBounds, Dirtiness, Inline};
+use crate::storage::compaction::{CleanerBounds, Dirtiness};
 use crate::storage::retention::RetentionPolicy;
 
 const NO_LAGS: CompactionLags = CompactionLags { min_ms: 0, max_ms: i64::MAX };
@@ -418,7 +418,7 @@ fn readers_of_the_old_files_go_on_and_who_waits_for_them_reads_the_new_ones() {
         open(&disk, compacted(), KILLED)
     };
     flush(&mut log);
-    let (waiting, lookup) = (log.load_segment(0), log.lookup_timestamp(10_000, 201));
+    let (waiting, lookup) = (log.load_segment(0), log.lookup_timestamp(10_000, 201, &Inline));
     assert_eq!(clean(&mut log, 20_000), 200);
     let loaded = run(waiting);
     log.finish_load_segment(loaded).unwrap();
@@ -429,7 +429,7 @@ fn readers_of_the_old_files_go_on_and_who_waits_for_them_reads_the_new_ones() {
     let segments = log.closed.len();
     let policy = RetentionPolicy { delete: true, retention_ms: 1000, retention_bytes: -1 };
     assert_eq!(log.retention(policy, 201, 1 << 40, None), Retention::RollFirst, "nobody asks how old nothing is");
-    assert_eq!(run(log.lookup_timestamp(10_000, 201)).unwrap(), Some((193, 10_193)));
+    assert_eq!(run(log.lookup_timestamp(10_000, 201, &Inline)).unwrap(), Some((193, 10_193)));
     let Read::Range { range, .. } = held else { panic!("{held:?}") };
     let old: Vec<_> =
         batches(&range.file.bytes_at(0, range.length)).map(|batch| batch.unwrap().0.base_offset).collect();
@@ -509,6 +509,78 @@ fn a_damaged_batch_ends_the_cleaning_and_is_not_made_to_look_sound() {
     assert!(matches!(refused, Err(CleanError::Damaged { .. })), "{refused:?}");
     assert_eq!(disk.contents(&segment_path(Path::new(DIR), 0, LOG)).unwrap().len(), before);
     assert_eq!((names(&disk, ".cleaned"), log.cleaned_to()), (0, None));
+}
+
+/// Its records can't be read, and its checksum is right: what a producer sent, and nobody looked into.
+fn undecodable(mut batch: BytesMut) -> BytesMut {
+    let at = batch.len() - 9;
+    batch[61..70].fill(0xee);
+    batch[at..].fill(0xee);
+    crate::record::batch::set_max_timestamp(&mut batch, 10_000);
+    batch
+}
+
+#[test]
+fn a_batch_that_can_not_be_decoded_stays_as_it_is_and_everything_around_it_is_cleaned() {
+    let keyed = |codec: Codec, key: &str, count: i64| {
+        let mut builder = BatchBuilder::new(codec);
+        (0..count).for_each(|at| builder.push(10_000, Some(key.as_bytes()), Some(&[at as u8; 40]), &[]));
+        builder.build()
+    };
+    let misnumbered = {
+        // A sound stream whose record says that it is far behind its batch.
+        let body = [12, 0, 0, 100, 1, 1, 0];
+        let header = BatchHeader::parse(&keyed(Codec::Gzip, "a", 1)).unwrap();
+        header.seal(&crate::record::compression::compress(Codec::Gzip, &body))
+    };
+    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        for bad in [undecodable(keyed(codec, "a", 10)), misnumbered.clone()] {
+            let mut log = open(&FakeDisk::new(), compacted(), CLEAN);
+            let (bad_offset, _) = {
+                append(&mut log, keyed(codec, "a", 10));
+                append(&mut log, keyed(codec, "b", 10));
+                let at = append(&mut log, bad.clone());
+                append(&mut log, keyed(codec, "b", 10));
+                at
+            };
+            roll(&mut log);
+            append(&mut log, keyed(Codec::None, "c", 1));
+            flush(&mut log);
+            for _ in 0..2 {
+                let dirty = dirtiness(&mut log, NO_LAGS, 20_000);
+                let mut cleaning = run(log.clean_plan(dirty).index(
+                    Vec::new(),
+                    BOUNDS,
+                    CleanTime { now: 20_000, delete_retention_ms: 0 },
+                    Inline,
+                ))
+                .unwrap();
+                while let Some(cleaned) = run(cleaning.clean_group()) {
+                    let names = run(log.names().hold_alone());
+                    log.finish_swap(run(cleaned.unwrap().swap(names)).unwrap());
+                }
+                let kept = cleaning.undecodable();
+                assert_eq!((kept.count, kept.first.is_some()), (1, true), "{codec:?}");
+                // Again, from the beginning.
+                log.set_cleaned_to(0);
+            }
+            let mut found = Vec::new();
+            let mut offset = 0;
+            let end = log.log_end_offset();
+            while let Read::Range { range, .. } = read(&mut log, offset, 1 << 20, end) {
+                for (header, batch) in batches(&range.file.bytes_at(range.position, range.length)).map(Result::unwrap) {
+                    found.push((header.base_offset, header.record_count, batch[61..].to_vec()));
+                    offset = header.last_offset() + 1;
+                }
+            }
+            // The unread batch hides no older record of its key.
+            let counts: Vec<_> = found.iter().map(|(base, count, _)| (*base, *count)).collect();
+            let bad_count = BatchHeader::parse(&bad).unwrap().record_count;
+            let behind = bad_offset + i64::from(bad_count);
+            assert_eq!(counts, [(0, 1), (bad_offset, bad_count), (behind, 1), (behind + 10, 1)], "{codec:?}");
+            assert_eq!(found[1].2, bad[61..], "{codec:?}");
+        }
+    }
 }
 
 #[test]

@@ -104,11 +104,15 @@ fn after_an_orderly_stop_no_damage_to_an_index_makes_a_time_query_pass_over_reco
                 spoil(&disk, &path, damage);
                 for _ in 0..2 {
                     let mut log = open(&disk, small(), CLEAN);
-                    let find = |timestamp| run(log.lookup_timestamp(timestamp, 200)).unwrap();
+                    let find = |timestamp| run(log.lookup_timestamp(timestamp, 200, &Inline)).unwrap();
                     for at in 0..200 {
                         assert_eq!(find(10_000 + at), Some((at, 10_000 + at)), "{extension} {name}");
                     }
-                    assert_eq!(run(log.lookup_max_timestamp(200)).unwrap(), Some((199, 10_199)), "{extension} {name}");
+                    assert_eq!(
+                        run(log.lookup_max_timestamp(200, &Inline)).unwrap(),
+                        Some((199, 10_199)),
+                        "{extension} {name}"
+                    );
                     assert_eq!(records_from(&mut log, 0, 200).len(), 200);
                     close(log);
                 }
@@ -151,7 +155,7 @@ fn a_segment_whose_records_have_no_timestamps_has_no_time_index_and_is_not_read_
     close(log);
     let log = open(&disk, small(), CLEAN);
     let replaced = disk.counts().get("replace").copied();
-    assert_eq!(run(log.lookup_timestamp(0, 100)).unwrap(), None);
+    assert_eq!(run(log.lookup_timestamp(0, 100, &Inline)).unwrap(), None);
     assert!(disk.contents(&segment_path(Path::new(DIR), first, TIME_INDEX)).unwrap().is_empty());
     assert_eq!(disk.counts().get("replace").copied(), replaced, "an empty index fits them");
 }
@@ -165,7 +169,7 @@ fn a_look_at_the_times_of_a_segment_whose_log_is_missing_is_an_error_and_makes_n
     let mut log = open(&disk, small(), CLEAN);
     let path = segment_path(Path::new(DIR), second, LOG);
     run(disk.remove_file(&path)).unwrap();
-    assert!(matches!(run(log.lookup_timestamp(10_000 + second, 200)), Err(LogError::Io { .. })));
+    assert!(matches!(run(log.lookup_timestamp(10_000 + second, 200, &Inline)), Err(LogError::Io { .. })));
     let age = run(log.age(second));
     assert!(log.finish_age(age).is_err());
     assert!(disk.contents(&path).is_err());

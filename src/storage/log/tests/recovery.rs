@@ -285,7 +285,7 @@ fn a_damaged_index_of_a_closed_segment_serves_nothing_wrong_and_is_made_anew() {
             let mut log = open(&disk, small(), CLEAN);
             let expected: Vec<_> = (0..200).map(|at| (at, format!("{at:040}"))).collect();
             assert_eq!(records_from(&mut log, 0, 300), expected, "byte {at} bit {bit}");
-            let find = |timestamp| run(log.lookup_timestamp(timestamp, 200)).unwrap();
+            let find = |timestamp| run(log.lookup_timestamp(timestamp, 200, &Inline)).unwrap();
             assert!((0..200).all(|at| find(10_000 + at) == Some((at, 10_000 + at))));
             assert!(log.run.doubted.borrow().is_empty());
         }

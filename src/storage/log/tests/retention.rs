@@ -145,7 +145,7 @@ fn a_reader_that_waits_for_a_segment_that_goes_is_told_to_read_again() {
     let disk = FakeDisk::new();
     let mut log = open(&flushed(&disk).disk.restart(), small(), KILLED);
     let waiting = log.load_segment(0);
-    let lookup = log.lookup_timestamp(10_000, 100);
+    let lookup = log.lookup_timestamp(10_000, 100, &Inline);
     let second = *log.closed.keys().nth(1).unwrap();
     log.increment_log_start_offset(second);
     flush(&mut log);
@@ -153,7 +153,7 @@ fn a_reader_that_waits_for_a_segment_that_goes_is_told_to_read_again() {
     let loaded = run(waiting);
     log.finish_load_segment(loaded).unwrap();
     assert!(matches!(run(lookup), Err(LogError::SegmentsChanged)));
-    assert_eq!(run(log.lookup_timestamp(10_000, 100)).unwrap(), Some((second, 10_000 + second)));
+    assert_eq!(run(log.lookup_timestamp(10_000, 100, &Inline)).unwrap(), Some((second, 10_000 + second)));
 }
 
 #[test]

@@ -30,9 +30,9 @@ fn a_log_is_cut_before_the_batch_that_holds_the_offset_and_goes_on_from_there() 
         let mut log = log;
         assert_holds(&mut log, end);
         assert!(matches!(log.read(end + 1, 100, end + 1), Read::OutOfRange));
-        assert_eq!(run(log.lookup_timestamp(10_000 + end, end)).unwrap(), None);
+        assert_eq!(run(log.lookup_timestamp(10_000 + end, end, &Inline)).unwrap(), None);
         for at in log.log_start_offset()..end {
-            assert_eq!(run(log.lookup_timestamp(10_000 + at, end)).unwrap(), Some((at, 10_000 + at)));
+            assert_eq!(run(log.lookup_timestamp(10_000 + at, end, &Inline)).unwrap(), Some((at, 10_000 + at)));
         }
         append(&mut log, batch(end, 4));
         append(&mut log, batch(end + 4, 30));
