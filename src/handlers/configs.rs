@@ -3,7 +3,6 @@
 //! What can be refused without knowing what is there is refused here, in the words of Kafka 3.9's `ConfigAdminManager`; the
 //! rest is the controller's.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, errors};
@@ -99,29 +98,22 @@ pub fn changed_resource<P: Platform>(
     }
 }
 
-/// Refuses resources that are named twice, each once, asks the controller for the others, and gives what became of each, in
-/// the request's order. Returns when every shard shows the new settings.
+/// Refuses resources that are named twice, asks the controller for the others, and gives what became of each, in the
+/// request's order. Returns when every shard shows the new settings.
 pub async fn alter<P: Platform>(
     context: &Context<P>,
     asked: Vec<Asked>,
     validate_only: bool,
 ) -> Vec<(i8, String, Result<(), Refusal>)> {
-    let (mut places_named, mut once) = (BTreeMap::new(), Vec::with_capacity(asked.len()));
-    for one in asked {
-        match places_named.entry((one.resource_type, one.resource_name.clone())) {
-            Entry::Occupied(place) => {
-                let first: &mut Asked = &mut once[*place.get()];
-                first.wanted = Wanted::Done(Err(Refusal::request("Each resource must appear at most once.")));
-            }
-            Entry::Vacant(place) => {
-                place.insert(once.len());
-                once.push(one);
-            }
-        }
+    let mut counts: BTreeMap<(i8, &str), usize> = BTreeMap::new();
+    for one in &asked {
+        *counts.entry((one.resource_type, &one.resource_name)).or_default() += 1;
     }
-    let (mut outcomes, mut changes, mut places) = (Vec::with_capacity(once.len()), Vec::new(), Vec::new());
-    for one in once {
+    let twice: Vec<bool> = asked.iter().map(|one| counts[&(one.resource_type, &*one.resource_name)] > 1).collect();
+    let (mut outcomes, mut changes, mut places) = (Vec::with_capacity(asked.len()), Vec::new(), Vec::new());
+    for (one, twice) in asked.into_iter().zip(twice) {
         let outcome = match one.wanted {
+            _ if twice => Err(Refusal::request("Each resource must appear at most once.")),
             Wanted::Done(outcome) => outcome,
             Wanted::Change(change) => {
                 places.push(outcomes.len());

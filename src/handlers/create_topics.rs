@@ -1,7 +1,7 @@
 //! CreateTopics (19), versions 0-7.
 //!
 //! - v1 `validate_only`. v4 lets counts default (-1). v5 answers with counts and configs (KIP-525), v7 with topic ids.
-//! - A name that stands in the request twice is refused, once.
+//! - A name that stands in the request twice is refused as often.
 //! - The answer leaves when every shard shows the topics; a timeout that passes first is answered REQUEST_TIMED_OUT, and
 //!   the creation goes on.
 
@@ -34,8 +34,8 @@ pub async fn handle<P: Platform>(context: &Context<P>, request: CreateTopicsRequ
             twice.insert(topic.name.clone());
         }
     }
-    let once: Vec<CreatableTopic> = request.topics.into_iter().filter(|topic| !twice.contains(&topic.name)).collect();
-    let repeated = twice.into_iter().collect();
+    let (repeated, once): (Vec<_>, Vec<_>) = request.topics.into_iter().partition(|topic| twice.contains(&topic.name));
+    let repeated = repeated.into_iter().map(|topic| topic.name).collect();
     let mut topics = refuse_all(repeated, ErrorCode::InvalidRequest, "Found multiple entries for this topic.");
     if !once.is_empty() {
         topics.extend(create(context, once, request.timeout_ms, request.validate_only).await);

@@ -143,7 +143,8 @@ fn plan<P: Platform>(
         for partition in &requested.partitions {
             let index = partition.partition_index;
             let is_repeated = repeated.contains(&(requested.name.as_str(), index));
-            if is_repeated && !listed.is_new((requested.name.as_str(), index)) {
+            // A list takes far more than what asks for it.
+            if version == 0 && is_repeated && !listed.is_new((requested.name.as_str(), index)) {
                 continue;
             }
             let mut answer = ListOffsetsPartitionResponse { partition_index: index, ..Default::default() };
@@ -184,8 +185,8 @@ fn plan<P: Platform>(
     (response, work)
 }
 
-/// The partitions that the request names more than once. Kafka refuses them from version 1 on, each as often as it is named;
-/// here one answer is given for all.
+/// The partitions that the request names more than once: all of which Kafka refuses, from version 1 on; before, a partition
+/// is answered once here.
 fn repeated_partitions(request: &ListOffsetsRequest) -> BTreeSet<(&str, i32)> {
     let mut seen = BTreeSet::new();
     let named = request

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use ringlog::broker::Broker;
 use ringlog::config::{AdminListen, Config, ServeOptions};
-use ringlog::protocol::ApiKey;
 use ringlog::protocol::message::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use ringlog::protocol::{ApiKey, Writer};
 use ringlog::record::batch::BatchBuilder;
 use ringlog::record::compression::Codec;
 
@@ -263,6 +263,43 @@ fn a_producer_goes_on_beside_clients_that_never_finish_a_frame_and_never_read() 
     let taken = resident_bytes_peak(server.process()) - before;
     assert!(taken < 160 << 20, "{taken} bytes");
     server.stop();
+}
+
+/// Each held the bytes of its request until it was answered: a third client was not read until then.
+#[test]
+fn long_polls_of_a_hundred_megabytes_keep_nobody_else_from_being_served() {
+    const VERSION: i16 = 12;
+    const CARRIED_BYTES: u32 = 90_000_000;
+    /// Longer than any client here waits for an answer.
+    const MAX_WAIT_MS: i32 = 300_000;
+    const UNKNOWN_TAG: u32 = 99;
+    let directory = directory();
+    let broker = start(directory.path(), 1, &[]);
+    let mut wire = Wire::connect(broker.address());
+    assert_eq!(wire.create_topic("quiet", 1), 0);
+    let partition = FetchPartition { partition: 0, partition_max_bytes: 1000, ..Default::default() };
+    let topics = vec![FetchTopic { topic: "quiet".into(), partitions: vec![partition], ..Default::default() }];
+    let request = FetchRequest { max_wait_ms: MAX_WAIT_MS, min_bytes: 1, topics, ..Default::default() };
+    let mut waiting = [Wire::connect(broker.address()), Wire::connect(broker.address())];
+    for wire in &mut waiting {
+        let carried = |writer: &mut Writer| {
+            let mut body = Writer::new();
+            request.encode(&mut body, VERSION)?;
+            let body = body.into_bytes();
+            // The count of tagged fields comes last.
+            writer.bytes(&body[..body.len() - 1]);
+            [1, UNKNOWN_TAG, CARRIED_BYTES].iter().for_each(|number| writer.uvarint(*number));
+            writer.bytes(&vec![0; CARRIED_BYTES as usize]);
+            Ok(())
+        };
+        wire.send(ApiKey::Fetch, VERSION, carried).expect("sent");
+    }
+    let mut fresh = Wire::connect(broker.address());
+    assert_eq!(fresh.produce(PRODUCE_VERSION, "quiet", 0, &batch(100)).error_code, 0);
+    for wire in &mut waiting {
+        wire.receive().expect("what it waited for has come");
+    }
+    broker.stop().expect("a clean stop");
 }
 
 #[test]

@@ -23,7 +23,8 @@ import org.apache.kafka.common.requests.RequestUtils;
 
 /**
  * Elements that a request names more than once: ringlog and Kafka say the same of each. Where Kafka answers once, so does
- * ringlog; where Kafka repeats itself, ringlog answers once still.
+ * ringlog; where Kafka refuses each because it is repeated, so does ringlog; where Kafka repeats itself otherwise, ringlog
+ * answers once still.
  *
  * <p>Arguments: the addresses of ringlog and of Kafka, and perhaps `planted`: then Kafka is asked something else once, which
  * must be noticed.
@@ -32,7 +33,10 @@ public final class Repeated {
     private static final String TOPIC = "repeated";
     private static final int TIMES = 3;
 
-    private record Case(String name, ApiKeys key, int version, ApiMessage request, boolean onceInKafka) {}
+    /** How often an element that is named several times is answered. */
+    private enum Answered { ONCE, ONCE_BY_RINGLOG, AS_OFTEN }
+
+    private record Case(String name, ApiKeys key, int version, ApiMessage request, Answered answered) {}
 
     public static void main(String[] args) throws Exception {
         boolean planted = args.length > 2;
@@ -48,8 +52,9 @@ public final class Repeated {
             List<String> fromKafka = ask(args[1], theirs.get(at));
             Case row = ours.get(at);
             TreeSet<String> once = new TreeSet<>(fromKafka);
-            boolean isSame = new TreeSet<>(fromRinglog).equals(once) && fromRinglog.size() == once.size()
-                && !once.isEmpty() && (fromKafka.size() == once.size()) == row.onceInKafka;
+            int oursWanted = row.answered == Answered.AS_OFTEN ? fromKafka.size() : once.size();
+            boolean isSame = new TreeSet<>(fromRinglog).equals(once) && fromRinglog.size() == oursWanted
+                && !once.isEmpty() && (fromKafka.size() == once.size()) == (row.answered == Answered.ONCE);
             checked++;
             if (!isSame) {
                 failed++;
@@ -84,10 +89,10 @@ public final class Repeated {
             named.addAll(times(() -> new MetadataRequestData.MetadataRequestTopic().setName(name)));
         }
         cases.add(new Case("names", ApiKeys.METADATA, 9,
-            new MetadataRequestData().setTopics(named).setAllowAutoTopicCreation(false), true));
+            new MetadataRequestData().setTopics(named).setAllowAutoTopicCreation(false), Answered.ONCE));
         cases.add(new Case("partitions to fetch", ApiKeys.FETCH, 12, new FetchRequestData().setMaxBytes(1 << 20)
             .setTopics(times(() -> new FetchRequestData.FetchTopic().setTopic(TOPIC).setPartitions(times(
-                () -> new FetchRequestData.FetchPartition().setPartition(0).setPartitionMaxBytes(1 << 20))))), true));
+                () -> new FetchRequestData.FetchPartition().setPartition(0).setPartitionMaxBytes(1 << 20))))), Answered.ONCE));
         MemoryRecords records =
             MemoryRecords.withRecords(Compression.NONE, new SimpleRecord(System.currentTimeMillis(), "v".getBytes()));
         ProduceRequestData produce = new ProduceRequestData().setAcks((short) 1).setTimeoutMs(10_000);
@@ -100,7 +105,7 @@ public final class Repeated {
             }
             produce.topicData().add(topic);
         }
-        cases.add(new Case("batches", ApiKeys.PRODUCE, 9, produce, true));
+        cases.add(new Case("batches", ApiKeys.PRODUCE, 9, produce, Answered.ONCE));
         for (int version : new int[] {0, 9}) {
             List<ListOffsetsRequestData.ListOffsetsTopic> topics = times(
                 () -> new ListOffsetsRequestData.ListOffsetsTopic().setName(TOPIC).setPartitions(List.of(
@@ -108,52 +113,53 @@ public final class Repeated {
             topics.add(new ListOffsetsRequestData.ListOffsetsTopic().setName(TOPIC).setPartitions(List.of(
                 new ListOffsetsRequestData.ListOffsetsPartition().setPartitionIndex(1).setTimestamp(-1))));
             cases.add(new Case("offsets, version " + version, ApiKeys.LIST_OFFSETS, version,
-                new ListOffsetsRequestData().setReplicaId(-1).setTopics(topics), false));
+                new ListOffsetsRequestData().setReplicaId(-1).setTopics(topics),
+                version == 0 ? Answered.ONCE_BY_RINGLOG : Answered.AS_OFTEN));
         }
         OffsetForLeaderEpochRequestData epochs = new OffsetForLeaderEpochRequestData();
         epochs.topics().add(new OffsetForLeaderEpochRequestData.OffsetForLeaderTopic().setTopic(TOPIC).setPartitions(
             times(() -> new OffsetForLeaderEpochRequestData.OffsetForLeaderPartition().setPartition(more)
                 .setLeaderEpoch(0))));
-        cases.add(new Case("epochs", ApiKeys.OFFSET_FOR_LEADER_EPOCH, 4, epochs, false));
+        cases.add(new Case("epochs", ApiKeys.OFFSET_FOR_LEADER_EPOCH, 4, epochs, Answered.ONCE_BY_RINGLOG));
         cases.add(new Case("records to delete", ApiKeys.DELETE_RECORDS, 2, new DeleteRecordsRequestData()
             .setTimeoutMs(10_000).setTopics(times(() -> new DeleteRecordsRequestData.DeleteRecordsTopic()
                 .setName(TOPIC).setPartitions(times(() -> new DeleteRecordsRequestData.DeleteRecordsPartition()
-                    .setPartitionIndex(0).setOffset(0))))), true));
+                    .setPartitionIndex(0).setOffset(0))))), Answered.ONCE));
         cases.add(new Case("producers", ApiKeys.DESCRIBE_PRODUCERS, 0, new DescribeProducersRequestData()
             .setTopics(List.of(new DescribeProducersRequestData.TopicRequest().setName(TOPIC)
-                .setPartitionIndexes(Arrays.asList(0, 0, 0, 7, 7)))), false));
+                .setPartitionIndexes(Arrays.asList(0, 0, 0, 7, 7)))), Answered.ONCE_BY_RINGLOG));
         DescribeLogDirsRequestData logs =
             new DescribeLogDirsRequestData().setTopics(new DescribeLogDirsRequestData.DescribableLogDirTopicCollection());
         for (int at = 0; at < TIMES; at++) {
             logs.topics().add(new DescribeLogDirsRequestData.DescribableLogDirTopic().setTopic(TOPIC)
                 .setPartitions(Arrays.asList(0, 0, 1)));
         }
-        cases.add(new Case("logs", ApiKeys.DESCRIBE_LOG_DIRS, 4, logs, true));
+        cases.add(new Case("logs", ApiKeys.DESCRIBE_LOG_DIRS, 4, logs, Answered.ONCE));
         CreateTopicsRequestData created = new CreateTopicsRequestData().setTimeoutMs(10_000);
         for (String name : new String[] {"twice", "twice", "twice", TOPIC}) {
             created.topics().add(new CreateTopicsRequestData.CreatableTopic().setName(name).setNumPartitions(1)
                 .setReplicationFactor((short) 1));
         }
-        cases.add(new Case("topics to create", ApiKeys.CREATE_TOPICS, 7, created, false));
+        cases.add(new Case("topics to create", ApiKeys.CREATE_TOPICS, 7, created, Answered.AS_OFTEN));
         cases.add(new Case("topics to delete", ApiKeys.DELETE_TOPICS, 5, new DeleteTopicsRequestData()
-            .setTimeoutMs(10_000).setTopicNames(Collections.nCopies(TIMES, "missing")), false));
+            .setTimeoutMs(10_000).setTopicNames(Collections.nCopies(TIMES, "missing")), Answered.ONCE_BY_RINGLOG));
         CreatePartitionsRequestData grown = new CreatePartitionsRequestData().setTimeoutMs(10_000);
         for (String name : new String[] {TOPIC, TOPIC, TOPIC, "missing"}) {
             grown.topics().add(new CreatePartitionsRequestData.CreatePartitionsTopic().setName(name).setCount(4)
                 .setAssignments(null));
         }
-        cases.add(new Case("topics to grow", ApiKeys.CREATE_PARTITIONS, 3, grown, true));
+        cases.add(new Case("topics to grow", ApiKeys.CREATE_PARTITIONS, 3, grown, Answered.ONCE));
         cases.add(new Case("settings to describe", ApiKeys.DESCRIBE_CONFIGS, 4, new DescribeConfigsRequestData()
             .setResources(times(() -> new DescribeConfigsRequestData.DescribeConfigsResource()
                 .setResourceType((byte) 2).setResourceName(TOPIC)
-                .setConfigurationKeys(List.of("retention.ms", "retention.ms")))), false));
+                .setConfigurationKeys(List.of("retention.ms", "retention.ms")))), Answered.ONCE_BY_RINGLOG));
         // AlterConfigs is left out: Kafka never answers one that names a resource twice.
         IncrementalAlterConfigsRequestData changed = new IncrementalAlterConfigsRequestData();
         for (int at = 0; at < TIMES; at++) {
             changed.resources().add(new IncrementalAlterConfigsRequestData.AlterConfigsResource()
                 .setResourceType((byte) 2).setResourceName(TOPIC));
         }
-        cases.add(new Case("settings to change", ApiKeys.INCREMENTAL_ALTER_CONFIGS, 1, changed, false));
+        cases.add(new Case("settings to change", ApiKeys.INCREMENTAL_ALTER_CONFIGS, 1, changed, Answered.AS_OFTEN));
         return cases;
     }
 
