@@ -1,9 +1,9 @@
 //! DeleteTopics (20), versions 0-6: by name, from v6 also by id (KIP-516). The answer leaves when no shard shows the
 //! topics any more. A topic that is named twice is answered once.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::distinct::Distinct;
 use super::{Context, errors};
 use crate::base::ids::TopicId;
 use crate::executor::either;
@@ -25,8 +25,8 @@ pub async fn handle<P: Platform>(
         None => TopicRef::Id(topic.topic_id),
     });
     let named = by_state.chain(request.topic_names.into_iter().map(TopicRef::Name));
-    let topics: BTreeSet<TopicRef> = named.collect();
-    let topics: Vec<TopicRef> = topics.into_iter().collect();
+    let mut distinct = Distinct::with_capacity(0);
+    let topics: Vec<TopicRef> = named.filter(|topic| distinct.is_new(topic.clone())).collect();
     let clock = context.platform.clock();
     let deadline = clock.now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let proposal = Proposal::DeleteTopics { topics: topics.clone() };

@@ -2,8 +2,7 @@
 //! COORDINATOR_NOT_AVAILABLE, which clients retry. The API is listed all the same, since older librdkafka silently turns
 //! compression off without it. A key that is named twice is answered once.
 
-use std::collections::BTreeSet;
-
+use super::distinct::Distinct;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 
@@ -22,8 +21,9 @@ pub fn handle(request: FindCoordinatorRequest, version: i16) -> FindCoordinatorR
             ..FindCoordinatorResponse::default()
         };
     }
-    let keys: BTreeSet<String> = request.coordinator_keys.into_iter().collect();
-    let coordinators = keys.into_iter().map(|key| Coordinator {
+    let mut distinct = Distinct::with_capacity(0);
+    let keys = request.coordinator_keys.into_iter().filter(|key| distinct.is_new(key.clone()));
+    let coordinators = keys.map(|key| Coordinator {
         key,
         node_id: NO_NODE,
         host: String::new(),

@@ -116,7 +116,7 @@ pub struct MorePartitions {
     pub assignments: Option<Vec<Vec<BrokerId>>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TopicRef {
     Name(String),
     Id(TopicId),

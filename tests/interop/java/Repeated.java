@@ -4,7 +4,6 @@ import java.net.Socket;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeSet;
@@ -142,7 +141,7 @@ public final class Repeated {
         }
         cases.add(new Case("topics to create", ApiKeys.CREATE_TOPICS, 7, created, Answered.AS_OFTEN));
         cases.add(new Case("topics to delete", ApiKeys.DELETE_TOPICS, 5, new DeleteTopicsRequestData()
-            .setTimeoutMs(10_000).setTopicNames(Collections.nCopies(TIMES, "missing")), Answered.ONCE_BY_RINGLOG));
+            .setTimeoutMs(10_000).setTopicNames(Arrays.asList("missing", "absent", "missing")), Answered.ONCE_BY_RINGLOG));
         CreatePartitionsRequestData grown = new CreatePartitionsRequestData().setTimeoutMs(10_000);
         for (String name : new String[] {TOPIC, TOPIC, TOPIC, "missing"}) {
             grown.topics().add(new CreatePartitionsRequestData.CreatePartitionsTopic().setName(name).setCount(4)
