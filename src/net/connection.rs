@@ -47,7 +47,7 @@ const FRAME_CAPACITY_FIRST_BYTES: usize = 1024 * 1024;
 const FIRST_CLAIM_BYTES: usize = 256 * 1024;
 
 /// Answers up to this size are not counted: a connection has at most two that are not sent, besides those of produces.
-pub const ANSWER_UNCOUNTED_BYTES: u64 = 64 * 1024;
+const ANSWER_UNCOUNTED_BYTES: u64 = 64 * 1024;
 
 /// What is read of later requests while one is handled, give or take a chunk; then the socket rests.
 const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
@@ -140,12 +140,13 @@ struct Answer<F> {
 /// A large frame of this connection on its way in.
 struct Incoming<P: Platform> {
     connection: Rc<Connection<P>>,
-    received_bytes: Cell<u64>,
+    /// Received, or room was given for them: those are on their way.
+    coming_bytes: Cell<u64>,
 }
 
 impl<P: Platform> Peer for Incoming<P> {
     fn moved_bytes(&self) -> u64 {
-        self.received_bytes.get()
+        self.coming_bytes.get()
     }
 
     fn close(&self) {
@@ -657,15 +658,15 @@ async fn receive_large<P: Platform>(
     length: usize,
 ) -> io::Result<(Monotonic, BytesMut, Permit)> {
     let clock = shared.platform.clock();
-    let incoming = Rc::new(Incoming { connection: Rc::clone(connection), received_bytes: Cell::new(0) });
+    let incoming = Rc::new(Incoming { connection: Rc::clone(connection), coming_bytes: Cell::new(0) });
     let claim = shared.incoming.begin(Some(clock.now()), Rc::clone(&incoming) as _);
     frame.reserve(length.min(FRAME_CAPACITY_FIRST_BYTES).saturating_sub(frame.len()));
     let mut claimed = length.min(FIRST_CLAIM_BYTES.max(frame.len()));
     loop {
         claim.grow_to(claimed as u64, clock).await;
+        incoming.coming_bytes.set(claimed as u64);
         frame = connection.socket.receive_frame(frame, claimed).await?;
         connection.moved.set(true);
-        incoming.received_bytes.set(claimed as u64);
         if claimed == length {
             break;
         }
