@@ -1,6 +1,6 @@
-//! Clients that mean harm, for good ones to be measured beside: each sends, a few times a second, one of the requests below
-//! and reads what comes back, if it reads at all. What they are is in [`KINDS`]; none of them is refused as a matter of
-//! form, and a connection that the server closes is made anew.
+//! Clients that mean harm, for good ones to be measured beside: each sends, every few seconds, one of the requests below,
+//! whole, and reads what comes back, if it reads at all. What they are is in [`KINDS`]; none of them is refused as a matter
+//! of form, and a connection that the server closes is made anew.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -49,10 +49,28 @@ pub struct Hostile {
     seconds: f64,
 }
 
+/// How often what the sockets take and have is looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// What one connection sends or reads in a tick: no one of them takes the load's core for itself.
+const TICK_BYTES_MAX: usize = 1 << 20;
+
 /// A connection of one kind.
 struct Connection {
     kind: usize,
     stream: TcpStream,
+    /// How many bytes of its last request are not sent yet.
+    unsent: usize,
+}
+
+/// What became of the requests of one kind.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    begun: u64,
+    /// Left whole; the others were cut off by the server, or by the end.
+    sent: u64,
+    bytes_read: u64,
+    /// Connections that the server closed.
+    closed: u64,
 }
 
 /// Their names, and how to make what they send.
@@ -82,27 +100,38 @@ pub fn run(hostile: &Hostile) -> Result<String, LoadError> {
     let requests = KINDS.iter().map(|(_, make)| make()).collect::<Result<Vec<_>, _>>()?;
     let mut connections = Vec::new();
     for at in 0..hostile.connections {
-        connections.push(Connection { kind: at % KINDS.len(), stream: connect(hostile.address)? });
+        connections.push(Connection { kind: at % KINDS.len(), stream: connect(hostile.address)?, unsent: 0 });
     }
     println!("{}", serde_json::json!({ "connections": connections.len(), "kinds": KINDS.len() }));
     let turn = Duration::from_secs_f64(1.0 / hostile.rate.max(0.01));
-    let end = Instant::now() + Duration::try_from_secs_f64(hostile.seconds).unwrap_or(Duration::MAX);
-    let (mut sent, mut closed, mut next) = (0_u64, 0_u64, Instant::now());
-    for at in (0..connections.len()).cycle() {
-        let now = Instant::now();
-        if now >= end {
-            break;
+    let start = Instant::now();
+    let end = start + Duration::try_from_secs_f64(hostile.seconds).unwrap_or(Duration::MAX);
+    let (mut tallies, mut due, mut tick, mut next) = ([Tally::default(); KINDS.len()], start, start, 0);
+    while tick < end {
+        // One that is still at its last request keeps to it, and its turn passes.
+        while due <= tick && !connections.is_empty() {
+            let connection = &mut connections[next];
+            if connection.unsent == 0 {
+                connection.unsent = requests[connection.kind].len();
+                tallies[connection.kind].begun += 1;
+            }
+            (next, due) = ((next + 1) % connections.len(), due + turn);
         }
-        next = next.max(now) + turn;
-        let connection = &mut connections[at];
-        if push(connection, &requests[connection.kind]).is_err() {
-            closed += 1;
-            connection.stream = connect(hostile.address)?;
+        for connection in &mut connections {
+            let tally = &mut tallies[connection.kind];
+            if go_on(connection, &requests[connection.kind], tally).is_err() {
+                tally.closed += 1;
+                *connection = Connection { stream: connect(hostile.address)?, unsent: 0, ..*connection };
+            }
         }
-        sent += 1;
-        thread::sleep(next.saturating_duration_since(Instant::now()));
+        tick = (tick + TICK).max(Instant::now());
+        thread::sleep(tick.saturating_duration_since(Instant::now()));
     }
-    Ok(serde_json::json!({ "sent": sent, "closed": closed }).to_string())
+    let kinds = KINDS.iter().zip(tallies).map(|((name, _), tally)| {
+        let Tally { begun, sent, bytes_read, closed } = tally;
+        (*name, serde_json::json!({ "begun": begun, "sent": sent, "bytes_read": bytes_read, "closed": closed }))
+    });
+    Ok(serde_json::Value::from_iter(kinds).to_string())
 }
 
 fn connect(address: SocketAddr) -> Result<TcpStream, LoadError> {
@@ -111,28 +140,30 @@ fn connect(address: SocketAddr) -> Result<TcpStream, LoadError> {
     Ok(stream)
 }
 
-/// Takes what has come back, unless this one reads nothing, and sends what the socket takes of a request. One that is taken
-/// in part goes on with bytes that are no request: the server must live with that too.
-fn push(connection: &mut Connection, request: &[u8]) -> io::Result<()> {
-    /// What is read in one turn.
-    const READ_BYTES_MAX: usize = 1 << 20;
+/// Takes what has come back, unless this one reads nothing, and goes on with its request where it stopped.
+fn go_on(connection: &mut Connection, request: &[u8], tally: &mut Tally) -> io::Result<()> {
     let stream = &mut connection.stream;
-    if connection.kind != UNREAD {
-        let (mut buffer, mut read) = ([0; 64 * 1024], 0);
-        while read < READ_BYTES_MAX {
-            match stream.read(&mut buffer) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(count) => read += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
+    let (mut buffer, mut read) = ([0; 64 * 1024], 0);
+    while connection.kind != UNREAD && read < TICK_BYTES_MAX {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => read += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
         }
     }
-    match stream.write(request) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-        Err(error) => Err(error),
+    tally.bytes_read += read as u64;
+    if connection.unsent == 0 {
+        return Ok(());
     }
+    let rest = &request[request.len() - connection.unsent..];
+    match stream.write(&rest[..rest.len().min(TICK_BYTES_MAX)]) {
+        Ok(count) => connection.unsent -= count,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    tally.sent += u64::from(connection.unsent == 0);
+    Ok(())
 }
 
 fn frame(
