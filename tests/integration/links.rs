@@ -10,10 +10,12 @@ use ringlog::protocol::message::delete_topics::{DeleteTopicState, DeleteTopicsRe
 use ringlog::record::batch::BatchBuilder;
 use ringlog::record::compression::Codec;
 
+use crate::retention::delete_records;
 use crate::server::{Server, data_path, directory, serve};
 use crate::wire::{Wire, ask};
 
 const PRODUCE_VERSION: i16 = 9;
+const DELETE_RECORDS_VERSION: i16 = 2;
 const LOG: &str = "00000000000000000000.log";
 
 fn produce(wire: &mut Wire, topic: &str, value: &str) -> (i16, i64) {
@@ -60,7 +62,12 @@ fn refused(command: &mut Command) -> String {
 fn linked_partitions_segments_and_data_directories_are_served_where_they_lie() {
     let directory = directory();
     let (data, away) = (data_path(directory.path()), directory.path().join("away"));
-    filled(directory.path(), &["whole", "segment", "plain"]);
+    filled(directory.path(), &["whole", "segment", "plain", "deleted-from"]);
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(delete_records(&mut wire, DELETE_RECORDS_VERSION, "deleted-from", 0, -1), (1, 0));
+    server.stop();
+    replace_by_link(&data.join("deleted-from-0"), &away.join("deleted-from-0"));
     replace_by_link(&data.join("whole-0"), &away.join("whole-0"));
     replace_by_link(&data.join("segment-0").join(LOG), &away.join("a-log"));
     // The directory itself is a link to a link.
@@ -73,6 +80,8 @@ fn linked_partitions_segments_and_data_directories_are_served_where_they_lie() {
             assert_eq!(produce(&mut wire, topic, "more"), (0, end + 1), "{topic}");
             assert_eq!(values(&mut wire, topic).len() as i64, end + 2, "{topic}");
         }
+        let (deleted, _) = wire.fetch("deleted-from", 0, 0, 1000);
+        assert_eq!(deleted.error_code, ErrorCode::OffsetOutOfRange.code(), "what was deleted does not come back");
         match end {
             0 => server.kill(),
             _ => server.stop(),
@@ -88,13 +97,16 @@ fn a_linked_partition_is_not_made_anew_in_another_data_directory() {
     let (data, second) = (data_path(directory.path()), directory.path().join("second"));
     filled(directory.path(), &["linked"]);
     replace_by_link(&data.join("linked-0"), &directory.path().join("away/linked-0"));
+    // In the second one: what is made anew is made in the first of those that hold as many.
+    fs::create_dir(&second).expect("made");
+    fs::rename(data.join("linked-0"), second.join("linked-0")).expect("moved");
     for count in 1..3 {
         let server = Server::run(directory.path(), over_two(directory.path(), &second));
         let mut wire = Wire::connect(server.address);
         assert_eq!(values(&mut wire, "linked").len(), count);
         assert_eq!(produce(&mut wire, "linked", "more").0, 0);
         server.stop();
-        assert!(!second.join("linked-0").exists());
+        assert!(second.join("linked-0").is_symlink() && !data.join("linked-0").exists());
     }
 }
 
@@ -126,7 +138,12 @@ fn a_link_that_leads_nowhere_keeps_its_partition_offline_until_it_leads_somewher
     let directory = directory();
     let (data, second) = (data_path(directory.path()), directory.path().join("second"));
     let away = directory.path().join("away");
-    filled(directory.path(), &["whole", "segment", "plain"]);
+    filled(directory.path(), &["whole", "segment", "plain", "deleted-from"]);
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(delete_records(&mut wire, DELETE_RECORDS_VERSION, "deleted-from", 0, -1), (1, 0));
+    server.stop();
+    replace_by_link(&data.join("deleted-from-0"), &away.join("deleted-from-0"));
     replace_by_link(&data.join("whole-0"), &away.join("whole-0"));
     replace_by_link(&data.join("segment-0").join(LOG), &away.join("a-log"));
     fs::rename(&away, directory.path().join("unmounted")).expect("moved");

@@ -58,7 +58,7 @@ fn earliest(wire: &mut Wire, topic: &str) -> i64 {
 }
 
 /// Low watermark and error.
-fn delete_records(wire: &mut Wire, version: i16, topic: &str, partition_index: i32, offset: i64) -> (i64, i16) {
+pub fn delete_records(wire: &mut Wire, version: i16, topic: &str, partition_index: i32, offset: i64) -> (i64, i16) {
     let partitions = vec![DeleteRecordsPartition { partition_index, offset }];
     let topics = vec![DeleteRecordsTopic { name: topic.to_owned(), partitions }];
     let response = ask!(wire, version, DeleteRecordsRequest { topics, timeout_ms: 30_000 }, DeleteRecordsResponse);
