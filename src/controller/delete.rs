@@ -25,7 +25,18 @@ use super::{Controller, Effect, OPERATIONS_PER_WRITE, Open, Ticket, Waiting, Whe
 
 impl Controller {
     pub(super) fn delete_topics(&mut self, ticket: Ticket, topics: Vec<TopicRef>, effects: &mut Vec<Effect>) {
-        let enabled = self.settings.delete_topic_enable;
+        if !self.settings.delete_topic_enable {
+            // Whether there is such a topic is not looked at, as in Kafka.
+            let refuse = |asked| {
+                let (name, id) = match asked {
+                    TopicRef::Name(name) => (Some(name), TopicId::ZERO),
+                    TopicRef::Id(id) => (None, id),
+                };
+                DeleteTopicResult { name, id, outcome: Err(TopicRefusal::DeletionDisabled) }
+            };
+            let answer = Answer::DeleteTopics(topics.into_iter().map(refuse).collect());
+            return effects.push(Effect::Answer { ticket, answer, when: When::Now });
+        }
         let Some(cluster) = self.cluster() else { return };
         let (mut results, mut marks) = (Vec::with_capacity(topics.len()), Vec::new());
         let mut waiting = 0;
@@ -39,7 +50,6 @@ impl Controller {
             let outcome = match &found {
                 None if name.is_some() => Err(TopicRefusal::UnknownTopic),
                 None => Err(TopicRefusal::UnknownTopicId),
-                Some(_) if !enabled => Err(TopicRefusal::DeletionDisabled),
                 Some((topic, _)) => match cluster.deleting.get_mut(topic) {
                     Some(deletion) if deletion.suspended => Err(TopicRefusal::DeletionSuspended),
                     Some(deletion) => {

@@ -1,5 +1,5 @@
 //! DeleteTopics (20), versions 0-6: by name, from v6 also by id (KIP-516). The answer leaves when no shard shows the
-//! topics any more. A topic that is named twice is answered once.
+//! topics any more. A topic that is named twice is answered once; one that has a name and an id refuses the request.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::executor::either;
 use crate::metadata::proposal::{Answer, DeleteTopicResult, Proposal, TopicRef, TopicRefusal};
 use crate::platform::{Clock, Platform};
 use crate::protocol::ErrorCode;
-use crate::protocol::message::{DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse};
+use crate::protocol::message::{DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
 
 /// TOPIC_DELETION_DISABLED came with this version; older clients are told INVALID_REQUEST.
 const DELETION_DISABLED_SINCE: i16 = 3;
@@ -20,6 +20,11 @@ pub async fn handle<P: Platform>(
     request: DeleteTopicsRequest,
     version: i16,
 ) -> DeleteTopicsResponse {
+    let states = &request.topics;
+    let named_twice = |topic: &DeleteTopicState| topic.name.is_some() && topic.topic_id != TopicId::ZERO;
+    if context.config.delete_topic_enable && states.iter().any(named_twice) {
+        return DeleteTopicsResponse { responses: refuse_ambiguous(request.topics), ..Default::default() };
+    }
     let by_state = request.topics.into_iter().map(|topic| match topic.name {
         Some(name) => TopicRef::Name(name),
         None => TopicRef::Id(topic.topic_id),
@@ -51,6 +56,17 @@ fn describe(result: DeleteTopicResult, version: i16) -> DeletableTopicResult {
         error_code: code.code(),
         error_message: message,
     }
+}
+
+/// Whether a topic is meant by its name or its id is nobody's to guess: nothing is deleted.
+fn refuse_ambiguous(topics: Vec<DeleteTopicState>) -> Vec<DeletableTopicResult> {
+    let refuse = |DeleteTopicState { name, topic_id }| DeletableTopicResult {
+        name,
+        topic_id,
+        error_code: ErrorCode::InvalidRequest.code(),
+        error_message: None,
+    };
+    topics.into_iter().map(refuse).collect()
 }
 
 fn refuse_all(topics: Vec<TopicRef>, code: ErrorCode) -> Vec<DeletableTopicResult> {

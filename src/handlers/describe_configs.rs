@@ -1,7 +1,7 @@
 //! DescribeConfigs (32), versions 0-4: settings of topics, of this broker, of all brokers, and levels of loggers.
 //!
-//! - v1 sources and synonyms (KIP-226); v3 types and documentation (KIP-569). Version 0 only says whether a value is the
-//!   default. Values of secrets, and of names that Kafka does not know, are null.
+//! - v1 sources and synonyms (KIP-226); v3 types and documentation (KIP-569). Version 0 has a field that says
+//!   whether a value is the default; Kafka does not set it any more. Values of secrets, and of names that Kafka does not know, are null.
 //! - A resource that is named twice is described once; Kafka repeats itself, which no client can tell.
 //! - A resource of an unknown type fails all of them, as in Kafka 3.9 `ConfigHelper`.
 
@@ -12,7 +12,6 @@ use super::distinct::Distinct;
 use super::{Context, metadata};
 use crate::base::log_levels;
 use crate::config::describe::{self, ConfigEntry};
-use crate::config::dynamic::ConfigSource;
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{
@@ -35,11 +34,7 @@ pub fn answer_bytes(body_bytes: u64) -> u64 {
     (body_bytes / RESOURCE_BYTES_MIN * RESOURCE_ENTRIES * ENTRY_BYTES as u64).min(ANSWER_BYTES_MAX as u64)
 }
 
-pub fn handle<P: Platform>(
-    context: &Context<P>,
-    request: DescribeConfigsRequest,
-    version: i16,
-) -> DescribeConfigsResponse {
+pub fn handle<P: Platform>(context: &Context<P>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let odd = request.resources.iter().find_map(|resource| {
         let name = unexpected_type(resource.resource_type)?;
         Some(format!("Unexpected resource type {name} for resource {}", resource.resource_name))
@@ -64,7 +59,7 @@ pub fn handle<P: Platform>(
             }
             None => Err(Refusal::request("This request asks for more than one response has.")),
         };
-        describe_resource(&request, resource, entries, version)
+        describe_resource(&request, resource, entries)
     });
     DescribeConfigsResponse { results: results.collect(), ..DescribeConfigsResponse::default() }
 }
@@ -100,11 +95,10 @@ fn find<P: Platform>(context: &Context<P>, resource: &DescribeConfigsResource) -
             check_broker_id(context, name, ", expected {} but received ")?;
             log_levels::all().into_iter().map(|(logger, level)| describe::logger(logger, level.name())).collect()
         }
-        // Subscriptions to clients' metrics exist in KRaft mode only: each is an empty one.
         _ if name.is_empty() => {
             return Err(Refusal::request("Client metrics subscription name must not be empty"));
         }
-        _ => Vec::new(),
+        _ => return Err(Refusal::request("Config type client-metrics is only supported on KRaft clusters")),
     };
     if let Some(keys) = resource.configuration_keys.as_deref().filter(|keys| !keys.is_empty()) {
         let keys: BTreeSet<&str> = keys.iter().map(String::as_str).collect();
@@ -127,7 +121,6 @@ fn describe_resource(
     request: &DescribeConfigsRequest,
     resource: &DescribeConfigsResource,
     entries: Result<Vec<ConfigEntry>, Refusal>,
-    version: i16,
 ) -> DescribeConfigsResult {
     let result = DescribeConfigsResult {
         resource_type: resource.resource_type,
@@ -136,7 +129,7 @@ fn describe_resource(
     };
     match entries {
         Ok(entries) => {
-            let configs = entries.into_iter().map(|entry| describe_entry(request, entry, version)).collect();
+            let configs = entries.into_iter().map(|entry| describe_entry(request, entry)).collect();
             DescribeConfigsResult { configs, ..result }
         }
         Err(Refusal { code, message }) => {
@@ -145,7 +138,7 @@ fn describe_resource(
     }
 }
 
-fn describe_entry(request: &DescribeConfigsRequest, entry: ConfigEntry, version: i16) -> DescribeConfigsResourceResult {
+fn describe_entry(request: &DescribeConfigsRequest, entry: ConfigEntry) -> DescribeConfigsResourceResult {
     let synonyms = entry.synonyms.into_iter().filter(|_| request.include_synonyms);
     let synonym = |synonym: crate::config::dynamic::Synonym| DescribeConfigsSynonym {
         name: synonym.name,
@@ -156,11 +149,11 @@ fn describe_entry(request: &DescribeConfigsRequest, entry: ConfigEntry, version:
         name: entry.name,
         value: entry.value,
         read_only: entry.read_only,
-        is_default: version == 0 && entry.source == ConfigSource::Default,
         config_source: entry.source as i8,
         is_sensitive: entry.is_sensitive,
         synonyms: synonyms.map(synonym).collect(),
         config_type: entry.config_type as i8,
         documentation: entry.documentation.filter(|_| request.include_documentation).map(str::to_owned),
+        ..DescribeConfigsResourceResult::default()
     }
 }

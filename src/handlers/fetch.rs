@@ -35,7 +35,7 @@ use crate::executor::{all, either};
 use crate::metadata::image::{ClusterImage, TopicImage};
 use crate::metrics::{Passage, Stage};
 use crate::net::reply::{FileOf, Reply, ReplyPart};
-use crate::partition::partition::Isolation;
+use crate::partition::partition::{ANY_EPOCH, Isolation};
 use crate::partition::purgatory::Watch;
 use crate::platform::{Clock, Platform};
 use crate::protocol::message::{FetchPartition, FetchRequest, FetchResponse};
@@ -312,7 +312,8 @@ fn wanted(partition: &FetchPartition) -> Wanted {
     Wanted {
         fetch_offset: partition.fetch_offset,
         bytes_max: partition.partition_max_bytes,
-        current_leader_epoch: partition.current_leader_epoch,
+        // Anything below zero asks for none (Kafka 3.9 `FetchRequest`); elsewhere only -1 does.
+        current_leader_epoch: partition.current_leader_epoch.max(ANY_EPOCH),
         last_fetched_epoch: partition.last_fetched_epoch,
     }
 }

@@ -1,6 +1,7 @@
 //! FindCoordinator (10), versions 0-6. There are no groups and no transactions yet, so no key has a coordinator:
 //! COORDINATOR_NOT_AVAILABLE, which clients retry. The API is listed all the same, since older librdkafka silently turns
-//! compression off without it. A key that is named twice is answered once.
+//! compression off without it. A key that is named twice is answered once. A type of key that there is not is refused, so
+//! that nobody retries it for ever (Kafka 3.9 `KafkaApis.getCoordinator`).
 
 use super::distinct::Distinct;
 use crate::protocol::ErrorCode;
@@ -9,9 +10,19 @@ use crate::protocol::message::{Coordinator, FindCoordinatorRequest, FindCoordina
 const NO_NODE: i32 = -1;
 const NO_PORT: i32 = -1;
 
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
+/// Share groups came with this version (KIP-932).
+const SHARE_SINCE: i16 = 6;
+
 pub fn handle(request: FindCoordinatorRequest, version: i16) -> FindCoordinatorResponse {
-    let error_code = ErrorCode::CoordinatorNotAvailable.code();
-    let message = Some("The coordinator is not available.".to_owned());
+    let (code, message) = match request.key_type {
+        GROUP | TRANSACTION => (ErrorCode::CoordinatorNotAvailable, "The coordinator is not available."),
+        SHARE if version >= SHARE_SINCE => (ErrorCode::CoordinatorNotAvailable, "The coordinator is not available."),
+        _ => (ErrorCode::InvalidRequest, "There is no such type of coordinator in this version of the request."),
+    };
+    let (error_code, message) = (code.code(), Some(message.to_owned()));
     if version < 4 {
         return FindCoordinatorResponse {
             error_code,

@@ -14,6 +14,7 @@ pub async fn handle<P: Platform>(context: &Context<P>, request: InitProducerIdRe
     let answer = match request.transactional_id.as_deref() {
         _ if half_set => Err(ErrorCode::InvalidRequest),
         Some("") => Err(ErrorCode::InvalidRequest),
+        Some(_) if request.transaction_timeout_ms <= 0 => Err(ErrorCode::InvalidTransactionTimeout),
         Some(_) => Err(ErrorCode::CoordinatorNotAvailable),
         None => next_producer_id(context).await,
     };

@@ -36,8 +36,8 @@ use crate::partition::gather::{self, target_compression};
 use crate::platform::{Clock, Platform, Tasks};
 use crate::protocol::header::{RequestHeader, begin_response, finish_frame};
 use crate::protocol::message::{
-    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceRequest,
-    ProduceResponse, TopicProduceData, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse,
+    ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use crate::protocol::{ApiKey, ErrorCode, WireError};
 use crate::record::DECOMPRESSED_BYTES_MAX;
@@ -484,10 +484,16 @@ enum Asked {
 impl Structure {
     fn decode(body: &[u8], version: i16, image: &ClusterImage) -> Result<Structure, WireError> {
         let request = ProduceRequest::decode(body, version)?;
-        let refusal = if !(-1..=1).contains(&request.acks) {
+        let mut partitions = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+        // By the first batch of each, as in Kafka 3.9 `RequestUtils.hasTransactionalRecords`.
+        let is_transactional = |partition: &PartitionProduceData| {
+            let records = partition.records.clone().map_or(&[][..], |records| &body[records]);
+            BatchHeader::parse(records).is_ok_and(|header| header.is_transactional())
+        };
+        let refusal = if request.transactional_id.is_none() && partitions.any(is_transactional) {
+            Some(ErrorCode::TransactionalIdAuthorizationFailed)
+        } else if !(-1..=1).contains(&request.acks) {
             Some(ErrorCode::InvalidRequiredAcks)
-        } else if request.transactional_id.is_some() {
-            Some(ErrorCode::InvalidTxnState)
         } else {
             None
         };

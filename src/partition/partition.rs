@@ -88,7 +88,8 @@ pub enum Isolation {
 }
 
 impl Isolation {
-    /// By the replica id and the isolation level of a request; Kafka takes any level but 1 for read_uncommitted.
+    /// By the replica id and the isolation level of a request. Any level but 1 is
+    /// read_uncommitted; Kafka fails a request with a level that there is not by UNKNOWN_SERVER_ERROR.
     pub fn of_request(replica_id: i32, isolation_level: i8) -> Isolation {
         match (replica_id, isolation_level) {
             (CONSUMER, 1) => Isolation::ReadCommitted,
@@ -188,7 +189,7 @@ impl<P: Platform> State<P> {
             return Err(LeadershipError::LogOffline);
         }
         let role = &self.role;
-        if current_leader_epoch >= 0 && current_leader_epoch < role.leader_epoch {
+        if current_leader_epoch != ANY_EPOCH && current_leader_epoch < role.leader_epoch {
             return Err(LeadershipError::FencedLeaderEpoch);
         }
         if current_leader_epoch > role.leader_epoch {

@@ -68,6 +68,14 @@ impl<P: Platform> Partition<P> {
         Some(Maintenance(Rc::clone(self)))
     }
 
+    /// Forgets producers that have been idle for long.
+    pub fn expire_producers(&self) {
+        let now = self.platform.clock().wall();
+        if let Some(log) = &mut self.state.borrow_mut().log {
+            log.expire_producers(now);
+        }
+    }
+
     /// Takes out of the log what has expired, and gives the number of segments. The files are removed later.
     pub async fn retain(self: &Rc<Self>) -> usize {
         // Most logs have nothing to give: a look costs them nothing else.

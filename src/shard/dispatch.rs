@@ -196,7 +196,7 @@ impl<P: Platform> Dispatcher<P> {
             }
             ApiKey::DescribeConfigs => {
                 let request = decoded!(DescribeConfigsRequest);
-                reply!(describe_configs::handle(context, request, version))
+                reply!(describe_configs::handle(context, request))
             }
             ApiKey::AlterConfigs => {
                 let request = decoded!(AlterConfigsRequest);

@@ -13,7 +13,7 @@ use crate::platform::{Clock, Platform};
 /// Logs that are looked at before others get their turn.
 const LOGS_A_TURN: usize = 64;
 
-/// A task for one directory, until that is offline: one that hangs holds up no other. Compacted logs are the cleaner's
+/// Idle producers go with them, of compacted logs too. A task for one directory, until that is offline: one that hangs holds up no other. Compacted logs are the cleaner's
 /// to look at.
 pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
     let clock = context.platform.clock().clone();
@@ -31,6 +31,7 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
             if context.is_stopping() || context.log_dirs.all()[log_dir].is_offline() {
                 return;
             }
+            partition.expire_producers();
             if !partition.config().cleanup_policy.compact {
                 let count = partition.retain().await;
                 context.counters.segments_deleted_total.add(count as u64);

@@ -442,8 +442,8 @@ impl<D: Disk> Log<D> {
         match self.admit(header, now) {
             Err(refusal) => return Staged::Refused(refusal),
             Ok(Admission::Duplicate { base_offset, last_offset, timestamp }) => {
-                let log_append_time = self.if_log_append_time(timestamp);
-                return Staged::Duplicate { base_offset, last_offset, log_append_time };
+                // Whatever the topic's type of timestamps is, as in Kafka 3.9 `UnifiedLog.append`.
+                return Staged::Duplicate { base_offset, last_offset, log_append_time: timestamp };
             }
             Ok(Admission::New) => {}
         }
@@ -487,11 +487,16 @@ impl<D: Disk> Log<D> {
         if !header.has_producer_id() {
             return Ok(Admission::New);
         }
+        self.expire_producers(now);
+        self.producers.check(header)
+    }
+
+    /// Forgets producers that have been idle for long; looked at now and then, as often as this is called.
+    pub fn expire_producers(&mut self, now: WallMs) {
         if now.saturating_sub(self.run.producers_expired_at) >= PRODUCER_EXPIRY_INTERVAL_MS {
             self.run.producers_expired_at = now;
             self.producers.expire(now, self.config.producer_id_expiration_ms);
         }
-        self.producers.check(header)
     }
 
     /// Kafka 3.9 `LogSegment.shouldRoll`.

@@ -164,6 +164,11 @@ pub enum SnapshotError {
     Count { count: i32, bytes: usize },
 }
 
+fn below(header: &BatchHeader, current_epoch: i16) -> AppendRefusal {
+    let BatchHeader { producer_id, producer_epoch, .. } = *header;
+    AppendRefusal::InvalidProducerEpoch { producer_id, producer_epoch, current_epoch }
+}
+
 impl ProducerState {
     pub fn len(&self) -> usize {
         self.producers.len()
@@ -196,7 +201,13 @@ impl ProducerState {
     /// Judges a client's batch that has a producer id.
     pub fn check(&self, header: &BatchHeader) -> Result<Admission, AppendRefusal> {
         let producer_id = header.producer_id;
-        let Some(entry) = self.producers.get(&producer_id) else { return Ok(Admission::New) };
+        let unknown = ProducerEntry::empty();
+        let Some(entry) = self.producers.get(&producer_id) else {
+            return match header.producer_epoch < unknown.epoch {
+                true => Err(below(header, unknown.epoch)),
+                false => Ok(Admission::New),
+            };
+        };
         if header.producer_epoch == entry.epoch {
             let last_sequence = header.last_sequence();
             let same =
@@ -207,14 +218,13 @@ impl ProducerState {
             }
         }
         if header.producer_epoch < entry.epoch {
-            let (producer_epoch, current_epoch) = (header.producer_epoch, entry.epoch);
-            return Err(AppendRefusal::InvalidProducerEpoch { producer_id, producer_epoch, current_epoch });
+            return Err(below(header, entry.epoch));
         }
         let last_sequence = entry.last_sequence();
         let follows = match header.producer_epoch == entry.epoch {
             true => header.base_sequence == increment_sequence(last_sequence, 1),
-            false => header.base_sequence == 0 || entry.epoch == NO_PRODUCER_EPOCH,
-        };
+            false => header.base_sequence == 0,
+        } || entry.epoch == NO_PRODUCER_EPOCH;
         if !follows {
             let base_sequence = header.base_sequence;
             return Err(AppendRefusal::OutOfOrderSequence { producer_id, base_sequence, last_sequence });

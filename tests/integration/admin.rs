@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use ringlog::base::ids::TopicId;
 use ringlog::protocol::message::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
 use ringlog::protocol::message::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
@@ -46,6 +47,60 @@ fn a_topic_created_is_there_once_and_deleted_is_gone_with_its_files() {
     let response = ask!(wire, 6, request, DeleteTopicsResponse);
     assert_eq!(response.responses[0].error_code, ErrorCode::UnknownTopicOrPartition as i16);
     assert!(!data_path(directory.path()).join("orders-2").exists());
+    server.stop();
+}
+
+#[test]
+fn a_topic_with_a_name_and_an_id_deletes_nothing_of_its_request() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    let [first, second] = ["first", "second"].map(|name| {
+        assert_eq!(wire.create_topic(name, 1), 0);
+        wire.metadata(name).topics[0].topic_id
+    });
+    for id in [first, second, TopicId([9; 16])] {
+        let named_twice = DeleteTopicState { name: Some("first".to_owned()), topic_id: id };
+        let other = DeleteTopicState { name: Some("second".to_owned()), ..Default::default() };
+        let request =
+            DeleteTopicsRequest { topics: vec![other, named_twice], timeout_ms: 30_000, ..Default::default() };
+        let answers = ask!(wire, 6, request, DeleteTopicsResponse).responses;
+        let told: Vec<_> = answers.iter().map(|answer| (answer.name.as_deref(), answer.error_code)).collect();
+        let refused = ErrorCode::InvalidRequest.code();
+        assert_eq!(told, [(Some("second"), refused), (Some("first"), refused)]);
+    }
+    assert_eq!((wire.wait_for_topic("first"), wire.wait_for_topic("second")), (1, 1));
+    assert_eq!(
+        [wire.metadata("first").topics[0].topic_id, wire.metadata("second").topics[0].topic_id],
+        [first, second]
+    );
+    server.stop();
+}
+
+#[test]
+fn where_topics_are_not_deleted_it_is_not_told_which_there_are() {
+    let directory = directory();
+    let server = Server::start_with(directory.path(), &["delete.topic.enable=false"]);
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("kept", 1), 0);
+    let missing = TopicId([9; 16]);
+    for version in [2, 3, 6] {
+        let code = if version < 3 { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
+        let names = ["kept".to_owned(), "missing".to_owned()];
+        let by_name = names.clone().map(|name| DeleteTopicState { name: Some(name), ..Default::default() });
+        let request = DeleteTopicsRequest {
+            topics: by_name.into_iter().chain([DeleteTopicState { name: None, topic_id: missing }]).collect(),
+            topic_names: if version < 6 { names.to_vec() } else { Vec::new() },
+            timeout_ms: 30_000,
+        };
+        let request = match version {
+            6 => request,
+            _ => DeleteTopicsRequest { topics: Vec::new(), ..request },
+        };
+        let answers = ask!(wire, version, request, DeleteTopicsResponse).responses;
+        assert_eq!(answers.len(), if version < 6 { 2 } else { 3 });
+        assert!(answers.iter().all(|answer| answer.error_code == code.code()), "version {version}: {answers:?}");
+    }
     server.stop();
 }
 
@@ -152,6 +207,28 @@ fn a_coordinator_is_not_available_until_groups_exist() {
         let response = ask!(wire, version, request, FindCoordinatorResponse);
         let code = response.coordinators.first().map_or(response.error_code, |coordinator| coordinator.error_code);
         assert_eq!(code, NOT_AVAILABLE, "version {version}");
+    }
+}
+
+#[test]
+fn a_type_of_coordinator_that_there_is_not_is_refused_and_not_to_be_retried() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    for version in 1..=6 {
+        for (key_type, code) in [
+            (0, ErrorCode::CoordinatorNotAvailable),
+            (1, ErrorCode::CoordinatorNotAvailable),
+            (2, if version < 6 { ErrorCode::InvalidRequest } else { ErrorCode::CoordinatorNotAvailable }),
+            (5, ErrorCode::InvalidRequest),
+            (-1, ErrorCode::InvalidRequest),
+        ] {
+            let keys = if version < 4 { Vec::new() } else { vec!["key".to_owned()] };
+            let request = FindCoordinatorRequest { key_type, coordinator_keys: keys, ..Default::default() };
+            let response = ask!(wire, version, request, FindCoordinatorResponse);
+            let told = response.coordinators.first().map_or(response.error_code, |coordinator| coordinator.error_code);
+            assert_eq!(told, code.code(), "version {version}, type {key_type}");
+        }
     }
 }
 

@@ -124,6 +124,8 @@ fn repeated_and_unknown_partitions_and_wrong_epochs_have_kafkas_codes() {
                 (epoch, ErrorCode::None),
                 (epoch - 1, ErrorCode::FencedLeaderEpoch),
                 (epoch + 1, ErrorCode::UnknownLeaderEpoch),
+                (-1, ErrorCode::None),
+                (-2, ErrorCode::FencedLeaderEpoch),
             ] {
                 let asked = ListOffsetsPartition { current_leader_epoch: leader_epoch, ..asked(timestamp) };
                 assert_eq!(codes(&mut wire, replica_id, &[asked]), [code.code()], "{timestamp} under {leader_epoch}");

@@ -443,7 +443,8 @@ fn a_duplicate_is_answered_with_its_first_offsets_even_while_its_write_is_in_fli
     let mut log = open(&FakeDisk::new(), LogConfig::default(), CLEAN);
     append(&mut log, batch(0, 5));
     assert!(matches!(stage(&mut log, idempotent(7, 0, 2)), Staged::Written { base_offset: 5, .. }));
-    let is_duplicate = |staged| matches!(staged, Staged::Duplicate { base_offset: 5, last_offset: 6, .. });
+    let is_duplicate =
+        |staged| matches!(staged, Staged::Duplicate { base_offset: 5, last_offset: 6, log_append_time: 0.. });
     assert!(is_duplicate(stage(&mut log, idempotent(7, 0, 2))));
     assert_eq!(log.log_end_offset(), 5, "not answered before the write has finished");
     write(&mut log).unwrap();
@@ -865,6 +866,19 @@ fn reserved_blocks_are_given_back_at_a_stop_and_after_a_kill_when_the_log_is_ope
     let log = open(&disk, LogConfig { segment_bytes: 64 << 20, ..LogConfig::default() }, KILLED);
     assert_eq!((reserved_bytes(&disk), log.log_end_offset()), (0, 4));
     assert_eq!(disk.contents(&segment_path(Path::new(DIR), 0, LOG)).unwrap(), bytes);
+}
+
+#[test]
+fn a_producer_that_is_idle_for_long_is_forgotten_though_none_other_comes() {
+    let disk = FakeDisk::new();
+    let expiring = LogConfig { producer_id_expiration_ms: 86_400_000, ..LogConfig::default() };
+    let mut log = run(Log::open(OpenLog { wall: 1000, ..what(&disk, expiring, KILLED) })).unwrap();
+    assert!(matches!(stage(&mut log, idempotent(7, 0, 3)), Staged::Written { .. }));
+    write(&mut log).unwrap();
+    log.expire_producers(2000);
+    assert_eq!(log.producers.len(), 1);
+    log.expire_producers(1000 + 2 * 86_400_000);
+    assert_eq!(log.producers.len(), 0);
 }
 
 #[test]

@@ -55,6 +55,15 @@ fn sequences_wrap_from_the_largest_to_zero() {
 }
 
 #[test]
+fn epochs_below_none_are_refused_and_one_that_is_none_has_no_order() {
+    let state = ProducerState::default();
+    assert!(matches!(state.check(&header(7, -2, 0, 0, 1)), Err(AppendRefusal::InvalidProducerEpoch { .. })));
+    let state = state_after(&[(-1, 5, 0, 1)]);
+    assert_eq!(state.check(&header(7, -1, 99, 0, 1)), Ok(Admission::New));
+    assert!(matches!(state.check(&header(7, -2, 0, 0, 1)), Err(AppendRefusal::InvalidProducerEpoch { .. })));
+}
+
+#[test]
 fn a_newer_epoch_starts_at_zero_and_an_older_one_is_fenced() {
     let state = state_after(&[(3, 0, 0, 3)]);
     assert_eq!(state.check(&header(7, 4, 0, 0, 1)), Ok(Admission::New));

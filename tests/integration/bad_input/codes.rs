@@ -16,9 +16,11 @@ use ringlog::protocol::message::delete_topics::{DeleteTopicState, DeleteTopicsRe
 use ringlog::protocol::message::describe_cluster::{DescribeClusterRequest, DescribeClusterResponse};
 use ringlog::protocol::message::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
 use ringlog::protocol::message::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
+use ringlog::protocol::message::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use ringlog::protocol::message::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
 };
+use ringlog::protocol::message::produce::ProduceRequestToSend;
 use ringlog::protocol::message::sasl_handshake::{SaslHandshakeRequest, SaslHandshakeResponse};
 use ringlog::record::batch::BatchBuilder;
 use ringlog::record::compression::Codec;
@@ -115,10 +117,16 @@ fn row(code: ErrorCode) -> Row {
             assert_eq!(bench.witness.produce(9, TOPIC, 0, &idempotent(id, epoch + 2, 0)).error_code, 0);
             bench.witness.produce(9, TOPIC, 0, &idempotent(id, epoch + 1, 0)).error_code
         }),
-        InvalidTxnState => Provoked(|bench| {
-            let mut builder = BatchBuilder::new(Codec::None).producer(5, 0, 0).transactional();
-            builder.push(1, Option::None, Some(b"v"), &[]);
-            bench.witness.produce(9, TOPIC, 0, &builder.build()).error_code
+        InvalidTxnState => Provoked(|bench| produce_as(&mut bench.witness, Some("id"), true)),
+        TransactionalIdAuthorizationFailed => Provoked(|bench| {
+            let plain = produce_as(&mut bench.witness, Some("id"), false);
+            assert_eq!(plain, None.code(), "an id alone makes no transaction");
+            produce_as(&mut bench.witness, Option::None, true)
+        }),
+        InvalidTransactionTimeout => Provoked(|bench| {
+            let transactional_id = Some("id".to_owned());
+            let request = InitProducerIdRequest { transactional_id, transaction_timeout_ms: -1, ..Default::default() };
+            ask!(bench.witness, 4, request, InitProducerIdResponse).error_code
         }),
         CoordinatorNotAvailable => Provoked(|bench| {
             let request = FindCoordinatorRequest { coordinator_keys: vec!["group".into()], ..Default::default() };
@@ -213,7 +221,6 @@ fn row(code: ErrorCode) -> Row {
         | GroupSubscribedToTopic
         | UnstableOffsetCommit => NotHere(GROUPS),
         InvalidProducerIdMapping
-        | InvalidTransactionTimeout
         | ConcurrentTransactions
         | TransactionCoordinatorFenced
         | ProducerFenced
@@ -222,7 +229,6 @@ fn row(code: ErrorCode) -> Row {
         TopicAuthorizationFailed
         | GroupAuthorizationFailed
         | ClusterAuthorizationFailed
-        | TransactionalIdAuthorizationFailed
         | DelegationTokenAuthorizationFailed
         | UnsupportedSaslMechanism
         | SaslAuthenticationFailed
@@ -269,6 +275,21 @@ fn batch(codec: Codec) -> Vec<u8> {
     let mut builder = BatchBuilder::new(codec);
     builder.push(1_700_000_000_000, Some(b"key"), Some(b"value"), &[]);
     builder.build().to_vec()
+}
+
+/// Produces a batch of a transaction, or a plain one, under a transactional id.
+fn produce_as(wire: &mut Wire, transactional_id: Option<&str>, transactional: bool) -> i16 {
+    const VERSION: i16 = 9;
+    let mut builder = BatchBuilder::new(Codec::None);
+    if transactional {
+        builder = builder.producer(5, 0, 0).transactional();
+    }
+    builder.push(1, Option::None, Some(b"v"), &[]);
+    let records = builder.build();
+    let topics: &[(&str, &[(i32, Option<&[u8]>)])] = &[(TOPIC, &[(0, Some(&records))])];
+    let request = ProduceRequestToSend { transactional_id, acks: 1, timeout_ms: 1000, topics };
+    wire.send(ApiKey::Produce, VERSION, |writer| request.encode(writer, VERSION)).expect("sent");
+    wire.receive_produce(VERSION).expect("answered").1.error_code
 }
 
 fn idempotent(producer_id: i64, epoch: i16, sequence: i32) -> Vec<u8> {
