@@ -13,6 +13,7 @@ use crate::base::budget::Budget;
 use crate::base::ids::{ShardId, TopicPartition};
 use crate::base::log_limit::LogLimit;
 use crate::config::{Config, DynamicConfig};
+use crate::executor::either;
 use crate::metadata::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal, ProposalError};
 use crate::metadata::thread::MetadataHandle;
@@ -20,7 +21,7 @@ use crate::metrics::ShardCounters;
 use crate::metrics::status::BoundUse;
 use crate::partition::home::WaitingMax;
 use crate::partition::{Home, Partition};
-use crate::platform::Platform;
+use crate::platform::{Clock, Platform};
 use crate::protocol::ErrorCode;
 use crate::storage::log_dirs::LogDirs;
 use crate::storage::open_files::OpenFiles;
@@ -230,6 +231,31 @@ impl<P: Platform> Context<P> {
         }
         receiver.await.unwrap_or(Answer::Failed(ProposalError::Busy))
     }
+
+    /// The same, as long as a request's timeout lets. A timeout of nothing is not raced with: what is refused is told so,
+    /// and only what succeeds comes too late for it (Kafka 3.9 `ZkAdminManager`), which the caller says by
+    /// [`waits_for_nothing`].
+    ///
+    /// # Errors
+    /// The time has passed; the change goes on.
+    pub async fn propose_within(&self, proposal: Proposal, timeout_ms: i32) -> Result<Answer, TimedOut> {
+        let answer = self.propose(proposal);
+        if waits_for_nothing(timeout_ms) {
+            return Ok(answer.await);
+        }
+        let clock = self.platform.clock();
+        let deadline = clock.now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+        either(answer, clock.sleep_until(deadline)).await.map_err(|()| TimedOut)
+    }
+}
+
+/// The controller has not answered in a request's time.
+#[derive(Debug)]
+pub struct TimedOut;
+
+/// Whether success always comes too late for a request with this timeout.
+pub fn waits_for_nothing(timeout_ms: i32) -> bool {
+    timeout_ms <= 0
 }
 
 /// The shard that owns a partition of an image, which knows whether its replica leads; or why there is none to ask.

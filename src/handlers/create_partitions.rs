@@ -6,17 +6,18 @@
 //!   and the creation goes on.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use super::{Context, errors};
+use super::context::{Context, TimedOut, waits_for_nothing};
+use super::errors;
 use crate::base::ids::BrokerId;
-use crate::executor::either;
 use crate::metadata::proposal::{Answer, MorePartitions, Proposal};
-use crate::platform::{Clock, Platform};
+use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
 };
+
+const GOES_ON: &str = "The creation goes on.";
 
 pub async fn handle<P: Platform>(context: &Context<P>, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let mut named: BTreeMap<&str, usize> = BTreeMap::new();
@@ -30,12 +31,13 @@ pub async fn handle<P: Platform>(context: &Context<P>, request: CreatePartitions
     let once = request.topics.iter().filter(|topic| named[&*topic.name] == 1);
     let topics: Vec<MorePartitions> = once.map(more_partitions).collect();
     let names: Vec<String> = topics.iter().map(|topic| topic.topic.clone()).collect();
-    let clock = context.platform.clock();
-    let deadline = clock.now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let proposal = Proposal::CreatePartitions { topics, validate_only: request.validate_only };
     // Nothing is waited for when nothing is made.
-    let asked = context.propose(proposal);
-    let answer = if request.validate_only { Ok(asked.await) } else { either(asked, clock.sleep_until(deadline)).await };
+    let answer = match request.validate_only {
+        true => Ok(context.propose(proposal).await),
+        false => context.propose_within(proposal, request.timeout_ms).await,
+    };
+    let too_late = !request.validate_only && waits_for_nothing(request.timeout_ms);
     let of_all = |code: ErrorCode, message: &str| {
         let message = Some(message.to_owned());
         names.iter().map(|name| result(name.clone(), code, message.clone())).collect()
@@ -45,13 +47,14 @@ pub async fn handle<P: Platform>(context: &Context<P>, request: CreatePartitions
             .into_iter()
             .zip(outcomes)
             .map(|(name, outcome)| match outcome {
+                Ok(()) if too_late => result(name, ErrorCode::RequestTimedOut, Some(GOES_ON.to_owned())),
                 Ok(()) => result(name, ErrorCode::None, None),
                 Err(refusal) => result(name, errors::of_topic_refusal(&refusal), Some(refusal.to_string())),
             })
             .collect(),
         Ok(Answer::Failed(error)) => of_all(errors::of_proposal(&error), &error.to_string()),
         Ok(_) => of_all(ErrorCode::UnknownServerError, "The controller gave another answer."),
-        Err(()) => of_all(ErrorCode::RequestTimedOut, "The creation goes on."),
+        Err(TimedOut) => of_all(ErrorCode::RequestTimedOut, GOES_ON),
     };
     results.extend(of_each);
     CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() }

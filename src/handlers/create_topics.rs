@@ -3,19 +3,19 @@
 //! - v1 `validate_only`. v4 lets counts default (-1). v5 answers with counts and configs (KIP-525), v7 with topic ids.
 //! - A name that stands in the request twice is refused as often.
 //! - The answer leaves when every shard shows the topics; a timeout that passes first is answered REQUEST_TIMED_OUT, and
-//!   the creation goes on.
+//!   the creation goes on. So is a topic with a partition that nobody leads.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
+use super::context::{Context, TimedOut, waits_for_nothing};
 use super::distinct::Distinct;
-use super::{Context, errors};
+use super::errors;
 use crate::base::ids::BrokerId;
 use crate::config::DynamicConfig;
 use crate::config::describe::{self, ConfigEntry};
-use crate::executor::either;
+use crate::metadata::image::{ClusterImage, NO_LEADER};
 use crate::metadata::proposal::{Answer, CreateTopicResult, NewTopic, Proposal};
-use crate::platform::{Clock, Platform};
+use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
@@ -25,6 +25,8 @@ use crate::protocol::message::{
 /// settings the client may not see. And about what those of one topic take.
 const SETTINGS_BYTES_MAX: usize = 64 * 1024 * 1024;
 const TOPIC_SETTINGS_BYTES: usize = 4 * 1024;
+
+const GOES_ON: &str = "The creation goes on.";
 
 pub async fn handle<P: Platform>(context: &Context<P>, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut named = Distinct::with_capacity(request.topics.len());
@@ -52,19 +54,33 @@ async fn create<P: Platform>(
 ) -> Vec<CreatableTopicResult> {
     let names: Vec<String> = topics.iter().map(|topic| topic.name.clone()).collect();
     let topics = topics.into_iter().map(new_topic).collect();
-    let clock = context.platform.clock();
-    let deadline = clock.now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
     let proposal = Proposal::CreateTopics { topics, validate_only };
-    match either(context.propose(proposal), clock.sleep_until(deadline)).await {
+    // Nothing is waited for when nothing is made.
+    let answer = match validate_only {
+        true => Ok(context.propose(proposal).await),
+        false => context.propose_within(proposal, timeout_ms).await,
+    };
+    match answer {
         Ok(Answer::CreateTopics(results)) => {
-            let dynamic = context.dynamic();
+            let (image, dynamic) = (context.image(), context.dynamic());
             let mut room = SETTINGS_BYTES_MAX;
-            results.into_iter().map(|result| describe(result, &dynamic, &mut room)).collect()
+            let in_time = |name: &str| validate_only || !waits_for_nothing(timeout_ms) && is_led(&image, name);
+            let describe = |result: CreateTopicResult| match result.outcome {
+                Ok(_) if !in_time(&result.name) => refuse(result.name, ErrorCode::RequestTimedOut, GOES_ON),
+                _ => describe(result, &dynamic, &mut room),
+            };
+            results.into_iter().map(describe).collect()
         }
         Ok(Answer::Failed(error)) => refuse_all(names, errors::of_proposal(&error), &error.to_string()),
         Ok(_) => refuse_all(names, ErrorCode::UnknownServerError, "The controller gave another answer."),
-        Err(()) => refuse_all(names, ErrorCode::RequestTimedOut, "The creation goes on."),
+        Err(TimedOut) => refuse_all(names, ErrorCode::RequestTimedOut, GOES_ON),
     }
+}
+
+/// Whether all partitions have leaders: one that was given to brokers that are not there has none, and none is on its way.
+fn is_led(image: &ClusterImage, name: &str) -> bool {
+    // A topic that is gone again was made.
+    image.topic(name).is_none_or(|topic| topic.partitions.iter().all(|partition| partition.leader != NO_LEADER))
 }
 
 fn new_topic(topic: CreatableTopic) -> NewTopic {

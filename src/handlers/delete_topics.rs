@@ -1,14 +1,12 @@
 //! DeleteTopics (20), versions 0-6: by name, from v6 also by id (KIP-516). The answer leaves when no shard shows the
 //! topics any more. A topic that is named twice is answered once; one that has a name and an id refuses the request.
 
-use std::time::Duration;
-
+use super::context::{TimedOut, waits_for_nothing};
 use super::distinct::Distinct;
 use super::{Context, errors};
 use crate::base::ids::TopicId;
-use crate::executor::either;
 use crate::metadata::proposal::{Answer, DeleteTopicResult, Proposal, TopicRef, TopicRefusal};
-use crate::platform::{Clock, Platform};
+use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
 
@@ -32,20 +30,22 @@ pub async fn handle<P: Platform>(
     let named = by_state.chain(request.topic_names.into_iter().map(TopicRef::Name));
     let mut distinct = Distinct::with_capacity(0);
     let topics: Vec<TopicRef> = named.filter(|topic| distinct.is_new(topic.clone())).collect();
-    let clock = context.platform.clock();
-    let deadline = clock.now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let proposal = Proposal::DeleteTopics { topics: topics.clone() };
-    let responses = match either(context.propose(proposal), clock.sleep_until(deadline)).await {
-        Ok(Answer::DeleteTopics(results)) => results.into_iter().map(|result| describe(result, version)).collect(),
+    let too_late = waits_for_nothing(request.timeout_ms);
+    let responses = match context.propose_within(proposal, request.timeout_ms).await {
+        Ok(Answer::DeleteTopics(results)) => {
+            results.into_iter().map(|result| describe(result, version, too_late)).collect()
+        }
         Ok(Answer::Failed(error)) => refuse_all(topics, errors::of_proposal(&error)),
         Ok(_) => refuse_all(topics, ErrorCode::UnknownServerError),
-        Err(()) => refuse_all(topics, ErrorCode::RequestTimedOut),
+        Err(TimedOut) => refuse_all(topics, ErrorCode::RequestTimedOut),
     };
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
 }
 
-fn describe(result: DeleteTopicResult, version: i16) -> DeletableTopicResult {
+fn describe(result: DeleteTopicResult, version: i16, too_late: bool) -> DeletableTopicResult {
     let (code, message) = match &result.outcome {
+        Ok(()) if too_late => (ErrorCode::RequestTimedOut, None),
         Ok(()) => (ErrorCode::None, None),
         Err(TopicRefusal::DeletionDisabled) if version < DELETION_DISABLED_SINCE => (ErrorCode::InvalidRequest, None),
         Err(refusal) => (errors::of_topic_refusal(refusal), Some(refusal.to_string())),

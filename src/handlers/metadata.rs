@@ -28,6 +28,9 @@ const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// Create, alter, describe, cluster action, describe and alter configs, idempotent write.
 pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
+/// Topics may be asked for by their ids from this version on.
+const BY_ID_SINCE: i16 = 12;
+
 /// The longest name a topic may have (Kafka 3.9 `Topic.MAX_NAME_LENGTH`).
 const TOPIC_NAME_LENGTH_MAX: usize = 249;
 
@@ -66,6 +69,10 @@ pub fn reply(
     refused: &BTreeMap<String, ErrorCode>,
 ) -> MetadataResponse {
     let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { i32::MIN };
+    let asked = request.topics.as_deref().unwrap_or_default();
+    if version < BY_ID_SINCE && asked.iter().any(|topic| topic.topic_id != TopicId::ZERO || topic.name.is_none()) {
+        return refuse_all(request.topics.unwrap_or_default());
+    }
     let topics = if is_for_all(&request, version) {
         image.topics().map(|topic| describe(image, listener, topic, version, operations)).collect()
     } else {
@@ -86,6 +93,20 @@ pub fn reply(
         },
         ..MetadataResponse::default()
     }
+}
+
+/// Ids are in the request from version 10 on, but may be asked by from 12 on only (Kafka 3.9
+/// `MetadataRequest.getErrorResponse`).
+fn refuse_all(topics: Vec<MetadataRequestTopic>) -> MetadataResponse {
+    let mut named = Distinct::with_capacity(topics.len());
+    let once = topics.into_iter().filter(|topic| named.is_new((topic.topic_id, topic.name.clone())));
+    let refused = once.map(|topic| MetadataResponseTopic {
+        error_code: ErrorCode::InvalidRequest.code(),
+        name: Some(topic.name.unwrap_or_default()),
+        topic_id: topic.topic_id,
+        ..MetadataResponseTopic::default()
+    });
+    MetadataResponse { topics: refused.collect(), controller_id: NO_LEADER.0, ..MetadataResponse::default() }
 }
 
 /// Creates the named topics that are not there, where broker and request allow it, and waits until every shard shows

@@ -245,12 +245,13 @@ impl Plan {
         }
     }
 
-    /// Hands the batches to their owners; their order is settled when the returned future has been polled once.
+    /// Hands the batches to their owners, and makes the answer for a client of `listener`; the batches' order is settled when the returned future has been polled once.
     pub async fn run<P: Platform>(
         mut self,
         context: &Context<P>,
         owners: &impl Owners<P>,
         passage: &Passage,
+        listener: &str,
     ) -> Option<Outcome> {
         let mut work = std::mem::take(&mut self.work);
         let mut refused = Vec::new();
@@ -284,7 +285,7 @@ impl Plan {
         if self.acks == 0 {
             return Some(Outcome::Silent { failed });
         }
-        Some(Outcome::Reply(self.reply(context)))
+        Some(Outcome::Reply(self.reply(context, listener)))
     }
 
     /// The same with batches that come later: what is ready is handed over first, each of the others in its turn.
@@ -319,7 +320,7 @@ impl Plan {
         all(asked).await.into_iter().flatten().collect()
     }
 
-    fn reply<P: Platform>(self, context: &Context<P>) -> Result<BytesMut, WireError> {
+    fn reply<P: Platform>(self, context: &Context<P>, listener: &str) -> Result<BytesMut, WireError> {
         let mut response = ProduceResponse::default();
         let image = context.image();
         for topic in self.topics {
@@ -337,7 +338,7 @@ impl Plan {
         };
         let brokers = image.brokers.iter().filter(|broker| self.version >= 10 && named(broker.id.0));
         let endpoints = brokers.filter_map(|broker| {
-            let endpoint = broker.endpoints.first()?;
+            let endpoint = broker.endpoint(listener)?;
             Some(NodeEndpoint {
                 node_id: broker.id.0,
                 host: endpoint.host.to_string(),

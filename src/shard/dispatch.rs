@@ -87,9 +87,9 @@ impl<P: Platform> Dispatcher<P> {
         };
         let counters = &self.context.counters;
         counters.requests.passed(slot.passage(), Stage::Planned, self.context.platform.clock().now());
-        let (context, router) = (Rc::clone(&self.context), self.router.clone());
+        let (context, router, listener) = (Rc::clone(&self.context), self.router.clone(), slot.listener());
         self.context.platform.tasks().spawn(async move {
-            match plan.run(&context, &router, slot.passage()).await {
+            match plan.run(&context, &router, slot.passage(), &listener).await {
                 Some(produce::Outcome::Reply(Ok(frame))) => {
                     slot.claim_answer(frame.len() as u64, context.platform.clock()).await;
                     slot.fill(Reply::bytes(frame));

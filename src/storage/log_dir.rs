@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::ids::{Offset, TopicPartition};
+use crate::config::properties;
 use crate::platform::{DirectoryEntry, Disk};
 use crate::storage::checkpoint::{CHECKPOINT_BYTES_MAX, CheckpointError, encode_offsets, parse_offsets};
 
@@ -55,7 +56,8 @@ pub struct LogDirScan {
     /// Was stopped in order; the marker is removed by the scan, before anything is loaded.
     pub clean: bool,
     pub partitions: Vec<TopicPartition>,
-    /// Checkpoints; empty if unreadable (a warning is logged).
+    /// Checkpoints; those of log starts are read or the scan fails, of the others a malformed one counts as empty (a
+    /// warning is logged).
     pub recovery_points: BTreeMap<TopicPartition, Offset>,
     pub log_start_offsets: BTreeMap<TopicPartition, Offset>,
     pub high_watermarks: BTreeMap<TopicPartition, Offset>,
@@ -95,7 +97,8 @@ pub fn aside_name(topic_partition: &TopicPartition, unique: [u8; 16], suffix: &s
 /// Reads what is in the directory, which is created if it is missing. The caller holds its `.lock`.
 ///
 /// # Errors
-/// `ForeignDirectory` names the first directory that is no partition's; nothing was changed then.
+/// `ForeignDirectory` names the first directory that is no partition's, `Malformed` a checkpoint without which deleted
+/// records would come back; nothing was changed then.
 pub async fn scan<D: Disk>(disk: &D, log_dir: &Path) -> Result<LogDirScan, LogDirError> {
     let entries = match disk.list(log_dir).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -113,10 +116,18 @@ pub async fn scan<D: Disk>(disk: &D, log_dir: &Path) -> Result<LogDirScan, LogDi
             _ => {}
         }
     }
-    scan.recovery_points = read_offsets(disk, log_dir, RECOVERY_POINTS).await?;
-    scan.log_start_offsets = read_offsets(disk, log_dir, LOG_START_OFFSETS).await?;
-    scan.high_watermarks = read_offsets(disk, log_dir, HIGH_WATERMARKS).await?;
-    scan.cleaner_offsets = read_offsets(disk, log_dir, CLEANER_OFFSETS).await?;
+    // Without them recovery and the cleaner read more than they had to.
+    scan.recovery_points = or_empty(read_offsets(disk, log_dir, RECOVERY_POINTS).await)?;
+    scan.high_watermarks = or_empty(read_offsets(disk, log_dir, HIGH_WATERMARKS).await)?;
+    scan.cleaner_offsets = or_empty(read_offsets(disk, log_dir, CLEANER_OFFSETS).await)?;
+    scan.log_start_offsets = read_offsets(disk, log_dir, LOG_START_OFFSETS).await.map_err(|error| match error {
+        LogDirError::Malformed { path, reason } => {
+            let remedy = "it says which records are deleted, and they would come back; restore the file, or remove it to \
+                          serve all that the logs hold";
+            LogDirError::Malformed { path, reason: format!("{reason}: {remedy}") }
+        }
+        other => other,
+    })?;
     scan.clean = entries.iter().any(|entry| entry.name == CLEAN_SHUTDOWN);
     if scan.clean {
         // Gone before anything is loaded: a crash from here on is an unclean stop.
@@ -147,7 +158,21 @@ fn classify_directory(scan: &mut LogDirScan, log_dir: &Path, entry: &DirectoryEn
     Ok(())
 }
 
-/// A missing or malformed checkpoint counts as empty, as in Kafka: recovery then reads more than it had to.
+/// A malformed checkpoint taken as empty. Kafka 3.9 takes the directory offline for it
+/// (`CheckpointFileWithFailureHandler`).
+fn or_empty(
+    read: Result<BTreeMap<TopicPartition, Offset>, LogDirError>,
+) -> Result<BTreeMap<TopicPartition, Offset>, LogDirError> {
+    match read {
+        Err(LogDirError::Malformed { path, reason }) => {
+            tracing::warn!(file = %path.display(), reason, "malformed checkpoint taken as empty");
+            Ok(BTreeMap::new())
+        }
+        read => read,
+    }
+}
+
+/// A missing checkpoint is empty.
 async fn read_offsets<D: Disk>(
     disk: &D,
     log_dir: &Path,
@@ -160,10 +185,7 @@ async fn read_offsets<D: Disk>(
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(CheckpointError::Text),
         Err(error) => return Err(io_at(&path)(error)),
     };
-    Ok(parsed.unwrap_or_else(|error| {
-        tracing::warn!(file = %path.display(), %error, "malformed checkpoint taken as empty");
-        BTreeMap::new()
-    }))
+    parsed.map_err(|error| LogDirError::Malformed { path, reason: error.to_string() })
 }
 
 /// `None` if there is no such file yet.
@@ -183,22 +205,17 @@ pub async fn read_meta_properties<D: Disk>(disk: &D, log_dir: &Path) -> Result<O
 }
 
 fn parse_meta_properties(file: &[u8]) -> Result<MetaProperties, String> {
-    let text = std::str::from_utf8(file).map_err(|_| "not UTF-8 text".to_owned())?;
     let mut meta = MetaProperties::default();
     let mut version = None;
-    for line in text.lines().map(str::trim) {
-        if line.is_empty() || line.starts_with(['#', '!']) {
-            continue;
-        }
-        let (key, value) = line.split_once('=').ok_or_else(|| format!("line {line:?} has no ="))?;
-        match (key.trim(), value.trim()) {
-            ("version", value) => version = Some(value.to_owned()),
-            ("broker.id", value) => {
+    for (key, value) in properties::parse(file).map_err(|error| error.to_string())? {
+        match &*key {
+            "version" => version = Some(value),
+            "broker.id" => {
                 meta.broker_id = Some(value.parse().map_err(|_| format!("broker.id {value:?} is not a number"))?);
             }
-            ("cluster.id", value) => meta.cluster_id = Some(value.to_owned()),
-            (key, value) => {
-                meta.others.insert(key.to_owned(), value.to_owned());
+            "cluster.id" => meta.cluster_id = Some(value),
+            _ => {
+                meta.others.insert(key, value);
             }
         }
     }
@@ -282,6 +299,21 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_checkpoint_of_log_starts_refuses_the_start_since_deleted_records_would_come_back() {
+        let (disk, dir) = directory();
+        run(write_clean_shutdown(&disk, &dir, -1)).unwrap();
+        for damaged in ["x", "1\n0\n", "0\n2\na 0 5\n", "0\n1\na 0 x\n"] {
+            disk.put(&dir.join(LOG_START_OFFSETS), damaged.as_bytes());
+            let error = run(scan(&disk, &dir)).unwrap_err().to_string();
+            assert!(error.contains(LOG_START_OFFSETS) && error.contains("deleted"), "{error}");
+        }
+        // As a power cut of some file systems leaves it, and as Kafka takes it.
+        disk.put(&dir.join(LOG_START_OFFSETS), b"");
+        let scan = run(scan(&disk, &dir)).unwrap();
+        assert!(scan.clean && scan.log_start_offsets.is_empty(), "nothing was changed before");
+    }
+
+    #[test]
     fn any_other_directory_refuses_the_start_and_is_named() {
         for name in ["lost+found", "a-", "-1", "a-b", "a-0-delete", "a-0.-stray", "a.12-delete", "-1.12-future"] {
             let (disk, dir) = directory();
@@ -321,6 +353,9 @@ mod tests {
         assert_eq!((meta.broker_id, meta.cluster_id.as_deref()), (Some(3), Some("abc")));
         run(write_meta_properties(&disk, &dir, &meta)).unwrap();
         assert_eq!(run(read_meta_properties(&disk, &dir)).unwrap(), Some(meta));
+        disk.put(&dir.join(META_PROPERTIES), b"broker.id : 3\n  version 0\n");
+        let by_hand = run(read_meta_properties(&disk, &dir)).unwrap().unwrap();
+        assert_eq!((by_hand.broker_id, by_hand.cluster_id), (Some(3), None), "as Java reads it");
         for wrong in ["version=1\nnode.id=1\n", "broker.id=1\n", "version=0\nbroker.id=x\n", "version"] {
             disk.put(&dir.join(META_PROPERTIES), wrong.as_bytes());
             assert!(matches!(run(read_meta_properties(&disk, &dir)), Err(LogDirError::Malformed { .. })), "{wrong}");

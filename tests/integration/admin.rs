@@ -10,7 +10,9 @@ use ringlog::protocol::message::api_versions::{ApiVersionsRequest, ApiVersionsRe
 use ringlog::protocol::message::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
 };
-use ringlog::protocol::message::create_topics::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse};
+use ringlog::protocol::message::create_topics::{
+    CreatableReplicaAssignment, CreatableTopic, CreateTopicsRequest, CreateTopicsResponse,
+};
 use ringlog::protocol::message::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
 use ringlog::protocol::message::describe_cluster::{DescribeClusterRequest, DescribeClusterResponse};
 use ringlog::protocol::message::describe_log_dirs::{
@@ -20,6 +22,7 @@ use ringlog::protocol::message::find_coordinator::{FindCoordinatorRequest, FindC
 use ringlog::protocol::message::list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
 };
+use ringlog::protocol::message::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use ringlog::protocol::{ApiKey, ErrorCode, Reader};
 use ringlog::record::batch::BatchBuilder;
 use ringlog::record::compression::Codec;
@@ -74,6 +77,82 @@ fn a_topic_with_a_name_and_an_id_deletes_nothing_of_its_request() {
         [wire.metadata("first").topics[0].topic_id, wire.metadata("second").topics[0].topic_id],
         [first, second]
     );
+    server.stop();
+}
+
+#[test]
+fn without_time_only_what_succeeds_is_too_late_and_a_trial_needs_none() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    let topic = |name: &str, replication_factor| CreatableTopic {
+        name: name.to_owned(),
+        num_partitions: 1,
+        replication_factor,
+        ..Default::default()
+    };
+    let mut create = |topics: Vec<CreatableTopic>, validate_only| -> Vec<i16> {
+        let request = CreateTopicsRequest { topics, timeout_ms: 0, validate_only };
+        let mut answers = ask!(wire, 7, request, CreateTopicsResponse).topics;
+        answers.sort_by(|one, other| one.name.cmp(&other.name));
+        answers.iter().map(|answer| answer.error_code).collect()
+    };
+    let (timed_out, none) = (ErrorCode::RequestTimedOut.code(), ErrorCode::None.code());
+    let too_many = ErrorCode::InvalidReplicationFactor.code();
+    assert_eq!(create(vec![topic("made", 1), topic("refused", 3)], true), [none, too_many]);
+    assert_eq!(create(vec![topic("made", 1), topic("refused", 3)], false), [timed_out, too_many]);
+    assert_eq!(wire.wait_for_topic("made"), 1, "it was made all the same");
+
+    let grown = |name: &str, count| CreatePartitionsTopic { name: name.to_owned(), count, assignments: None };
+    let topics = vec![grown("made", 1), grown("missing", 2)];
+    let request = CreatePartitionsRequest { topics, timeout_ms: 0, validate_only: false };
+    let answers = ask!(wire, 3, request, CreatePartitionsResponse).results;
+    let codes: Vec<_> = answers.iter().map(|answer| answer.error_code).collect();
+    assert_eq!(codes, [ErrorCode::InvalidPartitions.code(), ErrorCode::UnknownTopicOrPartition.code()]);
+
+    let named = |name: &str| DeleteTopicState { name: Some(name.to_owned()), ..Default::default() };
+    let request =
+        DeleteTopicsRequest { topics: vec![named("made"), named("missing")], timeout_ms: 0, ..Default::default() };
+    let answers = ask!(wire, 6, request, DeleteTopicsResponse).responses;
+    let codes: Vec<_> = answers.iter().map(|answer| answer.error_code).collect();
+    assert_eq!(codes, [timed_out, ErrorCode::UnknownTopicOrPartition.code()]);
+    server.stop();
+}
+
+#[test]
+fn a_topic_that_nobody_leads_is_not_said_to_be_there() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    let assignments = vec![CreatableReplicaAssignment { partition_index: 0, broker_ids: vec![9] }];
+    let topic = CreatableTopic {
+        name: "elsewhere".to_owned(),
+        num_partitions: -1,
+        replication_factor: -1,
+        assignments,
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+    let answer = ask!(wire, 7, request, CreateTopicsResponse).topics.remove(0);
+    let told = (answer.error_code, answer.num_partitions, answer.configs);
+    assert_eq!(told, (ErrorCode::RequestTimedOut.code(), -1, None));
+    server.stop();
+}
+
+#[test]
+fn topics_are_asked_for_by_their_ids_from_version_12_on() {
+    let directory = directory();
+    let server = Server::start(directory.path());
+    let mut wire = Wire::connect(server.address);
+    assert_eq!(wire.create_topic("known", 1), 0);
+    let id = wire.metadata("known").topics[0].topic_id;
+    for (version, code) in [(10, ErrorCode::InvalidRequest), (11, ErrorCode::InvalidRequest), (12, ErrorCode::None)] {
+        let topic = MetadataRequestTopic { topic_id: id, name: None };
+        let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
+        let answer = ask!(wire, version, request, MetadataResponse);
+        assert_eq!(answer.topics[0].error_code, code.code(), "version {version}");
+        assert_eq!(answer.brokers.is_empty(), version < 12);
+    }
     server.stop();
 }
 
