@@ -13,7 +13,7 @@ use super::errors;
 use crate::base::ids::BrokerId;
 use crate::config::DynamicConfig;
 use crate::config::describe::{self, ConfigEntry};
-use crate::metadata::image::{ClusterImage, NO_LEADER};
+use crate::metadata::image::{ClusterImage, NO_LEADER, TopicImage};
 use crate::metadata::proposal::{Answer, CreateTopicResult, NewTopic, Proposal};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -64,9 +64,13 @@ async fn create<P: Platform>(
         Ok(Answer::CreateTopics(results)) => {
             let (image, dynamic) = (context.image(), context.dynamic());
             let mut room = SETTINGS_BYTES_MAX;
-            let in_time = |name: &str| validate_only || !waits_for_nothing(timeout_ms) && is_led(&image, name);
-            let describe = |result: CreateTopicResult| match result.outcome {
-                Ok(_) if !in_time(&result.name) => refuse(result.name, ErrorCode::RequestTimedOut, GOES_ON),
+            let in_time = |name: &str, partitions| {
+                validate_only || !waits_for_nothing(timeout_ms) && is_led(&image, name, partitions)
+            };
+            let describe = |result: CreateTopicResult| match &result.outcome {
+                Ok(created) if !in_time(&result.name, created.partitions) => {
+                    refuse(result.name, ErrorCode::RequestTimedOut, GOES_ON)
+                }
                 _ => describe(result, &dynamic, &mut room),
             };
             results.into_iter().map(describe).collect()
@@ -78,9 +82,10 @@ async fn create<P: Platform>(
 }
 
 /// Whether all partitions have leaders: one that was given to brokers that are not there has none, and none is on its way.
-fn is_led(image: &ClusterImage, name: &str) -> bool {
+fn is_led(image: &ClusterImage, name: &str, partitions: i32) -> bool {
+    let led = |topic: &TopicImage| topic.partitions.iter().filter(|partition| partition.leader != NO_LEADER).count();
     // A topic that is gone again was made.
-    image.topic(name).is_none_or(|topic| topic.partitions.iter().all(|partition| partition.leader != NO_LEADER))
+    image.topic(name).is_none_or(|topic| usize::try_from(partitions).is_ok_and(|count| led(topic) >= count))
 }
 
 fn new_topic(topic: CreatableTopic) -> NewTopic {

