@@ -84,8 +84,7 @@ async fn create<P: Platform>(
 /// Whether all partitions have leaders: one that was given to brokers that are not there has none, and none is on its way.
 fn is_led(image: &ClusterImage, name: &str, partitions: i32) -> bool {
     let led = |topic: &TopicImage| topic.partitions.iter().filter(|partition| partition.leader != NO_LEADER).count();
-    // A topic that is gone again was made.
-    image.topic(name).is_none_or(|topic| usize::try_from(partitions).is_ok_and(|count| led(topic) >= count))
+    image.topic(name).is_some_and(|topic| usize::try_from(partitions).is_ok_and(|count| led(topic) >= count))
 }
 
 fn new_topic(topic: CreatableTopic) -> NewTopic {
