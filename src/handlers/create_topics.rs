@@ -3,7 +3,7 @@
 //! - v1 `validate_only`. v4 lets counts default (-1). v5 answers with counts and configs (KIP-525), v7 with topic ids.
 //! - A name that stands in the request twice is refused as often.
 //! - The answer leaves when every shard shows the topics; a timeout that passes first is answered REQUEST_TIMED_OUT, and
-//!   the creation goes on. So is a topic with a partition that nobody leads.
+//!   the creation goes on.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,6 @@ use super::errors;
 use crate::base::ids::BrokerId;
 use crate::config::DynamicConfig;
 use crate::config::describe::{self, ConfigEntry};
-use crate::metadata::image::{ClusterImage, NO_LEADER, TopicImage};
 use crate::metadata::proposal::{Answer, CreateTopicResult, NewTopic, Proposal};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -62,15 +61,11 @@ async fn create<P: Platform>(
     };
     match answer {
         Ok(Answer::CreateTopics(results)) => {
-            let (image, dynamic) = (context.image(), context.dynamic());
+            let dynamic = context.dynamic();
             let mut room = SETTINGS_BYTES_MAX;
-            let in_time = |name: &str, partitions| {
-                validate_only || !waits_for_nothing(timeout_ms) && is_led(&image, name, partitions)
-            };
+            let in_time = validate_only || !waits_for_nothing(timeout_ms);
             let describe = |result: CreateTopicResult| match &result.outcome {
-                Ok(created) if !in_time(&result.name, created.partitions) => {
-                    refuse(result.name, ErrorCode::RequestTimedOut, GOES_ON)
-                }
+                Ok(_) if !in_time => refuse(result.name, ErrorCode::RequestTimedOut, GOES_ON),
                 _ => describe(result, &dynamic, &mut room),
             };
             results.into_iter().map(describe).collect()
@@ -79,12 +74,6 @@ async fn create<P: Platform>(
         Ok(_) => refuse_all(names, ErrorCode::UnknownServerError, "The controller gave another answer."),
         Err(TimedOut) => refuse_all(names, ErrorCode::RequestTimedOut, GOES_ON),
     }
-}
-
-/// Whether all partitions have leaders: one that was given to brokers that are not there has none, and none is on its way.
-fn is_led(image: &ClusterImage, name: &str, partitions: i32) -> bool {
-    let led = |topic: &TopicImage| topic.partitions.iter().filter(|partition| partition.leader != NO_LEADER).count();
-    image.topic(name).is_some_and(|topic| usize::try_from(partitions).is_ok_and(|count| led(topic) >= count))
 }
 
 fn new_topic(topic: CreatableTopic) -> NewTopic {

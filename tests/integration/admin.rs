@@ -10,9 +10,7 @@ use ringlog::protocol::message::api_versions::{ApiVersionsRequest, ApiVersionsRe
 use ringlog::protocol::message::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
 };
-use ringlog::protocol::message::create_topics::{
-    CreatableReplicaAssignment, CreatableTopic, CreateTopicsRequest, CreateTopicsResponse,
-};
+use ringlog::protocol::message::create_topics::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse};
 use ringlog::protocol::message::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
 use ringlog::protocol::message::describe_cluster::{DescribeClusterRequest, DescribeClusterResponse};
 use ringlog::protocol::message::describe_log_dirs::{
@@ -116,26 +114,6 @@ fn without_time_only_what_succeeds_is_too_late_and_a_trial_needs_none() {
     let answers = ask!(wire, 6, request, DeleteTopicsResponse).responses;
     let codes: Vec<_> = answers.iter().map(|answer| answer.error_code).collect();
     assert_eq!(codes, [timed_out, ErrorCode::UnknownTopicOrPartition.code()]);
-    server.stop();
-}
-
-#[test]
-fn a_topic_that_nobody_leads_is_not_said_to_be_there() {
-    let directory = directory();
-    let server = Server::start(directory.path());
-    let mut wire = Wire::connect(server.address);
-    let assignments = vec![CreatableReplicaAssignment { partition_index: 0, broker_ids: vec![9] }];
-    let topic = CreatableTopic {
-        name: "elsewhere".to_owned(),
-        num_partitions: -1,
-        replication_factor: -1,
-        assignments,
-        ..Default::default()
-    };
-    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
-    let answer = ask!(wire, 7, request, CreateTopicsResponse).topics.remove(0);
-    let told = (answer.error_code, answer.num_partitions, answer.configs);
-    assert_eq!(told, (ErrorCode::RequestTimedOut.code(), -1, None));
     server.stop();
 }
 
