@@ -88,8 +88,8 @@ pub enum Isolation {
 }
 
 impl Isolation {
-    /// By the replica id and the isolation level of a request. Any level but 1 is
-    /// read_uncommitted; Kafka fails a request with a level that there is not by UNKNOWN_SERVER_ERROR.
+    /// By the replica id and the isolation level of a request. Any level but 1 is read_uncommitted; Kafka fails a request
+    /// with a level that there is not by UNKNOWN_SERVER_ERROR.
     pub fn of_request(replica_id: i32, isolation_level: i8) -> Isolation {
         match (replica_id, isolation_level) {
             (CONSUMER, 1) => Isolation::ReadCommitted,

@@ -13,8 +13,8 @@ use crate::platform::{Clock, Platform};
 /// Logs that are looked at before others get their turn.
 const LOGS_A_TURN: usize = 64;
 
-/// Idle producers go with them, of compacted logs too. A task for one directory, until that is offline: one that hangs holds up no other. Compacted logs are the cleaner's
-/// to look at.
+/// A task for one directory, until that is offline: one that hangs holds up no other. Idle producers of all its logs are
+/// forgotten; segments of compacted logs are the cleaner's to look at.
 pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
     let clock = context.platform.clock().clone();
     let interval = Duration::from_millis(context.config.log_retention_check_interval_ms);
