@@ -42,6 +42,19 @@ pub fn pwritev(file: BorrowedFd<'_>, data: &[io::IoSlice<'_>], position: u64) ->
     retry(|| unsafe { libc::pwritev64(file.as_raw_fd(), data.as_ptr().cast(), count, position as libc::off64_t) })
 }
 
+/// `pwritev2(2)` with RWF_NOWAIT: only what can be written without waiting. `WouldBlock` when that is nothing,
+/// `Unsupported` on file systems that can't tell (ext4). May write less than all.
+pub fn pwritev_now(file: BorrowedFd<'_>, data: &[io::IoSlice<'_>], position: u64) -> io::Result<usize> {
+    let count = data.len().min(IOV_COUNT_MAX) as libc::c_int;
+    let (vector, position) = (data.as_ptr().cast(), position as libc::off64_t);
+    // SAFETY: as for pwritev.
+    let written = retry(|| unsafe { libc::pwritev2(file.as_raw_fd(), vector, count, position, libc::RWF_NOWAIT) });
+    written.map_err(|error| match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => io::ErrorKind::Unsupported.into(),
+        _ => error,
+    })
+}
+
 /// `preadv2(2)` with RWF_NOWAIT: only what the page cache holds. `WouldBlock` when the first byte is not there.
 pub fn pread_resident(file: BorrowedFd<'_>, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     let vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -63,10 +76,20 @@ pub fn preallocate(file: BorrowedFd<'_>, position: u64, length: u64) -> io::Resu
     .map(drop)
 }
 
-/// Writes the dirty pages of a range to the device and waits for them (`sync_file_range`). Not durable: the device's cache
-/// and the file's metadata are not flushed. The first error of a page is told once.
-pub fn write_back(file: BorrowedFd<'_>, position: u64, length: u64) -> io::Result<()> {
-    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+/// Has the kernel begin to write the dirty pages of a range to the device (`sync_file_range`). What is being written already
+/// is passed over: with the waiting flags in the same call the kernel would wait for it with the folio locked, and an append
+/// to that folio too.
+pub fn start_write_back(file: BorrowedFd<'_>, position: u64, length: u64) -> io::Result<()> {
+    sync_file_range(file, position, length, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// Waits until no page of a range is being written to the device. Not durable: the device's cache and the file's metadata
+/// are not flushed. The first error of a page is told once.
+pub fn wait_written_back(file: BorrowedFd<'_>, position: u64, length: u64) -> io::Result<()> {
+    sync_file_range(file, position, length, libc::SYNC_FILE_RANGE_WAIT_BEFORE)
+}
+
+fn sync_file_range(file: BorrowedFd<'_>, position: u64, length: u64, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: no memory is passed.
     retry(|| unsafe {
         libc::sync_file_range(file.as_raw_fd(), position as libc::off64_t, length as libc::off64_t, flags)
@@ -156,6 +179,20 @@ pub fn allowed_cores() -> io::Result<Vec<usize>> {
 pub fn lower_priority() -> io::Result<()> {
     // SAFETY: no memory is passed; on Linux `who` 0 is the calling thread.
     if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `IOPRIO_CLASS_IDLE` (include/uapi/linux/ioprio.h), in its place.
+const IO_PRIORITY_IDLE: libc::c_int = 3 << 13;
+const IO_PRIORITY_WHO_THREAD: libc::c_int = 1;
+
+/// What the calling thread reads and writes goes to the device when nobody else has anything for it, as far as the
+/// device's scheduler looks at that (mq-deadline, bfq).
+pub fn idle_io_priority() -> io::Result<()> {
+    // SAFETY: no memory is passed; 0 is the calling thread.
+    retry(|| unsafe {
+        libc::syscall(libc::SYS_ioprio_set, IO_PRIORITY_WHO_THREAD, 0, IO_PRIORITY_IDLE) as libc::ssize_t
+    })
+    .map(drop)
 }
 
 /// The page size, bytes.

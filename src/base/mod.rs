@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod crc32c;
+pub mod gate;
 pub mod ids;
 pub mod log_levels;
 pub mod log_limit;

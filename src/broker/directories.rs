@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::metadata::embedded::FILE_NAME as TREE_FILE;
 use crate::metadata::image::ClusterImage;
 use crate::metrics::RecoveryProgress;
 use crate::partition::partition::LogCheckpoint;
-use crate::platform::linux::{Directory, dirty_bytes_max};
+use crate::platform::linux::{Directory, WriteBack, dirty_bytes_max};
 use crate::platform::{Disk, Platform};
 use crate::shard::checkpoints;
 use crate::shard::metadata_inputs::LastStops;
@@ -107,8 +108,7 @@ impl Directories {
             }
         }
         let share = dirty_bytes_max(config.dirty_bytes_max) / paths.len() as u64;
-        let start = |(index, path): (usize, &PathBuf)| Directory::start(path, index, share).map_err(StartError::Thread);
-        let disks = paths.iter().enumerate().map(start).collect::<Result<_, _>>()?;
+        let disks = start_all(paths, share).map_err(StartError::Thread)?;
         for (index, source) in failures {
             log_dirs.fail(index, &source);
         }
@@ -296,6 +296,21 @@ impl Directories {
         }
         Ok(())
     }
+}
+
+/// Starts the threads of the directories, and one for each device that writes back what is appended to it.
+fn start_all(paths: &[PathBuf], dirty_bytes_max: u64) -> io::Result<Vec<Arc<Directory>>> {
+    let mut devices: BTreeMap<Option<u64>, WriteBack> = BTreeMap::new();
+    let start = |(index, path): (usize, &PathBuf)| {
+        // One that is not there is offline.
+        let device = path.metadata().ok().map(|metadata| metadata.dev());
+        let write_back = match devices.get(&device) {
+            Some(write_back) => write_back.clone(),
+            None => devices.entry(device).or_insert(WriteBack::start(&format!("write-back-{index}"))?).clone(),
+        };
+        Directory::start(path, index, dirty_bytes_max, write_back)
+    };
+    paths.iter().enumerate().map(start).collect()
 }
 
 /// The metadata tree lies in the first directory: without that one nothing works.

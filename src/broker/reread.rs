@@ -121,6 +121,7 @@ fn fixed_flags_that_differ(start: &Config, next: &Config) -> Vec<&'static str> {
         ("--durability", start.durability != next.durability),
         ("--disk-reserve", start.disk_reserve_bytes != next.disk_reserve_bytes),
         ("--dirty-bytes-max", start.dirty_bytes_max != next.dirty_bytes_max),
+        ("--unflushed-bytes-max", start.unflushed_bytes_max != next.unflushed_bytes_max),
         ("--open-segments-max", start.open_segments_max != next.open_segments_max),
         ("--cold-bytes-max", start.cold_bytes_max != next.cold_bytes_max),
         ("--no-cachestat", start.cachestat != next.cachestat),

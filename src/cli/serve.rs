@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::config::load::{
-    COLD_BYTES_MAX_DEFAULT, DISK_RESERVE_BYTES_DEFAULT, RING_DEPTH_DEFAULT, read_flag_file as read_lines,
+    COLD_BYTES_MAX_DEFAULT, DISK_RESERVE_BYTES_DEFAULT, RING_DEPTH_DEFAULT, UNFLUSHED_BYTES_MAX_DEFAULT,
+    read_flag_file as read_lines,
 };
 use crate::config::{AdminListen, ConfigError, Durability, LogFormat, ServeOptions, Validation};
 
@@ -100,6 +101,11 @@ pub struct ServeArguments {
     #[arg(long, value_name = "BYTES", value_parser = bytes, overrides_with = "dirty_bytes_max")]
     pub dirty_bytes_max: Option<u64>,
 
+    /// Appended bytes of each log directory that need not be flushed yet: a start after a power cut reads and checks them,
+    /// which takes as long as the disk needs for that. Nothing waits for flushes unless they are asked for
+    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value_t = UNFLUSHED_BYTES_MAX_DEFAULT, overrides_with = "unflushed_bytes_max")]
+    pub unflushed_bytes_max: u64,
+
     /// Segments whose files are kept open, all shards together [default: a quarter of the limit of open files]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(OPEN_SEGMENTS_MIN..), overrides_with = "open_segments_max")]
     pub open_segments_max: Option<u32>,
@@ -179,6 +185,7 @@ impl ServeArguments {
             durability: Some(self.durability),
             disk_reserve_bytes: Some(self.disk_reserve),
             dirty_bytes_max: self.dirty_bytes_max,
+            unflushed_bytes_max: Some(self.unflushed_bytes_max),
             open_segments_max: self.open_segments_max,
             cold_bytes_max: Some(self.cold_bytes_max),
             no_cachestat: self.no_cachestat,

@@ -44,6 +44,7 @@ const LOG_DIRS_MAX: usize = 64;
 /// What every file system keeps free, unless a twentieth of it is less: enough for the checkpoints, indexes and snapshots
 /// of a stop and a start.
 pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
+pub const UNFLUSHED_BYTES_MAX_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 
 /// What `ringlog serve` was called with.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +64,7 @@ pub struct ServeOptions {
     pub durability: Option<Durability>,
     pub disk_reserve_bytes: Option<u64>,
     pub dirty_bytes_max: Option<u64>,
+    pub unflushed_bytes_max: Option<u64>,
     pub open_segments_max: Option<u32>,
     pub cold_bytes_max: Option<u64>,
     pub no_cachestat: bool,
@@ -368,6 +370,7 @@ impl Settings {
             durability: options.durability.unwrap_or(Durability::PageCache),
             disk_reserve_bytes: options.disk_reserve_bytes.unwrap_or(DISK_RESERVE_BYTES_DEFAULT),
             dirty_bytes_max: options.dirty_bytes_max,
+            unflushed_bytes_max: options.unflushed_bytes_max.unwrap_or(UNFLUSHED_BYTES_MAX_DEFAULT),
             open_segments_max: options.open_segments_max,
             cold_bytes_max: options.cold_bytes_max.unwrap_or(COLD_BYTES_MAX_DEFAULT),
             cachestat: !options.no_cachestat,

@@ -170,6 +170,9 @@ pub struct Config {
     /// `--dirty-bytes-max`: bytes that all log directories together may have in memory, not yet written to the device;
     /// `None`: what the kernel's thresholds allow.
     pub dirty_bytes_max: Option<u64>,
+    /// `--unflushed-bytes-max`: appended bytes that each log directory may have that are not flushed; a start after a power
+    /// cut reads them again.
+    pub unflushed_bytes_max: u64,
     /// `--open-segments-max`: segments whose files all shards together keep open; `None`: a quarter of the limit of open files.
     pub open_segments_max: Option<u32>,
     /// `--cold-bytes-max`: bytes per shard that may be on their way from the device for cold readers.

@@ -467,7 +467,7 @@ impl<P: Platform> State<P> {
 }
 
 /// Preallocation and index blocks, if any is due, beside the next appends.
-fn start_upkeep<P: Platform>(partition: &Rc<Partition<P>>) {
+pub(super) fn start_upkeep<P: Platform>(partition: &Rc<Partition<P>>) {
     let mut state = partition.state.borrow_mut();
     if state.upkeep_running {
         return;

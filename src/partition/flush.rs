@@ -1,10 +1,14 @@
 //! When a log is made durable, and who waits for it.
 //!
-//! A log is flushed [`FLUSH_BYTES`] or [`FLUSH_AFTER`] after the first unflushed append, so that an unclean stop reads
-//! little again, and sooner as `flush.messages`, `flush.ms` and `--durability=fsync` want it. One flush runs at a time; what
-//! is appended meanwhile is the next one's, so that one fdatasync acknowledges all that it covers (group commit). With
-//! any of those settings this replica counts with its flushed offset, so the high watermark never passes unflushed
-//! bytes. The first error of a sync is final: the directory goes offline, and nothing that waits is acknowledged.
+//! Where the page cache is enough, a log that is appended to is not flushed: whoever appends would wait for it. What was
+//! written survives the end of the process anyway, and what a start after a power cut has to read is bounded otherwise: a
+//! log is flushed once nobody has appended to it for [`IDLE_FLUSH_AFTER`], a closed segment at its roll, and the logs that
+//! are appended to least when their directory has more unflushed than it may (`shard::flusher`).
+//!
+//! With `flush.messages`, `flush.ms` and `--durability=fsync` this replica counts with its flushed offset, so that the high
+//! watermark never passes unflushed bytes. One flush of a log runs at a time; what is appended meanwhile is the next one's,
+//! so that one fdatasync acknowledges all that it covers (group commit). The first error of a sync is final: the directory
+//! goes offline, and nothing that waits is acknowledged.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -12,28 +16,24 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use super::append::{AppendFailure, StagedAnswer};
+use super::append::{AppendFailure, StagedAnswer, start_upkeep};
 use super::partition::{LeadershipError, Partition, Role, State};
 use crate::base::ids::Offset;
 use crate::config::Durability;
 use crate::platform::{Clock, Platform, Tasks};
 use crate::storage::log::{Log, LogError};
 
-/// Unflushed bytes after which a log is flushed.
-const FLUSH_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Unflushed bytes of all logs of a directory after which those are flushed that have [`FLUSH_BYTES_MIN`]: what an unclean
-/// stop reads again must not grow with the number of logs.
-const DIRECTORY_FLUSH_BYTES: u64 = 256 * 1024 * 1024;
-const FLUSH_BYTES_MIN: u64 = 2 * 1024 * 1024;
+/// Unflushed bytes after which a log is flushed whose high watermark waits for that.
+const COUNTED_FLUSH_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How long nothing must be appended for a log to give back what it holds for appends.
 const IDLE_AFTER: Duration = Duration::from_secs(30);
 
-/// How long appended bytes stay unflushed.
-const FLUSH_AFTER: Duration = Duration::from_secs(5);
+/// How long nothing must be appended for a log to be flushed, at least; it may take twice as long. As often a log that is
+/// appended to is looked at.
+const IDLE_FLUSH_AFTER: Duration = Duration::from_secs(5);
 
-/// The same where the high watermark waits for it.
+/// How long appended bytes stay unflushed where the high watermark waits for that.
 const COUNTED_FLUSH_AFTER: Duration = Duration::from_secs(1);
 
 /// What an acknowledgement and the high watermark wait for.
@@ -64,6 +64,9 @@ impl Role {
 pub(super) struct Flushing {
     pub running: bool,
     timer_armed: bool,
+    /// Bytes appended to the log when the timer was armed, and between the two times before that.
+    appended_bytes: u64,
+    recent_bytes: u64,
     idle_timer_armed: bool,
     /// The next write to finish is to start one.
     pub wanted: bool,
@@ -158,9 +161,7 @@ impl<P: Platform> State<P> {
             && (self.flushing.wanted
                 || !self.flushing.waiting.is_empty()
                 || unflushed_records >= self.role.config.flush_messages
-                || log.unflushed_bytes() >= FLUSH_BYTES
-                || (log.unflushed_bytes() >= FLUSH_BYTES_MIN
-                    && self.home.log_dir().unflushed_bytes() >= DIRECTORY_FLUSH_BYTES))
+                || (self.role.flushes() != Flushes::InTime && log.unflushed_bytes() >= COUNTED_FLUSH_BYTES))
     }
 }
 
@@ -187,11 +188,15 @@ impl<P: Platform> Partition<P> {
     fn flush_later(self: &Rc<Self>) {
         let sleep = {
             let mut state = self.state.borrow_mut();
+            let Some(log) = &state.log else { return };
+            let appended_bytes = log.appended_bytes();
             if std::mem::replace(&mut state.flushing.timer_armed, true) {
                 return;
             }
+            state.flushing.recent_bytes = appended_bytes - state.flushing.appended_bytes;
+            state.flushing.appended_bytes = appended_bytes;
             let most = match state.role.flushes() {
-                Flushes::InTime => FLUSH_AFTER,
+                Flushes::InTime => IDLE_FLUSH_AFTER,
                 Flushes::Counted | Flushes::Each => COUNTED_FLUSH_AFTER,
             };
             u64::try_from(state.role.config.flush_ms).map_or(most, Duration::from_millis).min(most)
@@ -200,17 +205,32 @@ impl<P: Platform> Partition<P> {
         let (this, slept) = (Rc::clone(self), clock.sleep_until(clock.now() + sleep));
         self.platform.tasks().spawn(async move {
             slept.await;
-            let is_quiet = {
-                let mut state = this.state.borrow_mut();
-                state.flushing.timer_armed = false;
-                state.flushing.wanted = true;
-                state.log.as_ref().is_some_and(Log::is_quiet)
-            };
-            // Otherwise the write in flight does it.
-            if is_quiet {
-                this.flush_in_time();
-            }
+            this.timer_fired();
         });
+    }
+
+    fn timer_fired(self: &Rc<Self>) {
+        let is_quiet = {
+            let mut state = self.state.borrow_mut();
+            state.flushing.timer_armed = false;
+            let Some(log) = &state.log else { return };
+            let is_idle = log.appended_bytes() == state.flushing.appended_bytes;
+            let is_quiet = log.is_quiet();
+            state.flushing.wanted |= is_idle || state.role.flushes() != Flushes::InTime;
+            is_quiet
+        };
+        // Otherwise the write in flight does it.
+        if is_quiet {
+            self.flush_in_time();
+        }
+        start_upkeep(self);
+    }
+
+    /// Whether a flush of it would lessen what its directory has unflushed, and how much was appended to it of late.
+    pub fn unflushed(&self) -> Option<u64> {
+        let state = self.state.borrow();
+        let is_unflushed = state.log.as_ref().is_some_and(|log| log.unflushed_bytes() > 0);
+        (is_unflushed && !state.offline).then_some(state.flushing.recent_bytes)
     }
 
     /// Tells who waited for a flush that it failed: at once, since a directory that is offline tells nobody again.
@@ -270,7 +290,7 @@ impl<P: Platform> Partition<P> {
     }
 
     /// Flushes what is not flushed, closed segments too, and waits for it; whether it could be done shows in the log.
-    pub(super) async fn flush_now(self: &Rc<Self>) {
+    pub async fn flush_now(self: &Rc<Self>) {
         let flushed = {
             let mut state = self.state.borrow_mut();
             if state.log.is_none() || state.offline {

@@ -5,6 +5,7 @@
 mod directory;
 mod disk;
 mod socket;
+mod write_back;
 
 use std::future::Future;
 use std::rc::Rc;
@@ -14,6 +15,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub use directory::{Directory, LinuxFile, dirty_bytes_max};
 pub use disk::{DiskLimits, KERNEL_WORKERS_PER_DIRECTORY, LinuxDisk};
 pub use socket::LinuxSocket;
+pub use write_back::WriteBack;
 
 use super::{Clock, Platform, Random, Tasks};
 use crate::base::time::{Monotonic, WallMs};

@@ -12,6 +12,7 @@ use async_channel::Receiver;
 use super::checkpoints;
 use super::cleaner::{self, CleanerSlots};
 use super::dispatch::Dispatcher;
+use super::flusher;
 use super::mailbox::Mailboxes;
 use super::message::Message;
 use super::metadata_inputs::{self, LastStops};
@@ -104,6 +105,7 @@ impl<P: Platform> Shard<P> {
         platform.tasks().spawn(give_up_offline(Rc::clone(&context)));
         for (log_dir, _) in context.log_dirs.online() {
             platform.tasks().spawn(retention::keep(log_dir, Rc::clone(&context)));
+            platform.tasks().spawn(flusher::keep(log_dir, Rc::clone(&context)));
             platform.tasks().spawn(cleaner::keep(log_dir, Rc::clone(&context), parts.cleaner_slots.clone()));
         }
         platform.tasks().spawn(metadata_inputs::serve(Rc::clone(&context), inputs, last_stops));

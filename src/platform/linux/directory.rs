@@ -2,21 +2,25 @@
 //! whether it has failed. Shared by all shards.
 //!
 //! What is appended counts as dirty until it was written back or synced. A file's dirty bytes begin at `clean_to` and end
-//! at `appended_to`; every [`WRITE_BACK_STEP_BYTES`] a sync thread writes back what lies between (`sync_file_range`), so
-//! that the kernel's own thresholds are never met and a sync finds little to do. The first error of a write-back or a
-//! sync is final: the kernel calls the pages clean afterwards, so nobody can know what is on the device.
+//! at `appended_to`; the device's thread writes them back as they come ([`super::write_back`]), so that the kernel's own
+//! thresholds are never met and a sync finds little to do. While more is dirty than the directory's budget, appends wait:
+//! they go on at the pace of the device, each after its turn, and nobody is held for long by the kernel. The first error of
+//! a write-back or a sync is final: the kernel calls the pages clean afterwards, so nobody can know what is on the device.
 
 #![forbid(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
+use super::write_back::{KEEP_BYTES, PIECE_BYTES, WriteBack};
+use crate::base::gate::Gate;
 use crate::metrics::{Histogram, Recorded, SharedCounter};
 use crate::platform::{DiskFile, spares_device};
 use crate::sys;
@@ -27,12 +31,12 @@ use crate::worker::Helper;
 /// a start opens as many logs beside one another.
 const NAME_THREADS: usize = 4;
 
-/// Threads that sync and write back, so that one file's fsync does not wait for another's: the journal commits them
+/// Threads that sync, so that one file's fsync does not wait for another's: the journal commits them
 /// together.
 const SYNC_THREADS: usize = 16;
 
-/// Appended bytes of a file after which they are written back.
-const WRITE_BACK_STEP_BYTES: u64 = 8 * 1024 * 1024;
+/// Dirty files known before those are looked for that are closed.
+const DIRTY_FILES_MIN: usize = 1024;
 
 /// The read-ahead limit assumed where sysfs does not tell: Linux's default.
 const READ_AHEAD_BYTES_DEFAULT: u64 = 128 * 1024;
@@ -47,29 +51,70 @@ const DIRTY_BYTES_MIN: u64 = 32 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Directory {
     pub path: PathBuf,
-    /// What opens, closes, creates, renames and removes; see [`Directory::names`].
+    /// What opens, creates, writes and renames; see [`Directory::names`].
     names: Vec<Helper>,
-    /// What syncs and writes back, in no order.
+    /// What removes and closes, which can take the kernel hundreds of milliseconds: nothing else waits behind it.
+    pub removals: Helper,
+    /// What syncs, in no order.
     pub syncs: Helper,
+    write_back: WriteBack,
     /// The device's read-ahead limit: what one WILLNEED really reads.
     pub read_ahead_bytes: u64,
     dirty_bytes: AtomicU64,
     dirty_bytes_max: u64,
+    /// Appends that wait until less is dirty.
+    room: Gate,
+    /// Files that have a piece to be written back.
+    pieces: AtomicUsize,
+    /// The ends of files are being written back.
+    relieving: AtomicBool,
+    dirty_files: Mutex<DirtyFiles>,
+    /// A write says when it would have to wait, as far as is known.
+    tells_waits: AtomicBool,
     failed: AtomicBool,
     sync_time: Histogram<SharedCounter>,
 }
 
+/// Files with dirty bytes, those first that became dirty first; some are closed meanwhile.
+#[derive(Debug, Default)]
+struct DirtyFiles {
+    files: VecDeque<Weak<LinuxFile>>,
+    /// So many were not closed when that was looked at last.
+    open: usize,
+}
+
+impl DirtyFiles {
+    fn add(&mut self, file: Weak<LinuxFile>) {
+        if self.files.len() >= DIRTY_FILES_MIN.max(2 * self.open) {
+            self.files.retain(|file| file.strong_count() > 0);
+            self.open = self.files.len();
+        }
+        self.files.push_back(file);
+    }
+
+    fn next(&mut self) -> Option<Arc<LinuxFile>> {
+        std::iter::from_fn(|| self.files.pop_front()).find_map(|file| file.upgrade())
+    }
+}
+
 impl Directory {
-    /// Starts the threads of the directory at `path`; `dirty_bytes_max` is its share.
-    pub fn start(path: &Path, index: usize, dirty_bytes_max: u64) -> io::Result<Arc<Directory>> {
+    /// Starts the threads of the directory at `path`; `dirty_bytes_max` is its share, `write_back` its device's.
+    pub fn start(path: &Path, index: usize, dirty_bytes_max: u64, write_back: WriteBack) -> io::Result<Arc<Directory>> {
         let names = (0..NAME_THREADS).map(|thread| Helper::start(&format!("disk-{index}.{thread}"), 1));
         Ok(Arc::new(Directory {
             path: path.to_owned(),
             names: names.collect::<io::Result<_>>()?,
+            removals: Helper::start(&format!("remove-{index}"), 1)?,
             syncs: Helper::start(&format!("sync-{index}"), SYNC_THREADS)?,
+            write_back,
             read_ahead_bytes: read_ahead_bytes(path).unwrap_or(READ_AHEAD_BYTES_DEFAULT),
             dirty_bytes: AtomicU64::new(0),
             dirty_bytes_max: dirty_bytes_max.max(DIRTY_BYTES_MIN),
+            room: Gate::default(),
+            pieces: AtomicUsize::new(0),
+            relieving: AtomicBool::new(false),
+            dirty_files: Mutex::default(),
+            tells_waits: AtomicBool::new(true),
             failed: AtomicBool::new(false),
             sync_time: Histogram::default(),
         }))
@@ -87,7 +132,7 @@ impl Directory {
         self.dirty_bytes.load(Ordering::Relaxed)
     }
 
-    /// What [`Directory::dirty_bytes`] may be; above it appends go to kernel workers.
+    /// What [`Directory::dirty_bytes`] may be; above it appends wait.
     pub fn dirty_bytes_max(&self) -> u64 {
         self.dirty_bytes_max
     }
@@ -97,21 +142,52 @@ impl Directory {
         Recorded::from(&self.sync_time)
     }
 
-    /// Operations on names that wait for one of the threads, and how many may; and the same of syncs and write-backs.
+    /// Operations on names that wait for one of the threads, and how many may; and the same of syncs.
     pub fn queues(&self) -> [(usize, usize); 2] {
-        let names = self.names.iter().map(Helper::queue);
+        let names = self.names.iter().chain([&self.removals]).map(Helper::queue);
         let names = names.fold((0, 0), |sum, queue| (sum.0 + queue.0, sum.1 + queue.1));
         [names, self.syncs.queue()]
     }
 
     /// More is dirty than may be.
     pub fn is_over_budget(&self) -> bool {
-        self.dirty_bytes() > self.dirty_bytes_max
+        self.dirty_bytes.load(Ordering::SeqCst) > self.dirty_bytes_max
     }
 
-    /// After a spell over the budget: little enough is dirty again.
-    pub fn has_caught_up(&self) -> bool {
-        self.dirty_bytes() <= self.dirty_bytes_max / 2
+    /// Waits until less is dirty than may be, or nothing is written back any more.
+    pub async fn room(&self) {
+        self.room.pass(|| !self.is_over_budget() || self.check().is_err()).await;
+    }
+
+    /// Whether the file system tells of a write that it would have to wait (RWF_NOWAIT), instead of waiting.
+    pub fn tells_waits(&self) -> bool {
+        self.tells_waits.load(Ordering::Relaxed)
+    }
+
+    pub fn set_tells_no_waits(&self) {
+        self.tells_waits.store(false, Ordering::Relaxed);
+    }
+
+    /// Has the ends of files written back, where that is what is dirty.
+    fn relieve_if_needed(self: &Arc<Self>) {
+        let is_needed = || self.dirty_bytes() > self.dirty_bytes_max / 2 && self.pieces.load(Ordering::Relaxed) == 0;
+        if is_needed() && !self.relieving.swap(true, Ordering::AcqRel) {
+            self.write_back.relieve(Arc::clone(self));
+        }
+    }
+
+    /// Writes back all of the file that became dirty first, on the calling thread; whether that was not enough.
+    pub(super) fn write_back_oldest(self: &Arc<Self>) -> bool {
+        let next = self.dirty_files.lock().unwrap_or_else(PoisonError::into_inner).next();
+        if let Some(file) = &next {
+            file.write_back_whole();
+        }
+        self.relieving.store(false, Ordering::Release);
+        let is_enough = next.is_none()
+            || self.check().is_err()
+            || self.dirty_bytes() <= self.dirty_bytes_max / 2
+            || self.pieces.load(Ordering::Relaxed) > 0;
+        !is_enough && !self.relieving.swap(true, Ordering::AcqRel)
     }
 
     /// `Err` after the first failed write-back or sync.
@@ -127,7 +203,8 @@ impl Directory {
 
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if result.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
+            self.failed.store(true, Ordering::SeqCst);
+            self.room.look_again();
         }
         result
     }
@@ -163,7 +240,7 @@ fn read_ahead_bytes(directory: &Path) -> Option<u64> {
     (bytes >= sys::page_bytes()).then_some(bytes)
 }
 
-/// An open file of a log directory; its last drop closes it on the directory's thread.
+/// An open file of a log directory; its last drop closes it on a thread of the directory.
 #[derive(Debug)]
 pub struct LinuxFile {
     /// `None` only inside `drop`.
@@ -175,25 +252,12 @@ pub struct LinuxFile {
     appended_to: AtomicU64,
     /// Appended bytes below are on the device, or were there before.
     clean_to: AtomicU64,
-    writing_back: AtomicBool,
-    /// Beginnings and ends of reservations of blocks.
-    reservations: AtomicU32,
-}
-
-/// How far the reservations of blocks of a file are: what is the same at two times, and not under way, did not keep the
-/// file's lock from anybody between them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reservations(u32);
-
-impl Reservations {
-    /// After so many beginnings and ends.
-    pub fn at(changes: u32) -> Reservations {
-        Reservations(changes)
-    }
-
-    pub fn is_under_way(self) -> bool {
-        self.0 % 2 == 1
-    }
+    /// It waits for the device's thread.
+    has_piece: AtomicBool,
+    /// It is among the directory's dirty files.
+    is_listed: AtomicBool,
+    /// Syncs under way.
+    syncs: AtomicU32,
 }
 
 impl LinuxFile {
@@ -204,25 +268,19 @@ impl LinuxFile {
             directory,
             appended_to: AtomicU64::new(0),
             clean_to: AtomicU64::new(0),
-            writing_back: AtomicBool::new(false),
-            reservations: AtomicU32::new(0),
+            has_piece: AtomicBool::new(false),
+            is_listed: AtomicBool::new(false),
+            syncs: AtomicU32::new(0),
         }
-    }
-
-    /// Reserves blocks beyond the file's end, on the calling thread: the file's helper, of which there is one.
-    pub fn reserve(&self, position: u64, length: u64) -> io::Result<()> {
-        self.reservations.fetch_add(1, Ordering::AcqRel);
-        let reserved = sys::preallocate(self.as_fd(), position, length);
-        self.reservations.fetch_add(1, Ordering::AcqRel);
-        reserved
-    }
-
-    pub fn reservations(&self) -> Reservations {
-        Reservations::at(self.reservations.load(Ordering::Acquire))
     }
 
     pub fn file(&self) -> &File {
         self.file.as_ref().expect("taken only by drop")
+    }
+
+    /// Whether a sync of it is under way: an append may wait for it.
+    pub fn is_syncing(&self) -> bool {
+        self.syncs.load(Ordering::Acquire) > 0
     }
 
     /// Takes note of an append that is through; what it resolves to. Enough appended bytes are sent on their way to the
@@ -231,32 +289,88 @@ impl LinuxFile {
         if let Err(error) = result {
             return if spares_device(&error) { Err(error) } else { self.directory.note(Err(error)) };
         }
-        if self.appended_to.load(Ordering::Relaxed) == 0 {
+        let before = self.appended_to.load(Ordering::Relaxed);
+        if before != position {
+            // The first one through this handle, or what stood here was cut off.
+            self.mark_clean(before);
             self.clean_to.store(position, Ordering::Relaxed);
         }
-        let end = position + length;
-        self.appended_to.store(end, Ordering::Relaxed);
+        self.appended_to.store(position + length, Ordering::Relaxed);
         self.directory.dirty_bytes.fetch_add(length, Ordering::Relaxed);
-        let dirty = end.saturating_sub(self.clean_to.load(Ordering::Relaxed));
-        if dirty >= WRITE_BACK_STEP_BYTES && !self.writing_back.swap(true, Ordering::Relaxed) {
-            let file = Arc::clone(self);
-            self.directory.syncs.start_job(move || file.write_back());
+        if !self.is_listed.load(Ordering::Relaxed) {
+            self.list();
+        }
+        if self.piece(KEEP_BYTES).is_some() {
+            self.ask_for_write_back();
+        } else {
+            self.directory.relieve_if_needed();
         }
         Ok(())
     }
 
-    /// Writes back what was appended so far, on the calling thread; an error is final for the directory.
-    fn write_back(&self) {
+    /// Puts it behind the dirty files of the directory.
+    fn list(self: &Arc<Self>) {
+        self.is_listed.store(true, Ordering::Relaxed);
+        let mut dirty_files = self.directory.dirty_files.lock().unwrap_or_else(PoisonError::into_inner);
+        dirty_files.add(Arc::downgrade(self));
+    }
+
+    fn ask_for_write_back(self: &Arc<Self>) {
+        if !self.has_piece.load(Ordering::Relaxed) && !self.has_piece.swap(true, Ordering::AcqRel) {
+            self.directory.pieces.fetch_add(1, Ordering::Relaxed);
+            self.directory.write_back.write_piece_of(Arc::clone(self));
+        }
+    }
+
+    /// The next piece, from where to where, if there is a whole one so far before the end of what was appended.
+    fn piece(&self, keep: u64) -> Option<(u64, u64)> {
         let (from, to) = (self.clean_to.load(Ordering::Relaxed), self.appended_to.load(Ordering::Relaxed));
-        if from < to && self.directory.check().is_ok() {
-            match self.directory.note(sys::write_back(self.as_fd(), from, to - from)) {
-                Ok(()) => self.mark_clean(to),
-                Err(error) => {
-                    tracing::error!(directory = %self.directory.path.display(), %error, "write-back failed");
-                }
+        (to.saturating_sub(keep) >= from + PIECE_BYTES).then(|| (from, (from + PIECE_BYTES) & !(sys::page_bytes() - 1)))
+    }
+
+    /// Writes back one piece, on the calling thread; whether there is another one. An error is final for the directory.
+    pub(super) fn write_back_piece(self: &Arc<Self>) -> bool {
+        if let Some((from, to)) = self.piece(KEEP_BYTES) {
+            self.write_back(from, to);
+        }
+        let has_more = || self.piece(KEEP_BYTES).is_some() && self.directory.check().is_ok();
+        if has_more() {
+            return true;
+        }
+        self.has_piece.store(false, Ordering::Release);
+        // What was appended since it was looked at has not asked.
+        let is_last = !has_more() || self.has_piece.swap(true, Ordering::AcqRel);
+        if is_last {
+            self.directory.pieces.fetch_sub(1, Ordering::Relaxed);
+            self.directory.relieve_if_needed();
+        }
+        !is_last
+    }
+
+    /// Writes back all that was appended, on the calling thread.
+    fn write_back_whole(self: &Arc<Self>) {
+        self.is_listed.store(false, Ordering::Relaxed);
+        let end = self.appended_to.load(Ordering::Relaxed);
+        let mut from = self.clean_to.load(Ordering::Relaxed);
+        while from < end && self.directory.check().is_ok() {
+            let to = end.min(from + PIECE_BYTES);
+            self.write_back(from, to);
+            from = to;
+        }
+        if self.appended_to.load(Ordering::Relaxed) > end && !self.is_listed.load(Ordering::Relaxed) {
+            self.list();
+        }
+    }
+
+    fn write_back(&self, from: u64, to: u64) {
+        let written = sys::start_write_back(self.as_fd(), from, to - from)
+            .and_then(|()| sys::wait_written_back(self.as_fd(), from, to - from));
+        match self.directory.note(written) {
+            Ok(()) => self.mark_clean(to),
+            Err(error) => {
+                tracing::error!(directory = %self.directory.path.display(), %error, "write-back failed");
             }
         }
-        self.writing_back.store(false, Ordering::Relaxed);
     }
 
     /// fdatasync; an error is final for the directory.
@@ -264,7 +378,9 @@ impl LinuxFile {
         self.directory.check()?;
         let to = self.appended_to.load(Ordering::Relaxed);
         let start = Instant::now();
+        self.syncs.fetch_add(1, Ordering::AcqRel);
         let result = self.file().sync_data();
+        self.syncs.fetch_sub(1, Ordering::AcqRel);
         self.directory.sync_time.record(start.elapsed());
         self.directory.note(result)?;
         self.mark_clean(to);
@@ -273,7 +389,10 @@ impl LinuxFile {
 
     fn mark_clean(&self, to: u64) {
         let from = self.clean_to.fetch_max(to, Ordering::Relaxed);
-        self.directory.dirty_bytes.fetch_sub(to.saturating_sub(from), Ordering::Relaxed);
+        if from < to {
+            self.directory.dirty_bytes.fetch_sub(to - from, Ordering::SeqCst);
+            self.directory.room.look_again();
+        }
     }
 }
 
@@ -281,7 +400,7 @@ impl Drop for LinuxFile {
     fn drop(&mut self) {
         // Deleted, or written back by the kernel in its own time: not ours to watch any more.
         self.mark_clean(self.appended_to.load(Ordering::Relaxed));
-        self.names.drop_there(self.file.take());
+        self.directory.removals.drop_there(self.file.take());
     }
 }
 
@@ -296,5 +415,30 @@ impl AsFd for LinuxFile {
 impl RingFile for LinuxFile {
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_were_closed_do_not_gather_among_the_dirty_ones() {
+        let path = tempfile::tempdir().expect("directory");
+        let directory = Directory::start(path.path(), 0, 1, WriteBack::start("write-back").expect("write-back"));
+        let directory = directory.expect("directory");
+        let open = || {
+            let file = tempfile::tempfile().expect("file");
+            Arc::new(LinuxFile::new(file, &path.path().join("log"), Arc::clone(&directory)))
+        };
+        let kept = open();
+        let mut dirty_files = DirtyFiles::default();
+        dirty_files.add(Arc::downgrade(&kept));
+        for _ in 0..3 * DIRTY_FILES_MIN {
+            dirty_files.add(Arc::downgrade(&open()));
+            assert!(dirty_files.files.len() <= DIRTY_FILES_MIN);
+        }
+        assert!(dirty_files.next().is_some_and(|next| Arc::ptr_eq(&next, &kept)), "it is still the first");
+        assert!(dirty_files.next().is_none());
     }
 }

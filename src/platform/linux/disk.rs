@@ -1,19 +1,18 @@
 //! Files of the log directories: what may run on the shard runs here and now, all else on the directory's threads.
 
-use std::cell::Cell;
 use std::fs::{DirEntry, File};
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 
-use super::directory::{Directory, LinuxFile, Reservations};
+use super::directory::{Directory, LinuxFile};
 use crate::base::budget::Budget;
 use crate::metrics::ShardCounters;
 use crate::metrics::status::BoundUse;
@@ -23,10 +22,6 @@ use crate::uring::Ring;
 use crate::uring::ops::read;
 use crate::uring::ops::write;
 use crate::worker::Helper;
-
-/// An inline write over this sends the directory's appends to kernel workers for [`SLOW_FOR`].
-const INLINE_WRITE_SLOW: Duration = Duration::from_millis(5);
-const SLOW_FOR: Duration = Duration::from_millis(500);
 
 /// Blocks are reserved in pieces of this size: the kernel holds a file's lock for each, and an append to it waits as long.
 const PREALLOCATE_PIECE_BYTES: u64 = 4 << 20;
@@ -73,8 +68,6 @@ struct Inner {
 /// What one shard has of one directory.
 struct Share {
     directory: Arc<Directory>,
-    /// Appends go to kernel workers until then, and until the directory has caught up.
-    slow_until: Cell<Option<Instant>>,
     deferred_appends: Rc<Budget>,
     cold_bytes: Rc<Budget>,
     cold_steps: Rc<Budget>,
@@ -89,7 +82,6 @@ impl LinuxDisk {
     ) -> LinuxDisk {
         let share = |directory: &Arc<Directory>| Share {
             directory: Arc::clone(directory),
-            slow_until: Cell::new(None),
             deferred_appends: Budget::new(DEFERRED_APPENDS_MAX),
             cold_bytes: Budget::new(limits.cold_bytes_max),
             cold_steps: Budget::new(COLD_STEPS_MAX),
@@ -127,29 +119,35 @@ impl LinuxDisk {
         share.unwrap_or(&self.0.directories[0])
     }
 
-    /// Writes everything on this thread, unless the directory has been slow of late.
-    fn append_inline(&self, file: &LinuxFile, position: u64, data: &[BytesMut]) -> Option<io::Result<()>> {
-        let share = self.share_of(file);
+    /// Writes on this thread, all of it where the file system can't tell what would wait, else what does not; how much.
+    fn append_inline(&self, file: &LinuxFile, position: u64, data: &[BytesMut]) -> io::Result<u64> {
         let start = Instant::now();
-        if let Some(until) = share.slow_until.get() {
-            if start < until || !share.directory.has_caught_up() {
-                return None;
+        let now = |slices: &[IoSlice<'_>], position| sys::pwritev_now(file.as_fd(), slices, position);
+        let whole = |slices: &[IoSlice<'_>], position| sys::pwritev(file.as_fd(), slices, position);
+        let result = match file.directory.tells_waits() {
+            true => pwrite(data, position, now),
+            false => pwrite(data, position, whole),
+        };
+        let result = match result {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                file.directory.set_tells_no_waits();
+                pwrite(data, position, whole)
             }
-            share.slow_until.set(None);
-        }
-        if share.directory.is_over_budget() {
-            share.slow_until.set(Some(start));
-            return None;
-        }
-        let (switches, reservations) = (sys::voluntary_switches(), file.reservations());
-        let result = pwrite_all(file.as_fd(), position, data);
-        let took = start.elapsed();
-        self.0.counters.append_time.record(took);
-        let slept = took > INLINE_WRITE_SLOW && sys::voluntary_switches() != switches;
-        if slept && waited_for_the_device(reservations, file.reservations()) {
-            share.slow_until.set(Some(Instant::now() + SLOW_FOR));
-        }
-        Some(result)
+            result => result,
+        };
+        self.0.counters.append_time.record(start.elapsed());
+        result
+    }
+
+    /// Has a kernel worker write.
+    async fn append_deferred(&self, file: &Arc<LinuxFile>, position: u64, data: Vec<BytesMut>) -> io::Result<()> {
+        self.0.counters.appends_deferred_total.add(1);
+        let start = Instant::now();
+        let permits = Rc::clone(&self.share_of(file).deferred_appends);
+        let _permit = permits.acquire(1).await;
+        let result = write::write_all(&self.0.ring, file, position, data).await;
+        self.0.counters.append_time.record(start.elapsed());
+        result
     }
 
     fn on_helper<T: Send + 'static>(
@@ -176,13 +174,6 @@ impl LinuxDisk {
     }
 }
 
-/// Whether an inline write that took long, and slept, slept for the device's sake, by the reservations of blocks before it
-/// and after it: what waits for the file's lock while blocks are reserved says nothing of the device. (A thread that only
-/// lost its core to another has not slept.)
-fn waited_for_the_device(before: Reservations, after: Reservations) -> bool {
-    !before.is_under_way() && before == after
-}
-
 /// Bytes of a range of which each tells of those before it: the last one first, then one in each piece as long as the
 /// device's shortest usual request. A longer range is read by several requests, which complete in any order.
 fn marks(position: u64, end: u64) -> impl Iterator<Item = u64> {
@@ -190,19 +181,39 @@ fn marks(position: u64, end: u64) -> impl Iterator<Item = u64> {
     std::iter::once(end - 1).chain(inner)
 }
 
-fn pwrite_all(file: BorrowedFd<'_>, mut position: u64, data: &[BytesMut]) -> io::Result<()> {
+/// Writes one after the other, until it would have to wait; how much was written.
+fn pwrite(
+    data: &[BytesMut],
+    position: u64,
+    write: impl Fn(&[IoSlice<'_>], u64) -> io::Result<usize>,
+) -> io::Result<u64> {
     let mut slices: Vec<IoSlice<'_>> = data.iter().map(|bytes| IoSlice::new(bytes)).collect();
     let mut rest = &mut slices[..];
+    let mut next = position;
     IoSlice::advance_slices(&mut rest, 0);
     while !rest.is_empty() {
-        let count = sys::pwritev(file, rest, position)?;
-        if count == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+        match write(rest, next) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                next += count as u64;
+                IoSlice::advance_slices(&mut rest, count);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
         }
-        position += count as u64;
-        IoSlice::advance_slices(&mut rest, count);
     }
-    Ok(())
+    Ok(next - position)
+}
+
+/// What is left of `data` behind its first `count` bytes.
+fn behind(mut data: Vec<BytesMut>, mut count: u64) -> Vec<BytesMut> {
+    data.retain_mut(|bytes| {
+        let gone = count.min(bytes.len() as u64);
+        bytes.advance(gone as usize);
+        count -= gone;
+        !bytes.is_empty()
+    });
+    data
 }
 
 impl Disk for LinuxDisk {
@@ -248,28 +259,23 @@ impl Disk for LinuxDisk {
         position: u64,
         data: Vec<BytesMut>,
     ) -> impl Future<Output = io::Result<()>> + 'static {
-        let counters = &self.0.counters;
-        let length = data.iter().map(|bytes| bytes.len() as u64).sum();
-        counters.appends_total.add(1);
-        counters.append_bytes_total.add(length);
-        let inline = match file.directory.check() {
-            Ok(()) => self.append_inline(file, position, &data),
-            Err(error) => Some(Err(error)),
-        };
-        let inline = inline.map(|result| file.finish_append(position, length, result));
-        if inline.is_none() {
-            counters.appends_deferred_total.add(1);
-        }
         let (this, file) = (self.clone(), Arc::clone(file));
-        let deferred_appends = Rc::clone(&self.share_of(&file).deferred_appends);
         async move {
-            if let Some(result) = inline {
-                return result;
+            let length = data.iter().map(|bytes| bytes.len() as u64).sum();
+            this.0.counters.appends_total.add(1);
+            this.0.counters.append_bytes_total.add(length);
+            if file.directory.is_over_budget() {
+                file.directory.room().await;
             }
-            let start = Instant::now();
-            let _permit = deferred_appends.acquire(1).await;
-            let result = write::write_all(&this.0.ring, &file, position, data).await;
-            this.0.counters.append_time.record(start.elapsed());
+            file.directory.check()?;
+            let may_wait = file.is_syncing() && !file.directory.tells_waits();
+            let written = if may_wait { Ok(0) } else { this.append_inline(&file, position, &data) };
+            let result = match written {
+                Ok(written) if written < length => {
+                    this.append_deferred(&file, position + written, behind(data, written)).await
+                }
+                written => written.map(drop),
+            };
             file.finish_append(position, length, result)
         }
     }
@@ -347,7 +353,7 @@ impl Disk for LinuxDisk {
             let end = position + length;
             (position..end)
                 .step_by(PREALLOCATE_PIECE_BYTES as usize)
-                .try_for_each(|next| shared.reserve(next, PREALLOCATE_PIECE_BYTES.min(end - next)))
+                .try_for_each(|next| sys::preallocate(shared.as_fd(), next, PREALLOCATE_PIECE_BYTES.min(end - next)))
         })
     }
 
@@ -358,7 +364,7 @@ impl Disk for LinuxDisk {
 
     fn replace(&self, path: &Path, data: Vec<u8>) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
-        self.names(&path).run(move || {
+        self.directory_of(&path).syncs.run(move || {
             let mut name = path.clone().into_os_string();
             name.push(".tmp");
             let temporary = PathBuf::from(name);
@@ -415,17 +421,17 @@ impl Disk for LinuxDisk {
 
     fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
-        self.names(&path).run(move || File::open(&path)?.sync_all())
+        self.directory_of(&path).syncs.run(move || File::open(&path)?.sync_all())
     }
 
     fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
-        self.names(&path).run(move || std::fs::remove_file(&path))
+        self.directory_of(&path).removals.run(move || std::fs::remove_file(&path))
     }
 
     fn remove_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
-        self.names(&path).run(move || std::fs::remove_dir_all(&path))
+        self.directory_of(&path).removals.run(move || std::fs::remove_dir_all(&path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + 'static {
@@ -480,20 +486,5 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => File::open(".")?.sync_all(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_write_beside_which_blocks_were_reserved_says_nothing_of_the_device() {
-        let at = Reservations::at;
-        assert!(waited_for_the_device(at(0), at(0)) && waited_for_the_device(at(4), at(4)));
-        // One was under way all the time, before the write, after it, or within it.
-        for (before, after) in [(1, 1), (1, 2), (2, 3), (2, 4)] {
-            assert!(!waited_for_the_device(at(before), at(after)), "{before} {after}");
-        }
     }
 }

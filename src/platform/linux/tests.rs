@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::write_back::{KEEP_BYTES, PIECE_BYTES};
 use super::*;
 use crate::base::ids::{TopicId, TopicPartition};
 use crate::platform::{Disk, Fence, FileRange, OpenMode, Socket};
@@ -33,10 +34,23 @@ fn on_a_shard_with<F: Future<Output = ()> + 'static>(
     cachestat: bool,
     test: impl FnOnce(LinuxPlatform) -> F,
 ) {
+    on_a_shard_of(start_directory(directory, 1 << 30), cachestat, test);
+}
+
+fn start_directory(path: &Path, dirty_bytes_max: u64) -> Arc<Directory> {
+    let write_back = WriteBack::start("write-back").expect("write-back");
+    Directory::start(path, 0, dirty_bytes_max, write_back).expect("directory")
+}
+
+fn on_a_shard_of<F: Future<Output = ()> + 'static>(
+    directory: Arc<Directory>,
+    cachestat: bool,
+    test: impl FnOnce(LinuxPlatform) -> F,
+) {
     let limits = DiskLimits { cold_bytes_max: 1 << 20, cachestat };
     let doorbell = EventDoorbell::new().expect("eventfd");
     let executor = Executor::new(doorbell.clone());
-    let directories = [Directory::start(directory, 0, 1 << 30).expect("directory")];
+    let directories = [directory];
     let work = WorkPool::start(1).expect("work");
     let counters = Arc::new(ShardCounters::default());
     let ring = Ring::new(64).expect("ring");
@@ -535,5 +549,50 @@ fn blocks_reserved_behind_the_end_show_in_a_listing_and_a_length_that_stays_give
         disk.set_length(&file, 7).await.expect("the same length");
         let given_back = entry().await;
         assert!(given_back.length == 7 && given_back.allocated_bytes < 1 << 20, "{given_back:?}");
+    });
+}
+
+#[test]
+fn what_is_appended_goes_to_the_device_by_itself_but_for_the_end_of_its_file() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("log");
+    let shared = start_directory(directory.path(), 1 << 30);
+    let seen = Arc::clone(&shared);
+    on_a_shard_of(shared, true, |platform| async move {
+        let (disk, clock) = (platform.disk(), platform.clock());
+        let (file, _) = disk.open(&path, OpenMode::CreateNew).await.expect("open");
+        let append_bytes = 200_000;
+        for append in 0..40 {
+            disk.append(&file, append * append_bytes, vec![BytesMut::zeroed(append_bytes as usize)])
+                .await
+                .expect("append");
+        }
+        let deadline = clock.now() + Duration::from_secs(30);
+        while seen.dirty_bytes() >= KEEP_BYTES + PIECE_BYTES {
+            assert!(clock.now() < deadline, "{} bytes are dirty still", seen.dirty_bytes());
+            clock.sleep_until(clock.now() + Duration::from_millis(1)).await;
+        }
+        assert!(seen.dirty_bytes() >= KEEP_BYTES, "the end was written back: {} bytes are dirty", seen.dirty_bytes());
+        disk.sync(&file).await.expect("sync");
+        assert_eq!(seen.dirty_bytes(), 0);
+    });
+}
+
+/// Each file has less than write-back leaves at its end, so all of them together would be in the way for ever.
+#[test]
+fn a_directory_with_more_dirty_than_it_may_has_appends_wait_and_all_come_through() {
+    let directory = tempfile::tempdir().expect("directory");
+    let root = directory.path().to_owned();
+    let shared = start_directory(directory.path(), 1);
+    let (seen, bytes_max) = (Arc::clone(&shared), shared.dirty_bytes_max());
+    on_a_shard_of(shared, true, |platform| async move {
+        let disk = platform.disk();
+        let mut files = Vec::new();
+        for number in 0..3 * bytes_max / KEEP_BYTES {
+            let (file, _) = disk.open(&root.join(number.to_string()), OpenMode::CreateNew).await.expect("open");
+            disk.append(&file, 0, vec![BytesMut::zeroed(KEEP_BYTES as usize)]).await.expect("append");
+            assert!(seen.dirty_bytes() <= bytes_max + KEEP_BYTES, "{} bytes are dirty", seen.dirty_bytes());
+            files.push(file);
+        }
     });
 }
