@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::Held;
 use super::directory::{Directory, LinuxFile, Reservations};
 use crate::base::budget::Budget;
-use crate::metrics::ShardCounters;
 use crate::metrics::status::BoundUse;
+use crate::metrics::{HeldCall, ShardCounters};
 use crate::platform::{DirectoryEntry, Disk, OpenMode, Space};
 use crate::sys;
 use crate::uring::Ring;
@@ -67,6 +68,7 @@ struct Inner {
     ring: Ring,
     directories: Vec<Share>,
     cachestat: bool,
+    held: Held,
     counters: Arc<ShardCounters>,
 }
 
@@ -85,6 +87,7 @@ impl LinuxDisk {
         ring: Ring,
         directories: &[Arc<Directory>],
         limits: DiskLimits,
+        held: Held,
         counters: Arc<ShardCounters>,
     ) -> LinuxDisk {
         let share = |directory: &Arc<Directory>| Share {
@@ -95,7 +98,7 @@ impl LinuxDisk {
             cold_steps: Budget::new(COLD_STEPS_MAX),
         };
         let directories = directories.iter().map(share).collect();
-        LinuxDisk(Rc::new(Inner { ring, directories, cachestat: limits.cachestat, counters }))
+        LinuxDisk(Rc::new(Inner { ring, directories, cachestat: limits.cachestat, held, counters }))
     }
 
     /// What this shard has under way, all directories together.
@@ -130,23 +133,22 @@ impl LinuxDisk {
     /// Writes everything on this thread, unless the directory has been slow of late.
     fn append_inline(&self, file: &LinuxFile, position: u64, data: &[BytesMut]) -> Option<io::Result<()>> {
         let share = self.share_of(file);
-        let start = Instant::now();
         if let Some(until) = share.slow_until.get() {
-            if start < until || !share.directory.has_caught_up() {
+            if Instant::now() < until || !share.directory.has_caught_up() {
                 return None;
             }
             share.slow_until.set(None);
         }
         if share.directory.is_over_budget() {
-            share.slow_until.set(Some(start));
+            share.slow_until.set(Some(Instant::now()));
             return None;
         }
-        let (switches, reservations) = (sys::voluntary_switches(), file.reservations());
-        let result = pwrite_all(file.as_fd(), position, data);
-        let took = start.elapsed();
-        self.0.counters.append_time.record(took);
-        let slept = took > INLINE_WRITE_SLOW && sys::voluntary_switches() != switches;
-        if slept && waited_for_the_device(reservations, file.reservations()) {
+        let reservations = file.reservations();
+        let write = || pwrite_all(file.as_fd(), position, data);
+        let (result, took) = self.0.held.during(HeldCall::Write, file.as_fd(), write);
+        self.0.counters.append_time.record(took.time);
+        let was_slow = took.slept && took.time > INLINE_WRITE_SLOW;
+        if was_slow && waited_for_the_device(reservations, file.reservations()) {
             share.slow_until.set(Some(Instant::now() + SLOW_FOR));
         }
         Some(result)
@@ -161,18 +163,21 @@ impl LinuxDisk {
         file.names.run(move || job(shared.file()))
     }
 
-    /// The fallback for kernels without cachestat: read the range with RWF_NOWAIT and see whether all of it comes.
-    fn reads_resident(&self, file: &LinuxFile, position: u64, length: u64) -> bool {
-        let mut buffer = vec![0; PROBE_BYTES.min(length as usize)];
-        let (mut next, end) = (position, position + length);
-        while next < end {
-            let want = buffer.len().min((end - next) as usize);
-            match self.read_resident(file, next, &mut buffer[..want]) {
-                Ok(Some(count)) if count > 0 => next += count as u64,
-                _ => return false,
-            }
+    /// As [`Disk::is_resident`] says, of at least a byte.
+    fn all_resident(&self, file: &LinuxFile, position: u64, length: u64) -> bool {
+        let end = position + length;
+        let pages = end.div_ceil(sys::page_bytes()) - position / sys::page_bytes();
+        if !self.0.cachestat {
+            return reads_resident(file, position, length);
         }
-        true
+        match sys::pages_cached(file.as_fd(), position, length) {
+            // A page that read-ahead has just asked for counts as cached: a read of a byte tells.
+            Ok(cached) => {
+                let is_there = |at| matches!(pread_resident(file, at, &mut [0]), Ok(Some(_)));
+                cached >= pages && marks(position, end).all(is_there)
+            }
+            Err(_) => reads_resident(file, position, length),
+        }
     }
 }
 
@@ -188,6 +193,36 @@ fn waited_for_the_device(before: Reservations, after: Reservations) -> bool {
 fn marks(position: u64, end: u64) -> impl Iterator<Item = u64> {
     let inner = (position + REQUEST_BYTES..end).step_by(REQUEST_BYTES as usize).map(|behind| behind - 1);
     std::iter::once(end - 1).chain(inner)
+}
+
+/// What of the range's beginning the page cache holds; `None` if it is not its first byte.
+fn pread_resident(file: &LinuxFile, position: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    match sys::pread_resident(file.as_fd(), buffer, position) {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        // A file system without RWF_NOWAIT (overlayfs, old tmpfs): its pages can only be counted.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            match sys::pages_cached(file.as_fd(), position, buffer.len() as u64) {
+                Ok(0) if !buffer.is_empty() && position < file.file().metadata()?.len() => Ok(None),
+                _ => file.file().read_at(buffer, position).map(Some),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The fallback for kernels without cachestat: read the range with RWF_NOWAIT and see whether all of it comes.
+fn reads_resident(file: &LinuxFile, position: u64, length: u64) -> bool {
+    let mut buffer = vec![0; PROBE_BYTES.min(length as usize)];
+    let (mut next, end) = (position, position + length);
+    while next < end {
+        let want = buffer.len().min((end - next) as usize);
+        match pread_resident(file, next, &mut buffer[..want]) {
+            Ok(Some(count)) if count > 0 => next += count as u64,
+            _ => return false,
+        }
+    }
+    true
 }
 
 fn pwrite_all(file: BorrowedFd<'_>, mut position: u64, data: &[BytesMut]) -> io::Result<()> {
@@ -209,37 +244,11 @@ impl Disk for LinuxDisk {
     type File = LinuxFile;
 
     fn read_resident(&self, file: &LinuxFile, position: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match sys::pread_resident(file.as_fd(), buffer, position) {
-            Ok(count) => Ok(Some(count)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            // A file system without RWF_NOWAIT (overlayfs, old tmpfs): its pages can only be counted.
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                match sys::pages_cached(file.as_fd(), position, buffer.len() as u64) {
-                    Ok(0) if !buffer.is_empty() && position < file.file().metadata()?.len() => Ok(None),
-                    _ => file.file().read_at(buffer, position).map(Some),
-                }
-            }
-            Err(error) => Err(error),
-        }
+        self.0.held.during(HeldCall::Read, file.as_fd(), || pread_resident(file, position, buffer)).0
     }
 
     fn is_resident(&self, file: &LinuxFile, position: u64, length: u64) -> bool {
-        if length == 0 {
-            return true;
-        }
-        let end = position + length;
-        let pages = end.div_ceil(sys::page_bytes()) - position / sys::page_bytes();
-        if !self.0.cachestat {
-            return self.reads_resident(file, position, length);
-        }
-        match sys::pages_cached(file.as_fd(), position, length) {
-            // A page that read-ahead has just asked for counts as cached: a read of a byte tells.
-            Ok(cached) => {
-                let is_there = |at| matches!(self.read_resident(file, at, &mut [0]), Ok(Some(_)));
-                cached >= pages && marks(position, end).all(is_there)
-            }
-            Err(_) => self.reads_resident(file, position, length),
-        }
+        length == 0 || self.0.held.during(HeldCall::Read, file.as_fd(), || self.all_resident(file, position, length)).0
     }
 
     fn append(

@@ -6,13 +6,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::directory::LinuxFile;
+use super::{Held, LinuxPlatform};
 use crate::executor::{Executor, yield_now};
-use crate::metrics::ShardCounters;
+use crate::metrics::{HeldCall, ShardCounters};
 use crate::platform::{FileRange, Socket};
 use crate::sys;
 use crate::uring::ops::{poll, receive, send};
@@ -22,9 +22,6 @@ use crate::uring::{Ring, Stream};
 /// ends with a packet pushed and the receiver woken (tuning.md).
 const SEND_TURN_BYTES_MAX: u64 = 1024 * 1024;
 
-/// A sendfile over this is counted as blocked: the page cache alone never takes that long.
-const SENDFILE_BLOCKED: Duration = Duration::from_millis(1);
-
 /// Up to here what a full socket does not take is left to one operation of the ring, which tells nothing before its end.
 /// More of it goes as the socket has room, so that it is seen to move.
 const UNSEEN_BYTES_MAX: usize = 64 * 1024;
@@ -32,6 +29,7 @@ const UNSEEN_BYTES_MAX: usize = 64 * 1024;
 pub struct LinuxSocket {
     ring: Ring,
     executor: Executor,
+    held: Held,
     counters: Arc<ShardCounters>,
     descriptor: Rc<OwnedFd>,
     stream: RefCell<Option<Stream<Rc<OwnedFd>>>>,
@@ -42,21 +40,17 @@ pub struct LinuxSocket {
 }
 
 impl LinuxSocket {
-    /// Takes over an accepted, non-blocking connection.
+    /// Takes over an accepted, non-blocking connection, on the shard that `platform` is of.
     ///
     /// # Errors
     /// The descriptor is no TCP socket any more (the peer may have gone at once).
-    pub fn new(
-        ring: Ring,
-        executor: Executor,
-        counters: Arc<ShardCounters>,
-        descriptor: OwnedFd,
-    ) -> io::Result<LinuxSocket> {
+    pub fn new(platform: &LinuxPlatform, descriptor: OwnedFd) -> io::Result<LinuxSocket> {
         nix::sys::socket::setsockopt(&descriptor, nix::sys::socket::sockopt::TcpNoDelay, &true)?;
         Ok(LinuxSocket {
-            ring,
-            executor,
-            counters,
+            ring: platform.ring().clone(),
+            executor: platform.executor().clone(),
+            held: platform.held().clone(),
+            counters: Arc::clone(platform.counters()),
             descriptor: Rc::new(descriptor),
             stream: RefCell::default(),
             leftover: RefCell::default(),
@@ -112,11 +106,10 @@ impl LinuxSocket {
     /// One sendfile, with what it tells about the page cache. `UnexpectedEof` if the range was cut.
     fn sendfile(&self, range: &FileRange<LinuxFile>, length: u64, recently_appended: bool) -> io::Result<u64> {
         let _inside = range.enter().ok_or(io::ErrorKind::UnexpectedEof)?;
-        let (start, switches) = (Instant::now(), if recently_appended { 0 } else { sys::voluntary_switches() });
-        let sent = sys::sendfile(self.descriptor.as_fd(), range.file.as_fd(), range.position, length as usize);
-        if start.elapsed() > SENDFILE_BLOCKED {
-            self.counters.sendfile_blocked_total.add(1);
-        }
+        let (socket, file) = (self.descriptor.as_fd(), range.file.as_fd());
+        let switches = if recently_appended { 0 } else { sys::voluntary_switches() };
+        let send = || sys::sendfile(socket, file, range.position, length as usize);
+        let (sent, _) = self.held.during(HeldCall::Send, file, send);
         if !recently_appended && sys::voluntary_switches() != switches {
             self.counters.sendfile_slept_total.add(1);
         }

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::base::ids::{TopicId, TopicPartition};
+use crate::metrics::{HeldCall, Recorded};
 use crate::platform::{Disk, Fence, FileRange, OpenMode, Socket};
 use crate::record::batch::{BatchBuilder, BatchHeader};
 use crate::record::compression::Codec;
@@ -40,7 +41,7 @@ fn on_a_shard_with<F: Future<Output = ()> + 'static>(
     let work = WorkPool::start(1).expect("work");
     let counters = Arc::new(ShardCounters::default());
     let ring = Ring::new(64).expect("ring");
-    let platform = LinuxPlatform::new(ring, executor.clone(), &directories, work, limits, counters);
+    let platform = LinuxPlatform::new(Some(ShardId(0)), ring, executor.clone(), &directories, work, limits, counters);
     let done = Rc::new(Cell::new(false));
     let (finished, future) = (Rc::clone(&done), test(platform.clone()));
     executor.spawn(async move {
@@ -57,9 +58,7 @@ fn connect(platform: &LinuxPlatform) -> (LinuxSocket, TcpStream) {
     let (accepted, _) = listener.accept().expect("accepted");
     accepted.set_nonblocking(true).expect("non-blocking");
     let descriptor = OwnedFd::from(accepted);
-    let counters = Arc::clone(platform.counters());
-    let socket = LinuxSocket::new(platform.ring().clone(), platform.executor().clone(), counters, descriptor);
-    (socket.expect("socket"), peer)
+    (LinuxSocket::new(platform, descriptor).expect("socket"), peer)
 }
 
 async fn new_log(platform: &LinuxPlatform, log_dir: &Path) -> Log<LinuxDisk> {
@@ -265,6 +264,37 @@ fn a_sendfile_that_meets_a_page_on_the_disk_is_counted_and_one_of_resident_pages
             drop(socket);
             reader.join().expect("joined").expect("read");
         }
+    });
+}
+
+/// The wait in the ring, where the thread sleeps, must not be taken for a sleep in the call that comes next.
+#[test]
+fn a_call_that_is_only_long_right_after_the_shard_slept_in_its_ring_has_not_held_it() {
+    let directory = tempfile::tempdir().expect("directory");
+    on_a_shard(directory.path(), |platform| async move {
+        let file = File::open("/proc/self/exe").expect("a file");
+        let be_busy = || {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(3) {
+                std::hint::spin_loop();
+            }
+        };
+        for _ in 0..3 {
+            let switches = sys::voluntary_switches();
+            let wait = Duration::from_millis(5);
+            platform.clock().sleep_until(platform.clock().now() + wait).await;
+            assert!(sys::voluntary_switches() > switches, "it slept in the ring");
+            let (_, took) = platform.held().during(HeldCall::Write, file.as_fd(), be_busy);
+            assert!(!took.slept && took.time >= Duration::from_millis(3));
+        }
+        let turns = Recorded::from(&platform.counters().turn_time);
+        // A turn is recorded when it is over: two of the three that were busy.
+        assert!(turns.seconds() >= 0.006, "{} s", turns.seconds());
+        let is_long = |below: &(f64, u64)| below.0 < 0.003;
+        let short = turns.below().filter(is_long).last().expect("a bound").1;
+        assert!(turns.count() - short >= 2, "{short} of {} turns were short", turns.count());
+        let held = &platform.counters().held;
+        assert!(HeldCall::ALL.iter().all(|call| held.of(*call).calls_total.get() == 0));
     });
 }
 
