@@ -284,7 +284,8 @@ fn write_requests(out: &mut Text, shards: &[&Requests]) {
     out.head(
         "request_stage_seconds",
         Kind::Histogram,
-        "Stages of requests: received waits to be handled (Kafka's RequestQueueTimeMs); planned is decoded and checked, \
+        "Stages of requests: unread is the most that it can have waited, unseen, for its shard or for earlier requests of \
+         its connection (not in the total); received waits to be handled (Kafka's RequestQueueTimeMs); planned is decoded and checked, \
          executed reads or appends (together LocalTimeMs); flushed waits for disk or replicas, waited for min.bytes \
          (together RemoteTimeMs; only requests that waited); replied encodes, waits its turn and sends \
          (ResponseQueueTimeMs and ResponseSendTimeMs).",

@@ -94,7 +94,7 @@ fn told(state: State) -> Arc<Told> {
     shards[1].held.of(HeldCall::Write).calls_total.add(2);
     shards[1].held.of(HeldCall::Write).ns_total.add(31_500_000);
     shards[0].turn_time.record(Duration::from_millis(3));
-    let passage = Passage::begin(Monotonic(0), Monotonic(1_000_000));
+    let passage = Passage::begin(Monotonic(0), Monotonic(0), Monotonic(1_000_000));
     shards[1].requests.started(&passage, 0, 9);
     shards[1].requests.replied(&passage, Monotonic(3_000_000));
     shards[0].requests.answered(1, &{
@@ -264,7 +264,7 @@ fn every_api_version_and_error_of_kafka_has_its_counter() {
     let mut expected = 0;
     for key in ApiKey::ALL {
         for version in key.versions() {
-            shard.requests.started(&Passage::begin(Monotonic(0), Monotonic(0)), key.code(), version);
+            shard.requests.started(&Passage::begin(Monotonic(0), Monotonic(0), Monotonic(0)), key.code(), version);
             expected += 1;
         }
         for code in ErrorCode::ALL {

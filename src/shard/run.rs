@@ -50,18 +50,23 @@ pub fn run(platform: &LinuxPlatform, doorbell: &EventDoorbell, stopped: impl Fn(
             break;
         }
         let now = platform.clock().now();
+        let began = since;
         let busy_ns = ns_since(&mut since, now);
         counters.busy_ns_total.add(busy_ns);
         counters.turn_time.record_ns(busy_ns);
         platform.timers().fire(now);
         platform.ring().wake_waiting();
-        if executor.has_ready() {
+        // What is reaped now came during the turn, if there was something when it ended, else while the thread slept.
+        let came_after = if executor.has_ready() {
             platform.ring().submit()?;
+            began
         } else {
+            let has_come = platform.ring().has_come();
             sleep(platform, doorbell)?;
             counters.idle_ns_total.add(ns_since(&mut since, platform.clock().now()));
-        }
-        platform.ring().reap();
+            if has_come { began } else { since }
+        };
+        platform.ring().reap(came_after);
     }
     executor.clear();
     Ok(())

@@ -158,11 +158,13 @@ fn what_is_told_reads_strictly_counts_what_clients_did_and_is_all_that_the_dashb
         sum(&format!("ringlog_request_stage_seconds_{what}"), &[("api", api), ("stage", stage)])
     };
     for (api, name, count) in [
+        ("Produce", "unread", 8.0),
         ("Produce", "received", 8.0),
         ("Produce", "planned", 8.0),
         ("Produce", "executed", 8.0),
         ("Produce", "flushed", 1.0),
         ("Produce", "replied", 7.0),
+        ("Fetch", "unread", 2.0),
         ("Fetch", "received", 2.0),
         ("Fetch", "planned", 2.0),
         ("Fetch", "waited", 1.0),
