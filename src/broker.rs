@@ -429,7 +429,7 @@ fn on_own_ring<T: 'static, F: Future<Output = T> + 'static>(
     let ring = uring::Ring::new(START_RING_DEPTH).map_err(probe::explain)?;
     let counters = Arc::new(ShardCounters::default());
     let limits = DiskLimits { cold_bytes_max: 0, cachestat: true };
-    let platform = LinuxPlatform::new(ring, executor.clone(), directories, work.clone(), limits, counters);
+    let platform = LinuxPlatform::new(None, ring, executor.clone(), directories, work.clone(), limits, counters);
     let result = Rc::new(std::cell::RefCell::new(None));
     let (place, future) = (Rc::clone(&result), job(platform.clone()));
     executor.spawn(async move {
@@ -545,7 +545,8 @@ impl ShardThread {
         ring.bound_workers(workers)?;
         let limits = DiskLimits { cold_bytes_max: self.config.cold_bytes_max, cachestat: self.config.cachestat };
         let counters = Arc::clone(&self.counters);
-        let platform = LinuxPlatform::new(ring, executor, disks, self.work.clone(), limits, Arc::clone(&counters));
+        let (shard, work) = (Some(self.id), self.work.clone());
+        let platform = LinuxPlatform::new(shard, ring, executor, disks, work, limits, Arc::clone(&counters));
         let shard = Rc::new(Shard::start(ShardParts {
             id: self.id,
             platform: platform.clone(),
@@ -592,9 +593,8 @@ impl ShardThread {
 
 async fn take_connections(platform: LinuxPlatform, shard: Rc<Shard<LinuxPlatform>>, connections: Receiver<Accepted>) {
     while let Ok(Accepted { socket: descriptor, arrival }) = connections.recv().await {
-        let (ring, executor) = (platform.ring().clone(), platform.executor().clone());
         let sized = set_socket_buffers(&descriptor, &shard.context().config);
-        match sized.and_then(|()| LinuxSocket::new(ring, executor, Arc::clone(platform.counters()), descriptor)) {
+        match sized.and_then(|()| LinuxSocket::new(&platform, descriptor)) {
             Ok(socket) => shard.serve(socket, arrival),
             Err(error) => tracing::debug!(%error, "a connection was gone before it was served"),
         }

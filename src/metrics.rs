@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod counter;
+mod held;
 mod histogram;
 mod requests;
 pub mod status;
@@ -14,6 +15,7 @@ pub mod status;
 use std::fmt;
 
 pub use counter::{Counter, SharedCounter};
+pub use held::{HeldCall, HeldTime, HeldTimes};
 pub use histogram::{Histogram, Recorded};
 pub use requests::{ErrorTally, Passage, Requests, RequestsOf, Stage};
 
@@ -42,13 +44,16 @@ pub struct ShardCounters {
     /// Nanoseconds in which the shard's thread did something, and in which it slept.
     pub busy_ns_total: Counter,
     pub idle_ns_total: Counter,
-    pub turns_total: Counter,
+    /// Of each turn of the shard's loop, from when the ring was left until it is entered again: completions that come
+    /// meanwhile wait as long.
+    pub turn_time: Histogram,
+    /// Calls that put the thread to sleep, though they must not.
+    pub held: HeldTimes,
     pub tasks_run_total: Counter,
     /// Bytes that left by sendfile.
     pub sendfile_bytes_total: Counter,
-    /// sendfile calls that held the shard for more than a millisecond, as one that meets a page on the disk does.
-    pub sendfile_blocked_total: Counter,
-    /// sendfile calls of ranges not appended recently during which the thread slept: the page was not there after all.
+    /// sendfile calls of ranges not appended recently during which the thread slept, however shortly: the page was not there
+    /// after all.
     pub sendfile_slept_total: Counter,
     /// Ranges found outside the page cache, and brought in before they were sent.
     pub cold_reads_total: Counter,

@@ -200,6 +200,10 @@ pub trait Socket: 'static {
     /// Receives until `frame` (which may hold a beginning already) is `length` bytes long, straight into its memory.
     fn receive_frame(&self, frame: BytesMut, length: usize) -> impl Future<Output = io::Result<BytesMut>>;
 
+    /// When, at the earliest, the last of what was received had come, as far as the shard can know: since then it had not
+    /// looked.
+    fn came_after(&self) -> Monotonic;
+
     /// Sends all of `data`. `more`: a range follows at once, so the kernel may hold it back to fill a packet.
     fn send(&self, data: Bytes, more: bool) -> impl Future<Output = io::Result<()>>;
 

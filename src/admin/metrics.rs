@@ -2,7 +2,8 @@
 //!
 //! Names are the counters' own with `ringlog_` before them; `_total` ends what only grows, `_now` and `_max` say how much
 //! of a bound is in use. Numbers that tell shards apart have the label `shard`; requests and durations are summed over
-//! all shards, since they come by API, version, error and bucket already. Texts name Kafka's metric where there is one.
+//! all shards, since they come by API, version, error and bucket already, but for the length of a turn: one shard that is
+//! slow must not be lost among many that are not. Texts name Kafka's metric where there is one.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +13,7 @@ use std::time::Instant;
 use super::text::{Kind, Text, encode};
 use super::{LogDir, Source, State, process};
 use crate::metrics::status::{BoundUse, PartitionStatus, ShardStatus};
-use crate::metrics::{Counter, Recorded, Requests, RequestsOf, ShardCounters, SharedCounter};
+use crate::metrics::{Counter, HeldCall, HeldTime, Recorded, Requests, RequestsOf, ShardCounters, SharedCounter};
 use crate::protocol::api_key::ApiKey;
 use crate::protocol::error_code::ErrorCode;
 
@@ -80,7 +81,7 @@ macro_rules! rows {
 }
 
 fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
-    rows! { counters, without requests, append_time;
+    rows! { counters, without requests, append_time, turn_time, held;
         connections_now => Gauge(Count) "connections": "Open client connections (Kafka's connection-count).",
         connections_accepted_total => Counter(Shared) "connections_accepted_total":
             "Client connections accepted (Kafka's connection-creation-total).",
@@ -100,7 +101,6 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
             "Seconds in which the shard's thread did something (1 less Kafka's RequestHandlerAvgIdlePercent).",
         idle_ns_total => Counter(Time) "shard_idle_seconds_total":
             "Seconds in which the shard's thread slept in its ring.",
-        turns_total => Counter(Count) "shard_turns_total": "Turns of the shard's loop: each enters the ring once.",
         tasks_run_total => Counter(Count) "shard_tasks_run_total": "Times that a task of the shard was run.",
         fetches_not_waited_total => Counter(Count) "fetches_not_waited_total":
             "Large fetches that were answered at once, because too many wait already.",
@@ -108,10 +108,8 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
             "Receives that met an empty pool of buffers (ENOBUFS) and started anew.",
         sendfile_bytes_total => Counter(Count) "sendfile_bytes_total":
             "Bytes of records sent from the page cache without a copy.",
-        sendfile_blocked_total => Counter(Count) "sendfile_blocked_total":
-            "sendfile calls that held the shard for more than a millisecond.",
         sendfile_slept_total => Counter(Count) "sendfile_slept_total":
-            "sendfile calls of ranges not appended recently during which the thread slept.",
+            "sendfile calls of ranges not appended recently during which the thread slept, however shortly.",
         cold_reads_total => Counter(Count) "cold_reads_total":
             "Ranges that had to be brought into the page cache first.",
         cold_bytes_total => Counter(Count) "cold_bytes_total":
@@ -134,6 +132,21 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
             "Compacted partitions that are not cleaned since they are damaged (Kafka's uncleanable-partitions-count).",
     }
 }
+
+/// A number of a shard's calls of one kind.
+type OfHeldCall = (&'static str, &'static str, fn(&HeldTime) -> f64);
+
+const HELD_ROWS: [OfHeldCall; 2] = [
+    (
+        "shard_held_total",
+        "Calls that held the shard: they must not wait, and its thread slept in them, for more than a millisecond \
+         (write: pwritev; send: sendfile; read: preadv2 and cachestat).",
+        |held| held.calls_total.get() as f64,
+    ),
+    ("shard_held_seconds_total", "Seconds of such calls, in which all connections of the shard waited.", |held| {
+        held.ns_total.get() as f64 / 1e9
+    }),
+];
 
 /// A number of a log directory.
 type OfLogDir = (&'static str, &'static str, fn(&LogDir) -> u64);
@@ -192,6 +205,8 @@ pub fn text(source: &dyn Source, shards: &[Option<ShardStatus>], detail: Detail,
     write_state(&mut out, source);
     write_requests(&mut out, &counters.iter().map(|counters| &counters.requests).collect::<Vec<_>>());
     write_counters(&mut out, &counters);
+    write_turns(&mut out, &counters);
+    write_held(&mut out, &counters);
     write_log_dirs(&mut out, &source.log_dirs(), shards);
     write_shards(&mut out, shards);
     let (queued, most) = source.work_jobs();
@@ -269,7 +284,8 @@ fn write_requests(out: &mut Text, shards: &[&Requests]) {
     out.head(
         "request_stage_seconds",
         Kind::Histogram,
-        "Stages of requests: received waits to be handled (Kafka's RequestQueueTimeMs); planned is decoded and checked, \
+        "Stages of requests: unread is the most that it can have waited, unseen, for its shard or for earlier requests of \
+         its connection (not in the total); received waits to be handled (Kafka's RequestQueueTimeMs); planned is decoded and checked, \
          executed reads or appends (together LocalTimeMs); flushed waits for disk or replicas, waited for min.bytes \
          (together RemoteTimeMs; only requests that waited); replied encodes, waits its turn and sends \
          (ResponseQueueTimeMs and ResponseSendTimeMs).",
@@ -301,6 +317,30 @@ fn write_counters(out: &mut Text, shards: &[std::sync::Arc<ShardCounters>]) {
     let mut appends = Recorded::default();
     shards.iter().for_each(|counters| appends.add(&counters.append_time));
     out.histogram("append_seconds", &[], &appends);
+}
+
+fn write_turns(out: &mut Text, shards: &[std::sync::Arc<ShardCounters>]) {
+    out.head(
+        "shard_turn_seconds",
+        Kind::Histogram,
+        "How long turns of the shard's loop took, each from one entry into its ring to the next, without the sleep in it: \
+         what comes meanwhile waits as long.",
+    );
+    for (shard, counters) in shards.iter().enumerate() {
+        out.histogram("shard_turn_seconds", &[("shard", &shard.to_string())], &Recorded::from(&counters.turn_time));
+    }
+}
+
+fn write_held(out: &mut Text, shards: &[std::sync::Arc<ShardCounters>]) {
+    for (name, help, value) in HELD_ROWS {
+        out.head(name, Kind::Counter, help);
+        for (shard, counters) in shards.iter().enumerate() {
+            for call in HeldCall::ALL {
+                let labels = [("shard", &*shard.to_string()), ("call", call.name())];
+                out.sample(name, &labels, value(counters.held.of(call)));
+            }
+        }
+    }
 }
 
 fn write_log_dirs(out: &mut Text, log_dirs: &[LogDir], shards: &[Option<ShardStatus>]) {

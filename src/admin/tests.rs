@@ -8,7 +8,7 @@ use super::server::CONNECTIONS_MAX;
 use super::*;
 use crate::base::time::Monotonic;
 use crate::metrics::status::{BoundUse, PartitionStatus};
-use crate::metrics::{Counter, ErrorTally, Histogram, Passage};
+use crate::metrics::{Counter, ErrorTally, HeldCall, Histogram, Passage};
 use crate::protocol::{ApiKey, ErrorCode};
 
 /// A source whose state the test sets. Its second shard never answers.
@@ -91,7 +91,10 @@ fn text(source: &Told, detail: Detail) -> String {
 fn told(state: State) -> Arc<Told> {
     let shards: Vec<Arc<ShardCounters>> = vec![Arc::default(), Arc::default()];
     shards[1].appends_total.add(17);
-    let passage = Passage::begin(Monotonic(0), Monotonic(1_000_000));
+    shards[1].held.of(HeldCall::Write).calls_total.add(2);
+    shards[1].held.of(HeldCall::Write).ns_total.add(31_500_000);
+    shards[0].turn_time.record(Duration::from_millis(3));
+    let passage = Passage::begin(Monotonic(0), Monotonic(0), Monotonic(1_000_000));
     shards[1].requests.started(&passage, 0, 9);
     shards[1].requests.replied(&passage, Monotonic(3_000_000));
     shards[0].requests.answered(1, &{
@@ -145,6 +148,14 @@ fn metrics_have_help_type_and_a_line_for_each_shard() {
         "ringlog_request_seconds_bucket{api=\"Produce\",le=\"0.004096\"} 1",
         "ringlog_request_seconds_sum{api=\"Produce\"} 0.003",
         "ringlog_request_stage_seconds_count{api=\"Produce\",stage=\"received\"} 1",
+        "ringlog_shard_held_total{shard=\"1\",call=\"write\"} 2",
+        "ringlog_shard_held_total{shard=\"0\",call=\"write\"} 0",
+        "ringlog_shard_held_total{shard=\"1\",call=\"send\"} 0",
+        "ringlog_shard_held_seconds_total{shard=\"1\",call=\"write\"} 0.0315",
+        "ringlog_shard_held_seconds_total{shard=\"0\",call=\"read\"} 0",
+        "ringlog_shard_turn_seconds_bucket{shard=\"0\",le=\"0.002048\"} 0",
+        "ringlog_shard_turn_seconds_bucket{shard=\"0\",le=\"0.004096\"} 1",
+        "ringlog_shard_turn_seconds_count{shard=\"1\"} 0",
         "ringlog_shard_answered{shard=\"0\"} 1",
         "ringlog_shard_answered{shard=\"1\"} 0",
         "ringlog_some_bytes_now{shard=\"0\"} 5",
@@ -253,7 +264,7 @@ fn every_api_version_and_error_of_kafka_has_its_counter() {
     let mut expected = 0;
     for key in ApiKey::ALL {
         for version in key.versions() {
-            shard.requests.started(&Passage::begin(Monotonic(0), Monotonic(0)), key.code(), version);
+            shard.requests.started(&Passage::begin(Monotonic(0), Monotonic(0), Monotonic(0)), key.code(), version);
             expected += 1;
         }
         for code in ErrorCode::ALL {

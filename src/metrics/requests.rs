@@ -1,12 +1,16 @@
 //! Requests of one shard by API and version, what they were answered, and how long each of their stages took.
 //!
 //! ```text
-//!  the frame is whole          its handler starts   owners are asked   owners are done     its last byte is sent
-//!   |--------- received --------|----- planned ------|---- executed ----|----- replied -----|
-//!                                                       with flushed or waited out of it
-//!   |---------------------------------------- the total -----------------------------------|
+//!  its last bytes come   the frame is whole   its handler starts   owners are asked   owners are done   its last byte is sent
+//!   |------ unread --------|---- received -----|----- planned ------|---- executed ----|----- replied -----|
+//!                                                                      with flushed or waited out of it
+//!                          |----------------------------------- the total --------------------------------|
 //! ```
 //! Stages are of Produce and Fetch, the total is of every API. One `now` stands between two stages.
+//!
+//! When bytes came nobody knows exactly: what came during a turn of the shard counts from the turn's beginning, what ended
+//! its sleep from there. So `unread` is the most that a request can have waited before it was looked at, a shard that was held
+//! by another request included; it is not in the total, which begins where Kafka's does.
 
 #![forbid(unsafe_code)]
 
@@ -32,6 +36,8 @@ const STAGED: usize = 2;
 /// What a request goes through. Kafka's names for nearly the same are in the text of `/metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// In the socket or in the ring: the shard was in a turn, or with an earlier request of the connection.
+    Unread,
     /// Whole, and not looked at: memory for it, or the answers of earlier requests, are waited for.
     Received,
     /// Decoded, checked, split by owner.
@@ -47,10 +53,11 @@ pub enum Stage {
 }
 
 impl Stage {
-    const COUNT: usize = 6;
+    const COUNT: usize = 7;
 
     pub fn name(self) -> &'static str {
         match self {
+            Stage::Unread => "unread",
             Stage::Received => "received",
             Stage::Planned => "planned",
             Stage::Executed => "executed",
@@ -62,14 +69,15 @@ impl Stage {
 }
 
 /// The APIs whose stages are told, with the stages that theirs go through.
-pub const STAGES: [(i16, [Stage; 5]); STAGED] = [
-    (0, [Stage::Received, Stage::Planned, Stage::Executed, Stage::Flushed, Stage::Replied]),
-    (1, [Stage::Received, Stage::Planned, Stage::Executed, Stage::Waited, Stage::Replied]),
+pub const STAGES: [(i16, [Stage; 6]); STAGED] = [
+    (0, [Stage::Unread, Stage::Received, Stage::Planned, Stage::Executed, Stage::Flushed, Stage::Replied]),
+    (1, [Stage::Unread, Stage::Received, Stage::Planned, Stage::Executed, Stage::Waited, Stage::Replied]),
 ];
 
 /// How far one request is: made when its frame is whole, and kept with it until its last byte is sent.
 #[derive(Clone, Debug)]
 pub struct Passage {
+    came_after: Monotonic,
     received: Monotonic,
     /// The end of its last stage.
     since: Cell<Monotonic>,
@@ -80,9 +88,9 @@ pub struct Passage {
 }
 
 impl Passage {
-    /// Whole at `received`, handled from `started` on.
-    pub fn begin(received: Monotonic, started: Monotonic) -> Passage {
-        Passage { received, since: Cell::new(started), api: Cell::new(None), name: Cell::new(None) }
+    /// Its last bytes came after `came_after`; whole at `received`, handled from `started` on.
+    pub fn begin(came_after: Monotonic, received: Monotonic, started: Monotonic) -> Passage {
+        Passage { came_after, received, since: Cell::new(started), api: Cell::new(None), name: Cell::new(None) }
     }
 
     /// It is known what it calls itself.
@@ -162,6 +170,7 @@ impl Requests {
         let Some(index) = api_index(api_key) else { return };
         self.received[index * (VERSIONS + 1) + version_index(version)].add(1);
         passage.api.set(u8::try_from(index).ok());
+        self.record(passage, Stage::Unread, ns_between(passage.came_after, passage.received));
         self.record(passage, Stage::Received, ns_between(passage.received, passage.since.get()));
     }
 
@@ -275,12 +284,13 @@ mod tests {
     #[test]
     fn stages_lie_end_to_end_and_waiting_is_none_of_the_execution() {
         let requests = Requests::default();
-        let passage = Passage::begin(Monotonic(5 * MS), Monotonic(6 * MS));
+        let passage = Passage::begin(Monotonic(3 * MS), Monotonic(5 * MS), Monotonic(6 * MS));
         requests.started(&passage, 0, 9);
         requests.passed(&passage, Stage::Planned, Monotonic(8 * MS));
         requests.executed(&passage, Duration::from_millis(30), Monotonic(48 * MS));
         requests.replied(&passage, Monotonic(53 * MS));
         for (which, seconds) in [
+            (Stage::Unread, 0.002),
             (Stage::Received, 0.001),
             (Stage::Planned, 0.002),
             (Stage::Executed, 0.010),
@@ -303,9 +313,9 @@ mod tests {
         other.answered(1, &errors);
         other.answered(-7, &errors);
         for version in [18, i16::MAX, -1] {
-            other.started(&Passage::begin(Monotonic(0), Monotonic(0)), 18, version);
+            other.started(&Passage::begin(Monotonic(0), Monotonic(0), Monotonic(0)), 18, version);
         }
-        other.started(&Passage::begin(Monotonic(0), Monotonic(0)), 1000, 0);
+        other.started(&Passage::begin(Monotonic(0), Monotonic(0), Monotonic(0)), 1000, 0);
         let both = [&one, &other];
         let of = RequestsOf(&both);
         let expected = [(1, -1, 2), (1, 0, 4), (1, 6, 4), (1, 126, 2), (1, 127, 2)];

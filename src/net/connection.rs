@@ -623,7 +623,8 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
             return Ok(());
         }
         let started = if has_waited { shared.platform.clock().now() } else { received };
-        let slot = connection.open_slot(permit, Passage::begin(received, started));
+        let came_after = connection.socket.came_after();
+        let slot = connection.open_slot(permit, Passage::begin(came_after, received, started));
         let mut handling = Box::pin(handler.handle(frame, slot));
         if overlaps {
             handling.await;

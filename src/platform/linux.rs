@@ -4,6 +4,7 @@
 
 mod directory;
 mod disk;
+mod held;
 mod socket;
 mod write_back;
 
@@ -14,10 +15,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub use directory::{Directory, LinuxFile, dirty_bytes_max};
 pub use disk::{DiskLimits, KERNEL_WORKERS_PER_DIRECTORY, LinuxDisk};
+pub use held::Held;
 pub use socket::LinuxSocket;
 pub use write_back::WriteBack;
 
 use super::{Clock, Platform, Random, Tasks};
+use crate::base::ids::ShardId;
 use crate::base::time::{Monotonic, WallMs};
 use crate::base::timers::Timers;
 use crate::executor::Executor;
@@ -36,12 +39,14 @@ struct Inner {
     disk: LinuxDisk,
     clock: LinuxClock,
     tasks: LinuxTasks,
+    held: Held,
     counters: Arc<ShardCounters>,
 }
 
 impl LinuxPlatform {
-    /// Puts a shard's parts together, on the shard's own thread.
+    /// Puts a shard's parts together, on the shard's own thread; without a shard, on that of the start.
     pub fn new(
+        shard: Option<ShardId>,
         ring: Ring,
         executor: Executor,
         directories: &[Arc<Directory>],
@@ -49,9 +54,10 @@ impl LinuxPlatform {
         limits: DiskLimits,
         counters: Arc<ShardCounters>,
     ) -> LinuxPlatform {
-        let disk = LinuxDisk::new(ring.clone(), directories, limits, Arc::clone(&counters));
         let clock = LinuxClock::start();
-        LinuxPlatform(Rc::new(Inner { ring, disk, clock, tasks: LinuxTasks { executor, work }, counters }))
+        let held = Held::new(shard, clock.clone(), Arc::clone(&counters));
+        let disk = LinuxDisk::new(ring.clone(), directories, limits, held.clone(), Arc::clone(&counters));
+        LinuxPlatform(Rc::new(Inner { ring, disk, clock, tasks: LinuxTasks { executor, work }, held, counters }))
     }
 
     pub fn ring(&self) -> &Ring {
@@ -64,6 +70,11 @@ impl LinuxPlatform {
 
     pub fn executor(&self) -> &Executor {
         &self.0.tasks.executor
+    }
+
+    /// The watch over calls that must not wait.
+    pub fn held(&self) -> &Held {
+        &self.0.held
     }
 
     /// How much of what is bounded is in use here.

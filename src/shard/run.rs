@@ -1,7 +1,8 @@
 //! The loop of a shard's thread, and the only place that waits.
 //!
-//! A turn runs the tasks that are ready, fires due timers, lets who waits for buffers or for room in the ring try again, then enters the ring once: without waiting if tasks are
-//! still ready, else asleep until a completion, the doorbell or the next deadline.
+//! A turn runs the tasks that are ready, fires due timers, lets who waits for buffers or for room in the ring try again,
+//! then enters the ring once: without waiting if tasks are still ready, else asleep until a completion, the doorbell or the
+//! next deadline. What comes during a turn is not seen before its end, so how long turns are is told by a histogram.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +10,6 @@ use std::io;
 use std::time::Duration;
 
 use crate::base::time::Monotonic;
-use crate::metrics::ShardCounters;
 use crate::platform::linux::LinuxPlatform;
 use crate::platform::{Clock, Platform};
 use crate::uring::doorbell::EventDoorbell;
@@ -35,6 +35,7 @@ pub fn run(platform: &LinuxPlatform, doorbell: &EventDoorbell, stopped: impl Fn(
     let counters = platform.counters();
     let mut since = platform.clock().now();
     loop {
+        platform.held().turn_begins();
         let until = platform.clock().now() + TURN_MAX;
         for _ in 0..ROUNDS_PER_TURN_MAX {
             if !executor.has_ready() {
@@ -49,27 +50,31 @@ pub fn run(platform: &LinuxPlatform, doorbell: &EventDoorbell, stopped: impl Fn(
             break;
         }
         let now = platform.clock().now();
-        counters.turns_total.add(1);
-        count(counters, &mut since, now, false);
+        let began = since;
+        let busy_ns = ns_since(&mut since, now);
+        counters.busy_ns_total.add(busy_ns);
+        counters.turn_time.record_ns(busy_ns);
         platform.timers().fire(now);
         platform.ring().wake_waiting();
-        if executor.has_ready() {
+        // What is reaped now came during the turn, if there was something when it ended, else while the thread slept.
+        let came_after = if executor.has_ready() {
             platform.ring().submit()?;
+            began
         } else {
+            let has_come = platform.ring().has_come();
             sleep(platform, doorbell)?;
-            count(counters, &mut since, platform.clock().now(), true);
-        }
-        platform.ring().reap();
+            counters.idle_ns_total.add(ns_since(&mut since, platform.clock().now()));
+            if has_come { began } else { since }
+        };
+        platform.ring().reap(came_after);
     }
     executor.clear();
     Ok(())
 }
 
-/// Counts the time since then as one or the other.
-fn count(counters: &ShardCounters, since: &mut Monotonic, now: Monotonic, is_idle: bool) {
-    let took = now.since(std::mem::replace(since, now)).as_nanos() as u64;
-    let counter = if is_idle { &counters.idle_ns_total } else { &counters.busy_ns_total };
-    counter.add(took);
+/// Nanoseconds from then to `now`, which is the next `since`.
+fn ns_since(since: &mut Monotonic, now: Monotonic) -> u64 {
+    now.since(std::mem::replace(since, now)).as_nanos() as u64
 }
 
 fn sleep(platform: &LinuxPlatform, doorbell: &EventDoorbell) -> io::Result<()> {

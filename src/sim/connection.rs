@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::disk::{FakeDisk, FakeFile};
 use super::world::World;
+use crate::base::time::Monotonic;
 use crate::platform::{Disk, FileRange, RECEIVE_CHUNK_BYTES_MAX, Socket};
 
 #[derive(Default)]
@@ -112,6 +113,10 @@ impl Socket for SimSocket {
             }
         }
         Ok(frame)
+    }
+
+    fn came_after(&self) -> Monotonic {
+        self.world.now()
     }
 
     async fn send(&self, data: Bytes, _more: bool) -> io::Result<()> {

@@ -24,6 +24,7 @@ use bytes::BytesMut;
 use io_uring::squeue;
 
 use super::ring::Ring;
+use crate::base::time::Monotonic;
 
 /// Memory that a multishot receive may fill for a task that does not take it, before it is cancelled. What the kernel has
 /// received by then still comes: as much as the pool holds.
@@ -40,6 +41,8 @@ pub struct Event {
     pub result: i32,
     /// The bytes of a provided buffer.
     pub data: Option<BytesMut>,
+    /// See [`Ring::reap`].
+    pub came_after: Monotonic,
 }
 
 /// What an event takes beside its bytes, with what the allocator adds: a byte at a time is mostly that.

@@ -4,7 +4,7 @@
 //! thread is inside `io_uring_enter`). Completions are collected first and only then handed to their operations; no
 //! user code runs while the queues are borrowed, and wakers only put tasks on the executor's queue.
 //!
-//! Least kernel: 6.1 (DEFER_TASKRUN).
+//! Least kernel: 6.1 (DEFER_TASKRUN, with TASKRUN_FLAG of 5.19).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,6 +19,7 @@ use slab::Slab;
 
 use super::op::{Event, Slot};
 use super::receive_pool::ReceivePool;
+use crate::base::time::Monotonic;
 
 /// Submission entries by default; a full queue is submitted early, so this bounds a batch, not the work in flight.
 pub const RING_ENTRIES_DEFAULT: u32 = 1024;
@@ -53,6 +54,8 @@ struct Inner {
     /// Operations to be given up, whose cancel requests found it full.
     uncancelled: Vec<usize>,
     reaped: Vec<(u64, i32, u32)>,
+    /// When, at the earliest, what was reaped last had come.
+    came_after: Monotonic,
     /// Memory that streams hold for tasks that have not taken it yet.
     queued_bytes: Rc<Cell<usize>>,
     /// Submissions that the kernel is to refuse.
@@ -69,6 +72,7 @@ impl Ring {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .setup_clamp()
             .setup_submit_all()
             .setup_cqsize(entries.saturating_mul(COMPLETIONS_PER_SUBMISSION))
@@ -82,6 +86,7 @@ impl Ring {
             crowded: Vec::new(),
             uncancelled: Vec::new(),
             reaped: Vec::with_capacity(256),
+            came_after: Monotonic::default(),
             queued_bytes: Rc::default(),
             #[cfg(test)]
             refusals: 0,
@@ -218,10 +223,24 @@ impl Ring {
         ignore_interruptions(waited.map(drop))
     }
 
-    /// Hands every completion that has come to its operation; returns how many there were.
-    pub fn reap(&self) -> usize {
+    /// Something has come that the kernel tells when the ring is entered next: a wait would end at once.
+    pub fn has_come(&self) -> bool {
+        let inner = self.0.borrow();
+        // SAFETY: the queue is only looked at, and its flags are the kernel's to change.
+        unsafe { inner.uring().submission_shared() }.taskrun()
+    }
+
+    /// When, at the earliest, what was reaped last had come.
+    pub fn came_after(&self) -> Monotonic {
+        self.0.borrow().came_after
+    }
+
+    /// Hands every completion that has come to its operation; returns how many there were. Whoever calls knows since when
+    /// nobody had looked: all of them came after that.
+    pub fn reap(&self, came_after: Monotonic) -> usize {
         let mut inner = self.0.borrow_mut();
         let inner = &mut *inner;
+        inner.came_after = came_after;
         let Some(uring) = inner.uring.as_mut() else { return 0 };
         let mut reaped = std::mem::take(&mut inner.reaped);
         reaped.extend(uring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
@@ -340,7 +359,7 @@ impl Inner {
         let data = cqueue::buffer_select(flags).map(|id| self.pool.take(id, usize::try_from(result).unwrap_or(0)));
         let more = cqueue::more(flags);
         let Some(slot) = self.ops.get_mut(key) else { return };
-        match slot.complete(Event { result, data }, more) {
+        match slot.complete(Event { result, data, came_after: self.came_after }, more) {
             super::op::Verdict::Keep => {}
             super::op::Verdict::Remove => {
                 self.ops.remove(key);

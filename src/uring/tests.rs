@@ -15,6 +15,7 @@ use bytes::BytesMut;
 use super::Ring;
 use super::ops::read::{self, RingFile};
 use super::ops::{receive, send, write};
+use crate::base::time::Monotonic;
 
 struct Plain(File);
 
@@ -47,7 +48,7 @@ fn finish<F: Future + ?Sized>(ring: &Ring, mut future: Pin<Box<F>>) -> F::Output
             return output;
         }
         ring.submit_and_wait(Some(Duration::from_millis(50))).expect("entered");
-        ring.reap();
+        ring.reap(Monotonic::default());
     }
     panic!("still not complete");
 }
@@ -87,7 +88,7 @@ fn a_dropped_operation_keeps_its_buffer_until_the_kernel_lets_go() {
     peer.write_all(b"too late").expect("sent");
     for _ in 0..100 {
         ring.submit_and_wait(Some(Duration::from_millis(10))).expect("entered");
-        ring.reap();
+        ring.reap(Monotonic::default());
         if ring.in_flight() == 0 {
             break;
         }
@@ -230,7 +231,7 @@ fn a_cancellation_that_finds_the_submission_queue_full_is_asked_for_again() {
     }
     for _ in 0..100 {
         ring.submit_and_wait(Some(Duration::from_millis(10))).expect("entered");
-        ring.reap();
+        ring.reap(Monotonic::default());
     }
     assert_eq!((ring.in_flight(), Rc::strong_count(&socket)), (0, 1), "the peer sent nothing");
 }

@@ -158,11 +158,13 @@ fn what_is_told_reads_strictly_counts_what_clients_did_and_is_all_that_the_dashb
         sum(&format!("ringlog_request_stage_seconds_{what}"), &[("api", api), ("stage", stage)])
     };
     for (api, name, count) in [
+        ("Produce", "unread", 8.0),
         ("Produce", "received", 8.0),
         ("Produce", "planned", 8.0),
         ("Produce", "executed", 8.0),
         ("Produce", "flushed", 1.0),
         ("Produce", "replied", 7.0),
+        ("Fetch", "unread", 2.0),
         ("Fetch", "received", 2.0),
         ("Fetch", "planned", 2.0),
         ("Fetch", "waited", 1.0),
@@ -178,7 +180,10 @@ fn what_is_told_reads_strictly_counts_what_clients_did_and_is_all_that_the_dashb
     assert_eq!(sum("ringlog_append_seconds_count", &[]), sum("ringlog_appends_total", &[]));
     assert!(sum("ringlog_log_dir_sync_seconds_count", &[]) >= 1.0);
     assert_eq!((sum("ringlog_shard_answered", &[]), sum("ringlog_partitions", &[])), (2.0, 4.0));
-    assert!(sum("ringlog_shard_busy_seconds_total", &[]) > 0.0 && sum("ringlog_shard_turns_total", &[]) > 0.0);
+    assert!(sum("ringlog_shard_busy_seconds_total", &[]) > 0.0 && sum("ringlog_shard_turn_seconds_count", &[]) > 0.0);
+    let shares = ["ringlog_shard_busy_seconds_total", "ringlog_shard_turn_seconds_sum"].map(|name| sum(name, &[]));
+    assert!((shares[0] - shares[1]).abs() < 0.01, "all that a shard does it does in turns: {shares:?}");
+    assert_eq!(families["ringlog_shard_held_total"].samples.len(), 2 * 3, "of two shards, by call");
 
     let of_partition = |name: &str| sum(name, &[("topic", "t"), ("partition", "1")]);
     let [end, high_watermark] =

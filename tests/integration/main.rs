@@ -15,6 +15,7 @@ mod connections;
 mod dashboard;
 mod disk_faults;
 mod fetch;
+mod held;
 mod idle;
 mod import;
 mod kcat;

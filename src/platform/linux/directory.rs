@@ -256,8 +256,8 @@ pub struct LinuxFile {
     has_piece: AtomicBool,
     /// It is among the directory's dirty files.
     is_listed: AtomicBool,
-    /// Syncs under way.
-    syncs: AtomicU32,
+    /// What is under way that an append to it may have to wait for.
+    holders: AtomicU32,
 }
 
 impl LinuxFile {
@@ -270,7 +270,7 @@ impl LinuxFile {
             clean_to: AtomicU64::new(0),
             has_piece: AtomicBool::new(false),
             is_listed: AtomicBool::new(false),
-            syncs: AtomicU32::new(0),
+            holders: AtomicU32::new(0),
         }
     }
 
@@ -278,9 +278,22 @@ impl LinuxFile {
         self.file.as_ref().expect("taken only by drop")
     }
 
-    /// Whether a sync of it is under way: an append may wait for it.
-    pub fn is_syncing(&self) -> bool {
-        self.syncs.load(Ordering::Acquire) > 0
+    /// Whether something is under way that an append to it may have to wait for.
+    pub fn is_held(&self) -> bool {
+        self.holders.load(Ordering::Acquire) > 0
+    }
+
+    /// Does something that takes the file's lock, or the folio at its end, on the calling thread.
+    fn holding<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.holders.fetch_add(1, Ordering::AcqRel);
+        let done = work();
+        self.holders.fetch_sub(1, Ordering::AcqRel);
+        done
+    }
+
+    /// Reserves blocks beyond the file's end, on the calling thread.
+    pub fn reserve(&self, position: u64, length: u64) -> io::Result<()> {
+        self.holding(|| sys::preallocate(self.as_fd(), position, length))
     }
 
     /// Takes note of an append that is through; what it resolves to. Enough appended bytes are sent on their way to the
@@ -354,7 +367,7 @@ impl LinuxFile {
         let mut from = self.clean_to.load(Ordering::Relaxed);
         while from < end && self.directory.check().is_ok() {
             let to = end.min(from + PIECE_BYTES);
-            self.write_back(from, to);
+            self.holding(|| self.write_back(from, to));
             from = to;
         }
         if self.appended_to.load(Ordering::Relaxed) > end && !self.is_listed.load(Ordering::Relaxed) {
@@ -378,9 +391,7 @@ impl LinuxFile {
         self.directory.check()?;
         let to = self.appended_to.load(Ordering::Relaxed);
         let start = Instant::now();
-        self.syncs.fetch_add(1, Ordering::AcqRel);
-        let result = self.file().sync_data();
-        self.syncs.fetch_sub(1, Ordering::AcqRel);
+        let result = self.holding(|| self.file().sync_data());
         self.directory.sync_time.record(start.elapsed());
         self.directory.note(result)?;
         self.mark_clean(to);

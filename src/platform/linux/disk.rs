@@ -1,5 +1,6 @@
 //! Files of the log directories: what may run on the shard runs here and now, all else on the directory's threads.
 
+use std::cell::Cell;
 use std::fs::{DirEntry, File};
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
@@ -8,20 +9,27 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 
+use super::Held;
 use super::directory::{Directory, LinuxFile};
 use crate::base::budget::Budget;
-use crate::metrics::ShardCounters;
 use crate::metrics::status::BoundUse;
+use crate::metrics::{HeldCall, ShardCounters};
 use crate::platform::{DirectoryEntry, Disk, OpenMode, Space};
 use crate::sys;
 use crate::uring::Ring;
 use crate::uring::ops::read;
 use crate::uring::ops::write;
 use crate::worker::Helper;
+
+/// After an inline write in which the shard slept for longer, the directory's appends go to kernel workers for
+/// [`SLOW_TIMES`] as long, so that a device that hangs does not hold the shard once for each file (tuning.md).
+const INLINE_WRITE_SLOW: Duration = Duration::from_millis(5);
+const SLOW_TIMES: u32 = 4;
+const SLOW_FOR_MAX: Duration = Duration::from_millis(500);
 
 /// Blocks are reserved in pieces of this size: the kernel holds a file's lock for each, and an append to it waits as long.
 const PREALLOCATE_PIECE_BYTES: u64 = 4 << 20;
@@ -62,12 +70,15 @@ struct Inner {
     ring: Ring,
     directories: Vec<Share>,
     cachestat: bool,
+    held: Held,
     counters: Arc<ShardCounters>,
 }
 
 /// What one shard has of one directory.
 struct Share {
     directory: Arc<Directory>,
+    /// Appends go to kernel workers until then.
+    slow_until: Cell<Option<Instant>>,
     deferred_appends: Rc<Budget>,
     cold_bytes: Rc<Budget>,
     cold_steps: Rc<Budget>,
@@ -78,16 +89,18 @@ impl LinuxDisk {
         ring: Ring,
         directories: &[Arc<Directory>],
         limits: DiskLimits,
+        held: Held,
         counters: Arc<ShardCounters>,
     ) -> LinuxDisk {
         let share = |directory: &Arc<Directory>| Share {
             directory: Arc::clone(directory),
+            slow_until: Cell::new(None),
             deferred_appends: Budget::new(DEFERRED_APPENDS_MAX),
             cold_bytes: Budget::new(limits.cold_bytes_max),
             cold_steps: Budget::new(COLD_STEPS_MAX),
         };
         let directories = directories.iter().map(share).collect();
-        LinuxDisk(Rc::new(Inner { ring, directories, cachestat: limits.cachestat, counters }))
+        LinuxDisk(Rc::new(Inner { ring, directories, cachestat: limits.cachestat, held, counters }))
     }
 
     /// What this shard has under way, all directories together.
@@ -119,23 +132,27 @@ impl LinuxDisk {
         share.unwrap_or(&self.0.directories[0])
     }
 
-    /// Writes on this thread, all of it where the file system can't tell what would wait, else what does not; how much.
+    /// Writes on this thread what can be written without waiting, as far as that can be known; how much it was.
     fn append_inline(&self, file: &LinuxFile, position: u64, data: &[BytesMut]) -> io::Result<u64> {
-        let start = Instant::now();
+        let share = self.share_of(file);
+        let tells_waits = file.directory.tells_waits();
+        let is_held = || file.is_held() || share.slow_until.get().is_some_and(|until| Instant::now() < until);
+        if !tells_waits && is_held() {
+            return Ok(0);
+        }
         let now = |slices: &[IoSlice<'_>], position| sys::pwritev_now(file.as_fd(), slices, position);
         let whole = |slices: &[IoSlice<'_>], position| sys::pwritev(file.as_fd(), slices, position);
-        let result = match file.directory.tells_waits() {
-            true => pwrite(data, position, now),
-            false => pwrite(data, position, whole),
-        };
-        let result = match result {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                file.directory.set_tells_no_waits();
-                pwrite(data, position, whole)
-            }
-            result => result,
-        };
-        self.0.counters.append_time.record(start.elapsed());
+        let write = || if tells_waits { pwrite(data, position, now) } else { pwrite(data, position, whole) };
+        let (result, took) = self.0.held.during(HeldCall::Write, file.as_fd(), write);
+        if matches!(&result, Err(error) if error.kind() == io::ErrorKind::Unsupported) {
+            file.directory.set_tells_no_waits();
+            return self.append_inline(file, position, data);
+        }
+        self.0.counters.append_time.record(took.time);
+        if took.slept && took.time > INLINE_WRITE_SLOW {
+            let reaction = (took.time * SLOW_TIMES).min(SLOW_FOR_MAX);
+            share.slow_until.set(Some(Instant::now() + reaction));
+        }
         result
     }
 
@@ -159,18 +176,21 @@ impl LinuxDisk {
         file.names.run(move || job(shared.file()))
     }
 
-    /// The fallback for kernels without cachestat: read the range with RWF_NOWAIT and see whether all of it comes.
-    fn reads_resident(&self, file: &LinuxFile, position: u64, length: u64) -> bool {
-        let mut buffer = vec![0; PROBE_BYTES.min(length as usize)];
-        let (mut next, end) = (position, position + length);
-        while next < end {
-            let want = buffer.len().min((end - next) as usize);
-            match self.read_resident(file, next, &mut buffer[..want]) {
-                Ok(Some(count)) if count > 0 => next += count as u64,
-                _ => return false,
-            }
+    /// As [`Disk::is_resident`] says, of at least a byte.
+    fn all_resident(&self, file: &LinuxFile, position: u64, length: u64) -> bool {
+        let end = position + length;
+        let pages = end.div_ceil(sys::page_bytes()) - position / sys::page_bytes();
+        if !self.0.cachestat {
+            return reads_resident(file, position, length);
         }
-        true
+        match sys::pages_cached(file.as_fd(), position, length) {
+            // A page that read-ahead has just asked for counts as cached: a read of a byte tells.
+            Ok(cached) => {
+                let is_there = |at| matches!(pread_resident(file, at, &mut [0]), Ok(Some(_)));
+                cached >= pages && marks(position, end).all(is_there)
+            }
+            Err(_) => reads_resident(file, position, length),
+        }
     }
 }
 
@@ -179,6 +199,36 @@ impl LinuxDisk {
 fn marks(position: u64, end: u64) -> impl Iterator<Item = u64> {
     let inner = (position + REQUEST_BYTES..end).step_by(REQUEST_BYTES as usize).map(|behind| behind - 1);
     std::iter::once(end - 1).chain(inner)
+}
+
+/// What of the range's beginning the page cache holds; `None` if it is not its first byte.
+fn pread_resident(file: &LinuxFile, position: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    match sys::pread_resident(file.as_fd(), buffer, position) {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        // A file system without RWF_NOWAIT (overlayfs, old tmpfs): its pages can only be counted.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            match sys::pages_cached(file.as_fd(), position, buffer.len() as u64) {
+                Ok(0) if !buffer.is_empty() && position < file.file().metadata()?.len() => Ok(None),
+                _ => file.file().read_at(buffer, position).map(Some),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The fallback for kernels without cachestat: read the range with RWF_NOWAIT and see whether all of it comes.
+fn reads_resident(file: &LinuxFile, position: u64, length: u64) -> bool {
+    let mut buffer = vec![0; PROBE_BYTES.min(length as usize)];
+    let (mut next, end) = (position, position + length);
+    while next < end {
+        let want = buffer.len().min((end - next) as usize);
+        match pread_resident(file, next, &mut buffer[..want]) {
+            Ok(Some(count)) if count > 0 => next += count as u64,
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// Writes one after the other, until it would have to wait; how much was written.
@@ -220,37 +270,11 @@ impl Disk for LinuxDisk {
     type File = LinuxFile;
 
     fn read_resident(&self, file: &LinuxFile, position: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match sys::pread_resident(file.as_fd(), buffer, position) {
-            Ok(count) => Ok(Some(count)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            // A file system without RWF_NOWAIT (overlayfs, old tmpfs): its pages can only be counted.
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                match sys::pages_cached(file.as_fd(), position, buffer.len() as u64) {
-                    Ok(0) if !buffer.is_empty() && position < file.file().metadata()?.len() => Ok(None),
-                    _ => file.file().read_at(buffer, position).map(Some),
-                }
-            }
-            Err(error) => Err(error),
-        }
+        self.0.held.during(HeldCall::Read, file.as_fd(), || pread_resident(file, position, buffer)).0
     }
 
     fn is_resident(&self, file: &LinuxFile, position: u64, length: u64) -> bool {
-        if length == 0 {
-            return true;
-        }
-        let end = position + length;
-        let pages = end.div_ceil(sys::page_bytes()) - position / sys::page_bytes();
-        if !self.0.cachestat {
-            return self.reads_resident(file, position, length);
-        }
-        match sys::pages_cached(file.as_fd(), position, length) {
-            // A page that read-ahead has just asked for counts as cached: a read of a byte tells.
-            Ok(cached) => {
-                let is_there = |at| matches!(self.read_resident(file, at, &mut [0]), Ok(Some(_)));
-                cached >= pages && marks(position, end).all(is_there)
-            }
-            Err(_) => self.reads_resident(file, position, length),
-        }
+        length == 0 || self.0.held.during(HeldCall::Read, file.as_fd(), || self.all_resident(file, position, length)).0
     }
 
     fn append(
@@ -268,9 +292,7 @@ impl Disk for LinuxDisk {
                 file.directory.room().await;
             }
             file.directory.check()?;
-            let may_wait = file.is_syncing() && !file.directory.tells_waits();
-            let written = if may_wait { Ok(0) } else { this.append_inline(&file, position, &data) };
-            let result = match written {
+            let result = match this.append_inline(&file, position, &data) {
                 Ok(written) if written < length => {
                     this.append_deferred(&file, position + written, behind(data, written)).await
                 }
@@ -353,7 +375,7 @@ impl Disk for LinuxDisk {
             let end = position + length;
             (position..end)
                 .step_by(PREALLOCATE_PIECE_BYTES as usize)
-                .try_for_each(|next| sys::preallocate(shared.as_fd(), next, PREALLOCATE_PIECE_BYTES.min(end - next)))
+                .try_for_each(|next| shared.reserve(next, PREALLOCATE_PIECE_BYTES.min(end - next)))
         })
     }
 

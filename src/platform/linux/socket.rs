@@ -5,63 +5,54 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::LinuxPlatform;
 use super::directory::LinuxFile;
-use crate::executor::{Executor, yield_now};
-use crate::metrics::ShardCounters;
+use crate::base::time::Monotonic;
+use crate::executor::yield_now;
+use crate::metrics::HeldCall;
 use crate::platform::{FileRange, Socket};
 use crate::sys;
+use crate::uring::Stream;
 use crate::uring::ops::{poll, receive, send};
-use crate::uring::{Ring, Stream};
 
 /// What one sendfile call, and a turn in all, may send while other tasks wait. Smaller calls cost twice the CPU: each
 /// ends with a packet pushed and the receiver woken (tuning.md).
 const SEND_TURN_BYTES_MAX: u64 = 1024 * 1024;
-
-/// A sendfile over this is counted as blocked: the page cache alone never takes that long.
-const SENDFILE_BLOCKED: Duration = Duration::from_millis(1);
 
 /// Up to here what a full socket does not take is left to one operation of the ring, which tells nothing before its end.
 /// More of it goes as the socket has room, so that it is seen to move.
 const UNSEEN_BYTES_MAX: usize = 64 * 1024;
 
 pub struct LinuxSocket {
-    ring: Ring,
-    executor: Executor,
-    counters: Arc<ShardCounters>,
+    platform: LinuxPlatform,
     descriptor: Rc<OwnedFd>,
     stream: RefCell<Option<Stream<Rc<OwnedFd>>>>,
     /// What a cancelled multishot had brought beyond the frame it was cancelled for.
     leftover: RefCell<VecDeque<BytesMut>>,
     ended: Cell<bool>,
     sent_bytes: Cell<u64>,
+    /// Of what was received last.
+    came_after: Cell<Monotonic>,
 }
 
 impl LinuxSocket {
-    /// Takes over an accepted, non-blocking connection.
+    /// Takes over an accepted, non-blocking connection, on the shard that `platform` is of.
     ///
     /// # Errors
     /// The descriptor is no TCP socket any more (the peer may have gone at once).
-    pub fn new(
-        ring: Ring,
-        executor: Executor,
-        counters: Arc<ShardCounters>,
-        descriptor: OwnedFd,
-    ) -> io::Result<LinuxSocket> {
+    pub fn new(platform: &LinuxPlatform, descriptor: OwnedFd) -> io::Result<LinuxSocket> {
         nix::sys::socket::setsockopt(&descriptor, nix::sys::socket::sockopt::TcpNoDelay, &true)?;
         Ok(LinuxSocket {
-            ring,
-            executor,
-            counters,
+            platform: platform.clone(),
             descriptor: Rc::new(descriptor),
             stream: RefCell::default(),
             leftover: RefCell::default(),
             ended: Cell::new(false),
             sent_bytes: Cell::new(0),
+            came_after: Cell::default(),
         })
     }
 
@@ -71,7 +62,7 @@ impl LinuxSocket {
 
     async fn ensure_stream(&self) -> io::Result<()> {
         if self.stream.borrow().is_none() {
-            let stream = receive::receive_stream(&self.ring, &self.descriptor).await?;
+            let stream = receive::receive_stream(self.platform.ring(), &self.descriptor).await?;
             *self.stream.borrow_mut() = Some(stream);
         }
         Ok(())
@@ -89,7 +80,10 @@ impl LinuxSocket {
                 self.stream.borrow_mut().take();
                 None
             }
-            Some(event) => Some(event.into_result().map(|(_, data)| data.unwrap_or_default())),
+            Some(event) => {
+                self.came_after.set(event.came_after);
+                Some(event.into_result().map(|(_, data)| data.unwrap_or_default()))
+            }
         }
     }
 
@@ -112,16 +106,15 @@ impl LinuxSocket {
     /// One sendfile, with what it tells about the page cache. `UnexpectedEof` if the range was cut.
     fn sendfile(&self, range: &FileRange<LinuxFile>, length: u64, recently_appended: bool) -> io::Result<u64> {
         let _inside = range.enter().ok_or(io::ErrorKind::UnexpectedEof)?;
-        let (start, switches) = (Instant::now(), if recently_appended { 0 } else { sys::voluntary_switches() });
-        let sent = sys::sendfile(self.descriptor.as_fd(), range.file.as_fd(), range.position, length as usize);
-        if start.elapsed() > SENDFILE_BLOCKED {
-            self.counters.sendfile_blocked_total.add(1);
-        }
+        let (socket, file) = (self.descriptor.as_fd(), range.file.as_fd());
+        let switches = if recently_appended { 0 } else { sys::voluntary_switches() };
+        let send = || sys::sendfile(socket, file, range.position, length as usize);
+        let (sent, _) = self.platform.held().during(HeldCall::Send, file, send);
         if !recently_appended && sys::voluntary_switches() != switches {
-            self.counters.sendfile_slept_total.add(1);
+            self.platform.counters().sendfile_slept_total.add(1);
         }
         let count = sent? as u64;
-        self.counters.sendfile_bytes_total.add(count);
+        self.platform.counters().sendfile_bytes_total.add(count);
         self.sent(count);
         Ok(count)
     }
@@ -167,9 +160,9 @@ impl Socket for LinuxSocket {
                     return Ok(data);
                 }
                 Some(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    self.counters.receive_pool_empty_total.add(1);
+                    self.platform.counters().receive_pool_empty_total.add(1);
                     self.stream.borrow_mut().take();
-                    self.ring.receive_buffers_returned().await;
+                    self.platform.ring().receive_buffers_returned().await;
                 }
                 Some(Err(error)) if is_pause(&error) => {}
                 Some(Err(error)) => return Err(error),
@@ -189,11 +182,17 @@ impl Socket for LinuxSocket {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let missing = length - frame.len();
-            let (received, longer) = receive::receive_into(&self.ring, &self.descriptor, frame, missing).await;
+            let (received, longer) =
+                receive::receive_into(self.platform.ring(), &self.descriptor, frame, missing).await;
             frame = longer;
+            self.came_after.set(self.platform.ring().came_after());
             self.ended.set(received? == 0);
         }
         Ok(frame)
+    }
+
+    fn came_after(&self) -> Monotonic {
+        self.came_after.get()
     }
 
     async fn send(&self, mut data: Bytes, more: bool) -> io::Result<()> {
@@ -205,11 +204,11 @@ impl Socket for LinuxSocket {
                 }
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 Err(_) if more || data.len() > UNSEEN_BYTES_MAX => {
-                    poll::writable(&self.ring, &self.descriptor).await?;
+                    poll::writable(self.platform.ring(), &self.descriptor).await?;
                 }
                 Err(_) => {
                     let bytes = data.len() as u64;
-                    send::send_all(&self.ring, &self.descriptor, data).await?;
+                    send::send_all(self.platform.ring(), &self.descriptor, data).await?;
                     self.sent(bytes);
                     return Ok(());
                 }
@@ -227,7 +226,7 @@ impl Socket for LinuxSocket {
         let mut left = length_max.min(range.length);
         let mut turn = 0;
         while left > 0 {
-            if turn >= SEND_TURN_BYTES_MAX && self.executor.has_ready() {
+            if turn >= SEND_TURN_BYTES_MAX && self.platform.executor().has_ready() {
                 yield_now().await;
                 turn = 0;
                 continue;
@@ -240,7 +239,7 @@ impl Socket for LinuxSocket {
                     turn += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    poll::writable(&self.ring, &self.descriptor).await?;
+                    poll::writable(self.platform.ring(), &self.descriptor).await?;
                     turn = 0;
                     if !recently_appended {
                         return Ok(());

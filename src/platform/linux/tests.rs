@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::write_back::{KEEP_BYTES, PIECE_BYTES};
 use super::*;
 use crate::base::ids::{TopicId, TopicPartition};
+use crate::metrics::{HeldCall, Recorded};
 use crate::platform::{Disk, Fence, FileRange, OpenMode, Socket};
 use crate::record::batch::{BatchBuilder, BatchHeader};
 use crate::record::compression::Codec;
@@ -54,7 +55,7 @@ fn on_a_shard_of<F: Future<Output = ()> + 'static>(
     let work = WorkPool::start(1).expect("work");
     let counters = Arc::new(ShardCounters::default());
     let ring = Ring::new(64).expect("ring");
-    let platform = LinuxPlatform::new(ring, executor.clone(), &directories, work, limits, counters);
+    let platform = LinuxPlatform::new(Some(ShardId(0)), ring, executor.clone(), &directories, work, limits, counters);
     let done = Rc::new(Cell::new(false));
     let (finished, future) = (Rc::clone(&done), test(platform.clone()));
     executor.spawn(async move {
@@ -71,9 +72,7 @@ fn connect(platform: &LinuxPlatform) -> (LinuxSocket, TcpStream) {
     let (accepted, _) = listener.accept().expect("accepted");
     accepted.set_nonblocking(true).expect("non-blocking");
     let descriptor = OwnedFd::from(accepted);
-    let counters = Arc::clone(platform.counters());
-    let socket = LinuxSocket::new(platform.ring().clone(), platform.executor().clone(), counters, descriptor);
-    (socket.expect("socket"), peer)
+    (LinuxSocket::new(platform, descriptor).expect("socket"), peer)
 }
 
 async fn new_log(platform: &LinuxPlatform, log_dir: &Path) -> Log<LinuxDisk> {
@@ -279,6 +278,75 @@ fn a_sendfile_that_meets_a_page_on_the_disk_is_counted_and_one_of_resident_pages
             drop(socket);
             reader.join().expect("joined").expect("read");
         }
+    });
+}
+
+/// Longer than what is taken for nothing.
+const LONG: Duration = Duration::from_millis(3);
+
+fn be_busy() {
+    let begun = Instant::now();
+    while begun.elapsed() < LONG {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn bytes_that_came_during_a_turn_count_from_its_beginning_and_those_that_woke_the_shard_from_then() {
+    let directory = tempfile::tempdir().expect("directory");
+    on_a_shard(directory.path(), |platform| async move {
+        let (socket, mut peer) = connect(&platform);
+        let now = || platform.clock().now();
+        peer.write_all(b"armed").expect("sent");
+        socket.receive().await.expect("received");
+        for _ in 0..3 {
+            // A turn of its own, in which the bytes come early.
+            platform.clock().sleep_until(now() + LONG).await;
+            let began = now();
+            peer.write_all(b"early").expect("sent");
+            let came = now();
+            be_busy();
+            assert_eq!(socket.receive().await.expect("received"), b"early"[..]);
+            let came_after = socket.came_after();
+            assert!(came_after <= came && began.since(came_after) < LONG, "{came_after:?} {began:?} {came:?}");
+
+            let thread = format!("/proc/self/task/{}/stat", nix::unistd::gettid());
+            let mut writer = peer.try_clone().expect("another handle");
+            let writer = std::thread::spawn(move || {
+                while !std::fs::read_to_string(&thread).is_ok_and(|stat| stat.contains(") S ")) {
+                    std::thread::yield_now();
+                }
+                be_busy();
+                writer.write_all(b"waking")
+            });
+            let began = now();
+            assert_eq!(socket.receive().await.expect("received"), b"waking"[..]);
+            assert!(socket.came_after().since(began) >= LONG, "{:?} {began:?}", socket.came_after());
+            writer.join().expect("joined").expect("sent");
+        }
+    });
+}
+
+/// The wait in the ring, where the thread sleeps, must not be taken for a sleep in the call that comes next.
+#[test]
+fn a_call_that_is_only_long_right_after_the_shard_slept_in_its_ring_has_not_held_it() {
+    let directory = tempfile::tempdir().expect("directory");
+    on_a_shard(directory.path(), |platform| async move {
+        let file = File::open("/proc/self/exe").expect("a file");
+        for _ in 0..3 {
+            let switches = sys::voluntary_switches();
+            platform.clock().sleep_until(platform.clock().now() + LONG).await;
+            assert!(sys::voluntary_switches() > switches, "it slept in the ring");
+            let (_, took) = platform.held().during(HeldCall::Write, file.as_fd(), be_busy);
+            assert!(!took.slept && took.time >= LONG);
+        }
+        let turns = Recorded::from(&platform.counters().turn_time);
+        // A turn is recorded when it is over: two of the three that were busy.
+        assert!(turns.seconds() >= 2.0 * LONG.as_secs_f64(), "{} s", turns.seconds());
+        let short = turns.below().take_while(|(bound, _)| *bound < LONG.as_secs_f64()).last().expect("a bound").1;
+        assert!(turns.count() - short >= 2, "{short} of {} turns were short", turns.count());
+        let held = &platform.counters().held;
+        assert!(HeldCall::ALL.iter().all(|call| held.of(*call).calls_total.get() == 0));
     });
 }
 

@@ -48,7 +48,10 @@ var faults = map[string]fault{
 	"RinglogErrors": {
 		named("ringlog_request_errors_total", "api", "Produce", "error", "KAFKA_STORAGE_ERROR"), growing(1),
 	},
-	"RinglogShardBusy":         {named("ringlog_shard_busy_seconds_total", "shard", "0"), growing(0.95)},
+	"RinglogShardBusy": {named("ringlog_shard_busy_seconds_total", "shard", "0"), growing(0.95)},
+	"RinglogShardHeld": {
+		named("ringlog_shard_held_seconds_total", "shard", "0", "call", "write"), growing(0.01),
+	},
 	"RinglogFlushesSlow":       {named("ringlog_log_dir_sync_seconds_sum"), growing(1000)},
 	"RinglogDirtyBytes":        {named("ringlog_log_dir_dirty_bytes_now"), at(1e15)},
 	"RinglogDescriptorsScarce": {named("process_open_fds"), at(999_999_999)},
@@ -59,6 +62,7 @@ var faults = map[string]fault{
 var disk = []fault{
 	{named("ringlog_log_dir_room_bytes"), at(1 << 40)},
 	{named("ringlog_log_dir_sync_seconds_sum"), at(0)},
+	{named("ringlog_shard_held_seconds_total"), at(0)},
 }
 
 // Reads the alerts by Prometheus' own rules, and holds each to be silent on a healthy broker and to fire on a sick one.
