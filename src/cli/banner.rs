@@ -4,11 +4,19 @@
 
 use std::net::SocketAddr;
 
+use crate::cli::table::human_bytes;
 use crate::config::{Config, Durability, Endpoint};
 
 /// The lines of the banner; `advertised` with the port really bound, `file_systems` as the kernel names those of the log
 /// directories, in order.
 pub fn text(config: &Config, advertised: &[Endpoint], admin: Option<SocketAddr>, file_systems: &[String]) -> String {
+    let recovery = match config.durability {
+        Durability::PageCache => Some(format!(
+            "after a power cut a start checks at most about {} of each directory (--unflushed-bytes-max)",
+            human_bytes(i64::try_from(config.unflushed_bytes_max).unwrap_or(i64::MAX))
+        )),
+        Durability::Fsync => None,
+    };
     let durability = match config.durability {
         Durability::PageCache => "page cache: acknowledged records survive a crash of ringlog, not of the machine",
         Durability::Fsync => "fsync: acknowledged records are on the disk",
@@ -23,6 +31,7 @@ pub fn text(config: &Config, advertised: &[Endpoint], admin: Option<SocketAddr>,
         format!("  shards      {}{pinned}", config.shards),
         format!("  durability  {durability}"),
     ]);
+    lines.extend(recovery.map(|recovery| format!("  recovery    {recovery}")));
     lines.extend(admin.map(|address| format!("  admin       http://{address}/metrics, /healthz, /readyz")));
     let overrides = config.dynamic.overrides().iter();
     lines.extend(overrides.map(|(name, value)| format!("  override    {name}={value}, whatever clients have set")));
@@ -50,6 +59,7 @@ mod tests {
                 "  mode        one node, broker.id 1, metadata embedded in the data directory",
                 "  shards      2",
                 "  durability  page cache: acknowledged records survive a crash of ringlog, not of the machine",
+                "  recovery    after a power cut a start checks at most about 2.0 GiB of each directory (--unflushed-bytes-max)",
                 "  admin       http://127.0.0.1:9644/metrics, /healthz, /readyz",
                 "  override    max.connections=9, whatever clients have set",
                 "  note        not applied yet: log.preallocate",
