@@ -35,7 +35,6 @@ pub fn run(platform: &LinuxPlatform, doorbell: &EventDoorbell, stopped: impl Fn(
     let counters = platform.counters();
     let mut since = platform.clock().now();
     loop {
-        platform.held().turn_begins();
         let until = platform.clock().now() + TURN_MAX;
         for _ in 0..ROUNDS_PER_TURN_MAX {
             if !executor.has_ready() {
@@ -56,17 +55,18 @@ pub fn run(platform: &LinuxPlatform, doorbell: &EventDoorbell, stopped: impl Fn(
         counters.turn_time.record_ns(busy_ns);
         platform.timers().fire(now);
         platform.ring().wake_waiting();
-        // What is reaped now came during the turn, if there was something when it ended, else while the thread slept.
-        let came_after = if executor.has_ready() {
+        let slept = if executor.has_ready() {
             platform.ring().submit()?;
-            began
+            false
         } else {
             let has_come = platform.ring().has_come();
             sleep(platform, doorbell)?;
             counters.idle_ns_total.add(ns_since(&mut since, platform.clock().now()));
-            if has_come { began } else { since }
+            !has_come
         };
-        platform.ring().reap(came_after);
+        platform.held().turn_begins(slept);
+        // What is reaped now has ended the sleep, or else it came during the turn.
+        platform.ring().reap(if slept { since } else { began });
     }
     executor.clear();
     Ok(())

@@ -6,12 +6,13 @@
 //! [`HELD_MIN`] and the thread gave its core up by itself meanwhile: one that only lost its core to another has not slept.
 //!
 //! ```text
-//!  ring wait | turn begins    first call     other calls           one took over HELD_MIN           | ring wait
-//!            | (nothing asked) getrusage -> a  only the clock        getrusage -> b: slept if b > a
+//!  ring wait | first call of the turn   other calls      one took over HELD_MIN         | ring wait
+//!            | getrusage: a             only the clock   getrusage: b; slept if b > a   |
 //! ```
-//! So the kernel is asked once in a turn that has such calls, and again only after a slow one. The price: where a call slept
-//! for less than [`HELD_MIN`], or something that is not watched slept, a later call of the same turn that lost its core for
-//! longer is taken for one that slept.
+//! To ask costs as much as a small write (tuning.md). So the kernel is asked once in a turn that has such calls, and again only
+//! after a slow one; while the ring never lets the thread sleep, which is when time is short, only turns with writes ask. The
+//! price: where a call slept for less than [`HELD_MIN`], or something that is not watched slept, a later call that lost its
+//! core for longer is taken for one that slept, if nobody has asked in between.
 
 #![forbid(unsafe_code)]
 
@@ -54,9 +55,18 @@ struct Watch {
     thread: Thread,
     clock: LinuxClock,
     counters: Arc<ShardCounters>,
-    /// How often the thread had given up its core when it was asked last; `None` before that is asked in this turn.
-    switches: Cell<Option<i64>>,
+    switches: Cell<Switches>,
     lines: LogLimit,
+}
+
+/// How often the thread had given up its core by itself, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Switches {
+    /// It slept in its ring since that was asked.
+    Unknown,
+    /// Asked in an earlier turn; it has not slept in its ring since.
+    Earlier(i64),
+    ThisTurn(i64),
 }
 
 /// Whose thread it is, for the log.
@@ -83,27 +93,29 @@ impl Held {
             thread: shard.map_or(Thread::Start, Thread::Shard),
             clock,
             counters,
-            switches: Cell::new(None),
+            switches: Cell::new(Switches::Unknown),
             lines: LogLimit::new(LOGGED_INTERVAL, LOGGED_MAX),
         }))
     }
 
-    /// The thread was in its ring, where it may sleep.
-    pub fn turn_begins(&self) {
-        self.0.switches.set(None);
+    /// The thread was in its ring, and slept there or did not.
+    pub fn turn_begins(&self, slept: bool) {
+        let known = match self.0.switches.get() {
+            Switches::Earlier(count) | Switches::ThisTurn(count) if !slept => Switches::Earlier(count),
+            _ => Switches::Unknown,
+        };
+        self.0.switches.set(known);
     }
 
     /// Makes a call on `file`, counts it if it has held the shard, and says so in the log.
     pub fn during<T>(&self, call: HeldCall, file: BorrowedFd<'_>, make: impl FnOnce() -> T) -> (T, Took) {
         let watch = &*self.0;
-        if watch.switches.get().is_none() {
-            watch.switches.set(Some(sys::voluntary_switches()));
-        }
+        let before = watch.known_switches(call);
         let begun = watch.clock.now();
         let result = make();
         let ended = watch.clock.now();
         let time = ended.since(begun);
-        let slept = time > HELD_MIN && watch.has_slept();
+        let slept = time > HELD_MIN && watch.ask_switches() != before;
         if slept {
             watch.count(call, time);
             watch.log(call, time, file, ended);
@@ -113,10 +125,20 @@ impl Held {
 }
 
 impl Watch {
-    /// The thread has given up its core since it was asked last.
-    fn has_slept(&self) -> bool {
-        let now = Some(sys::voluntary_switches());
-        self.switches.replace(now) != now
+    /// What is known, if it is good enough for such a call. Writes now and then sleep for a moment, and are not judged by
+    /// what was known before others.
+    fn known_switches(&self, call: HeldCall) -> i64 {
+        match self.switches.get() {
+            Switches::ThisTurn(count) => count,
+            Switches::Earlier(count) if call != HeldCall::Write => count,
+            Switches::Unknown | Switches::Earlier(_) => self.ask_switches(),
+        }
+    }
+
+    fn ask_switches(&self) -> i64 {
+        let count = sys::voluntary_switches();
+        self.switches.set(Switches::ThisTurn(count));
+        count
     }
 
     fn count(&self, call: HeldCall, time: Duration) {
@@ -210,8 +232,14 @@ mod tests {
         let (held, file) = (held(), fs::File::open("/proc/self/exe").expect("a file"));
         held.during(HeldCall::Write, file.as_fd(), || ());
         sleep_in(&mut pipe, &mut writer);
-        held.turn_begins();
-        assert!(!held.during(HeldCall::Write, file.as_fd(), be_busy).1.slept);
+        held.turn_begins(true);
+        assert!(!held.during(HeldCall::Read, file.as_fd(), be_busy).1.slept);
+        sleep_in(&mut pipe, &mut writer);
+        held.turn_begins(false);
+        assert!(
+            !held.during(HeldCall::Write, file.as_fd(), be_busy).1.slept,
+            "a write is not judged by an earlier turn"
+        );
         // Within a turn nobody can tell; the loop is held to say when one begins by a test of its own.
         sleep_in(&mut pipe, &mut writer);
         assert!(held.during(HeldCall::Write, file.as_fd(), be_busy).1.slept);
