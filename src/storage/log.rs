@@ -139,6 +139,8 @@ pub struct LastStop {
     pub log_start_offset: Offset,
     /// From `cleaner-offset-checkpoint`. If it is there, the log was compacted once, whatever its topic says now.
     pub cleaned_to: Option<Offset>,
+    /// What was written to the log is in its files, durable or not: the page cache lives that it was written to.
+    pub cache_survived: bool,
 }
 
 /// What a log is opened with.

@@ -5,13 +5,15 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::ids::{Offset, TopicPartition};
 use crate::platform::{DirectoryEntry, Disk};
+use crate::storage::cache_mark::{self, CacheMark};
 use crate::storage::checkpoint::{CHECKPOINT_BYTES_MAX, CheckpointError, encode_offsets, parse_offsets};
+use crate::storage::log::LastStop;
 
 pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 pub const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
@@ -66,6 +68,36 @@ pub struct LogDirScan {
     pub deleted: Vec<PathBuf>,
     /// Directories of replicas that are not served and not touched (`-future`, `-stray`).
     pub aside: Vec<PathBuf>,
+    /// The life of the page cache now, as far as it can be known, and the mark of the last process.
+    pub cache_life: Option<String>,
+    pub cache_mark: Option<CacheMark>,
+}
+
+impl LogDirScan {
+    /// What was written by the last process is in the files, but for those logs that its mark excepts.
+    pub fn cache_survived(&self) -> bool {
+        self.cache_mark.as_ref().is_some_and(|mark| mark.holds_in(self.cache_life.as_deref()))
+    }
+
+    /// How the log of one of the partitions was left.
+    pub fn last_stop(&self, topic_partition: &TopicPartition) -> LastStop {
+        let offset = |checkpoint: &BTreeMap<TopicPartition, Offset>| checkpoint.get(topic_partition).copied();
+        let is_unopened = self.cache_mark.as_ref().is_some_and(|mark| mark.unopened.contains(topic_partition));
+        LastStop {
+            unclean: !self.clean,
+            recovery_point: offset(&self.recovery_points).unwrap_or(0),
+            log_start_offset: offset(&self.log_start_offsets).unwrap_or(0),
+            cleaned_to: offset(&self.cleaner_offsets),
+            cache_survived: self.cache_survived() && !is_unopened,
+        }
+    }
+
+    /// The partitions that are not to be believed before they were opened: nobody has looked yet at what the end of a page
+    /// cache's life left of them.
+    pub fn unopened(&self) -> BTreeSet<TopicPartition> {
+        let is_unopened = |partition: &&TopicPartition| !self.clean && !self.last_stop(partition).cache_survived;
+        self.partitions.iter().filter(is_unopened).cloned().collect()
+    }
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> LogDirError + use<> {
@@ -127,6 +159,11 @@ pub async fn scan<D: Disk>(disk: &D, log_dir: &Path) -> Result<LogDirScan, LogDi
         }
         other => other,
     })?;
+    scan.cache_mark = cache_mark::read(disk, log_dir).await;
+    scan.cache_life = disk.cache_life(log_dir).await.unwrap_or_else(|error| {
+        tracing::warn!(directory = %log_dir.display(), %error, "the page cache's life is not known");
+        None
+    });
     scan.clean = entries.iter().any(|entry| entry.name == CLEAN_SHUTDOWN);
     if scan.clean {
         // Gone before anything is loaded: a crash from here on is an unclean stop.

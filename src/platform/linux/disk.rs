@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::cache_life::cache_life;
 use super::directory::{Directory, LinuxFile, Reservations};
 use crate::base::budget::Budget;
 use crate::metrics::ShardCounters;
@@ -416,6 +417,11 @@ impl Disk for LinuxDisk {
     fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
         self.names(&path).run(move || File::open(&path)?.sync_all())
+    }
+
+    fn cache_life(&self, path: &Path) -> impl Future<Output = io::Result<Option<String>>> + 'static {
+        let path = path.to_owned();
+        self.names(&path).run(move || cache_life(&path))
     }
 
     fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {

@@ -13,7 +13,8 @@ use crate::storage::segment::{INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, SNAPSHOT,
 
 const DIR: &str = "/data/t-0";
 const TOPIC_ID: TopicId = TopicId(*b"0123456789abcdef");
-const CLEAN: LastStop = LastStop { unclean: false, recovery_point: 0, log_start_offset: 0, cleaned_to: None };
+const CLEAN: LastStop =
+    LastStop { unclean: false, recovery_point: 0, log_start_offset: 0, cleaned_to: None, cache_survived: false };
 const KILLED: LastStop = LastStop { unclean: true, ..CLEAN };
 
 fn small() -> LogConfig {
