@@ -44,7 +44,8 @@ const SNAPSHOT_SHARE: u64 = 64;
 /// What the files have of a log's state, beside its batches.
 #[derive(Debug)]
 pub(super) struct Behind {
-    bytes_due: u64,
+    /// [`BEHIND_BYTES`], but for tests, whose logs are small.
+    pub bytes_due: u64,
     entries_written_at: WallMs,
     /// When an entry was first seen that the file lacks.
     unwritten_since: Option<WallMs>,
