@@ -291,6 +291,7 @@ impl Broker {
         let cluster_id = image.cluster_id.to_string();
         directories.check_meta(&found, "cluster.id", &cluster_id, |meta| meta.cluster_id.clone())?;
         directories.write_meta(&found, &config, &cluster_id, &work)?;
+        directories.mark_cache_life(&found, &work)?;
 
         let targets: Targets = counters.iter().cloned().zip(connections.queues).collect();
         let acceptors =

@@ -188,6 +188,11 @@ pub trait Disk: Clone + 'static {
 
     /// Makes the directory's entries durable: files created, renamed and removed in it before the call.
     fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// A name, of one line, of the life of the page cache over `path`'s file system: where a later start is told the same
+    /// one, what was written before is there, synced or not. `None` where that can't be known. A write to the device that
+    /// failed does not show in it.
+    fn cache_life(&self, path: &Path) -> impl Future<Output = io::Result<Option<String>>> + 'static;
 }
 
 /// A connection. One task reads it and one writes it; closing is by drop.

@@ -10,7 +10,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -26,6 +28,7 @@ use crate::platform::linux::{Directory, WriteBack, dirty_bytes_max};
 use crate::platform::{Disk, Platform};
 use crate::shard::checkpoints;
 use crate::shard::metadata_inputs::LastStops;
+use crate::storage::cache_mark::{self, CACHE_MARK};
 use crate::storage::log_dir::{self, LogDirError, LogDirScan, MetaProperties};
 use crate::storage::log_dirs::{LogDirs, is_fatal};
 use crate::sys;
@@ -45,6 +48,9 @@ const STRAYS_NAMED_MAX: usize = 20;
 
 /// Exit code when the last log directory has failed, as Kafka's.
 const EXIT_NO_DIRECTORY: i32 = 1;
+
+/// How long the end of the process waits for the mark of a directory that has failed to be gone: its device may hang.
+const MARK_REMOVAL_MAX: Duration = Duration::from_secs(1);
 
 /// What the clean-shutdown marker says where no ZooKeeper gives brokers epochs.
 const NO_BROKER_EPOCH: i64 = -1;
@@ -87,9 +93,13 @@ impl Directories {
     /// Creates what is missing and takes the locks (Kafka 3.9 `LogManager.lockLogDirs`).
     pub fn lock(config: &Config) -> Result<Directories, StartError> {
         let paths = &config.log_dirs;
-        let log_dirs = LogDirs::new(paths, config.disk_reserve_bytes, || {
-            tracing::error!("no log directory is left: the broker ends");
-            std::process::exit(EXIT_NO_DIRECTORY);
+        let log_dirs = LogDirs::new(paths, config.disk_reserve_bytes, |path, left| {
+            let removed = remove_mark_of_failed(path);
+            if left == 0 {
+                tracing::error!("no log directory is left: the broker ends");
+                let _ = removed.recv_timeout(MARK_REMOVAL_MAX);
+                std::process::exit(EXIT_NO_DIRECTORY);
+            }
         });
         refuse_twice(paths)?;
         let (mut locks, mut failures) = (Vec::new(), Vec::new());
@@ -274,6 +284,29 @@ impl Directories {
         Ok(())
     }
 
+    /// Says of each directory, now that its logs are open, that what is written to it is there as long as the page cache
+    /// lives. Where that can't be said, the start after a kill checks more.
+    pub fn mark_cache_life(&self, found: &Found, work: &WorkPool) -> Result<(), StartError> {
+        for (index, scan) in &found.scans {
+            let log_dir = &self.log_dirs.all()[*index];
+            let mark = log_dir.cache_mark(scan);
+            if log_dir.is_offline() || mark == scan.cache_mark {
+                continue;
+            }
+            let path = log_dir.path.clone();
+            let marked = on_own_ring(&self.disks, work, |platform| async move {
+                match mark {
+                    Some(mark) => cache_mark::write(platform.disk(), &path, &mark).await,
+                    None => cache_mark::remove(platform.disk(), &path).await,
+                }
+            })?;
+            if let Err(error) = marked {
+                tracing::warn!(%error, "no mark of the page cache's life: the start after a kill reads more of the logs");
+            }
+        }
+        Ok(())
+    }
+
     /// The end of an orderly stop: checkpoints, then the marker where every log was closed.
     pub fn mark_stopped(
         &self,
@@ -288,6 +321,7 @@ impl Directories {
             checkpoints.extend(checkpoints::of_unknown(index, log_dir));
             on_own_ring(&self.disks, work, |platform| async move {
                 checkpoints::write_all(platform.disk(), &path, &checkpoints).await?;
+                cache_mark::remove(platform.disk(), &path).await?;
                 if is_clean {
                     log_dir::write_clean_shutdown(platform.disk(), &path, NO_BROKER_EPOCH).await?;
                 }
@@ -311,6 +345,27 @@ fn start_all(paths: &[PathBuf], dirty_bytes_max: u64) -> io::Result<Vec<Arc<Dire
         Directory::start(path, index, dirty_bytes_max, write_back)
     };
     paths.iter().enumerate().map(start).collect()
+}
+
+/// What the device of a failed directory did not take counts as clean in the page cache, and may be dropped from it: the
+/// next start must not believe that it is there. On a thread of its own, since the device may hang; it tells when that is
+/// done.
+fn remove_mark_of_failed(log_dir: &Path) -> mpsc::Receiver<()> {
+    let (sender, removed) = mpsc::channel();
+    let path = log_dir.join(CACHE_MARK);
+    let remove = move || {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(file = %path.display(), %error, "it stays: remove it before the next start");
+            }
+            _ => {}
+        }
+        let _ = sender.send(());
+    };
+    if let Err(error) = thread::Builder::new().name("mark".to_owned()).spawn(remove) {
+        tracing::warn!(%error, "the mark of a failed directory stays");
+    }
+    removed
 }
 
 /// The metadata tree lies in the first directory: without that one nothing works.

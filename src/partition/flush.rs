@@ -11,6 +11,7 @@
 //! goes offline, and nothing that waits is acknowledged.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use super::partition::{LeadershipError, Partition, Role, State};
 use crate::base::ids::Offset;
 use crate::config::Durability;
 use crate::platform::{Clock, Platform, Tasks};
-use crate::storage::log::{Log, LogError};
+use crate::storage::log::{Flushed, Log, LogError};
 
 /// Unflushed bytes after which a log is flushed whose high watermark waits for that.
 const COUNTED_FLUSH_BYTES: u64 = 64 * 1024 * 1024;
@@ -254,6 +255,7 @@ impl<P: Platform> Partition<P> {
                 return;
             }
             state.flushing.running = true;
+            state.flushing.wanted = true;
         }
         flush(Rc::clone(self)).await;
         // The directory may have failed meanwhile, when this partition could not be told yet.
@@ -300,6 +302,7 @@ impl<P: Platform> Partition<P> {
             state.flushing.rest.push(sender);
             // One that runs already may have begun too early: it goes on with another one.
             state.flushing.again |= state.flushing.running;
+            state.flushing.wanted = true;
             if !std::mem::replace(&mut state.flushing.running, true) {
                 self.platform.tasks().spawn(flush(Rc::clone(self)));
             }
@@ -310,22 +313,36 @@ impl<P: Platform> Partition<P> {
 
     /// Flushes the segments that were closed, soon: the recovery point follows (Kafka 3.9 `UnifiedLog.roll`).
     pub(super) fn flush_rolled(self: &Rc<Self>) {
-        self.state.borrow_mut().flushing.wanted = true;
-        self.flush_in_time();
+        let mut state = self.state.borrow_mut();
+        state.flushing.wanted |= state.role.flushes() != Flushes::InTime;
+        state.flushing.again = true;
+        if !std::mem::replace(&mut state.flushing.running, true) {
+            self.platform.tasks().spawn(flush(Rc::clone(self)));
+        }
     }
 }
+
+/// Of a whole log, or of its closed segments.
+type Flush = Pin<Box<dyn Future<Output = Flushed>>>;
 
 /// One flush after the other while they are due.
 async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
     loop {
-        let flushed = {
+        let flush: Flush = {
             let mut state = partition.state.borrow_mut();
-            state.flushing.wanted = false;
+            let is_due = state.log.as_ref().is_some_and(|log| state.is_flush_due(log));
             state.flushing.again = false;
+            state.flushing.wanted = false;
             let Some(log) = &mut state.log else { return state.stop_flushing() };
-            log.flush()
+            match is_due {
+                true => Box::pin(log.flush()),
+                false => match log.flush_closed() {
+                    Some(flush) => Box::pin(flush),
+                    None => return state.stop_flushing(),
+                },
+            }
         };
-        let flushed = flushed.await;
+        let flushed = flush.await;
         let mut state = partition.state.borrow_mut();
         let outcome = state.log.as_mut().map(|log| log.finish_flush(flushed));
         match outcome {

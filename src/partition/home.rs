@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_directory_of_several_takes_its_part_of_the_memory_and_of_the_requests_and_no_more() {
-        let dirs = LogDirs::new(&["/a".into(), "/b".into()], 0, || {});
+        let dirs = LogDirs::new(&["/a".into(), "/b".into()], 0, |_, _| {});
         let homes = Home::all(&dirs, WaitingMax { bytes: 50, batches: 3 });
         let first = homes[0].wait(70).expect("alone it always has room");
         assert!(homes[0].wait(1).is_none() && homes[1].wait(50).is_some());

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cache_life;
 mod directory;
 mod disk;
 mod held;

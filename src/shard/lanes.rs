@@ -328,6 +328,9 @@ async fn take<P: Platform>(context: &Rc<Context<P>>, log_dir: usize, take: Take,
         context.log_dirs.all()[log_dir].add_partition();
     }
     let opened = open_log(context, log_dir, &local, last_stop, last_stops).await;
+    if opened.is_ok() {
+        context.log_dirs.all()[log_dir].note_opened(&topic_partition_of(&local));
+    }
     add_partition(context, local, log_dir, opened).await;
 }
 

@@ -52,15 +52,9 @@ impl LastStops {
     ) -> Result<LastStops, FoundTwice> {
         let mut found = BTreeMap::new();
         for (log_dir, scan) in scans {
+            log_dirs.all()[*log_dir].scanned(scan);
             for topic_partition in &scan.partitions {
-                let offset =
-                    |checkpoint: &BTreeMap<TopicPartition, i64>| checkpoint.get(topic_partition).copied().unwrap_or(0);
-                let last_stop = LastStop {
-                    unclean: !scan.clean,
-                    recovery_point: offset(&scan.recovery_points),
-                    log_start_offset: offset(&scan.log_start_offsets),
-                    cleaned_to: scan.cleaner_offsets.get(topic_partition).copied(),
-                };
+                let last_stop = scan.last_stop(topic_partition);
                 let path = |log_dir: usize| log_dirs.all()[log_dir].path.display().to_string();
                 if let Some((other, _)) = found.insert(topic_partition.clone(), (*log_dir, last_stop)) {
                     let topic_partition = topic_partition.clone();

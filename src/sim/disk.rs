@@ -1,9 +1,9 @@
 //! Files in memory that know written from synced, cached from cold, and fail when they are told to.
 //!
-//! Two ways to end a process: [`FakeDisk::restart`] keeps what was written (a kill), [`FakeDisk::power_cut`] keeps what
-//! was synced and, by its seed, any part of the rest: a write may be there, missing, torn, zeroed or there in some of
-//! its sectors; of a directory's changes a prefix, in order, since file systems journal them. Both give a new disk, so
-//! that whatever the old process left running can touch nothing.
+//! Two ways to end a process: [`FakeDisk::restart`] keeps what was written (a kill), and with it the life of the page
+//! cache; [`FakeDisk::power_cut`] keeps what was synced and, by its seed, any part of the rest: a write may be there,
+//! missing, torn, zeroed or there in some of its sectors; of a directory's changes a prefix, in order, since file systems
+//! journal them. Both give a new disk, so that whatever the old process left running can touch nothing.
 //!
 //! ```text
 //!  operation -> pause, delay of its directory -> fault or full? -> it happens at once -> the watch sees the disk
@@ -94,6 +94,8 @@ struct World {
     counts: BTreeMap<&'static str, u64>,
     /// The time of changes.
     wall: WallMs,
+    /// Power cuts that went before.
+    cache_life: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -349,6 +351,17 @@ impl FakeDisk {
         world.sync_directory(&directory);
     }
 
+    /// What takes a file's name away, if there is one, from any thread.
+    pub fn remover(&self) -> impl Fn(&Path) + Send + Sync + use<> {
+        let world = Arc::clone(&self.world);
+        move |path| {
+            let mut world = lock(&world);
+            if world.file(path).is_ok() {
+                world.change_names(NameChange::Remove { path: path.to_owned() });
+            }
+        }
+    }
+
     /// All files, sorted by path.
     pub fn paths(&self) -> Vec<PathBuf> {
         let world = lock(&self.world);
@@ -357,7 +370,7 @@ impl FakeDisk {
 
     /// The machine as the next process finds it after this one was killed.
     pub fn restart(&self) -> FakeDisk {
-        self.reborn(Inode::clone, |world| (world.names.clone(), world.name_changes.clone()))
+        self.reborn(Inode::clone, |world| (world.names.clone(), world.name_changes.clone()), |life| life)
     }
 
     /// The machine as it comes up after the power went, by dice all the way: see the module's head.
@@ -375,6 +388,7 @@ impl FakeDisk {
                 let (durable, changes) = (&world.durable_names, &world.name_changes);
                 (names::after_power_cut(durable, changes, cut.names, &mut survived), Vec::new())
             },
+            |life| life + 1,
         )
     }
 
@@ -383,6 +397,7 @@ impl FakeDisk {
         &self,
         mut copy: impl FnMut(&Inode) -> Inode,
         names: impl FnOnce(&World) -> (Names, Vec<NameChange>),
+        cache_life: impl FnOnce(u64) -> u64,
     ) -> FakeDisk {
         let old = lock(&self.world);
         let (names, name_changes) = names(&old);
@@ -406,8 +421,9 @@ impl FakeDisk {
                 other => other,
             })
             .collect();
-        let (capacities, wall) = (old.capacities.clone(), old.wall);
-        let world = World { names: new_names, durable_names, name_changes, capacities, wall, ..World::default() };
+        let (capacities, wall, cache_life) = (old.capacities.clone(), old.wall, cache_life(old.cache_life));
+        let names = new_names;
+        let world = World { names, durable_names, name_changes, capacities, wall, cache_life, ..World::default() };
         FakeDisk { world: Arc::new(Mutex::new(world)), pause: None, watch: None }
     }
 
@@ -738,6 +754,10 @@ impl Disk for FakeDisk {
             world.sync_directory(&synced);
             Ok(())
         })
+    }
+
+    fn cache_life(&self, path: &Path) -> impl Future<Output = io::Result<Option<String>>> + 'static {
+        self.operation(Operation::CacheLife, path.to_owned(), |world, _| Ok(Some(world.cache_life.to_string())))
     }
 }
 

@@ -28,7 +28,8 @@ use crate::shard::cleaner::CleanerSlots;
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::metadata_inputs::LastStops;
 use crate::shard::shard::{ClosedShard, Shard, ShardLimits, ShardParts};
-use crate::storage::log_dir::{self, LogDirError};
+use crate::storage::cache_mark::{self, CACHE_MARK};
+use crate::storage::log_dir::{self, LogDirError, LogDirScan};
 use crate::storage::log_dirs::{LogDirs, is_fatal};
 
 /// Inputs that may wait for a shard; nothing bounds them here but the test's own size.
@@ -133,10 +134,12 @@ impl Node {
         let mut executors = vec![world.executor()];
         let last_failures = Arc::new(AtomicUsize::new(0));
         let failed = Arc::clone(&last_failures);
-        let log_dirs = LogDirs::new(&config.log_dirs, 0, move || {
-            failed.fetch_add(1, Ordering::Relaxed);
+        let remove = disk.remover();
+        let log_dirs = LogDirs::new(&config.log_dirs, 0, move |path, left| {
+            remove(&path.join(CACHE_MARK));
+            failed.fetch_add(usize::from(left == 0), Ordering::Relaxed);
         });
-        let last_stops = scan(world, &executors[0], &disk, &log_dirs);
+        let (last_stops, scans) = scan(world, &executors[0], &disk, &log_dirs);
 
         let (metadata, mut inbox) = thread::channel(capacities.shards);
         let mailboxes = Mailboxes::new(capacities.shards, capacities.credits);
@@ -183,6 +186,7 @@ impl Node {
             }
         });
         world.run_until(|| shown.get());
+        mark_cache_life(world, &executors[0], &disk, &log_dirs, scans);
         log_dirs.set_loaded();
         let (world, next_shard) = (world.clone(), Cell::new(0));
         Node { world, disk, log_dirs, last_failures, executors, shards, tree: place, next_shard }
@@ -262,6 +266,7 @@ impl Node {
             for (index, log_dir) in log_dirs.online() {
                 let here: Vec<_> = all.checkpoints.iter().filter(|log| log.log_dir == index).cloned().collect();
                 checkpoints::write_all(disk, &log_dir.path, &here).await.expect("checkpoints");
+                cache_mark::remove(disk, &log_dir.path).await.expect("a mark goes");
                 if all.unclean_count == 0 {
                     log_dir::write_clean_shutdown(disk, &log_dir.path, -1).await.expect("a marker");
                 }
@@ -273,7 +278,12 @@ impl Node {
 }
 
 /// What the start of a real broker scans and clears away.
-fn scan(world: &World, executor: &Executor, disk: &FakeDisk, log_dirs: &Arc<LogDirs>) -> Arc<LastStops> {
+fn scan(
+    world: &World,
+    executor: &Executor,
+    disk: &FakeDisk,
+    log_dirs: &Arc<LogDirs>,
+) -> (Arc<LastStops>, Vec<(usize, LogDirScan)>) {
     let platform = SimPlatform::new(world, executor, disk);
     let found = Rc::new(RefCell::new(None));
     let place = Rc::clone(&found);
@@ -292,8 +302,35 @@ fn scan(world: &World, executor: &Executor, disk: &FakeDisk, log_dirs: &Arc<LogD
         for leftover in scans.iter().flat_map(|(_, scan)| &scan.deleted) {
             platform.disk().remove_directory(leftover).await.expect("a deleted partition goes");
         }
-        *place.borrow_mut() = Some(LastStops::new(&log_dirs, &scans, Arc::default()).expect("each partition once"));
+        let last_stops = LastStops::new(&log_dirs, &scans, Arc::default()).expect("each partition once");
+        *place.borrow_mut() = Some((Arc::new(last_stops), scans));
     });
     world.run_until(|| found.borrow().is_some());
-    Arc::new(found.borrow_mut().take().expect("just seen"))
+    found.borrow_mut().take().expect("just seen")
+}
+
+/// What a real broker says of its directories when all logs are open.
+fn mark_cache_life(
+    world: &World,
+    executor: &Executor,
+    disk: &FakeDisk,
+    log_dirs: &Arc<LogDirs>,
+    scans: Vec<(usize, LogDirScan)>,
+) {
+    let platform = SimPlatform::new(world, executor, disk);
+    let (log_dirs, done) = (Arc::clone(log_dirs), Rc::new(Cell::new(false)));
+    let marked = Rc::clone(&done);
+    executor.spawn(async move {
+        for (index, scan) in &scans {
+            let log_dir = &log_dirs.all()[*index];
+            let mark = log_dir.cache_mark(scan).filter(|_| !log_dir.is_offline());
+            if let Some(mark) = mark.filter(|mark| Some(mark) != scan.cache_mark.as_ref())
+                && let Err(error) = cache_mark::write(platform.disk(), &log_dir.path, &mark).await
+            {
+                tracing::warn!(%error, "no mark");
+            }
+        }
+        marked.set(true);
+    });
+    world.run_until(|| done.get());
 }

@@ -5,13 +5,15 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::ids::{Offset, TopicPartition};
 use crate::platform::{DirectoryEntry, Disk};
+use crate::storage::cache_mark::{self, CacheMark};
 use crate::storage::checkpoint::{CHECKPOINT_BYTES_MAX, CheckpointError, encode_offsets, parse_offsets};
+use crate::storage::log::LastStop;
 
 pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 pub const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
@@ -66,6 +68,36 @@ pub struct LogDirScan {
     pub deleted: Vec<PathBuf>,
     /// Directories of replicas that are not served and not touched (`-future`, `-stray`).
     pub aside: Vec<PathBuf>,
+    /// The life of the page cache now, as far as it can be known, and the mark of the last process.
+    pub cache_life: Option<String>,
+    pub cache_mark: Option<CacheMark>,
+}
+
+impl LogDirScan {
+    /// What was written by the last process is in the files, but for those logs that its mark excepts.
+    pub fn cache_survived(&self) -> bool {
+        self.cache_mark.as_ref().is_some_and(|mark| mark.holds_in(self.cache_life.as_deref()))
+    }
+
+    /// How the log of one of the partitions was left.
+    pub fn last_stop(&self, topic_partition: &TopicPartition) -> LastStop {
+        let offset = |checkpoint: &BTreeMap<TopicPartition, Offset>| checkpoint.get(topic_partition).copied();
+        let is_unopened = self.cache_mark.as_ref().is_some_and(|mark| mark.unopened.contains(topic_partition));
+        LastStop {
+            unclean: !self.clean,
+            recovery_point: offset(&self.recovery_points).unwrap_or(0),
+            log_start_offset: offset(&self.log_start_offsets).unwrap_or(0),
+            cleaned_to: offset(&self.cleaner_offsets),
+            cache_survived: self.cache_survived() && !is_unopened,
+        }
+    }
+
+    /// The partitions that are not to be believed before they were opened: nobody has looked yet at what the end of a page
+    /// cache's life left of them.
+    pub fn unopened(&self) -> BTreeSet<TopicPartition> {
+        let is_unopened = |partition: &&TopicPartition| !self.clean && !self.last_stop(partition).cache_survived;
+        self.partitions.iter().filter(is_unopened).cloned().collect()
+    }
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> LogDirError + use<> {
@@ -127,6 +159,11 @@ pub async fn scan<D: Disk>(disk: &D, log_dir: &Path) -> Result<LogDirScan, LogDi
         }
         other => other,
     })?;
+    scan.cache_mark = cache_mark::read(disk, log_dir).await;
+    scan.cache_life = disk.cache_life(log_dir).await.unwrap_or_else(|error| {
+        tracing::warn!(directory = %log_dir.display(), %error, "the page cache's life is not known");
+        None
+    });
     scan.clean = entries.iter().any(|entry| entry.name == CLEAN_SHUTDOWN);
     if scan.clean {
         // Gone before anything is loaded: a crash from here on is an unclean stop.
@@ -346,6 +383,42 @@ mod tests {
         for seed in 0..16 {
             assert!(!run(scan(&disk.power_cut(seed), &dir)).unwrap().clean);
         }
+    }
+
+    #[test]
+    fn what_was_written_is_believed_after_a_kill_and_not_after_a_power_cut_before_each_log_was_opened_again() {
+        let (disk, dir) = directory();
+        let [a, b] = ["a-0", "b-0"].map(|name| parse_directory_name(name).unwrap());
+        for name in ["a-0", "b-0"] {
+            run(disk.create_directory(&dir.join(name))).unwrap();
+        }
+        let mark_of = |scan: &LogDirScan, unopened: &[&TopicPartition]| CacheMark {
+            life: scan.cache_life.clone().unwrap(),
+            unopened: unopened.iter().copied().cloned().collect(),
+        };
+        let survived = |scan: &LogDirScan| [&a, &b].map(|name| scan.last_stop(name).cache_survived);
+        // The first start finds logs that nobody knows anything of; one of them can't be opened.
+        let first = run(scan(&disk, &dir)).unwrap();
+        assert_eq!((survived(&first), first.unopened().len()), ([false, false], 2));
+        run(cache_mark::write(&disk, &dir, &mark_of(&first, &[&b]))).unwrap();
+        let killed = disk.restart();
+        let second = run(scan(&killed, &dir)).unwrap();
+        assert_eq!(survived(&second), [true, false]);
+        assert_eq!(second.unopened(), [b.clone()].into(), "it goes on to be excepted");
+        // The power goes, whatever of the mark that leaves.
+        for seed in 0..16 {
+            let cut = killed.power_cut(seed);
+            let third = run(scan(&cut, &dir)).unwrap();
+            assert_eq!((survived(&third), third.unopened().len()), ([false, false], 2));
+            // Killed before it has opened its logs: the mark of before the power cut says nothing of what that left.
+            let fourth = run(scan(&cut.restart(), &dir)).unwrap();
+            assert_eq!(survived(&fourth), [false, false]);
+        }
+        // After a stop in order nothing is to be looked at.
+        run(cache_mark::remove(&killed, &dir)).unwrap();
+        run(write_clean_shutdown(&killed, &dir, -1)).unwrap();
+        let clean = run(scan(&killed.restart(), &dir)).unwrap();
+        assert_eq!((survived(&clean), clean.unopened().len(), clean.last_stop(&a).unclean), ([false, false], 0, false));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -18,7 +18,9 @@ use futures_channel::oneshot;
 
 use crate::base::ids::TopicPartition;
 use crate::platform::{Space, spares_device};
+use crate::storage::cache_mark::CacheMark;
 use crate::storage::log::LastStop;
+use crate::storage::log_dir::LogDirScan;
 
 /// Requests to write the checkpoints of one directory that wait.
 const REWRITES_MAX: usize = 64;
@@ -39,6 +41,8 @@ pub struct LogDir {
     strays: AtomicUsize,
     /// What the checkpoints say of those that have their own names yet: they go on saying it.
     unknown: Mutex<BTreeMap<TopicPartition, LastStop>>,
+    /// See [`LogDirScan::unopened`].
+    unopened: Mutex<BTreeSet<TopicPartition>>,
     /// What the file system had when it was last asked, less what was appended since, less the reserve.
     room: AtomicI64,
     /// What the append wanted that was refused last; 1 if there has been room since.
@@ -70,6 +74,7 @@ impl LogDir {
             partitions: AtomicUsize::new(0),
             strays: AtomicUsize::new(0),
             unknown: Mutex::default(),
+            unopened: Mutex::default(),
             room: AtomicI64::new(i64::MAX),
             wanted: AtomicI64::new(1),
             is_full: AtomicBool::new(false),
@@ -185,6 +190,22 @@ impl LogDir {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Takes up what the scan found.
+    pub fn scanned(&self, scan: &LogDirScan) {
+        *self.unopened.lock().unwrap_or_else(PoisonError::into_inner) = scan.unopened();
+    }
+
+    /// The partition's log is open: what is in its files was looked at.
+    pub fn note_opened(&self, topic_partition: &TopicPartition) {
+        self.unopened.lock().unwrap_or_else(PoisonError::into_inner).remove(topic_partition);
+    }
+
+    /// What the directory's mark is to say, once its logs are open; `None`: there must be none.
+    pub fn cache_mark(&self, scan: &LogDirScan) -> Option<CacheMark> {
+        let unopened = self.unopened.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        scan.cache_life.clone().map(|life| CacheMark { life, unopened })
+    }
+
     /// So many more directories here are no partition's that is known.
     pub fn add_strays(&self, count: usize) {
         self.strays.fetch_add(count, Ordering::Relaxed);
@@ -206,16 +227,15 @@ pub struct LogDirs {
     subscribers: Mutex<Vec<Sender<usize>>>,
     /// Every log that the metadata knows was opened, or could not be.
     loaded: AtomicBool,
-    /// Nothing is left to serve.
-    on_last_failed: Box<dyn Fn() + Send + Sync>,
+    on_failed: Box<dyn Fn(&Path, usize) + Send + Sync>,
 }
 
 impl LogDirs {
-    /// `on_last_failed` is called when the last directory has gone offline.
+    /// `on_failed` is called with each directory that has gone offline, and how many are left.
     pub fn new(
         paths: &[PathBuf],
         reserve_bytes: u64,
-        on_last_failed: impl Fn() + Send + Sync + 'static,
+        on_failed: impl Fn(&Path, usize) + Send + Sync + 'static,
     ) -> Arc<LogDirs> {
         Arc::new(LogDirs {
             all: paths.iter().map(|path| Arc::new(LogDir::new(path))).collect(),
@@ -223,7 +243,7 @@ impl LogDirs {
             reserve_bytes,
             subscribers: Mutex::default(),
             loaded: AtomicBool::new(false),
-            on_last_failed: Box::new(on_last_failed),
+            on_failed: Box::new(on_failed),
         })
     }
 
@@ -274,9 +294,7 @@ impl LogDirs {
             // A directory goes offline once, so the queue has room; closed: that shard has ended.
             let _ = subscriber.try_send(index);
         }
-        if left == 0 {
-            (self.on_last_failed)();
-        }
+        (self.on_failed)(&log_dir.path, left);
     }
 
     /// Hears which directories go offline from now on.
@@ -317,7 +335,7 @@ mod tests {
     use super::*;
 
     fn two() -> Arc<LogDirs> {
-        LogDirs::new(&["/a".into(), "/b".into()], 100, || {})
+        LogDirs::new(&["/a".into(), "/b".into()], 100, |_, _| {})
     }
 
     #[test]
@@ -337,8 +355,8 @@ mod tests {
     fn a_failure_is_told_once_and_the_last_one_ends_the_service() {
         let ended = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&ended);
-        let dirs = LogDirs::new(&["/a".into(), "/b".into()], 0, move || {
-            seen.fetch_add(1, Ordering::Relaxed);
+        let dirs = LogDirs::new(&["/a".into(), "/b".into()], 0, move |_, left| {
+            seen.fetch_add(usize::from(left == 0), Ordering::Relaxed);
         });
         let failures = dirs.subscribe();
         dirs.fail(1, &"a test");

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cache_mark;
 pub mod checkpoint;
 pub mod compaction;
 pub mod entry;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 
 use super::Held;
+use super::cache_life::cache_life;
 use super::directory::{Directory, LinuxFile};
 use crate::base::budget::Budget;
 use crate::metrics::status::BoundUse;
@@ -444,6 +445,11 @@ impl Disk for LinuxDisk {
     fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         let path = path.to_owned();
         self.directory_of(&path).syncs.run(move || File::open(&path)?.sync_all())
+    }
+
+    fn cache_life(&self, path: &Path) -> impl Future<Output = io::Result<Option<String>>> + 'static {
+        let path = path.to_owned();
+        self.names(&path).run(move || cache_life(&path))
     }
 
     fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {

@@ -132,6 +132,7 @@ pub enum Operation {
     Rename,
     Space,
     SyncDirectory,
+    CacheLife,
 }
 
 impl Operation {
@@ -157,6 +158,7 @@ impl Operation {
             Operation::Rename => "rename",
             Operation::Space => "space",
             Operation::SyncDirectory => "sync_directory",
+            Operation::CacheLife => "cache_life",
         }
     }
 }

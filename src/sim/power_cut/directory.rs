@@ -68,13 +68,7 @@ impl Directory {
             logs: BTreeMap::new(),
         };
         for (tp, topic_id) in logs {
-            let offset_of = |offsets: &BTreeMap<TopicPartition, Offset>| offsets.get(&tp).copied().unwrap_or(0);
-            let last_stop = LastStop {
-                unclean: !directory.scan.clean,
-                recovery_point: offset_of(&directory.scan.recovery_points),
-                log_start_offset: offset_of(&directory.scan.log_start_offsets),
-                cleaned_to: directory.scan.cleaner_offsets.get(&tp).copied(),
-            };
+            let last_stop = directory.scan.last_stop(&tp);
             directory.open(&tp, topic_id, last_stop).map_err(|error| format!("{tp} does not open: {error}"))?;
         }
         // A deletion that had not begun on disk when the process ended is begun again.
