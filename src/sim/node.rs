@@ -53,11 +53,20 @@ pub struct Setup {
     /// Further settings of `server.properties`.
     pub settings: &'static [&'static str],
     pub rebatch: bool,
+    /// Of each log directory; `None`: the default.
+    pub unflushed_bytes_max: Option<u64>,
 }
 
 impl From<Capacities> for Setup {
     fn from(capacities: Capacities) -> Setup {
-        Setup { capacities, log_dirs: &["/data"], durability: Durability::PageCache, settings: &[], rebatch: false }
+        Setup {
+            capacities,
+            log_dirs: &["/data"],
+            durability: Durability::PageCache,
+            settings: &[],
+            rebatch: false,
+            unflushed_bytes_max: None,
+        }
     }
 }
 
@@ -119,7 +128,7 @@ impl ShardSink for Queues {
 impl Node {
     /// Starts a process on what the last one left, and runs the world until every shard shows its first image.
     pub fn start(world: &World, remains: Remains, setup: impl Into<Setup>) -> Node {
-        let Setup { capacities, log_dirs, durability, settings, rebatch } = setup.into();
+        let Setup { capacities, log_dirs, durability, settings, rebatch, unflushed_bytes_max } = setup.into();
         let mut set = vec![format!("log.dirs={}", log_dirs.join(",")), "num.partitions=4".into()];
         set.extend(settings.iter().map(|setting| (*setting).to_owned()));
         let options = ServeOptions {
@@ -127,6 +136,7 @@ impl Node {
             shards: Some(capacities.shards),
             durability: Some(durability),
             rebatch,
+            unflushed_bytes_max,
             ..ServeOptions::default()
         };
         let config = Arc::new(Config::load(&options).expect("a sound configuration"));
@@ -200,6 +210,12 @@ impl Node {
     /// Whether one of its log directories is offline.
     pub fn is_offline(&self, log_dir: usize) -> bool {
         self.log_dirs.all()[log_dir].is_offline()
+    }
+
+    /// Appended bytes of the logs in a directory that are not flushed, and those that were flushed so far.
+    pub fn unflushed_and_flushed_bytes(&self, log_dir: usize) -> (u64, u64) {
+        let log_dir = &self.log_dirs.all()[log_dir];
+        (log_dir.unflushed_bytes(), log_dir.flushed_bytes())
     }
 
     /// How often it was told that no log directory is left.

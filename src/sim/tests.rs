@@ -16,6 +16,7 @@ use crate::shard::shard::ShardLimits;
 mod client;
 mod durability;
 mod failing_directory;
+mod flushing;
 mod gone;
 mod life;
 mod little_memory;

@@ -17,6 +17,7 @@ const FSYNC: Setup = Setup {
     durability: Durability::Fsync,
     settings: &[SMALL_SEGMENTS],
     rebatch: false,
+    unflushed_bytes_max: None,
 };
 
 /// Three lives of a node under load, each ended by a power cut at a random moment; what was lost, if anything was.

@@ -13,6 +13,7 @@ const SETUP: Setup = Setup {
     durability: Durability::Fsync,
     settings: &["log.segment.bytes=1500"],
     rebatch: false,
+    unflushed_bytes_max: None,
 };
 
 /// Producers of each partition.

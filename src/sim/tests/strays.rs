@@ -9,6 +9,7 @@ const SETUP: Setup = Setup {
     durability: Durability::Fsync,
     settings: &[],
     rebatch: false,
+    unflushed_bytes_max: None,
 };
 
 fn node_and_client(world: &World, remains: Remains) -> (Node, Client) {

@@ -1,0 +1,106 @@
+//! When logs are flushed where the page cache is enough.
+
+use super::*;
+
+/// Longer than a log may be idle before it is flushed, and shorter than twice that.
+const SOON: Duration = Duration::from_secs(11);
+
+/// Between two appends of one producer.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+struct Bench {
+    world: World,
+    clients: Executor,
+    node: Node,
+}
+
+impl Bench {
+    fn new(seed: u64, setup: Setup) -> Bench {
+        let world = World::new(seed);
+        let clients = world.executor();
+        let node = Node::start(&world, Remains::none(), setup);
+        create_topic(&world, &clients, &node);
+        Bench { world, clients, node }
+    }
+
+    /// Appends to a partition every [`INTERVAL`], this many bytes, until the simulation ends.
+    fn keep_appending(&self, partition: i32, value_bytes: usize) {
+        let (mut client, world) = (Client::new(self.node.connect()), self.world.clone());
+        self.clients.spawn(async move {
+            while let Some(Ok(_)) = client.produce(1, partition, &vec![b'x'; value_bytes]).await {
+                world.timers().sleep_until(world.now() + INTERVAL).await;
+            }
+        });
+    }
+
+    fn append(&self, partition: i32, value_bytes: usize) {
+        let mut client = Client::new(self.node.connect());
+        let appended =
+            run(
+                &self.world,
+                &self.clients,
+                async move { client.produce(1, partition, &vec![b'x'; value_bytes]).await },
+            );
+        assert!(matches!(appended, Some(Ok(_))), "{appended:?}");
+    }
+
+    fn unflushed_and_flushed_bytes(&self) -> (u64, u64) {
+        self.node.unflushed_and_flushed_bytes(0)
+    }
+}
+
+#[test]
+fn a_log_that_nobody_appends_to_is_flushed_soon_and_one_that_is_appended_to_is_not() {
+    for seed in 2000..2010 {
+        let bench = Bench::new(seed, TWO_SHARDS.into());
+        bench.append(0, 1000);
+        bench.append(1, 2000);
+        bench.keep_appending(2, 100);
+        let (appended, flushed) = bench.unflushed_and_flushed_bytes();
+        assert!(appended > 3000 && flushed == 0, "seed {seed}: {appended} {flushed}");
+        run_for(&bench.world, SOON);
+        let (_, idle) = bench.unflushed_and_flushed_bytes();
+        assert!((3000..3500).contains(&idle), "seed {seed}: {idle} bytes were flushed");
+        run_for(&bench.world, 10 * SOON);
+        let (unflushed, flushed) = bench.unflushed_and_flushed_bytes();
+        assert!(unflushed > 100 * 100 && flushed == idle, "seed {seed}: {unflushed} {flushed}");
+    }
+}
+
+#[test]
+fn the_bound_of_unflushed_bytes_is_met_by_flushing_what_is_appended_to_least() {
+    let bound = 40_000;
+    let setup = Setup { unflushed_bytes_max: Some(bound), ..TWO_SHARDS.into() };
+    for seed in 2010..2020 {
+        let bench = Bench::new(seed, setup);
+        let (busy, calm) = (2, 3);
+        bench.append(calm, 30_000);
+        bench.keep_appending(calm, 10);
+        bench.keep_appending(busy, 1000);
+        run_for(&bench.world, 20 * INTERVAL);
+        let (unflushed, flushed) = bench.unflushed_and_flushed_bytes();
+        assert!((30_000..33_000).contains(&flushed), "seed {seed}: {flushed} bytes were flushed");
+        assert!(unflushed > 15 * 1000, "seed {seed}: the busy log was flushed, {unflushed} bytes are not");
+        // Now nothing but the busy one can meet it.
+        for _ in 0..100 {
+            run_for(&bench.world, INTERVAL);
+            let (unflushed, _) = bench.unflushed_and_flushed_bytes();
+            assert!(unflushed <= bound + 2 * 1300, "seed {seed}: {unflushed} bytes are unflushed");
+        }
+    }
+}
+
+#[test]
+fn a_closed_segment_is_flushed_at_its_roll_and_what_is_appended_behind_it_is_not() {
+    let setup = Setup { settings: &["log.segment.bytes=1500"], ..TWO_SHARDS.into() };
+    for seed in 2020..2030 {
+        let bench = Bench::new(seed, setup);
+        for _ in 0..10 {
+            bench.append(0, 1000);
+        }
+        run_for(&bench.world, INTERVAL);
+        let (unflushed, flushed) = bench.unflushed_and_flushed_bytes();
+        assert!((1000..1200).contains(&unflushed), "seed {seed}: {unflushed} bytes are unflushed");
+        assert!((9000..10_800).contains(&flushed), "seed {seed}: {flushed} bytes were flushed");
+    }
+}
