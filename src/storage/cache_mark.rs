@@ -153,7 +153,9 @@ mod tests {
             let found = run(read(&disk, &dir));
             assert!(found.is_none_or(|found| found.life == whole.life && length == file.len() - 2), "{length}");
         }
-        for garbage in [&b"\xff\xfe"[..], b"1\n1\nlife\n", b"0\n0\n", b"0\n2\nlife\na\n", b"0\n2\nlife\na x\n", &[0; 40]] {
+        for garbage in
+            [&b"\xff\xfe"[..], b"1\n1\nlife\n", b"0\n0\n", b"0\n2\nlife\na\n", b"0\n2\nlife\na x\n", &[0; 40]]
+        {
             disk.put(&dir.join(CACHE_MARK), garbage);
             assert_eq!(run(read(&disk, &dir)), None, "{garbage:?}");
         }

@@ -280,8 +280,7 @@ pub struct Log<D: Disk> {
     pub(super) flushed_offset: Offset,
     pub(super) producers: ProducerState,
     pub(super) epochs: LeaderEpochs,
-    /// Offset of the newest producer snapshot on disk.
-    pub(super) last_snapshot: Option<Offset>,
+    pub(super) snapshots: Snapshots,
     /// Base offsets of the segments that have aborted transactions in their `.txnindex`.
     pub(super) transaction_indexes: BTreeSet<Offset>,
     /// Up to where the log was cleaned, if it ever was.
@@ -289,6 +288,21 @@ pub struct Log<D: Disk> {
     /// Those of the closed segments' files.
     pub(super) names: Rc<Names>,
     pub(super) run: Run,
+}
+
+/// The producer snapshots on disk, by their offsets.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots {
+    pub newest: Option<Offset>,
+    /// Those that were not taken at a segment's base.
+    pub between: BTreeSet<Offset>,
+}
+
+/// Bytes that are in a log's files when it is opened, and perhaps not durable.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unflushed {
+    pub closed_bytes: u64,
+    pub active_bytes: u64,
 }
 
 /// What goes on in a log while it is open; all of it starts at rest.
@@ -307,10 +321,14 @@ pub(super) struct Run {
     /// `leader-epoch-checkpoint` holds what lies below the log start yet.
     epochs_trimmed: bool,
     upkeep: upkeep::Upkeep,
-    /// Bytes appended since the log was opened, those of them that are durable, and those before the newest snapshot.
+    behind: upkeep::Behind,
+    /// Bytes that the opening found past the flushed offset.
+    found_bytes: u64,
+    /// Bytes appended since.
     appended_bytes: u64,
+    /// Of both together: those that are durable, and those before the active segment.
     flushed_bytes: u64,
-    snapshot_bytes: u64,
+    rolled_bytes: u64,
     producers_expired_at: WallMs,
     /// Segments whose offset index was seen to be damaged.
     doubted: std::cell::RefCell<BTreeSet<Offset>>,
@@ -327,8 +345,20 @@ struct UndecodableLookups {
 
 impl Run {
     /// At rest at `wall`. `touched`: opening the log changed files already, or the last process left some unsynced.
-    pub(super) fn new(touched: bool, wall: WallMs) -> Run {
-        Run { touched, names_unsynced: touched, producers_expired_at: wall, ..Run::default() }
+    pub(super) fn new(touched: bool, wall: WallMs, found: Unflushed) -> Run {
+        Run {
+            touched,
+            names_unsynced: touched,
+            producers_expired_at: wall,
+            found_bytes: found.closed_bytes + found.active_bytes,
+            rolled_bytes: found.closed_bytes,
+            ..Run::default()
+        }
+    }
+
+    /// Bytes that were not durable when the log was opened, or were appended since.
+    fn written_bytes(&self) -> u64 {
+        self.found_bytes + self.appended_bytes
     }
 }
 
@@ -336,8 +366,8 @@ impl<D: Disk> Log<D> {
     /// Opens a log, or creates it.
     ///
     /// After an unclean stop what lies past the recovery point is read and checked; the first torn batch and all behind it
-    /// are cut off, and indexes and producer state are made anew from there. What a deletion or a compaction left over is
-    /// settled.
+    /// are cut off, and indexes and producer state are made anew from there. Where the page cache has survived only the end
+    /// of the log is read. What a deletion or a compaction left over is settled.
     ///
     /// # Errors
     /// `InconsistentTopicId` if another topic of that name lies there. `Malformed` if what was durable is damaged: no crash
@@ -378,9 +408,10 @@ impl<D: Disk> Log<D> {
         self.flushed_offset
     }
 
-    /// Bytes that the next flush makes durable, as far as they were appended since the log was opened.
+    /// Bytes that the next flush makes durable, those too that were there when the log was opened: an unclean stop found
+    /// them past the recovery point.
     pub fn unflushed_bytes(&self) -> u64 {
-        self.run.appended_bytes - self.run.flushed_bytes
+        self.run.written_bytes() - self.run.flushed_bytes
     }
 
     /// Bytes appended since the log was opened.
@@ -550,9 +581,10 @@ impl<D: Disk> Log<D> {
         self.active.files.pin(true);
     }
 
-    /// The active segment's file stays open as long as bytes of it are on their way or not flushed.
+    /// The active segment's file stays open as long as bytes of it are on their way, or appended here and not flushed.
     fn pin_unflushed(&self) {
-        self.active.files.pin(!self.is_quiet() || self.run.fenced || self.unflushed_bytes() > 0);
+        let has_unflushed = self.run.appended_bytes > 0 && self.unflushed_bytes() > 0;
+        self.active.files.pin(!self.is_quiet() || self.run.fenced || has_unflushed);
     }
 
     /// The staged batches as one write; `None` while one is in flight, or if nothing is staged.

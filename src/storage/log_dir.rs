@@ -386,6 +386,42 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_is_believed_after_a_kill_and_not_after_a_power_cut_before_each_log_was_opened_again() {
+        let (disk, dir) = directory();
+        let [a, b] = ["a-0", "b-0"].map(|name| parse_directory_name(name).unwrap());
+        for name in ["a-0", "b-0"] {
+            run(disk.create_directory(&dir.join(name))).unwrap();
+        }
+        let mark_of = |scan: &LogDirScan, unopened: &[&TopicPartition]| CacheMark {
+            life: scan.cache_life.clone().unwrap(),
+            unopened: unopened.iter().copied().cloned().collect(),
+        };
+        let survived = |scan: &LogDirScan| [&a, &b].map(|name| scan.last_stop(name).cache_survived);
+        // The first start finds logs that nobody knows anything of; one of them can't be opened.
+        let first = run(scan(&disk, &dir)).unwrap();
+        assert_eq!((survived(&first), first.unopened().len()), ([false, false], 2));
+        run(cache_mark::write(&disk, &dir, &mark_of(&first, &[&b]))).unwrap();
+        let killed = disk.restart();
+        let second = run(scan(&killed, &dir)).unwrap();
+        assert_eq!(survived(&second), [true, false]);
+        assert_eq!(second.unopened(), [b.clone()].into(), "it goes on to be excepted");
+        // The power goes, whatever of the mark that leaves.
+        for seed in 0..16 {
+            let cut = killed.power_cut(seed);
+            let third = run(scan(&cut, &dir)).unwrap();
+            assert_eq!((survived(&third), third.unopened().len()), ([false, false], 2));
+            // Killed before it has opened its logs: the mark of before the power cut says nothing of what that left.
+            let fourth = run(scan(&cut.restart(), &dir)).unwrap();
+            assert_eq!(survived(&fourth), [false, false]);
+        }
+        // After a stop in order nothing is to be looked at.
+        run(cache_mark::remove(&killed, &dir)).unwrap();
+        run(write_clean_shutdown(&killed, &dir, -1)).unwrap();
+        let clean = run(scan(&killed.restart(), &dir)).unwrap();
+        assert_eq!((survived(&clean), clean.unopened().len(), clean.last_stop(&a).unclean), ([false, false], 0, false));
+    }
+
+    #[test]
     fn meta_properties_read_back_with_unknown_keys() {
         let (disk, dir) = directory();
         assert_eq!(run(read_meta_properties(&disk, &dir)).unwrap(), None);

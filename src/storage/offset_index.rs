@@ -157,6 +157,16 @@ impl OffsetIndex {
         self.len() - self.written
     }
 
+    /// Position of the batch of the last entry that the file holds, or of the next one if that is forgotten; 0 if it holds
+    /// none.
+    pub fn written_position(&self) -> u64 {
+        let last = match self.written {
+            0 => None,
+            written => self.entries.get((written - self.forgotten).saturating_sub(1)),
+        };
+        last.map_or(0, |entry| u64::from(entry.position))
+    }
+
     /// The entries that the file lacks, encoded, and their position in it.
     pub fn unwritten(&self) -> (u64, Vec<u8>) {
         let mut out = Vec::with_capacity(self.unwritten_entries() * ENTRY_BYTES);
@@ -251,6 +261,7 @@ mod tests {
         index.mark_written(6 * ENTRY_BYTES as u64);
         index.forget_written(3);
         assert_eq!((index.forgotten, index.entries.len(), index.bytes()), (6, 4, 80));
+        assert_eq!(index.written_position(), 35_000, "the sixth is forgotten");
         assert!(!index.covers(1069) && index.covers(1070) && index.covers(9999));
         assert_eq!(index.lookup(1085).map(|entry| entry.position), Some(40_000));
         let (position, data) = index.unwritten();
@@ -259,7 +270,7 @@ mod tests {
         index.forget_written(0);
         assert_eq!((index.entries.len(), index.unwritten().0), (1, 80));
         index.push(1110, 60_000);
-        assert_eq!((index.unwritten().0, index.unwritten_entries()), (80, 1));
+        assert_eq!((index.unwritten().0, index.unwritten_entries(), index.written_position()), (80, 1, 50_000));
     }
 
     #[test]

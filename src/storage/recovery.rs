@@ -3,6 +3,7 @@
 //! | last stop | segments below the recovery point | the one that holds it, and those behind |
 //! |---|---|---|
 //! | clean | taken as they are; of the last one, what lies behind its last index entry is walked over, and must fit the indexes | none |
+//! | unclean, the page cache lives | taken as they are | taken as they are but for the end of the last one (`written`) |
 //! | unclean | taken as they are | every batch checked, indexes and producer state made anew (`check`, `replay`) |
 //!
 //! Of the segment that holds the recovery point only what lies behind the last index entry before it is looked at. A
@@ -22,6 +23,7 @@ mod check;
 mod files;
 mod replay;
 mod times;
+mod written;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,7 +39,8 @@ use crate::storage::checkpoint::CheckpointError;
 use crate::storage::entry::{Entry, Scanned, Scanner};
 use crate::storage::leader_epoch::LeaderEpochs;
 use crate::storage::log::{
-    LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, LogError, Names, OpenLog, PARTITION_METADATA, Run,
+    LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, LogError, Names, OpenLog, PARTITION_METADATA, Run, Snapshots,
+    Unflushed,
 };
 use crate::storage::log_dir::RECOVERY_POINTS;
 use crate::storage::offset_index::{ENTRY_BYTES, OffsetEntry, OffsetIndex, relative_offset};
@@ -200,7 +203,7 @@ impl<D: Disk> Recovery<D> {
             self.closed.insert(*base_offset, closed);
         }
         let (active, replay) = match self.last_stop.unclean {
-            true => self.check_segments(&bases[durable_count..]).await?,
+            true => self.load_unclean(&bases[durable_count..], last).await?,
             false => (self.load_last(last).await?, None),
         };
         // Kafka starts anew at the log start if nothing at or past it is left.
@@ -279,6 +282,21 @@ impl<D: Disk> Recovery<D> {
             }
         };
         Ok(checked.active)
+    }
+
+    /// The segments from the one that holds the recovery point on: taken as they are where all that was written must be
+    /// there, and is; else checked.
+    async fn load_unclean(
+        &mut self,
+        bases: &[Offset],
+        last: Offset,
+    ) -> Result<(ActiveSegment<D::File>, Option<Replay>), LogError> {
+        if self.last_stop.cache_survived
+            && let Some((active, replay)) = self.load_written(bases, last).await?
+        {
+            return Ok((active, Some(replay)));
+        }
+        self.check_segments(bases).await
     }
 
     /// Checks segments from the one that holds the recovery point on.
@@ -511,7 +529,11 @@ impl<D: Disk> Recovery<D> {
             Some(replay) => replay,
             None => self.replay_clean(log_end_offset).await?,
         };
-        let last_snapshot = self.keep_snapshots(log_end_offset).await?;
+        let flushed_offset = match self.last_stop.unclean {
+            true => self.last_stop.recovery_point.clamp(first_base_offset, log_end_offset),
+            false => log_end_offset,
+        };
+        let snapshots = self.keep_snapshots(log_end_offset, flushed_offset).await?;
         if epochs_file.as_ref().map_or(self.epochs != LeaderEpochs::default(), |file| *file != epochs) {
             let path = self.directory.path.join(LEADER_EPOCH_CHECKPOINT);
             self.directory.disk.replace(&path, epochs).await.map_err(LogError::io_at(&path))?;
@@ -520,10 +542,7 @@ impl<D: Disk> Recovery<D> {
         if self.has_new_name {
             self.directory.sync().await?;
         }
-        let flushed_offset = match self.last_stop.unclean {
-            true => self.last_stop.recovery_point.clamp(first_base_offset, log_end_offset),
-            false => log_end_offset,
-        };
+        let found = self.unflushed(&active, flushed_offset, log_end_offset).await?;
         active.forget_written(false);
         let is_kept = |(base_offset, bytes): (Offset, u64)| (bytes > 0).then_some(base_offset);
         let transaction_indexes = self.files.transaction_indexes.into_iter().filter_map(is_kept).collect();
@@ -541,12 +560,41 @@ impl<D: Disk> Recovery<D> {
             flushed_offset,
             producers: replay.producers,
             epochs: self.epochs,
-            last_snapshot,
+            snapshots,
             transaction_indexes,
             cleaned_to: self.last_stop.cleaned_to,
             names: Names::new(),
-            run: Run::new(self.changed || self.last_stop.unclean, self.wall),
+            run: Run::new(self.changed || self.last_stop.unclean, self.wall, found),
         })
+    }
+
+    /// The bytes past the flushed offset, to an index entry before it.
+    async fn unflushed(
+        &self,
+        active: &ActiveSegment<D::File>,
+        flushed_offset: Offset,
+        log_end_offset: Offset,
+    ) -> Result<Unflushed, LogError> {
+        let mut unflushed = Unflushed::default();
+        if flushed_offset == log_end_offset {
+            return Ok(unflushed);
+        }
+        let holder =
+            self.closed.range(..=flushed_offset).next_back().map_or(Offset::MIN, |(base_offset, _)| *base_offset);
+        if active.base_offset > flushed_offset {
+            unflushed.closed_bytes = self.closed.range(holder..).map(|(_, closed)| closed.size).sum();
+            unflushed.active_bytes = active.size;
+            if let Some(closed) = self.closed.get(&holder).filter(|closed| closed.base_offset < flushed_offset) {
+                let index = self.directory.read_index(holder, OFFSET_INDEX).await?.unwrap_or_default();
+                let size = u32::try_from(closed.size).unwrap_or(u32::MAX);
+                let indexed = OffsetIndex::decode(holder, u32::MAX, &index, size).lookup(flushed_offset);
+                unflushed.closed_bytes -= indexed.map_or(0, |entry| u64::from(entry.position));
+            }
+        } else {
+            let indexed = active.offset_index.lookup(flushed_offset);
+            unflushed.active_bytes = active.size - indexed.map_or(0, |entry| u64::from(entry.position));
+        }
+        Ok(unflushed)
     }
 
     /// The producer state at the end of a log that was closed in order.
@@ -561,13 +609,17 @@ impl<D: Disk> Recovery<D> {
     }
 
     /// Removes what is of no use: snapshots past the log end, and those of earlier stops: the ones at a segment's
-    /// base are kept, and the newest of the others if it is past them all (Kafka 3.9
-    /// `ProducerStateManager.removeStraySnapshots`). Gives the newest that is left.
-    async fn keep_snapshots(&mut self, log_end_offset: Offset) -> Result<Option<Offset>, LogError> {
+    /// base are kept, and of the others the newest of all, which must be past those, and the newest durable one (Kafka 3.9
+    /// `ProducerStateManager.removeStraySnapshots`). Gives what is left.
+    async fn keep_snapshots(&mut self, log_end_offset: Offset, flushed_offset: Offset) -> Result<Snapshots, LogError> {
         let beyond = self.files.snapshots.split_off(&(log_end_offset + 1));
-        let newest = self.files.snapshots.last().copied();
-        let is_stray = |offset: &Offset| !self.files.logs.contains_key(offset) && Some(*offset) != newest;
-        let strays: Vec<_> = self.files.snapshots.iter().copied().filter(is_stray).collect();
+        let found = &self.files.snapshots;
+        let newest = [found.last(), found.range(..=flushed_offset).next_back()].map(Option::<&Offset>::copied);
+        let is_base = |offset: &Offset| self.files.logs.contains_key(offset);
+        let (kept, strays): (Vec<_>, Vec<_>) =
+            found.iter().copied().partition(|offset| is_base(offset) || newest.contains(&Some(*offset)));
+        let between = kept.iter().copied().filter(|offset| !is_base(offset)).collect();
+        let newest = kept.last().copied();
         for offset in strays.iter().chain(&beyond) {
             self.useless.push(self.directory.path_of(*offset, SNAPSHOT));
         }
@@ -575,7 +627,7 @@ impl<D: Disk> Recovery<D> {
             self.directory.remove(&path).await?;
             (self.changed, self.has_new_name) = (true, true);
         }
-        Ok(newest)
+        Ok(Snapshots { newest, between })
     }
 }
 

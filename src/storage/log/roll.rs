@@ -10,14 +10,11 @@ use std::sync::Arc;
 use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::platform::{Disk, OpenMode};
-use crate::storage::log::{Log, LogError};
+use crate::storage::log::{Log, LogError, Snapshots};
 use crate::storage::log_dir::{DELETE_SUFFIX, aside_name};
 use crate::storage::segment::{
     ActiveSegment, ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, segment_path,
 };
-
-/// Appended bytes after which a flush leaves a producer snapshot.
-const SNAPSHOT_AFTER_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What a roll made; goes to [`Log::finish_roll`].
 #[derive(Debug)]
@@ -32,7 +29,7 @@ struct RolledFiles<D: Disk> {
     /// The old segment's: log, offset index and time index.
     old_log: Arc<D::File>,
     indexes: [Arc<D::File>; 2],
-    snapshot: Option<Arc<D::File>>,
+    snapshot: Option<SnapshotTaken<D::File>>,
     log: Arc<D::File>,
 }
 
@@ -40,37 +37,46 @@ struct RolledFiles<D: Disk> {
 #[derive(Debug)]
 pub struct Flushed {
     end_offset: Offset,
-    /// Bytes appended since the log was opened.
-    appended_bytes: u64,
+    /// Bytes before that, as [`Log::unflushed_bytes`] counts them.
+    flushed_bytes: u64,
     closed: Vec<Offset>,
-    snapshot: Option<Offset>,
     /// Whether a sync was reached: an error is final from there on.
     began: bool,
     result: Result<(), LogError>,
 }
 
 /// The producers at the log end, on their way into a file.
-struct SnapshotWrite {
+pub(super) struct SnapshotWrite {
     offset: Offset,
     data: Vec<u8>,
-    /// One that is of no use any more.
-    old: Option<Offset>,
+    /// Those that are of no use any more.
+    old: Vec<Offset>,
+}
+
+/// A snapshot that was written, and those that were removed for it.
+#[derive(Debug)]
+pub(super) struct SnapshotTaken<F> {
+    offset: Offset,
+    pub bytes: u64,
+    removed: Vec<Offset>,
+    file: Arc<F>,
 }
 
 impl SnapshotWrite {
     /// Not synced: it carries a CRC, and recovery takes an older one if it is not whole.
-    async fn run<D: Disk>(self, disk: &D, directory: &Path) -> Result<(Offset, Arc<D::File>), LogError> {
+    pub async fn run<D: Disk>(self, disk: &D, directory: &Path) -> Result<SnapshotTaken<D::File>, LogError> {
         let path = segment_path(directory, self.offset, SNAPSHOT);
         let file = open_empty(disk, &path).await?;
+        let bytes = self.data.len() as u64;
         disk.write(&file, 0, self.data).await.map_err(LogError::io_at(&path))?;
-        if let Some(old) = self.old {
-            let path = segment_path(directory, old, SNAPSHOT);
+        for old in &self.old {
+            let path = segment_path(directory, *old, SNAPSHOT);
             match disk.remove_file(&path).await {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(LogError::io_at(&path)(error)),
                 _ => {}
             }
         }
-        Ok((self.offset, file))
+        Ok(SnapshotTaken { offset: self.offset, bytes, removed: self.old, file })
     }
 }
 
@@ -86,12 +92,13 @@ pub(super) struct IndexWrite<D: Disk> {
 }
 
 impl<D: Disk> IndexWrite<D> {
-    /// The files are opened for it each time: it is needed once in some MiB, and open files are few.
+    /// The files are opened for it each time: it is needed once in some MiB, and open files are few. The time index is
+    /// never behind the offset index, whose last entry is where a start after a kill begins to look.
     pub async fn run(self) -> Result<[Arc<D::File>; 2], LogError> {
         let path = |extension| segment_path(&self.directory, self.base_offset, extension);
         let (offset_path, time_path) = (path(OFFSET_INDEX), path(TIME_INDEX));
         let files = [open(&self.disk, &offset_path).await?.0, open(&self.disk, &time_path).await?.0];
-        let writes = [(&files[0], self.offset_index, offset_path), (&files[1], self.time_index, time_path)];
+        let writes = [(&files[1], self.time_index, time_path), (&files[0], self.offset_index, offset_path)];
         for (file, (position, data), path) in writes {
             let end = position + data.len() as u64;
             if !data.is_empty() {
@@ -194,7 +201,7 @@ impl<D: Disk> Log<D> {
                     give_back.await?;
                 }
                 let snapshot = match snapshot {
-                    Some(write) => Some(write.run(&disk, &directory).await?.1),
+                    Some(write) => Some(write.run(&disk, &directory).await?),
                     None => None,
                 };
                 let old_log = old_log.open().await?;
@@ -214,10 +221,8 @@ impl<D: Disk> Log<D> {
         self.run.rolling = false;
         self.run.touched = true;
         let RolledFiles { old_log, indexes, snapshot, log } = rolled.result?;
-        if snapshot.is_some() {
-            self.last_snapshot = Some(rolled.base_offset);
-        }
-        self.run.snapshot_bytes = self.run.appended_bytes;
+        self.run.behind.snapshot_position = self.run.appended_bytes;
+        self.run.rolled_bytes = self.run.written_bytes();
         let next = ActiveSegment::new(rolled.base_offset, log, &self.open_files, &self.config, rolled.now);
         let old = std::mem::replace(&mut self.active, next);
 
@@ -229,35 +234,64 @@ impl<D: Disk> Log<D> {
         closed.unsynced = vec![old_log.clone(), offset_index.clone(), time_index];
         let offset_index_bytes = old.offset_index.bytes();
         closed.files = Some(self.open_files.filled(ClosedFiles { log: old_log, offset_index, offset_index_bytes }));
-        closed.unsynced.extend(snapshot);
+        if let Some(snapshot) = snapshot {
+            closed.unsynced.push(snapshot.file.clone());
+            self.took_snapshot(snapshot);
+        }
         self.closed.insert(old.base_offset, closed);
         Ok(())
     }
 
     /// The producers at the log end, which is where the newest batch of theirs ends: [`Log::is_quiet`]. `None` if that
     /// snapshot is there.
-    fn snapshot_write(&self) -> Option<SnapshotWrite> {
+    pub(super) fn snapshot_write(&self) -> Option<SnapshotWrite> {
         let offset = self.log_end_offset;
-        // A flush leaves one between segment bases; a newer one takes its place.
-        let is_base = |offset: &Offset| self.closed.contains_key(offset) || *offset == self.active.base_offset;
-        let old = self.last_snapshot.filter(|last| !is_base(last));
-        (self.last_snapshot != Some(offset)).then(|| SnapshotWrite {
-            offset,
-            data: self.producers.encode_snapshot(),
-            old,
-        })
+        if self.snapshots.newest == Some(offset) {
+            return None;
+        }
+        // Of those between segment bases a newer one takes the place, but for one that a start after a power cut can use.
+        let between = || self.snapshots.between.iter().copied().filter(|old| !self.is_base(*old));
+        let durable = between().filter(|old| *old <= self.recovery_point()).max();
+        let old = between().filter(|old| Some(*old) != durable).collect();
+        Some(SnapshotWrite { offset, data: self.producers.encode_snapshot(), old })
     }
 
-    /// A snapshot beside a flush, so that after an unclean stop few batches are shown to the producers again: not for few
-    /// bytes, and not while the producers know of batches that are not written.
-    fn snapshot_due(&self) -> Option<SnapshotWrite> {
-        let since = self.run.appended_bytes - self.run.snapshot_bytes;
-        let is_due = self.is_quiet() && !self.run.rolling && since >= SNAPSHOT_AFTER_BYTES;
-        is_due.then(|| self.snapshot_write()).flatten()
+    pub(super) fn is_base(&self, offset: Offset) -> bool {
+        self.closed.contains_key(&offset) || offset == self.active.base_offset
+    }
+
+    /// One that a roll has passed meanwhile goes with the next.
+    pub(super) fn took_snapshot(&mut self, taken: SnapshotTaken<D::File>) {
+        let SnapshotTaken { offset, removed, .. } = taken;
+        let is_base = self.is_base(offset);
+        let Snapshots { newest, between } = &mut self.snapshots;
+        between.retain(|old| !removed.contains(old));
+        if !is_base {
+            between.insert(offset);
+        }
+        *newest = (*newest).max(Some(offset));
     }
 
     /// Makes durable what is written now; then [`Log::flushed_offset`] is at least the log end of now.
     pub fn flush(&mut self) -> impl Future<Output = Flushed> + use<D> + 'static {
+        let active = (self.flushed_offset < self.log_end_offset).then(|| self.active_file());
+        self.flush_up_to(self.log_end_offset, self.run.written_bytes(), active)
+    }
+
+    /// The same for the closed segments alone: a file that is appended to is left in peace, since an append waits for the
+    /// pages at its end while they are written back. Then [`Log::flushed_offset`] is at least the active segment's base
+    /// offset. `None` if they are durable. Not beside a [`Log::flush`]; ends with [`Log::finish_flush`] too.
+    pub fn flush_closed(&mut self) -> Option<impl Future<Output = Flushed> + use<D> + 'static> {
+        let has_unsynced = self.closed.values().any(|segment| !segment.unsynced.is_empty());
+        has_unsynced.then(|| self.flush_up_to(self.active.base_offset, self.run.rolled_bytes, None))
+    }
+
+    fn flush_up_to(
+        &self,
+        end_offset: Offset,
+        flushed_bytes: u64,
+        active: Option<LazyFile<D>>,
+    ) -> impl Future<Output = Flushed> + use<D> + 'static {
         let unsynced = || self.closed.values().filter(|segment| !segment.unsynced.is_empty());
         let closed: Vec<_> = unsynced().map(|segment| segment.base_offset).collect();
         let mut files: Vec<_> = unsynced()
@@ -266,21 +300,12 @@ impl<D: Disk> Log<D> {
                 segment.unsynced.iter().map(move |file| (file.clone(), path.clone()))
             })
             .collect();
-        let active = (self.flushed_offset < self.log_end_offset).then(|| self.active_file());
-        let (disk, directory, end_offset) = (self.disk.clone(), self.directory.clone(), self.log_end_offset);
-        let (appended_bytes, snapshot) = (self.run.appended_bytes, self.snapshot_due());
+        let (disk, directory) = (self.disk.clone(), self.directory.clone());
         // A segment that follows a rolled one has a name that is not durable yet.
         let has_new_name = !closed.is_empty() || self.run.names_unsynced;
         async move {
-            let (mut written, mut began) = (None, false);
+            let mut began = false;
             let synced = async {
-                if let Some(snapshot) = snapshot {
-                    match snapshot.run(&disk, &directory).await {
-                        Ok((offset, _)) => written = Some(offset),
-                        // It only shortens recovery.
-                        Err(error) => tracing::warn!(%error, "no producer snapshot beside the flush"),
-                    }
-                }
                 if let Some(active) = active {
                     let path = active.path.clone();
                     files.push((active.open().await?, path));
@@ -295,7 +320,7 @@ impl<D: Disk> Log<D> {
                 }
             };
             let result = synced.await;
-            Flushed { end_offset, appended_bytes, closed, snapshot: written, began, result }
+            Flushed { end_offset, flushed_bytes, closed, began, result }
         }
     }
 
@@ -313,12 +338,8 @@ impl<D: Disk> Log<D> {
             }
         }
         self.flushed_offset = self.flushed_offset.max(flushed.end_offset);
-        self.run.flushed_bytes = self.run.flushed_bytes.max(flushed.appended_bytes);
+        self.run.flushed_bytes = self.run.flushed_bytes.max(flushed.flushed_bytes);
         self.pin_unflushed();
-        if flushed.snapshot > self.last_snapshot {
-            self.last_snapshot = flushed.snapshot;
-            self.run.snapshot_bytes = flushed.appended_bytes;
-        }
         Ok(())
     }
 
@@ -364,8 +385,8 @@ impl<D: Disk> Log<D> {
             if end_offset > self.log_start_offset
                 && let Some(snapshot) = self.snapshot_write()
             {
-                let (_, file) = snapshot.run(&self.disk, &self.directory).await?;
-                self.disk.sync(&file).await.map_err(LogError::io_at(&log_path))?;
+                let taken = snapshot.run(&self.disk, &self.directory).await?;
+                self.disk.sync(&taken.file).await.map_err(LogError::io_at(&log_path))?;
             }
             self.flush().await.result?;
             let directory = &self.directory;

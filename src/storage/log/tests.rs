@@ -77,7 +77,11 @@ fn roll(log: &mut Log<FakeDisk>) {
 }
 
 fn upkeep(log: &mut Log<FakeDisk>) {
-    let due = log.upkeep(1000, true);
+    upkeep_at(log, 1000);
+}
+
+fn upkeep_at(log: &mut Log<FakeDisk>, now: WallMs) {
+    let due = log.upkeep(now, true);
     if let Some(done) = due.map(run) {
         log.finish_upkeep(done).unwrap();
     }
@@ -801,6 +805,8 @@ fn blocks_are_reserved_ahead_of_a_busy_log_and_given_back_at_the_roll() {
     let mut log = open(&disk, LogConfig { segment_bytes: 64 << 20, ..LogConfig::default() }, CLEAN);
     append(&mut log, batch(0, 5));
     assert_eq!(disk.counts().get("preallocate"), None, "an idle partition reserves nothing");
+    let path = segment_path(Path::new(DIR), 0, OFFSET_INDEX);
+    assert!(disk.contents(&path).is_err(), "few entries are not worth a write");
     let mut large = BatchBuilder::new(Codec::None);
     large.push(1, None, Some(&vec![1; 1 << 20]), &[]);
     let large = large.build();
@@ -809,8 +815,6 @@ fn blocks_are_reserved_ahead_of_a_busy_log_and_given_back_at_the_roll() {
     }
     assert!(log.active.preallocated_end > log.active.size);
     assert!(disk.counts()["preallocate"] < 8);
-    let path = segment_path(Path::new(DIR), 0, OFFSET_INDEX);
-    assert!(disk.contents(&path).is_err(), "few entries are not worth a write");
     let cuts = disk.counts().get("set_length").copied().unwrap_or(0);
     roll(&mut log);
     assert_eq!(disk.counts()["set_length"], cuts + 3, "the log and both indexes");
@@ -907,3 +911,4 @@ mod durability;
 mod recovery;
 mod retention;
 mod truncation;
+mod written;

@@ -32,7 +32,7 @@ use crate::platform::Disk;
 use crate::storage::entry::{Scanned, Scanner};
 use crate::storage::leader_epoch::LeaderEpochs;
 use crate::storage::log::upkeep::Upkeep;
-use crate::storage::log::{LEADER_EPOCH_CHECKPOINT, Log, LogError};
+use crate::storage::log::{LEADER_EPOCH_CHECKPOINT, Log, LogError, Snapshots};
 use crate::storage::offset_index::OffsetIndex;
 use crate::storage::producer_state::ProducerState;
 use crate::storage::recovery::{Directory, Replay};
@@ -130,7 +130,7 @@ impl<D: Disk> Log<D> {
                 self.write_epochs(&directory).await?;
             }
             self.producers = ProducerState::default();
-            self.last_snapshot = None;
+            self.snapshots = Snapshots::default();
             (self.log_start_offset, self.flushed_offset) = (offset, offset);
             self.cleaned_to = self.cleaned_to.map(|cleaned_to| cleaned_to.min(offset));
             self.begin_segment(&directory, offset, now).await?;
@@ -245,7 +245,8 @@ impl<D: Disk> Log<D> {
         let expiry = (now, self.config.producer_id_expiration_ms);
         let (mut replay, _) = Replay::begin(&directory, &snapshots, end_offset, self.log_start_offset, expiry).await?;
         replay.run(&directory, &logs, end_offset).await?;
-        self.last_snapshot = snapshots.last().copied();
+        let between = snapshots.iter().copied().filter(|offset| !self.is_base(*offset)).collect();
+        self.snapshots = Snapshots { newest: snapshots.last().copied(), between };
         self.producers = replay.producers;
         Ok(())
     }
@@ -325,6 +326,10 @@ impl<D: Disk> Log<D> {
         self.active = ActiveSegment::new(offset, file, &self.open_files, &self.config, now);
         self.log_end_offset = offset;
         (self.run.fenced, self.run.touched, self.run.upkeep) = (false, true, Upkeep::default());
+        self.run.rolled_bytes = self.run.written_bytes();
+        if self.flushed_offset == offset {
+            self.run.flushed_bytes = self.run.rolled_bytes;
+        }
         Ok(())
     }
 }

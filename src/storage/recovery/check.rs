@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use super::replay::Replay;
 use super::{Recovery, Work, end_offset, follows};
 use crate::base::ids::Offset;
 use crate::platform::Disk;
-use crate::storage::entry::{Entry, Scanned, Scanner};
+use crate::storage::entry::{Entry, EntryError, Scanned, Scanner};
 use crate::storage::leader_epoch::LeaderEpochs;
 use crate::storage::log::LogError;
 use crate::storage::offset_index::OffsetIndex;
@@ -49,9 +50,41 @@ pub(super) struct Checked<F> {
 }
 
 /// Where a pass ended before the segment did, and why.
-struct Stop {
-    position: u64,
-    reason: &'static str,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stop {
+    pub position: u64,
+    pub reason: &'static str,
+    /// The file ends before the batch does that begins here.
+    pub is_cut_short: bool,
+}
+
+impl Stop {
+    fn at(position: u64, reason: &'static str) -> Stop {
+        Stop { position, reason, is_cut_short: false }
+    }
+}
+
+/// A segment whose batches were looked at; nothing of it was changed yet.
+pub(super) struct Looked<F> {
+    pub active: ActiveSegment<F>,
+    pub stop: Option<Stop>,
+    file: Arc<F>,
+    length: u64,
+    transactions: TransactionIndex,
+    /// As the file holds it, and the bytes of it that stay; `None` if it is to be left alone.
+    old_transactions: Option<(Vec<u8>, usize)>,
+}
+
+/// What was found at the last index entry before an offset.
+pub(super) enum IndexedStart {
+    /// What the files say of the part before is believed: its end fits together.
+    Found(Start),
+    /// There is no entry, or the time index is shorter than the offset index: the look begins with the first batch.
+    Beginning(Start),
+    /// The entry points at no batch, at this position.
+    PointsAtNothing(Start, u64),
+    /// The transaction index is damaged.
+    WithoutTransactions,
 }
 
 /// One pass over a segment's batches.
@@ -71,43 +104,60 @@ impl<D: Disk> Recovery<D> {
     /// Where to begin with the segment that holds the recovery point: at the last index entry before it. What the files
     /// say of the part before is believed if its end fits together; else the look begins with the first batch.
     pub(super) async fn start_of(&self, base_offset: Offset, length: u64) -> Result<Start, LogError> {
-        let durable_end = self.durable_end;
+        match self.indexed_start(base_offset, length, self.durable_end).await? {
+            IndexedStart::Found(start) | IndexedStart::Beginning(start) => Ok(start),
+            IndexedStart::PointsAtNothing(start, position) => {
+                let path = self.directory.path_of(base_offset, OFFSET_INDEX);
+                tracing::warn!(file = %path.display(), position, "an index entry points at no batch; made anew");
+                Ok(start)
+            }
+            IndexedStart::WithoutTransactions => Ok(Start::default()),
+        }
+    }
+
+    /// The last index entry of a batch that ends below `end_offset`.
+    pub(super) async fn indexed_start(
+        &self,
+        base_offset: Offset,
+        length: u64,
+        end_offset: Offset,
+    ) -> Result<IndexedStart, LogError> {
         let Some(transactions) = self.transaction_index(base_offset).await? else {
-            return Ok(Start::default());
+            return Ok(IndexedStart::WithoutTransactions);
         };
         let beginning = Start::of_whole(transactions);
         let (Some(index), Ok(size)) =
             (self.directory.read_index(base_offset, OFFSET_INDEX).await?, u32::try_from(length))
         else {
-            return Ok(beginning);
+            return Ok(IndexedStart::Beginning(beginning));
         };
         let index_bytes = self.config.segment_index_bytes;
         let mut offset_index = OffsetIndex::decode(base_offset, index_bytes, &index, size);
-        offset_index.truncate(durable_end);
-        let Some(indexed) = offset_index.last() else { return Ok(beginning) };
+        offset_index.truncate(end_offset);
+        let Some(indexed) = offset_index.last() else { return Ok(IndexedStart::Beginning(beginning)) };
 
         let (file, _) = self.directory.open(base_offset, LOG).await?;
         let position = u64::from(indexed.position);
         let found = self.directory.entry_at(base_offset, &file, position, length).await?;
         let Some(entry) = found.filter(|entry| indexed.points_at(base_offset, entry.last_offset)) else {
-            let path = self.directory.path_of(base_offset, OFFSET_INDEX);
-            tracing::warn!(file = %path.display(), position, "an index entry points at no batch; made anew");
-            return Ok(beginning);
+            return Ok(IndexedStart::PointsAtNothing(beginning, position));
         };
         let time_index = self.directory.read_index(base_offset, TIME_INDEX).await?.unwrap_or_default();
         let time_index = TimeIndex::decode(base_offset, index_bytes, &time_index, entry.last_offset + 1);
         // The entry that was added together with this batch's knows a timestamp at least as late.
         if time_index.last().map_or(-1, |last| last.timestamp) < entry.max_timestamp {
-            return Ok(beginning);
+            return Ok(IndexedStart::Beginning(beginning));
         }
-        let Some(first) = self.directory.entry_at(base_offset, &file, 0, length).await? else { return Ok(beginning) };
-        Ok(Start {
+        let Some(first) = self.directory.entry_at(base_offset, &file, 0, length).await? else {
+            return Ok(IndexedStart::Beginning(beginning));
+        };
+        Ok(IndexedStart::Found(Start {
             position,
             first_timestamp: Some(first.max_timestamp),
             offset: Some(entry.base_offset),
             indexes: Some((offset_index, time_index)),
             ..beginning
-        })
+        }))
     }
 
     /// Reads every batch of a segment from `start` on and makes its indexes anew. `next_base` is the next segment's.
@@ -123,6 +173,28 @@ impl<D: Disk> Recovery<D> {
         start: Start,
         replay: Option<&mut Replay>,
     ) -> Result<Checked<D::File>, LogError> {
+        let looked = self.look(base_offset, next_base, start, replay).await?;
+        let log_path = self.directory.path_of(base_offset, LOG);
+        match looked.stop {
+            Some(Stop { position, reason, .. }) => {
+                self.must_be_lost_in_a_crash(&log_path, position, end_offset(&looked.active), reason)?;
+                self.cut_behind_last_batch(&looked).await?;
+                // Durable at once: what is cut must not come back behind what is appended in its place.
+                self.directory.disk.sync(&looked.file).await.map_err(LogError::io_at(&log_path))?;
+            }
+            None => self.must_go_on(&looked.active, next_base)?,
+        }
+        self.settle(looked, true).await
+    }
+
+    /// Reads every batch from `start` on, and changes no file; see [`Recovery::check`].
+    pub(super) async fn look(
+        &mut self,
+        base_offset: Offset,
+        next_base: Option<Offset>,
+        start: Start,
+        replay: Option<&mut Replay>,
+    ) -> Result<Looked<D::File>, LogError> {
         let log_path = self.directory.path_of(base_offset, LOG);
         let (file, length) = self.directory.open(base_offset, LOG).await?;
         if i32::try_from(length).is_err() {
@@ -153,35 +225,50 @@ impl<D: Disk> Recovery<D> {
             work: &mut self.work,
         };
         let stop = pass.run(start.position, next_base).await.map_err(LogError::io_at(&log_path))?;
-        let Pass { mut active, transactions, .. } = pass;
-        if let Some(Stop { position, reason }) = stop {
-            self.must_be_lost_in_a_crash(&log_path, position, end_offset(&active), reason)?;
-            tracing::warn!(file = %log_path.display(), length, position, reason, "cut behind the last whole batch");
-            // Durable at once: what is cut must not come back behind what is appended in its place.
-            self.directory.disk.set_length(&file, position).await.map_err(LogError::io_at(&log_path))?;
-            self.directory.disk.sync(&file).await.map_err(LogError::io_at(&log_path))?;
-        }
-        if stop.is_none() {
-            self.must_go_on(&active, next_base)?;
-        }
+        let Pass { active, transactions, .. } = pass;
+        Ok(Looked { active, stop, file, length, transactions, old_transactions })
+    }
+
+    pub(super) async fn cut_behind_last_batch(&self, looked: &Looked<D::File>) -> Result<(), LogError> {
+        let Some(Stop { position, reason, .. }) = looked.stop else { return Ok(()) };
+        let path = self.directory.path_of(looked.active.base_offset, LOG);
+        let length = looked.length;
+        tracing::warn!(file = %path.display(), length, position, reason, "cut behind the last whole batch");
+        self.directory.disk.set_length(&looked.file, position).await.map_err(LogError::io_at(&path))
+    }
+
+    /// Brings the segment's indexes in line with its batches. Entries that the files only lack may wait for the log's
+    /// upkeep, unless `writes_entries`.
+    pub(super) async fn settle(
+        &mut self,
+        looked: Looked<D::File>,
+        writes_entries: bool,
+    ) -> Result<Checked<D::File>, LogError> {
+        let Looked { mut active, stop, transactions, old_transactions, .. } = looked;
         self.changed = true;
         active.forget_appended();
-        self.rewrite_indexes(&mut active).await?;
+        self.rewrite_indexes(&mut active, writes_entries).await?;
         if let Some((old, kept_bytes)) = old_transactions {
-            self.rewrite_transaction_index(base_offset, &old, kept_bytes, &transactions).await?;
+            self.rewrite_transaction_index(active.base_offset, &old, kept_bytes, &transactions).await?;
         }
         Ok(Checked { active, is_torn: stop.is_some() })
     }
 
     /// Files that have no entry and should have none are left alone: most segments of most partitions are small.
-    async fn rewrite_indexes(&self, active: &mut ActiveSegment<D::File>) -> Result<(), LogError> {
+    async fn rewrite_indexes(&self, active: &mut ActiveSegment<D::File>, writes_entries: bool) -> Result<(), LogError> {
         let base_offset = active.base_offset;
         let bytes = |files: &BTreeMap<Offset, u64>| files.get(&base_offset).copied().unwrap_or(0);
-        let index_files = [
-            (OFFSET_INDEX, bytes(&self.files.offset_indexes), active.offset_index.unwritten()),
-            (TIME_INDEX, bytes(&self.files.time_indexes), active.time_index.unwritten()),
-        ];
-        for (extension, old_bytes, (position, data)) in index_files {
+        let (offset_index, time_index) = (active.offset_index.unwritten(), active.time_index.unwritten());
+        let has_others =
+            bytes(&self.files.offset_indexes) != offset_index.0 || bytes(&self.files.time_indexes) != time_index.0;
+        if !has_others && !writes_entries {
+            return Ok(());
+        }
+        // In the order of `IndexWrite`.
+        for (extension, old_bytes, (position, data)) in [
+            (TIME_INDEX, bytes(&self.files.time_indexes), time_index),
+            (OFFSET_INDEX, bytes(&self.files.offset_indexes), offset_index),
+        ] {
             if old_bytes != position || !data.is_empty() {
                 self.directory.rewrite_index(base_offset, extension, position, data).await?;
             }
@@ -251,9 +338,10 @@ impl<D: Disk> Pass<'_, D> {
         loop {
             let (position, entry) = match self.scanner.next().await? {
                 Scanned::Entry { position, entry } => (position, entry),
-                Scanned::Torn { position, .. } => {
+                Scanned::Torn { position, error } => {
                     let stop = self.release_last(held, None).await?;
-                    return Ok(Some(stop.unwrap_or(Stop { position, reason: "no whole batch" })));
+                    let is_cut_short = error == EntryError::Truncated;
+                    return Ok(Some(stop.unwrap_or(Stop { position, reason: "no whole batch", is_cut_short })));
                 }
                 Scanned::End => return self.release_last(held, next_base).await,
             };
@@ -261,16 +349,16 @@ impl<D: Disk> Pass<'_, D> {
             let whole = self.scanner.bytes(position, entry.bytes as usize).await?;
             if whole.len() as u64 != entry.bytes || !entry.is_valid(whole) {
                 let stop = self.release_last(held, None).await?;
-                return Ok(Some(stop.unwrap_or(Stop { position, reason: "a batch whose checksum is wrong" })));
+                return Ok(Some(stop.unwrap_or(Stop::at(position, "a batch whose checksum is wrong"))));
             }
             if let Some((held_position, before)) = held.take() {
                 if entry.base_offset <= before.last_offset {
-                    return Ok(Some(Stop { position: held_position, reason: "a batch whose offsets do not follow" }));
+                    return Ok(Some(Stop::at(held_position, "a batch whose offsets do not follow")));
                 }
                 self.take_up(held_position, &before).await?;
             }
             if !follows(&self.active, &entry) {
-                return Ok(Some(Stop { position, reason: "a batch whose offsets do not follow" }));
+                return Ok(Some(Stop::at(position, "a batch whose offsets do not follow")));
             }
             let is_indexed_start = position == start && start > 0;
             match self.is_behind_gap(&entry) && !is_indexed_start {
@@ -295,7 +383,7 @@ impl<D: Disk> Pass<'_, D> {
         let Some((position, entry)) = held else { return Ok(None) };
         let is_followed = next_base.map_or(self.compacted, |next_base| next_base > entry.last_offset);
         if !is_followed {
-            return Ok(Some(Stop { position, reason: "a batch behind missing offsets" }));
+            return Ok(Some(Stop::at(position, "a batch behind missing offsets")));
         }
         self.take_up(position, &entry).await?;
         Ok(None)

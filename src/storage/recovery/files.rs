@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::base::ids::Offset;
 use crate::platform::{DirectoryEntry, Disk, OpenMode};
-use crate::storage::entry::{Entry, Scanned, Scanner};
+use crate::storage::entry::{Entry, HEAD_BYTES_MAX, Scanned, Scanner};
 use crate::storage::log::{LEADER_EPOCH_CHECKPOINT, LogError, PARTITION_METADATA};
 use crate::storage::segment::{
     INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, TRANSACTION_INDEX, parse_segment_name, segment_path,
@@ -271,11 +271,11 @@ impl<D: Disk> Directory<D> {
         position: u64,
         length: u64,
     ) -> Result<Option<Entry>, LogError> {
-        let mut scanner = Scanner::new(self.disk.clone(), file.clone(), position, length);
-        match scanner.next().await.map_err(LogError::io_at(&self.path_of(base_offset, LOG)))? {
-            Scanned::Entry { entry, .. } => Ok(Some(entry)),
-            Scanned::End | Scanned::Torn { .. } => Ok(None),
-        }
+        let Some(left) = length.checked_sub(position) else { return Ok(None) };
+        let head_bytes = left.min(HEAD_BYTES_MAX as u64) as usize;
+        let read = self.disk.read(file, position, head_bytes).await;
+        let head = read.map_err(LogError::io_at(&self.path_of(base_offset, LOG)))?;
+        Ok(Entry::parse(&head).ok().filter(|entry| entry.bytes <= left))
     }
 
     /// Cuts a segment's index to `position` bytes and puts `data` behind them.

@@ -78,7 +78,7 @@ impl<D: Disk> Directory<D> {
     }
 
     /// What the last bytes of a closed segment's offset index say.
-    async fn last_offset_entry(&self, segment: &Timed) -> Result<Option<OffsetEntry>, LogError> {
+    pub(super) async fn last_offset_entry(&self, segment: &Timed) -> Result<Option<OffsetEntry>, LogError> {
         let path = self.path_of(segment.base_offset, OFFSET_INDEX);
         let (index, length) = match self.disk.open(&path, OpenMode::Read).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
