@@ -423,8 +423,7 @@ impl FakeDisk {
             .collect();
         let (capacities, wall, cache_life) = (old.capacities.clone(), old.wall, cache_life(old.cache_life));
         let names = new_names;
-        let world =
-            World { names, durable_names, name_changes, capacities, wall, cache_life, ..World::default() };
+        let world = World { names, durable_names, name_changes, capacities, wall, cache_life, ..World::default() };
         FakeDisk { world: Arc::new(Mutex::new(world)), pause: None, watch: None }
     }
 
