@@ -10,6 +10,8 @@
 //!                                     v
 //!                                   append more -> stop, kill or power cut -> start -> held against it again
 //! ```
+//! Now and then a kill takes the place of the power cut: then everything that was written must be there, and the page
+//! cache's life goes on, in which the next process believes that it is.
 //! Starts of the workload are watched like anything else, so recovery is cut too. A failure says seed, operation and
 //! way; `scripts/power-cuts` cuts after more changes than the tests do, or again at one seed.
 
@@ -20,15 +22,17 @@ pub mod model;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io::ErrorKind;
 use std::rc::Rc;
 
-use self::directory::{Directory, Outcome, is_compacted};
+use self::directory::{Directory, Outcome, is_compacted, partition_directory};
 use self::model::{BatchSizes, LogModel, Model, read_compacted, wanted};
 use super::disk::power_cut::{Dice, PowerCut};
 use super::disk::tests::run;
-use super::disk::{FakeDisk, Operation, Watch};
+use super::disk::{FakeDisk, Fault, Operation, Watch};
 use crate::base::ids::{Offset, TopicId, TopicPartition};
 use crate::partition::partition::LogCheckpoint;
+use crate::storage::cache_mark;
 use crate::storage::log::LogConfig;
 use crate::storage::log::clean::planted;
 
@@ -58,6 +62,24 @@ enum Plant {
     RecoveryPointOutlivesItsLog,
     /// Compaction swaps its files in before they are synced.
     SwapBeforeSync,
+    /// The mark of the page cache's life is believed, whatever life it names.
+    WrittenBelievedAfterPowerCut,
+    /// An index entry is written before its batch is.
+    IndexBeforeAppend,
+}
+
+/// What ends a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Power(PowerCut),
+    Kill,
+}
+
+/// The machine's disk after a stop in order or a kill, or after a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeps {
+    Written,
+    Flushed,
 }
 
 /// What all batches and segments of a seed are like.
@@ -68,6 +90,8 @@ struct Shape {
     batches_max: u64,
     /// A log with more is deleted, so that checks stay short.
     log_batches_max: usize,
+    /// Of so many flushes one is of all of a log, the others only of closed segments.
+    flushes_per_whole: u64,
 }
 
 impl Shape {
@@ -79,13 +103,20 @@ impl Shape {
             ..LogConfig::default()
         };
         let sizes = |records_max, value_bytes_max| BatchSizes { records_max, value_bytes_max };
+        // In every other group of seeds logs stay unflushed for long, as the page cache has it.
+        let flushes_per_whole = if (seed / SHARES).is_multiple_of(2) { 1 } else { 12 };
+        let shape = |config, sizes, batches_max, log_batches_max| Shape {
+            config,
+            sizes,
+            batches_max,
+            log_batches_max,
+            flushes_per_whole,
+        };
         match seed % 32 {
             // So many index entries that they are written in blocks between rolls.
-            31 => Shape { config: config(1 << 16, 0), sizes: sizes(1, 0), batches_max: 300, log_batches_max: 700 },
-            0 | 4 => {
-                Shape { config: config(16 << 10, 1024), sizes: sizes(4, 1000), batches_max: 5, log_batches_max: 60 }
-            }
-            _ => Shape { config: config(4096, 200), sizes: sizes(5, 150), batches_max: 5, log_batches_max: 60 },
+            31 => shape(config(1 << 16, 0), sizes(1, 0), 300, 700),
+            0 | 4 => shape(config(16 << 10, 1024), sizes(4, 1000), 5, 60),
+            _ => shape(config(4096, 200), sizes(5, 150), 5, 60),
         }
     }
 }
@@ -98,7 +129,7 @@ struct Violation {
     change: u64,
     operation: Option<Operation>,
     /// `None`: the workload itself could not go on.
-    way: Option<PowerCut>,
+    way: Option<End>,
     what: String,
 }
 
@@ -121,7 +152,7 @@ struct Shared {
     /// The first one.
     violation: RefCell<Option<Violation>>,
     /// For somebody who finds a panic.
-    looking_at: Cell<Option<(Operation, PowerCut)>>,
+    looking_at: Cell<Option<(Operation, End)>>,
 }
 
 impl Shared {
@@ -134,11 +165,16 @@ impl Shared {
                 return;
             }
             let ways = PowerCut::ways(dice.next_u64());
-            let way = ways[dice.below(ways.len() as u64) as usize];
+            let way = ways.get(dice.below(ways.len() as u64 + 1) as usize).map_or(End::Kill, |way| End::Power(*way));
             self.looking_at.set(Some((operation, way)));
             let model = self.model.borrow().clone();
-            let left = disk.power_cut_by(way);
-            if let Err(what) = look(&left, &self.config, &model, &mut dice, true) {
+            let looked = match way {
+                End::Power(way) => {
+                    look(&disk.power_cut_by(way), &self.config, &model, &mut dice, (Keeps::Flushed, true))
+                }
+                End::Kill => look(&disk.restart(), &self.config, &model, &mut dice, (Keeps::Written, true)),
+            };
+            if let Err(what) = looked {
                 self.found(what);
             }
             self.cut_points.set(self.cut_points.get() + 1);
@@ -162,14 +198,27 @@ impl Drop for Shared {
     }
 }
 
-/// Starts on what is left of a disk, and holds it against what should be there. `goes_on`: in a share of the cases more
+/// Starts on what is left of a disk, and holds it against what should be there: after a kill all that was written. `goes_on`: in a share of the cases more
 /// is appended, the process ends, and the next one is looked at.
-fn look(disk: &FakeDisk, config: &LogConfig, model: &Model, dice: &mut Dice, goes_on: bool) -> Outcome<()> {
+fn look(
+    disk: &FakeDisk,
+    config: &LogConfig,
+    model: &Model,
+    dice: &mut Dice,
+    (keeps, goes_on): (Keeps, bool),
+) -> Outcome<()> {
+    if keeps == Keeps::Written {
+        model.keys().try_for_each(|tp| Directory::check_written_point(disk, tp))?;
+    }
     let mut directory = Directory::start(disk, config, wanted(model))?;
     let mut left = Model::new();
     for (tp, log) in model {
         directory.assign_epoch(tp, log.leader_epoch)?;
-        let found = log.check(&mut directory, tp, dice).map_err(|wrong| format!("{tp}: {wrong}"))?;
+        let checked = match keeps {
+            Keeps::Written => log.check_after_kill(&mut directory, tp, dice),
+            Keeps::Flushed => log.check(&mut directory, tp, dice),
+        };
+        let found = checked.map_err(|wrong| format!("{tp}: {wrong}"))?;
         if !found.has_hole() {
             left.insert(tp.clone(), found);
         }
@@ -201,7 +250,8 @@ fn look(disk: &FakeDisk, config: &LogConfig, model: &Model, dice: &mut Dice, goe
     if end < 2 {
         left.values_mut().for_each(|log| log.flushed(log.end_offset()));
     }
-    look(&disk, config, &left, dice, false).map_err(|wrong| format!("after it went on and ended (way {end}): {wrong}"))
+    look(&disk, config, &left, dice, (Keeps::Flushed, false))
+        .map_err(|wrong| format!("after it went on and ended (way {end}): {wrong}"))
 }
 
 /// One seed's process, ended and started again and again.
@@ -230,7 +280,9 @@ fn run_seed(seed: u64, plant: Option<Plant>) -> Rc<Shared> {
     let directory = Directory::start(&disk, &shape.config, []).expect("an empty disk");
     let mut workload =
         Workload { shared: Rc::clone(&shared), shape, plant, dice: Dice(seed), directory, topics_made: 0 };
+    workload.directory.indexes_first = plant == Some(Plant::IndexBeforeAppend);
     planted::SWAP_BEFORE_SYNC.set(plant == Some(Plant::SwapBeforeSync));
+    cache_mark::planted::ANY_LIFE_BELIEVED.set(plant == Some(Plant::WrittenBelievedAfterPowerCut));
     for _ in 0..STEPS {
         if let Err(what) = workload.step() {
             shared.found(what);
@@ -240,6 +292,7 @@ fn run_seed(seed: u64, plant: Option<Plant>) -> Rc<Shared> {
         }
     }
     planted::SWAP_BEFORE_SYNC.set(false);
+    cache_mark::planted::ANY_LIFE_BELIEVED.set(false);
     shared
 }
 
@@ -265,10 +318,11 @@ impl Workload {
             68..=74 => self.checkpoint(&tp),
             75..=78 => self.new_reign(&tp),
             79..=81 => self.stop(),
-            82..=84 => self.end_and_start(self.directory.disk().restart(), true),
+            82..=83 => self.end_and_start(self.directory.disk().restart(), Keeps::Written),
+            84 => self.kill_within_append(&tp),
             85..=88 => {
                 let cut = self.directory.disk().power_cut(self.dice.next_u64());
-                self.end_and_start(cut, false)
+                self.end_and_start(cut, Keeps::Flushed)
             }
             89..=96 if is_compacted(&tp) => self.compact(&tp),
             89..=92 => self.retain(&tp),
@@ -298,7 +352,20 @@ impl Workload {
         let shared = Rc::clone(&self.shared);
         self.directory.append(tp, batches, log.leader_epoch, |batch, base_offset| {
             shared.model.borrow_mut().get_mut(tp).expect("a log that is there").staged(batch, base_offset);
-        })
+        })?;
+        self.tell(tp, LogModel::written);
+        Ok(())
+    }
+
+    /// A part of the last write is in the file, and nobody was told of it.
+    fn kill_within_append(&mut self, tp: &TopicPartition) -> Outcome<()> {
+        let written = self.dice.below(400) as usize;
+        let fault = Fault::Append { kind: ErrorKind::Interrupted, written };
+        self.directory.disk().inject(fault.under(partition_directory(tp)));
+        match self.append(tp) {
+            Err(_) => self.end_and_start(self.directory.disk().restart(), Keeps::Written),
+            Ok(()) => Err("a write that was cut off was reported as written".into()),
+        }
     }
 
     /// What may come between the halves of something longer.
@@ -311,7 +378,12 @@ impl Workload {
     }
 
     fn flush(&mut self, tp: &TopicPartition) -> Outcome<()> {
-        let flush = self.directory.begin_flush(tp);
+        let is_whole = self.dice.below(self.shape.flushes_per_whole) == 0;
+        let flush = match is_whole {
+            true => Some(self.directory.begin_flush(tp)),
+            false => self.directory.begin_flush_closed(tp),
+        };
+        let Some(flush) = flush else { return Ok(()) };
         if self.plant == Some(Plant::AcknowledgedBeforeSync) {
             self.tell(tp, |log| log.flushed(log.end_offset()));
         }
@@ -408,20 +480,28 @@ impl Workload {
         if !early {
             self.directory.write_clean_shutdown()?;
         }
-        self.end_and_start(self.directory.disk().restart(), true)
+        self.end_and_start(self.directory.disk().restart(), Keeps::Written)
     }
 
-    /// Starts on what the last process left; `keeps_all`: nothing that was written may be missing.
-    fn end_and_start(&mut self, disk: FakeDisk, keeps_all: bool) -> Outcome<()> {
+    /// Starts on what the last process left.
+    fn end_and_start(&mut self, disk: FakeDisk, keeps: Keeps) -> Outcome<()> {
         let disk = disk.with_watch(watch(&self.shared));
+        if keeps == Keeps::Flushed {
+            self.shared.model.borrow_mut().values_mut().for_each(LogModel::power_went);
+        }
         let expected = self.shared.model.borrow().clone();
+        if keeps == Keeps::Written {
+            look(&disk.restart(), &self.shape.config, &expected, &mut self.dice, (Keeps::Written, true))?;
+        }
+        let indexes_first = self.directory.indexes_first;
         self.directory = Directory::start(&disk, &self.shape.config, wanted(&expected))?;
+        self.directory.indexes_first = indexes_first;
         for (tp, log) in &expected {
             let found = self.directory.log(tp);
             let (end_offset, flushed_offset) = (found.log_end_offset(), found.flushed_offset());
             let start_offset = found.log_start_offset();
-            if keeps_all && end_offset != log.end_offset() {
-                return Err(format!("{tp} ends at {end_offset}, written was {}", log.end_offset()));
+            if keeps == Keeps::Written && end_offset < log.written_offset() {
+                return Err(format!("{tp} ends at {end_offset}, written was {}", log.written_offset()));
             }
             let reigns = self.dice.below(2) as i32;
             self.tell(tp, |log| {
@@ -431,7 +511,7 @@ impl Workload {
                 log.leader_epoch += reigns;
             });
         }
-        for (tp, log) in expected.iter().filter(|(tp, _)| is_compacted(tp) && !keeps_all) {
+        for (tp, log) in expected.iter().filter(|(tp, _)| is_compacted(tp) && keeps == Keeps::Flushed) {
             let (end, found) = (self.directory.log(tp).log_end_offset(), read_compacted(&mut self.directory, tp)?);
             if log.has_hole_in(&found, end) {
                 self.delete(tp)?;
@@ -529,6 +609,16 @@ fn an_offset_acknowledged_before_its_sync_is_caught() {
 #[test]
 fn a_recovery_point_that_outlives_its_log_is_caught() {
     assert_caught(Plant::RecoveryPointOutlivesItsLog);
+}
+
+#[test]
+fn what_was_written_believed_to_be_there_after_a_power_cut_is_caught() {
+    assert_caught(Plant::WrittenBelievedAfterPowerCut);
+}
+
+#[test]
+fn an_index_entry_written_before_its_append_is_through_is_caught() {
+    assert_caught(Plant::IndexBeforeAppend);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,24 +13,30 @@ use bytes::BytesMut;
 use crate::base::ids::{LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::base::time::WallMs;
 use crate::partition::partition::LogCheckpoint;
-use crate::platform::Disk;
+use crate::platform::{Disk, OpenMode};
 use crate::record::batch::BatchHeader;
 use crate::shard::checkpoints;
 use crate::sim::disk::tests::run;
 use crate::sim::disk::{FakeDisk, FakeFile};
+use crate::storage::cache_mark::{self, CacheMark};
 use crate::storage::compaction::{CleanerBounds, Inline};
+use crate::storage::entry::Entry;
 use crate::storage::log::{
     CleanTime, CompactionLags, Flushed, LastStop, Log, LogConfig, LogWrite, OpenLog, Read, Retention, Staged,
 };
 use crate::storage::log_dir::{self, LogDirScan};
 use crate::storage::open_files::OpenFiles;
 use crate::storage::retention::RetentionPolicy;
-use crate::storage::segment::{LOG, parse_segment_name};
+use crate::storage::segment::{LOG, OFFSET_INDEX, parse_segment_name, segment_path};
 
 pub const LOG_DIR: &str = "/data";
 /// Of all appends; records have timestamps near it.
 pub const NOW: WallMs = 1_700_000_000_000;
 const NO_BROKER_EPOCH: i64 = -1;
+/// The time that passes between two looks of a log's upkeep.
+const UPKEEP_MS: WallMs = 1500;
+/// Bytes behind index entries and snapshots that have new ones written: logs are small here.
+const UPKEEP_BYTES: u64 = 2500;
 /// Fewer than there are, so that files are closed and opened again.
 const SEGMENTS_OPEN_MAX: usize = 2;
 
@@ -47,6 +54,9 @@ pub struct Directory {
     open_files: Rc<OpenFiles>,
     scan: LogDirScan,
     logs: BTreeMap<TopicPartition, Log<FakeDisk>>,
+    upkeep_at: WallMs,
+    /// A bug to be caught: an index entry is written before its batch is.
+    pub indexes_first: bool,
 }
 
 impl Directory {
@@ -66,6 +76,8 @@ impl Directory {
             open_files: OpenFiles::new(SEGMENTS_OPEN_MAX),
             scan,
             logs: BTreeMap::new(),
+            upkeep_at: NOW,
+            indexes_first: false,
         };
         for (tp, topic_id) in logs {
             let last_stop = directory.scan.last_stop(&tp);
@@ -77,7 +89,43 @@ impl Directory {
             run(disk.remove_directory(&partition_directory(tp))).map_err(said)?;
             run(disk.sync_directory(Path::new(LOG_DIR))).map_err(said)?;
         }
+        directory.mark_cache_life();
         Ok(directory)
+    }
+
+    /// Every log that is left is open. Where there can be no mark there is none.
+    fn mark_cache_life(&self) {
+        let mark = self.scan.cache_life.clone().map(|life| CacheMark { life, unopened: BTreeSet::new() });
+        if let Some(mark) = mark.filter(|mark| Some(mark) != self.scan.cache_mark.as_ref()) {
+            let _ = run(cache_mark::write(&self.disk, Path::new(LOG_DIR), &mark));
+        }
+    }
+
+    /// What holds for the files that a kill leaves, if the next start believes them: the last entry of the last segment's
+    /// index leads to a whole batch.
+    pub fn check_written_point(disk: &FakeDisk, tp: &TopicPartition) -> Outcome<()> {
+        // On a copy: a scan changes what it looks at.
+        let scan = run(log_dir::scan(&disk.restart(), Path::new(LOG_DIR))).map_err(said)?;
+        let Some(base_offset) = last_segment(disk, tp).filter(|_| scan.last_stop(tp).cache_survived) else {
+            return Ok(());
+        };
+        let contents = |extension| disk.contents(&segment_path(&partition_directory(tp), base_offset, extension));
+        let (log, index) = (contents(LOG).map_err(said)?, contents(OFFSET_INDEX).unwrap_or_default());
+        let Some(entry) = index.as_chunks::<8>().0.last() else { return Ok(()) };
+        let [a, b, c, d, position @ ..] = *entry;
+        let (last_offset, position) =
+            (base_offset + i64::from(u32::from_be_bytes([a, b, c, d])), u32::from_be_bytes(position));
+        let rest = log.get(position as usize..).unwrap_or_default();
+        let is_whole = Entry::parse(rest).is_ok_and(|entry| {
+            entry.last_offset == last_offset
+                && rest.get(..entry.bytes as usize).is_some_and(|bytes| entry.is_valid(bytes))
+        });
+        match is_whole {
+            true => Ok(()),
+            false => {
+                Err(format!("{tp}: an index entry leads to offset {last_offset} at {position}, which is not whole"))
+            }
+        }
     }
 
     /// A partition of a new topic.
@@ -97,7 +145,9 @@ impl Directory {
             open_files: Rc::clone(&self.open_files),
             progress: Arc::default(),
         }));
-        self.logs.insert(tp.clone(), opened.map_err(said)?);
+        let mut log = opened.map_err(said)?;
+        log.set_upkeep_bytes(UPKEEP_BYTES);
+        self.logs.insert(tp.clone(), log);
         Ok(())
     }
 
@@ -161,10 +211,23 @@ impl Directory {
     pub fn write(&mut self, tp: &TopicPartition) -> Outcome<()> {
         let disk = self.disk.clone();
         while let Some(LogWrite { file, position, data }) = self.log_mut(tp).take_write() {
+            if self.indexes_first {
+                self.write_index_entry(tp, position)?;
+            }
             let written = run(disk.append(&file, position, data));
             self.log_mut(tp).finish_write(written).map_err(said)?;
         }
         Ok(())
+    }
+
+    /// Puts an entry for the write that is in flight into the file of the index.
+    fn write_index_entry(&self, tp: &TopicPartition, position: u64) -> Outcome<()> {
+        let Some(base_offset) = last_segment(&self.disk, tp) else { return Ok(()) };
+        let path = segment_path(&partition_directory(tp), base_offset, OFFSET_INDEX);
+        let (file, length) = run(self.disk.open(&path, OpenMode::ReadWrite)).map_err(said)?;
+        let last = (self.log(tp).log_end_offset() - base_offset) as u32;
+        let entry = [last.to_be_bytes(), (position as u32).to_be_bytes()].concat();
+        run(self.disk.write(&file, length, entry)).map_err(said)
     }
 
     /// After a failed write.
@@ -175,9 +238,7 @@ impl Directory {
 
     /// Whether the active segment holds something.
     pub fn can_roll(&self, tp: &TopicPartition) -> bool {
-        let entries = run(self.disk.list(&partition_directory(tp))).unwrap_or_default();
-        let logs = entries.iter().filter_map(|entry| parse_segment_name(&entry.name)).filter(|(_, kind)| *kind == LOG);
-        logs.map(|(base_offset, _)| base_offset).max() < Some(self.log(tp).log_end_offset())
+        last_segment(&self.disk, tp) < Some(self.log(tp).log_end_offset())
     }
 
     /// Ends the active segment, which holds something.
@@ -187,7 +248,9 @@ impl Directory {
     }
 
     fn upkeep(&mut self, tp: &TopicPartition) -> Outcome<()> {
-        match self.log_mut(tp).upkeep(NOW, true).map(run) {
+        self.upkeep_at += UPKEEP_MS;
+        let now = self.upkeep_at;
+        match self.log_mut(tp).upkeep(now, true).map(run) {
             Some(done) => self.log_mut(tp).finish_upkeep(done).map_err(said),
             None => Ok(()),
         }
@@ -199,8 +262,13 @@ impl Directory {
     }
 
     /// Half a flush: its end offset is that of now, and its work is done when the future runs.
-    pub fn begin_flush(&mut self, tp: &TopicPartition) -> impl Future<Output = Flushed> + use<> {
-        self.log_mut(tp).flush()
+    pub fn begin_flush(&mut self, tp: &TopicPartition) -> Pin<Box<dyn Future<Output = Flushed>>> {
+        Box::pin(self.log_mut(tp).flush())
+    }
+
+    /// The same of the closed segments, if there are any to flush.
+    pub fn begin_flush_closed(&mut self, tp: &TopicPartition) -> Option<Pin<Box<dyn Future<Output = Flushed>>>> {
+        Some(Box::pin(self.log_mut(tp).flush_closed()?))
     }
 
     /// The flushed offset then.
@@ -246,6 +314,7 @@ impl Directory {
     }
 
     pub fn write_clean_shutdown(&self) -> Outcome<()> {
+        run(cache_mark::remove(&self.disk, Path::new(LOG_DIR))).map_err(said)?;
         run(log_dir::write_clean_shutdown(&self.disk, Path::new(LOG_DIR), NO_BROKER_EPOCH)).map_err(said)
     }
 
@@ -351,6 +420,13 @@ impl Directory {
 /// Whether the log is one of those that are cleaned.
 pub fn is_compacted(tp: &TopicPartition) -> bool {
     &*tp.topic == "c"
+}
+
+/// Base offset of a log's last segment, by the names of the files.
+fn last_segment(disk: &FakeDisk, tp: &TopicPartition) -> Option<Offset> {
+    let entries = run(disk.list(&partition_directory(tp))).unwrap_or_default();
+    let logs = entries.iter().filter_map(|entry| parse_segment_name(&entry.name)).filter(|(_, kind)| *kind == LOG);
+    logs.map(|(base_offset, _)| base_offset).max()
 }
 
 pub fn partition_directory(tp: &TopicPartition) -> PathBuf {

@@ -43,6 +43,8 @@ pub struct LogModel {
     batches: Vec<Rc<Appended>>,
     /// Everything below was reported as durable.
     flushed_offset: Offset,
+    /// Everything below was reported as written.
+    written_offset: Offset,
     /// The log start of the last process, and the one that was written down: it is one of these, or between them.
     start_max: Offset,
     start_durable: Offset,
@@ -78,6 +80,7 @@ impl LogModel {
             leader_epoch,
             batches,
             flushed_offset: 0,
+            written_offset: 0,
             start_max: 0,
             start_durable: 0,
             epochs_from: 0,
@@ -146,6 +149,32 @@ impl LogModel {
         self.flushed_offset = self.flushed_offset.max(flushed_offset);
     }
 
+    /// Takes up that everything that was staged was reported as written.
+    pub fn written(&mut self) {
+        self.written_offset = self.end_offset();
+    }
+
+    /// The power went: what was written and not flushed is nothing to count on.
+    pub fn power_went(&mut self) {
+        self.written_offset = self.flushed_offset;
+    }
+
+    pub fn written_offset(&self) -> Offset {
+        self.written_offset
+    }
+
+    /// Holds what a kill left against this: all that was written is there. It is no more durable for that.
+    pub fn check_after_kill(
+        &self,
+        directory: &mut Directory,
+        tp: &TopicPartition,
+        dice: &mut Dice,
+    ) -> Outcome<LogModel> {
+        let flushed_offset = self.flushed_offset;
+        let expected = LogModel { flushed_offset: flushed_offset.max(self.written_offset), ..self.clone() };
+        Ok(LogModel { flushed_offset, ..expected.check(directory, tp, dice)? })
+    }
+
     /// So many batches at the log's next offsets, of producers with and without an id.
     pub fn new_batches(&self, count: u64, sizes: BatchSizes, dice: &mut Dice) -> Vec<BytesMut> {
         let mut ahead = self.clone();
@@ -200,6 +229,7 @@ impl LogModel {
     /// Forgets what a power cut took, once [`LogModel::check`] has found nothing wrong with `end_offset`.
     pub fn cut_to(&mut self, end_offset: Offset) {
         self.batches.retain(|batch| batch.header.base_offset < end_offset);
+        self.written();
     }
 
     /// Holds the log that was opened on what is left against this: a prefix of what was appended is there, with all

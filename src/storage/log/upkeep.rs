@@ -45,7 +45,7 @@ const SNAPSHOT_SHARE: u64 = 64;
 #[derive(Debug)]
 pub(super) struct Behind {
     /// [`BEHIND_BYTES`], but for tests, whose logs are small.
-    pub bytes_due: u64,
+    bytes_due: u64,
     entries_written_at: WallMs,
     /// When an entry was first seen that the file lacks.
     unwritten_since: Option<WallMs>,
@@ -175,6 +175,12 @@ impl<D: Disk> Log<D> {
             };
             UpkeepDone { base_offset, preallocated, indexes, snapshot }
         })
+    }
+
+    /// Has index entries and snapshots written when so much is behind them.
+    #[cfg(test)]
+    pub(crate) fn set_upkeep_bytes(&mut self, bytes: u64) {
+        self.run.behind.bytes_due = bytes;
     }
 
     /// Whether the file lacks a block of entries, or has come too far behind, or for too long.

@@ -151,7 +151,7 @@ fn the_producers_are_known_from_a_snapshot_that_is_newer_than_what_is_durable_an
         for at in 0..12 {
             assert!(matches!(stage(&mut log, idempotent(7, at, 1)), Staged::Written { .. }));
             write(&mut log).unwrap();
-            log.run.behind.bytes_due = if at == snapshot_at { 0 } else { u64::MAX };
+            log.set_upkeep_bytes(if at == snapshot_at { 0 } else { u64::MAX });
             upkeep_at(&mut log, 20_000);
         }
         let snapshot = path(Offset::from(snapshot_at) + 1, SNAPSHOT);
@@ -360,7 +360,7 @@ fn index_entries_reach_their_file_when_they_are_old_or_far_behind_and_never_befo
 fn of_the_snapshots_between_segments_the_newest_stays_and_the_newest_that_is_durable() {
     let disk = FakeDisk::new();
     let mut log = open(&disk, large(), CLEAN);
-    log.run.behind.bytes_due = 0;
+    log.set_upkeep_bytes(0);
     let snapshots = || -> Vec<Offset> {
         let entries = run(disk.list(Path::new(DIR))).unwrap();
         let names = entries.iter().filter_map(|entry| crate::storage::segment::parse_segment_name(&entry.name));
