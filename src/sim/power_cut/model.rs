@@ -163,16 +163,17 @@ impl LogModel {
         self.written_offset
     }
 
-    /// Holds what a kill left against this: all that was written is there. It is no more durable for that.
+    /// Holds what a kill left against this: all that was written is there. Neither that nor the log start is more durable
+    /// for it.
     pub fn check_after_kill(
         &self,
         directory: &mut Directory,
         tp: &TopicPartition,
         dice: &mut Dice,
     ) -> Outcome<LogModel> {
-        let flushed_offset = self.flushed_offset;
+        let LogModel { flushed_offset, start_durable, .. } = *self;
         let expected = LogModel { flushed_offset: flushed_offset.max(self.written_offset), ..self.clone() };
-        Ok(LogModel { flushed_offset, ..expected.check(directory, tp, dice)? })
+        Ok(LogModel { flushed_offset, start_durable, ..expected.check(directory, tp, dice)? })
     }
 
     /// So many batches at the log's next offsets, of producers with and without an id.

@@ -180,7 +180,7 @@ impl<D: Disk> Recovery<D> {
                 self.must_be_lost_in_a_crash(&log_path, position, end_offset(&looked.active), reason)?;
                 self.cut_behind_last_batch(&looked).await?;
                 // Durable at once: what is cut must not come back behind what is appended in its place.
-                self.directory.disk.sync(&looked.file).await.map_err(LogError::io_at(&log_path))?;
+                self.sync_cut(&looked).await?;
             }
             None => self.must_go_on(&looked.active, next_base)?,
         }
@@ -235,6 +235,11 @@ impl<D: Disk> Recovery<D> {
         let length = looked.length;
         tracing::warn!(file = %path.display(), length, position, reason, "cut behind the last whole batch");
         self.directory.disk.set_length(&looked.file, position).await.map_err(LogError::io_at(&path))
+    }
+
+    pub(super) async fn sync_cut(&self, looked: &Looked<D::File>) -> Result<(), LogError> {
+        let path = self.directory.path_of(looked.active.base_offset, LOG);
+        self.directory.disk.sync(&looked.file).await.map_err(LogError::io_at(&path))
     }
 
     /// Brings the segment's indexes in line with its batches. Entries that the files only lack may wait for the log's

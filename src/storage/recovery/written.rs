@@ -105,8 +105,13 @@ impl<D: Disk> Recovery<D> {
         if let Some(reason) = misfit {
             return Err(self.misfit(last, LOG, reason));
         }
-        // Not synced: should a part of what is cut come back after a power cut, there is no whole batch in it.
+        // Not synced where that would take the batches before it along: the next flush does it. Should a part of what is cut
+        // come back after a power cut before that, there is no whole batch in it. Where nothing is left to flush it is all
+        // that the file has, and a stop in order must not leave it there.
         self.cut_behind_last_batch(&looked).await?;
+        if looked.stop.is_some() && (end <= self.last_stop.recovery_point || looked.active.size == 0) {
+            self.sync_cut(&looked).await?;
+        }
         Ok((closed, self.settle(looked, false).await?.active, replay))
     }
 

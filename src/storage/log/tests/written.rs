@@ -119,6 +119,41 @@ fn a_last_append_that_is_torn_at_any_byte_loses_its_torn_batch_alone() {
 }
 
 #[test]
+fn a_stop_in_order_after_a_torn_append_leaves_nothing_torn_to_a_power_cut() {
+    let disk = FakeDisk::new();
+    let mut log = open(&disk, large(), CLEAN);
+    let tear = |log: &mut Log<FakeDisk>, disk: &FakeDisk| {
+        disk.inject(Fault::Append { kind: ErrorKind::Other, written: 80 });
+        let at = log.log_end_offset();
+        stage(log, batch(at, 2));
+        assert!(write(log).is_err());
+    };
+    append(&mut log, batch(0, 4));
+    // Torn behind what is flushed; and the first batch of a segment.
+    for rolls in [false, true] {
+        let flushed = run(log.flush());
+        log.finish_flush(flushed).unwrap();
+        if rolls {
+            roll(&mut log);
+        }
+        let (recovery_point, end) = (log.recovery_point(), log.log_end_offset());
+        tear(&mut log, &disk);
+        let killed = disk.restart();
+        let mut again = open(&killed, large(), survived(recovery_point));
+        assert_eq!(again.log_end_offset(), end);
+        if let Some(flush) = again.flush_closed() {
+            again.finish_flush(run(flush)).unwrap();
+        }
+        close(again);
+        for seed in 0..32 {
+            assert_holds(&mut open(&killed.power_cut(seed), large(), LastStop { recovery_point: end, ..CLEAN }), end);
+        }
+        let repaired = run(log.repair());
+        log.finish_repair(repaired).unwrap();
+    }
+}
+
+#[test]
 fn indexes_that_lag_by_any_number_of_entries_make_more_to_read_and_nothing_else() {
     let disk = FakeDisk::new();
     one_segment(&disk, 120);
