@@ -92,7 +92,7 @@ pub struct Space {
 /// Files as a shard may use them.
 ///
 /// Only the first four operations may run on the shard's own thread, and none of them waits for a device; the rest run
-/// on threads of their log directory, in the order in which they were asked for, and resolve when they have happened.
+/// on threads of their log directory, and resolve when they have happened: what must come after another waits for it.
 /// A directory that is slow or hangs holds up its own operations, and no other's.
 /// Unless an operation says so, nothing it did is durable when it resolves.
 pub trait Disk: Clone + 'static {

@@ -249,6 +249,8 @@ impl<P: Platform> Partition<P> {
     pub async fn flush_recovered(self: &Rc<Self>) {
         {
             let mut state = self.state.borrow_mut();
+            // What recovery found past the recovery point is not known to be durable.
+            state.note_unflushed();
             let Some(log) = &state.log else { return };
             let is_flushed = log.flushed_offset() == log.log_end_offset();
             if state.role.flushes() == Flushes::InTime || is_flushed {

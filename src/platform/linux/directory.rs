@@ -256,8 +256,11 @@ pub struct LinuxFile {
     has_piece: AtomicBool,
     /// It is among the directory's dirty files.
     is_listed: AtomicBool,
-    /// What is under way that an append to it may have to wait for.
+    /// Syncs and write-backs of its end that are under way, and where the last one of them found the end.
     holders: AtomicU32,
+    held_to: AtomicU64,
+    /// Reservations of blocks under way.
+    reservations: AtomicU32,
 }
 
 impl LinuxFile {
@@ -271,6 +274,8 @@ impl LinuxFile {
             has_piece: AtomicBool::new(false),
             is_listed: AtomicBool::new(false),
             holders: AtomicU32::new(0),
+            held_to: AtomicU64::new(0),
+            reservations: AtomicU32::new(0),
         }
     }
 
@@ -278,22 +283,29 @@ impl LinuxFile {
         self.file.as_ref().expect("taken only by drop")
     }
 
-    /// Whether something is under way that an append to it may have to wait for.
-    pub fn is_held(&self) -> bool {
-        self.holders.load(Ordering::Acquire) > 0
+    /// Whether something is under way that an append at `position`, its end, may have to wait for: the file's lock, or the
+    /// folio that a sync has found at the end. Only the first append after the sync began needs that one: what was
+    /// appended since is no part of the sync.
+    pub fn is_held(&self, position: u64) -> bool {
+        let is_synced = self.holders.load(Ordering::Acquire) > 0 && position <= self.held_to.load(Ordering::Relaxed);
+        is_synced || self.reservations.load(Ordering::Acquire) > 0
     }
 
-    /// Does something that takes the file's lock, or the folio at its end, on the calling thread.
-    fn holding<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// Does something that takes the folio at the end, on the calling thread.
+    fn holding_end<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.held_to.store(self.appended_to.load(Ordering::Relaxed), Ordering::Relaxed);
         self.holders.fetch_add(1, Ordering::AcqRel);
         let done = work();
         self.holders.fetch_sub(1, Ordering::AcqRel);
         done
     }
 
-    /// Reserves blocks beyond the file's end, on the calling thread.
+    /// Reserves blocks beyond the file's end, on the calling thread; takes the file's lock.
     pub fn reserve(&self, position: u64, length: u64) -> io::Result<()> {
-        self.holding(|| sys::preallocate(self.as_fd(), position, length))
+        self.reservations.fetch_add(1, Ordering::AcqRel);
+        let reserved = sys::preallocate(self.as_fd(), position, length);
+        self.reservations.fetch_sub(1, Ordering::AcqRel);
+        reserved
     }
 
     /// Takes note of an append that is through; what it resolves to. Enough appended bytes are sent on their way to the
@@ -367,7 +379,7 @@ impl LinuxFile {
         let mut from = self.clean_to.load(Ordering::Relaxed);
         while from < end && self.directory.check().is_ok() {
             let to = end.min(from + PIECE_BYTES);
-            self.holding(|| self.write_back(from, to));
+            self.holding_end(|| self.write_back(from, to));
             from = to;
         }
         if self.appended_to.load(Ordering::Relaxed) > end && !self.is_listed.load(Ordering::Relaxed) {
@@ -391,7 +403,7 @@ impl LinuxFile {
         self.directory.check()?;
         let to = self.appended_to.load(Ordering::Relaxed);
         let start = Instant::now();
-        let result = self.holding(|| self.file().sync_data());
+        let result = self.holding_end(|| self.file().sync_data());
         self.directory.sync_time.record(start.elapsed());
         self.directory.note(result)?;
         self.mark_clean(to);

@@ -45,7 +45,7 @@ const STAT_BLOCK_BYTES: u64 = 512;
 const PROBE_BYTES: usize = 64 * 1024;
 
 /// Appends of one directory that a shard has with kernel workers at once: the others keep workers of their own.
-const DEFERRED_APPENDS_MAX: u64 = 4;
+const DEFERRED_APPENDS_MAX: u64 = 16;
 
 /// Cold steps of one directory that a shard has with kernel workers at once.
 const COLD_STEPS_MAX: u64 = 16;
@@ -137,7 +137,7 @@ impl LinuxDisk {
     fn append_inline(&self, file: &LinuxFile, position: u64, data: &[BytesMut]) -> io::Result<u64> {
         let share = self.share_of(file);
         let tells_waits = file.directory.tells_waits();
-        let is_held = || file.is_held() || share.slow_until.get().is_some_and(|until| Instant::now() < until);
+        let is_held = || file.is_held(position) || share.slow_until.get().is_some_and(|until| Instant::now() < until);
         if !tells_waits && is_held() {
             return Ok(0);
         }

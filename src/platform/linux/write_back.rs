@@ -22,8 +22,8 @@ use super::directory::{Directory, LinuxFile};
 use crate::sys;
 
 /// Bytes on their way to the device at once: little enough for what comes behind them not to wait long, and enough for
-/// the device to be busy (tuning.md).
-pub const PIECE_BYTES: u64 = 512 * 1024;
+/// the device to be busy and for the thread's own work to be little (tuning.md).
+pub const PIECE_BYTES: u64 = 1024 * 1024;
 
 /// Bytes before the end of a file that is appended to. An append is 1 MiB at most, and so is a folio, which begins at a
 /// multiple of its size: the one at the end begins behind this.
