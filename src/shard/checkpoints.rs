@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::router::Router;
@@ -16,7 +17,8 @@ use crate::base::time::Monotonic;
 use crate::executor::either;
 use crate::handlers::Context;
 use crate::partition::partition::LogCheckpoint;
-use crate::platform::{Clock, Disk, Platform};
+use crate::platform::{Clock, Disk, Platform, Tasks};
+use crate::storage::checkpoint::encode_offsets;
 use crate::storage::log_dir::{self, LogDirError};
 use crate::storage::log_dirs::{self, LogDir};
 
@@ -100,7 +102,10 @@ async fn keep_while_online<P: Platform>(log_dir: usize, context: &Rc<Context<P>>
         let Some(checkpoints) = router.all_checkpoints().await else { return };
         let mut checkpoints: Vec<_> = checkpoints.into_iter().filter(|log| log.log_dir == log_dir).collect();
         checkpoints.extend(of_unknown(log_dir, directory));
-        if let Err(error) = write(context.platform.disk(), &directory.path, &checkpoints, which, &mut written).await {
+        let files = changed_files(context, checkpoints, which, &mut written).await;
+        if let Err(error) = write(context.platform.disk(), &directory.path, files).await {
+            // What the files hold is not known: all of them are written next time.
+            written = Written::default();
             tracing::error!(%error, "the checkpoints could not be written; a crash will read more of the logs again");
             if let LogDirError::Io { source, .. } = &error
                 && log_dirs::is_fatal(source)
@@ -144,50 +149,73 @@ struct Which {
     high_watermarks: bool,
 }
 
+/// Name and content of a checkpoint that has changed.
+type ChangedFile = (&'static str, Vec<u8>);
+
+/// The files to write, and in `written` what they say then. Made by a work thread: of many logs it takes milliseconds.
+async fn changed_files<P: Platform>(
+    context: &Rc<Context<P>>,
+    checkpoints: Vec<LogCheckpoint>,
+    which: Which,
+    written: &mut Written,
+) -> Vec<ChangedFile> {
+    let (platform, checkpoints) = (&context.platform, Arc::new(checkpoints));
+    loop {
+        let (checkpoints, mut before) = (Arc::clone(&checkpoints), std::mem::take(written));
+        let made = platform.tasks().work(move || {
+            let files = before.change(&checkpoints, which);
+            (files, before)
+        });
+        if let Some((files, now)) = made.await {
+            *written = now;
+            return files;
+        }
+        // The work threads have too much to do.
+        platform.clock().sleep_until(platform.clock().now() + TICK).await;
+    }
+}
+
+impl Written {
+    /// The files that do not say yet what these checkpoints do.
+    fn change(&mut self, checkpoints: &[LogCheckpoint], which: Which) -> Vec<ChangedFile> {
+        let offsets = |of: fn(&LogCheckpoint) -> Option<Offset>| -> Offsets {
+            checkpoints.iter().filter_map(|log| Some((log.topic_partition.clone(), of(log)?))).collect()
+        };
+        let mut files = Vec::new();
+        let mut change = |name, offsets: Offsets, written: &mut Option<Offsets>| {
+            if written.as_ref() != Some(&offsets) {
+                files.push((name, encode_offsets(&offsets)));
+                *written = Some(offsets);
+            }
+        };
+        if which.recovery_points {
+            let offsets = offsets(|log| Some(log.recovery_point));
+            change(log_dir::RECOVERY_POINTS, offsets, &mut self.recovery_points);
+        }
+        if which.log_start_offsets {
+            // Kafka 3.9 `LogManager.checkpointLogStartOffsetsInDir`: only where the files do not say it.
+            let offsets = offsets(|log| Some(log.log_start_offset).filter(|start| *start > log.first_segment_offset));
+            change(log_dir::LOG_START_OFFSETS, offsets, &mut self.log_start_offsets);
+        }
+        if which.high_watermarks {
+            let offsets = offsets(|log| Some(log.high_watermark));
+            change(log_dir::HIGH_WATERMARKS, offsets, &mut self.high_watermarks);
+        }
+        // Who has cleaned a log asks for it; it is looked at with each of the others.
+        change(log_dir::CLEANER_OFFSETS, offsets(|log| log.cleaned_to), &mut self.cleaner_offsets);
+        files
+    }
+}
+
 /// Replaces all four files of a directory from the checkpoints of its logs; durable on `Ok`.
 pub async fn write_all<D: Disk>(disk: &D, log_dir: &Path, checkpoints: &[LogCheckpoint]) -> Result<(), LogDirError> {
     let which = Which { recovery_points: true, log_start_offsets: true, high_watermarks: true };
-    write(disk, log_dir, checkpoints, which, &mut Written::default()).await
+    write(disk, log_dir, Written::default().change(checkpoints, which)).await
 }
 
-async fn write<D: Disk>(
-    disk: &D,
-    log_dir: &Path,
-    checkpoints: &[LogCheckpoint],
-    which: Which,
-    written: &mut Written,
-) -> Result<(), LogDirError> {
-    let offsets = |of: fn(&LogCheckpoint) -> Option<Offset>| -> Offsets {
-        checkpoints.iter().filter_map(|log| Some((log.topic_partition.clone(), of(log)?))).collect()
-    };
-    if which.recovery_points {
-        let offsets = offsets(|log| Some(log.recovery_point));
-        replace(disk, log_dir, log_dir::RECOVERY_POINTS, offsets, &mut written.recovery_points).await?;
-    }
-    if which.log_start_offsets {
-        // Kafka 3.9 `LogManager.checkpointLogStartOffsetsInDir`: only where the files do not say it.
-        let offsets = offsets(|log| Some(log.log_start_offset).filter(|start| *start > log.first_segment_offset));
-        replace(disk, log_dir, log_dir::LOG_START_OFFSETS, offsets, &mut written.log_start_offsets).await?;
-    }
-    if which.high_watermarks {
-        let offsets = offsets(|log| Some(log.high_watermark));
-        replace(disk, log_dir, log_dir::HIGH_WATERMARKS, offsets, &mut written.high_watermarks).await?;
-    }
-    // Who has cleaned a log asks for it; it is looked at with each of the others.
-    let offsets = offsets(|log| log.cleaned_to);
-    replace(disk, log_dir, log_dir::CLEANER_OFFSETS, offsets, &mut written.cleaner_offsets).await
-}
-
-async fn replace<D: Disk>(
-    disk: &D,
-    log_dir: &Path,
-    name: &str,
-    offsets: Offsets,
-    written: &mut Option<Offsets>,
-) -> Result<(), LogDirError> {
-    if written.as_ref() != Some(&offsets) {
-        log_dir::write_offsets(disk, log_dir, name, &offsets).await?;
-        *written = Some(offsets);
+async fn write<D: Disk>(disk: &D, log_dir: &Path, files: Vec<ChangedFile>) -> Result<(), LogDirError> {
+    for (name, data) in files {
+        log_dir::write_checkpoint(disk, log_dir, name, data).await?;
     }
     Ok(())
 }

@@ -11,10 +11,14 @@ use super::mailbox::Mailboxes;
 use super::message::Message;
 use crate::base::budget::Budget;
 use crate::base::ids::ShardId;
+use crate::executor::yield_now;
 use crate::handlers::{Context, Owners, Work, produce};
 use crate::metrics::status::BoundUse;
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Platform, Tasks};
+
+/// Checkpoints that are taken before others get their turn.
+const CHECKPOINTS_A_TURN: usize = 256;
 
 /// One per shard.
 pub struct Router<P: Platform> {
@@ -47,9 +51,7 @@ impl<P: Platform> Router<P> {
                     tasks.spawn(send_back(executing, answer));
                 }
                 Message::Work(work) => tasks.spawn(work(Rc::clone(&self.context))),
-                Message::Checkpoints { answer } => {
-                    let _ = answer.send(self.checkpoints());
-                }
+                Message::Checkpoints { answer } => tasks.spawn(send_back(self.clone().checkpoints(), answer)),
             }
         }
     }
@@ -86,7 +88,7 @@ impl<P: Platform> Router<P> {
 
     /// How far the logs of every shard are.
     pub async fn all_checkpoints(&self) -> Option<Vec<LogCheckpoint>> {
-        let mut all = self.checkpoints();
+        let mut all = self.clone().checkpoints().await;
         for index in 0..self.mailboxes.shard_count() {
             let shard = ShardId(u16::try_from(index).expect("shards are numbered by u16"));
             if !self.is_here(shard) {
@@ -96,8 +98,15 @@ impl<P: Platform> Router<P> {
         Some(all)
     }
 
-    fn checkpoints(&self) -> Vec<LogCheckpoint> {
-        self.context.all_partitions().iter().filter_map(|partition| partition.checkpoint()).collect()
+    /// Of this shard; others get their turn in between.
+    async fn checkpoints(self) -> Vec<LogCheckpoint> {
+        let partitions = self.context.all_partitions();
+        let mut checkpoints = Vec::with_capacity(partitions.len());
+        for partitions in partitions.chunks(CHECKPOINTS_A_TURN) {
+            checkpoints.extend(partitions.iter().filter_map(|partition| partition.checkpoint()));
+            yield_now().await;
+        }
+        checkpoints
     }
 
     fn is_here(&self, owner: ShardId) -> bool {

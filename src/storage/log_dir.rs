@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::base::ids::{Offset, TopicPartition};
 use crate::platform::{DirectoryEntry, Disk};
 use crate::storage::cache_mark::{self, CacheMark};
-use crate::storage::checkpoint::{CHECKPOINT_BYTES_MAX, CheckpointError, encode_offsets, parse_offsets};
+use crate::storage::checkpoint::{CHECKPOINT_BYTES_MAX, CheckpointError, parse_offsets};
 use crate::storage::log::LastStop;
 
 pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
@@ -290,13 +290,8 @@ pub async fn write_clean_shutdown<D: Disk>(disk: &D, log_dir: &Path, broker_epoc
 
 /// Replaces one of [`RECOVERY_POINTS`], [`LOG_START_OFFSETS`], [`HIGH_WATERMARKS`] and [`CLEANER_OFFSETS`]; durable on
 /// `Ok`.
-pub async fn write_offsets<D: Disk>(
-    disk: &D,
-    log_dir: &Path,
-    name: &str,
-    offsets: &BTreeMap<TopicPartition, Offset>,
-) -> Result<(), LogDirError> {
-    replace(disk, log_dir, name, encode_offsets(offsets)).await
+pub async fn write_checkpoint<D: Disk>(disk: &D, log_dir: &Path, name: &str, data: Vec<u8>) -> Result<(), LogDirError> {
+    replace(disk, log_dir, name, data).await
 }
 
 async fn replace<D: Disk>(disk: &D, log_dir: &Path, name: &str, data: Vec<u8>) -> Result<(), LogDirError> {
