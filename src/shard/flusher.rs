@@ -1,41 +1,62 @@
 //! What a directory has unflushed stays below its bound (`--unflushed-bytes-max`): a start after a power cut reads so much
-//! again. When there is more, the logs are flushed that were appended to least of late, since a flush holds up appends.
+//! again. When there is more, the log is flushed that was appended to least of late, since a flush holds up appends, then the
+//! next one. Shards tell one another by the directory how little their least one has seen, so that it is the directory's.
 
 #![forbid(unsafe_code)]
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::executor::yield_now;
 use crate::handlers::Context;
+use crate::partition::partition::Partition;
 use crate::platform::{Clock, Platform};
 
 /// How often to look.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// When the bound is passed, logs are flushed until this share of it is free again: not one at each look.
+/// When the bound is passed, logs are flushed until this share of it is free again; from there on the shards tell their
+/// least ones.
 const FREED_SHARE: u64 = 8;
+
+/// Partitions that are looked at before others get their turn.
+const PARTITIONS_A_TURN: usize = 256;
 
 /// A task for one directory, until that is offline. Each shard flushes its own logs, one after the other.
 pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
     let clock = context.platform.clock().clone();
     let bytes_max = context.config.unflushed_bytes_max;
+    let goal = bytes_max - bytes_max / FREED_SHARE;
     let directory = &context.log_dirs.all()[log_dir];
     loop {
         clock.sleep_until(clock.now() + LOOK_INTERVAL).await;
-        if context.is_stopping() || directory.is_offline() {
-            return;
-        }
-        if directory.unflushed_bytes() <= bytes_max {
-            continue;
-        }
-        let here = context.all_partitions().into_iter().filter(|partition| partition.log_dir_index() == log_dir);
-        let mut unflushed: Vec<_> = here.filter_map(|partition| Some((partition.unflushed()?, partition))).collect();
-        unflushed.sort_by_key(|(recent_bytes, _)| *recent_bytes);
-        for (_, partition) in unflushed {
-            if directory.unflushed_bytes() <= bytes_max - bytes_max / FREED_SHARE || directory.is_offline() {
-                break;
+        let mut is_beyond = directory.unflushed_bytes() > bytes_max;
+        loop {
+            if context.is_stopping() || directory.is_offline() {
+                return;
             }
-            partition.flush_now().await;
+            let least = if directory.unflushed_bytes() > goal { least_of(log_dir, &context).await } else { None };
+            let is_ours = directory.offer_least(context.shard, least.as_ref().map(|(recent_bytes, _)| *recent_bytes));
+            match least {
+                Some((_, partition)) if is_beyond && is_ours => partition.flush_now().await,
+                _ => break,
+            }
+            is_beyond = directory.unflushed_bytes() > goal;
         }
     }
+}
+
+/// The unflushed log of this shard in the directory to which least was appended of late, and how much.
+async fn least_of<P: Platform>(log_dir: usize, context: &Rc<Context<P>>) -> Option<(u64, Rc<Partition<P>>)> {
+    let mut least: Option<(u64, Rc<Partition<P>>)> = None;
+    for partitions in context.all_partitions().chunks(PARTITIONS_A_TURN) {
+        for partition in partitions.iter().filter(|partition| partition.log_dir_index() == log_dir) {
+            let Some(recent_bytes) = partition.unflushed() else { continue };
+            if least.as_ref().is_none_or(|(least_bytes, _)| recent_bytes < *least_bytes) {
+                least = Some((recent_bytes, Rc::clone(partition)));
+            }
+        }
+        yield_now().await;
+    }
+    least
 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_channel::{Receiver, Sender};
 use futures_channel::oneshot;
 
-use crate::base::ids::TopicPartition;
+use crate::base::ids::{ShardId, TopicPartition};
 use crate::platform::{Space, spares_device};
 use crate::storage::cache_mark::CacheMark;
 use crate::storage::log::LastStop;
@@ -54,6 +54,8 @@ pub struct LogDir {
     /// Bytes that flushes have made durable.
     flushed_bytes: AtomicU64,
     rewrites: (Sender<Rewrite>, Receiver<Rewrite>),
+    /// What each shard has offered to flush, see [`LogDir::offer_least`].
+    least: Mutex<BTreeMap<ShardId, u64>>,
 }
 
 /// What a look at the file system changes.
@@ -81,6 +83,7 @@ impl LogDir {
             unflushed_bytes: AtomicU64::new(0),
             flushed_bytes: AtomicU64::new(0),
             rewrites: async_channel::bounded(REWRITES_MAX),
+            least: Mutex::default(),
         }
     }
 
@@ -161,6 +164,18 @@ impl LogDir {
 
     pub fn flushed_bytes(&self) -> u64 {
         self.flushed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A shard says how many bytes were appended of late to that one of its unflushed logs to which least was, or that it
+    /// has none. Whether no other shard has one with less.
+    pub fn offer_least(&self, shard: ShardId, recent_bytes: Option<u64>) -> bool {
+        let mut least = self.least.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(recent_bytes) = recent_bytes else {
+            least.remove(&shard);
+            return false;
+        };
+        least.insert(shard, recent_bytes);
+        least.iter().min_by_key(|(shard, bytes)| (**bytes, **shard)).is_some_and(|(first, _)| *first == shard)
     }
 
     pub fn add_partition(&self) {

@@ -136,7 +136,9 @@ fn a_failed_fsync_takes_its_directory_offline_acknowledges_nobody_and_the_other_
     for seed in 2030..2040 {
         let settings = &["log.segment.bytes=1500", "log.flush.interval.messages=5"];
         let counted = Setup { durability: Durability::PageCache, settings, ..SETUP };
-        directory_fails(seed, Setup { settings: &[], ..counted }, Fault::Sync(EIO).under("/two").lasting());
+        // Nothing is rolled or idle there: the bound has it flushed.
+        let bounded = Setup { settings: &[], unflushed_bytes_max: Some(2000), ..counted };
+        directory_fails(seed, bounded, Fault::Sync(EIO).under("/two").lasting());
         directory_fails(seed, counted, Fault::Sync(EIO).under("/two").at(1 + seed % 4));
     }
 }
@@ -211,7 +213,7 @@ fn size(disk: &crate::sim::disk::FakeDisk, path: &Path) -> u64 {
     disk.contents(path).expect("a file").len() as u64
 }
 
-/// The snapshot of the producers that a flush leaves now and then finds no room: the flush goes on without.
+/// Index entries and the snapshot of the producers that are left now and then find no room: the flush goes on without.
 #[test]
 fn a_disk_that_is_full_when_a_flush_is_due_stays_online_and_is_flushed() {
     let world = World::new(2500);
@@ -228,7 +230,8 @@ fn a_disk_that_is_full_when_a_flush_is_due_stays_online_and_is_flushed() {
         }
         let used: u64 = disk.paths().iter().map(|path| size(&disk, path)).sum();
         disk.set_capacity(Path::new("/one"), Some(used));
-        sleep(&ticking, Duration::from_secs(8)).await;
+        // Nobody appends for so long that it is flushed.
+        sleep(&ticking, Duration::from_secs(11)).await;
         assert_eq!(client.produce(1, 0, b"too much").await, Some(Err(STORAGE_ERROR)));
         assert!(client.fetch(0, 0, 0).await.is_some());
         disk.set_capacity(Path::new("/one"), None);
