@@ -320,9 +320,11 @@ impl LinuxFile {
             self.mark_clean(before);
             self.clean_to.store(position, Ordering::Relaxed);
         }
-        self.appended_to.store(position + length, Ordering::Relaxed);
+        // The flags are looked at after this, and the device's thread looks at the end after it has cleared them: one of the
+        // two sees what the other did.
+        self.appended_to.store(position + length, Ordering::SeqCst);
         self.directory.dirty_bytes.fetch_add(length, Ordering::Relaxed);
-        if !self.is_listed.load(Ordering::Relaxed) {
+        if !self.is_listed.load(Ordering::SeqCst) {
             self.list();
         }
         if self.piece(KEEP_BYTES).is_some() {
@@ -335,13 +337,13 @@ impl LinuxFile {
 
     /// Puts it behind the dirty files of the directory.
     fn list(self: &Arc<Self>) {
-        self.is_listed.store(true, Ordering::Relaxed);
+        self.is_listed.store(true, Ordering::SeqCst);
         let mut dirty_files = self.directory.dirty_files.lock().unwrap_or_else(PoisonError::into_inner);
         dirty_files.add(Arc::downgrade(self));
     }
 
     fn ask_for_write_back(self: &Arc<Self>) {
-        if !self.has_piece.load(Ordering::Relaxed) && !self.has_piece.swap(true, Ordering::AcqRel) {
+        if !self.has_piece.load(Ordering::SeqCst) && !self.has_piece.swap(true, Ordering::SeqCst) {
             self.directory.pieces.fetch_add(1, Ordering::Relaxed);
             self.directory.write_back.write_piece_of(Arc::clone(self));
         }
@@ -349,7 +351,7 @@ impl LinuxFile {
 
     /// The next piece, from where to where, if there is a whole one so far before the end of what was appended.
     fn piece(&self, keep: u64) -> Option<(u64, u64)> {
-        let (from, to) = (self.clean_to.load(Ordering::Relaxed), self.appended_to.load(Ordering::Relaxed));
+        let (from, to) = (self.clean_to.load(Ordering::Relaxed), self.appended_to.load(Ordering::SeqCst));
         (to.saturating_sub(keep) >= from + PIECE_BYTES).then(|| (from, (from + PIECE_BYTES) & !(sys::page_bytes() - 1)))
     }
 
@@ -362,9 +364,9 @@ impl LinuxFile {
         if has_more() {
             return true;
         }
-        self.has_piece.store(false, Ordering::Release);
+        self.has_piece.store(false, Ordering::SeqCst);
         // What was appended since it was looked at has not asked.
-        let is_last = !has_more() || self.has_piece.swap(true, Ordering::AcqRel);
+        let is_last = !has_more() || self.has_piece.swap(true, Ordering::SeqCst);
         if is_last {
             self.directory.pieces.fetch_sub(1, Ordering::Relaxed);
             self.directory.relieve_if_needed();
@@ -374,15 +376,15 @@ impl LinuxFile {
 
     /// Writes back all that was appended, on the calling thread.
     fn write_back_whole(self: &Arc<Self>) {
-        self.is_listed.store(false, Ordering::Relaxed);
-        let end = self.appended_to.load(Ordering::Relaxed);
+        self.is_listed.store(false, Ordering::SeqCst);
+        let end = self.appended_to.load(Ordering::SeqCst);
         let mut from = self.clean_to.load(Ordering::Relaxed);
         while from < end && self.directory.check().is_ok() {
             let to = end.min(from + PIECE_BYTES);
             self.holding_end(|| self.write_back(from, to));
             from = to;
         }
-        if self.appended_to.load(Ordering::Relaxed) > end && !self.is_listed.load(Ordering::Relaxed) {
+        if self.appended_to.load(Ordering::SeqCst) > end && !self.is_listed.load(Ordering::SeqCst) {
             self.list();
         }
     }
@@ -413,7 +415,9 @@ impl LinuxFile {
     fn mark_clean(&self, to: u64) {
         let from = self.clean_to.fetch_max(to, Ordering::Relaxed);
         if from < to {
-            self.directory.dirty_bytes.fetch_sub(to - from, Ordering::SeqCst);
+            // What was cut off and appended again meanwhile may be counted twice here, and never below nothing.
+            let less = |bytes: u64| Some(bytes.saturating_sub(to - from));
+            let _ = self.directory.dirty_bytes.fetch_update(Ordering::SeqCst, Ordering::Relaxed, less);
             self.directory.room.look_again();
         }
     }
@@ -445,11 +449,31 @@ impl RingFile for LinuxFile {
 mod tests {
     use super::*;
 
+    fn directory_at(path: &Path) -> Arc<Directory> {
+        let write_back = WriteBack::start("write-back").expect("write-back");
+        Directory::start(path, 0, 1, write_back).expect("directory")
+    }
+
+    #[test]
+    fn only_the_first_append_after_a_sync_began_may_have_to_wait_for_it() {
+        let path = tempfile::tempdir().expect("directory");
+        let file = tempfile::tempfile().expect("file");
+        let file = Arc::new(LinuxFile::new(file, &path.path().join("log"), directory_at(path.path())));
+        file.finish_append(0, 100, Ok(())).expect("appended");
+        assert!(!file.is_held(100));
+        file.holding_end(|| {
+            assert!(file.is_held(100));
+            file.finish_append(100, 50, Ok(())).expect("appended");
+            assert!(!file.is_held(150), "the sync knows nothing of what is at the end now");
+        });
+        file.holding_end(|| assert!(file.is_held(150), "but the next one does"));
+        assert!(!file.is_held(150));
+    }
+
     #[test]
     fn files_that_were_closed_do_not_gather_among_the_dirty_ones() {
         let path = tempfile::tempdir().expect("directory");
-        let directory = Directory::start(path.path(), 0, 1, WriteBack::start("write-back").expect("write-back"));
-        let directory = directory.expect("directory");
+        let directory = directory_at(path.path());
         let open = || {
             let file = tempfile::tempfile().expect("file");
             Arc::new(LinuxFile::new(file, &path.path().join("log"), Arc::clone(&directory)))
