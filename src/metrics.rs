@@ -65,7 +65,7 @@ pub struct ShardCounters {
     pub append_bytes_total: Counter,
     /// From when an append is asked for until its bytes are in the page cache.
     pub append_time: Histogram,
-    /// Appends that went to a kernel worker because the directory was slow.
+    /// Appends that went to a kernel worker, since the shard might have had to wait in them.
     pub appends_deferred_total: Counter,
     /// Segments that retention has taken out of their logs.
     pub segments_deleted_total: Counter,

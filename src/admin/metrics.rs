@@ -119,7 +119,7 @@ fn rows(counters: &ShardCounters) -> Vec<Row<'_>> {
         appends_total => Counter(Count) "appends_total": "Writes to logs.",
         append_bytes_total => Counter(Count) "append_bytes_total": "Bytes written to logs.",
         appends_deferred_total => Counter(Count) "appends_deferred_total":
-            "Writes that went to a kernel worker because the directory was slow.",
+            "Writes that went to a kernel worker, since the shard might have had to wait in them.",
         segments_deleted_total => Counter(Count) "segments_deleted_total":
             "Segments that retention has taken out of their logs.",
         undecodable_batches_total => Counter(Count) "undecodable_batches_total":
@@ -169,7 +169,7 @@ const LOG_DIR_ROWS: [OfLogDir; 10] = [
     }),
     (
         "log_dir_dirty_bytes_max",
-        "Above so many dirty bytes appends go to kernel workers (--dirty-bytes-max).",
+        "Above so many dirty bytes appends wait for the device (--dirty-bytes-max).",
         |log_dir| log_dir.dirty_bytes_max,
     ),
     ("log_dir_name_jobs_now", "Operations on names and small files that wait for a thread.", |log_dir| {

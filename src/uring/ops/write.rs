@@ -1,4 +1,4 @@
-//! Write a vector to a file on a kernel worker: the append path of a directory that is slow.
+//! Write a vector to a file on a kernel worker: the append path where the shard might have to wait.
 
 use std::io;
 use std::os::fd::AsRawFd;
