@@ -25,7 +25,7 @@ use futures_channel::oneshot;
 use super::metadata_inputs::LastStops;
 use crate::base::ids::TopicPartition;
 use crate::base::time::Monotonic;
-use crate::config::Config;
+use crate::config::{Config, Durability, TopicConfig};
 use crate::executor::{all, either};
 use crate::handlers::Context;
 use crate::metadata::node::LocalPartition;
@@ -350,7 +350,7 @@ async fn open_log<P: Platform>(
             log_dir: context.log_dirs.all()[log_dir].path.clone(),
             topic_partition: topic_partition.clone(),
             topic_id: local.id,
-            config: LogConfig::new(&local.config, context.dynamic().producer_id_expiration_ms),
+            config: log_config(context, &local.config),
             last_stop,
             wall: context.platform.clock().wall(),
             open_files: Rc::clone(&context.open_files),
@@ -400,6 +400,12 @@ async fn set_aside<P: Platform>(
     was_scanned: bool,
 ) -> Result<(), LogError> {
     let (log_dirs, random) = (&context.log_dirs, context.platform.random());
+    log_dirs.all()[log_dir].forget_unknown(topic_partition);
+    if log_dirs.is_loaded() {
+        // First: a process that ends before the checkpoints are written next must not leave the old log's recovery point to
+        // the new one, which would seem to have lost what is below. (At a start they are written when all logs are open.)
+        log_dirs.all()[log_dir].rewrite_checkpoints().await;
+    }
     let unique = (u128::from(random.next_u64()) << 64 | u128::from(random.next_u64())).to_be_bytes();
     let path = &log_dirs.all()[log_dir].path;
     if let Some(aside) = stray::set_aside(context.platform.disk(), path, topic_partition, unique).await? {
@@ -486,4 +492,11 @@ fn role_of(config: &Config, partition: &LocalPartition) -> Role {
         rebatch: config.rebatch,
         config: Arc::clone(&partition.config),
     }
+}
+
+/// What a log lives by.
+fn log_config<P: Platform>(context: &Context<P>, config: &TopicConfig) -> LogConfig {
+    let log_config = LogConfig::new(config, context.dynamic().producer_id_expiration_ms);
+    let answers_when_flushed = log_config.answers_when_flushed || context.config.durability == Durability::Fsync;
+    LogConfig { answers_when_flushed, ..log_config }
 }

@@ -90,6 +90,8 @@ pub struct LogConfig {
     pub producer_id_expiration_ms: i64,
     /// `cleanup.policy` contains compact: offsets between batches may be missing.
     pub compacted: bool,
+    /// Producers are answered when their batches are flushed, so that many of them may wait for that at a kill.
+    pub answers_when_flushed: bool,
 }
 
 impl LogConfig {
@@ -108,6 +110,7 @@ impl LogConfig {
             },
             producer_id_expiration_ms,
             compacted: config.cleanup_policy.compact,
+            answers_when_flushed: config.flush_messages != i64::MAX || config.flush_ms != i64::MAX,
         }
     }
 }
@@ -123,6 +126,7 @@ impl Default for LogConfig {
             message_timestamp_type: TimestampType::CreateTime,
             producer_id_expiration_ms: 86_400_000,
             compacted: false,
+            answers_when_flushed: false,
         }
     }
 }

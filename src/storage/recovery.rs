@@ -23,7 +23,7 @@ mod check;
 mod files;
 mod replay;
 mod times;
-mod written;
+pub(crate) mod written;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -73,7 +73,8 @@ fn a_new_topic_begins_empty_where_a_directory_of_its_name_lies_and_all_of_that_i
             let found = run(&world, &clients, async move {
                 // Fine if it is there already.
                 let _ = client.create_small_topic().await;
-                assert!(matches!(client.produce(-1, 0, b"of the new topic").await, Some(Ok(0..=1))));
+                let produced = client.produce(-1, 0, b"of the new topic").await;
+                assert!(matches!(produced, Some(Ok(0..=1))), "seed {seed}, {how:?}: {produced:?}");
                 client.fetch_all(0).await.expect("served")
             });
             assert!(found.iter().all(|(_, value)| value == b"of the new topic"), "seed {seed}, {how:?}: {found:?}");

@@ -249,10 +249,12 @@ impl<D: Disk> Log<D> {
         if self.snapshots.newest == Some(offset) {
             return None;
         }
-        // Of those between segment bases a newer one takes the place, but for one that a start after a power cut can use.
+        // Of those between segment bases a newer one takes the place, but for one that a start after a power cut can use,
+        // and the one before this, which a start after a kill needs that comes soon.
         let between = || self.snapshots.between.iter().copied().filter(|old| !self.is_base(*old));
         let durable = between().filter(|old| *old <= self.recovery_point()).max();
-        let old = between().filter(|old| Some(*old) != durable).collect();
+        let before = between().max();
+        let old = between().filter(|old| Some(*old) != durable && Some(*old) != before).collect();
         Some(SnapshotWrite { offset, data: self.producers.encode_snapshot(), old })
     }
 

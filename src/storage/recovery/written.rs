@@ -27,9 +27,34 @@ use crate::base::ids::Offset;
 use crate::platform::Disk;
 use crate::storage::entry::{Scanned, Scanner};
 use crate::storage::log::LogError;
+use crate::storage::offset_index::OffsetIndex;
 use crate::storage::segment::{
     ActiveSegment, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, TRANSACTION_INDEX,
 };
+
+/// Bytes at the end of a log whose producers may not have their answers: a write has 1 MiB at most, and is answered when it
+/// is through.
+const UNANSWERED_BYTES_MAX: u64 = 4 << 20;
+
+#[cfg(not(test))]
+fn unanswered_bytes_max() -> u64 {
+    UNANSWERED_BYTES_MAX
+}
+
+/// The logs of tests are small.
+#[cfg(test)]
+fn unanswered_bytes_max() -> u64 {
+    of_tests::UNANSWERED_BYTES_MAX.get()
+}
+
+#[cfg(test)]
+pub(crate) mod of_tests {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(crate) static UNANSWERED_BYTES_MAX: Cell<u64> = const { Cell::new(super::UNANSWERED_BYTES_MAX) };
+    }
+}
 
 /// Why files are not taken as they are.
 enum NotTaken {
@@ -81,7 +106,7 @@ impl<D: Disk> Recovery<D> {
     }
 
     async fn take_written(&mut self, bases: &[Offset], last: Offset) -> Result<Taken<D::File>, NotTaken> {
-        let mut replay = self.begin_replay(Offset::MAX).await?;
+        let mut replay = self.begin_replay(self.replayed_from(last).await?).await?;
         let mut closed = BTreeMap::new();
         for pair in bases.windows(2) {
             let (base_offset, next_base) = (pair[0], pair[1]);
@@ -113,6 +138,29 @@ impl<D: Disk> Recovery<D> {
             self.sync_cut(&looked).await?;
         }
         Ok((closed, self.settle(looked, false).await?.active, replay))
+    }
+
+    /// The snapshot to begin with. It holds of each producer the last batch alone, while those that were not answered at the
+    /// kill come again: they must be met behind it, to be known.
+    async fn replayed_from(&self, last: Offset) -> Result<Offset, LogError> {
+        let recovery_point = self.last_stop.recovery_point;
+        if self.config.answers_when_flushed {
+            return Ok(recovery_point);
+        }
+        let length = self.files.logs.get(&last).copied().unwrap_or(0);
+        let index = self.directory.read_index(last, OFFSET_INDEX).await?.unwrap_or_default();
+        let size = u32::try_from(length).unwrap_or(u32::MAX);
+        let index = OffsetIndex::decode(last, u32::MAX, &index, size);
+        let behind = |offset: Offset| match offset > last {
+            true => length - index.lookup(offset).map_or(0, |entry| u64::from(entry.position)),
+            false => self.files.logs.range(offset..).map(|(_, length)| *length).sum(),
+        };
+        let unanswered_bytes_max = unanswered_bytes_max();
+        let is_far = |offset: &&Offset| behind(**offset) >= unanswered_bytes_max;
+        let far = self.files.snapshots.iter().rev().find(is_far).copied();
+        // All that is there was appended by this process, or it is little anyway.
+        let oldest = || self.files.snapshots.first().copied().filter(|_| behind(0) > 2 * unanswered_bytes_max);
+        Ok(far.or_else(oldest).unwrap_or(Offset::MIN))
     }
 
     fn misfit(&self, base_offset: Offset, extension: &str, reason: &'static str) -> NotTaken {

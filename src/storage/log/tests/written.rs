@@ -2,6 +2,7 @@
 
 use super::recovery::interrupted;
 use super::*;
+use crate::storage::recovery::written::of_tests::UNANSWERED_BYTES_MAX;
 use crate::storage::segment::BatchPlace;
 
 /// Killed, with the page cache alive.
@@ -180,6 +181,7 @@ fn indexes_that_lag_by_any_number_of_entries_make_more_to_read_and_nothing_else(
 
 #[test]
 fn the_producers_are_known_from_a_snapshot_that_is_newer_than_what_is_durable_and_the_batches_behind() {
+    UNANSWERED_BYTES_MAX.set(0);
     for snapshot_at in 0..12 {
         let disk = FakeDisk::new();
         let mut log = open(&disk, large(), CLEAN);
@@ -205,8 +207,39 @@ fn the_producers_are_known_from_a_snapshot_that_is_newer_than_what_is_durable_an
     }
 }
 
+/// A snapshot knows of each producer the last batch alone, so it must not be begun with one that may be newer than what
+/// producers were answered.
+#[test]
+fn a_batch_without_its_answer_is_known_when_it_comes_again_after_a_kill_behind_a_newer_snapshot() {
+    let flushed_first = LogConfig { answers_when_flushed: true, ..large() };
+    for (config, unanswered_bytes_max) in [(large(), 1000), (flushed_first, 0)] {
+        UNANSWERED_BYTES_MAX.set(unanswered_bytes_max);
+        let mut is_snapshot_near = false;
+        for batches in 20..40 {
+            let disk = FakeDisk::new();
+            let mut log = open(&disk, config.clone(), CLEAN);
+            log.set_upkeep_bytes(1000);
+            for at in 0..batches {
+                assert!(matches!(stage(&mut log, idempotent(7, at, 1)), Staged::Written { .. }));
+                write(&mut log).unwrap();
+                log.run.behind.snapshot_bytes = 0;
+                upkeep_at(&mut log, 10_000 * i64::from(at + 1));
+            }
+            is_snapshot_near |= log.snapshots.newest > Some(Offset::from(batches) - 5);
+            let mut log = open(&disk.restart(), config.clone(), survived(0));
+            for at in batches - 5..batches {
+                let again = stage(&mut log, idempotent(7, at, 1));
+                let is_known = matches!(again, Staged::Duplicate { base_offset, .. } if base_offset == i64::from(at));
+                assert!(is_known, "{at} of {batches}: {again:?}");
+            }
+        }
+        assert!(is_snapshot_near, "none was among the last batches");
+    }
+}
+
 #[test]
 fn files_that_no_kill_leaves_are_checked_from_the_recovery_point_as_after_a_power_cut() {
+    UNANSWERED_BYTES_MAX.set(0);
     let disk = FakeDisk::new();
     let mut log = open(&disk, small(), CLEAN);
     log.assign_epoch(0).map(run).transpose().unwrap();
@@ -392,7 +425,7 @@ fn index_entries_reach_their_file_when_they_are_old_or_far_behind_and_never_befo
 }
 
 #[test]
-fn of_the_snapshots_between_segments_the_newest_stays_and_the_newest_that_is_durable() {
+fn of_the_snapshots_between_segments_the_newest_two_stay_and_the_newest_that_is_durable() {
     let disk = FakeDisk::new();
     let mut log = open(&disk, large(), CLEAN);
     log.set_upkeep_bytes(0);
@@ -409,11 +442,11 @@ fn of_the_snapshots_between_segments_the_newest_stays_and_the_newest_that_is_dur
         upkeep_at(log, 10_000 * i64::from(at + 1));
     };
     (0..3).for_each(|at| step(&mut log, at));
-    assert_eq!(snapshots(), [3]);
+    assert_eq!(snapshots(), [2, 3]);
     let flushed = run(log.flush());
     log.finish_flush(flushed).unwrap();
     (3..6).for_each(|at| step(&mut log, at));
-    assert_eq!(snapshots(), [3, 6]);
+    assert_eq!(snapshots(), [3, 5, 6]);
     for seed in 0..8 {
         let cut = disk.power_cut(seed);
         let mut log = open(&cut, large(), killed(3));
