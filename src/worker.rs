@@ -29,7 +29,7 @@ const WORK_JOBS_MAX: usize = 1024;
 pub struct Helper {
     jobs: Sender<Job>,
     /// What nobody waits for and found no room among the jobs. Bounded by the number of open files: each has at most one
-    /// close or one write-back there.
+    /// close, or one write-back, there.
     overflow: Arc<Overflow>,
 }
 

@@ -345,7 +345,7 @@ impl LinuxFile {
     fn ask_for_write_back(self: &Arc<Self>) {
         if !self.has_piece.load(Ordering::SeqCst) && !self.has_piece.swap(true, Ordering::SeqCst) {
             self.directory.pieces.fetch_add(1, Ordering::Relaxed);
-            self.directory.write_back.write_piece_of(Arc::clone(self));
+            self.directory.write_back.write_pieces_of(Arc::clone(self));
         }
     }
 

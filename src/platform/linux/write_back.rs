@@ -16,10 +16,9 @@
 use std::io;
 use std::sync::Arc;
 
-use async_channel::{Receiver, Sender, WeakSender};
-
 use super::directory::{Directory, LinuxFile};
 use crate::sys;
+use crate::worker::Helper;
 
 /// Bytes on their way to the device at once: little enough for what comes behind them not to wait long, and enough for
 /// the device to be busy and for the thread's own work to be little (tuning.md).
@@ -29,60 +28,38 @@ pub const PIECE_BYTES: u64 = 1024 * 1024;
 /// multiple of its size: the one at the end begins behind this.
 pub const KEEP_BYTES: u64 = 1024 * 1024;
 
-/// What the thread has to do. Bounded by the number of open files and directories: each is there once at most.
-enum Job {
-    /// The file has a piece.
-    Piece(Arc<LinuxFile>),
-    /// The directory has much that is dirty.
-    Relieve(Arc<Directory>),
-}
-
-/// The thread of one device. Clones share it; it ends when the last is gone.
-#[derive(Clone)]
-pub struct WriteBack {
-    jobs: Sender<Job>,
-}
+/// The thread of one device. Clones share it. Each file waits for it once at most, and so does each directory.
+#[derive(Clone, Debug)]
+pub struct WriteBack(Helper);
 
 impl WriteBack {
     pub fn start(name: &str) -> io::Result<WriteBack> {
-        let (jobs, waiting) = async_channel::unbounded();
-        let again = jobs.downgrade();
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&waiting, &again))?;
-        Ok(WriteBack { jobs })
+        let thread = Helper::start(name, 1)?;
+        thread.start_job(|| {
+            if let Err(error) = sys::idle_io_priority() {
+                tracing::debug!(%error, "write-back keeps its I/O priority");
+            }
+        });
+        Ok(WriteBack(thread))
     }
 
-    /// Jobs that wait.
-    pub fn queued(&self) -> usize {
-        self.jobs.len()
+    /// Writes the file's pieces, each in its turn behind those of other files.
+    pub(super) fn write_pieces_of(&self, file: Arc<LinuxFile>) {
+        let this = self.clone();
+        self.0.start_job(move || {
+            if file.write_back_piece() {
+                this.write_pieces_of(file);
+            }
+        });
     }
 
-    pub(super) fn write_piece_of(&self, file: Arc<LinuxFile>) {
-        // Fails only when the thread has ended, with the process.
-        let _ = self.jobs.try_send(Job::Piece(file));
-    }
-
+    /// Writes dirty files of the directory whole, each in its turn, until enough is clean.
     pub(super) fn relieve(&self, directory: Arc<Directory>) {
-        let _ = self.jobs.try_send(Job::Relieve(directory));
-    }
-}
-
-impl std::fmt::Debug for WriteBack {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "WriteBack({})", self.jobs.len())
-    }
-}
-
-fn run(waiting: &Receiver<Job>, again: &WeakSender<Job>) {
-    if let Err(error) = sys::idle_io_priority() {
-        tracing::debug!(%error, "write-back keeps its I/O priority");
-    }
-    while let Ok(job) = waiting.recv_blocking() {
-        let next = match job {
-            Job::Piece(file) => file.write_back_piece().then(|| Job::Piece(file)),
-            Job::Relieve(directory) => directory.write_back_oldest().then(|| Job::Relieve(directory)),
-        };
-        if let (Some(next), Some(again)) = (next, again.upgrade()) {
-            let _ = again.try_send(next);
-        }
+        let this = self.clone();
+        self.0.start_job(move || {
+            if directory.write_back_oldest() {
+                this.relieve(directory);
+            }
+        });
     }
 }
