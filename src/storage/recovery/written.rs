@@ -47,15 +47,6 @@ fn unanswered_bytes_max() -> u64 {
     of_tests::UNANSWERED_BYTES_MAX.get()
 }
 
-#[cfg(test)]
-pub(crate) mod of_tests {
-    use std::cell::Cell;
-
-    thread_local! {
-        pub(crate) static UNANSWERED_BYTES_MAX: Cell<u64> = const { Cell::new(super::UNANSWERED_BYTES_MAX) };
-    }
-}
-
 /// Why files are not taken as they are.
 enum NotTaken {
     /// They are not as a killed process leaves them.
@@ -237,5 +228,14 @@ impl<D: Disk> Recovery<D> {
             }
             IndexedStart::WithoutTransactions => Err(self.misfit(base_offset, TRANSACTION_INDEX, "no sound index")),
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod of_tests {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(crate) static UNANSWERED_BYTES_MAX: Cell<u64> = const { Cell::new(super::UNANSWERED_BYTES_MAX) };
     }
 }
