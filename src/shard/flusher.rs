@@ -37,9 +37,12 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
             }
             let least = if directory.unflushed_bytes() > goal { least_of(log_dir, &context).await } else { None };
             let is_ours = directory.offer_least(context.shard, least.as_ref().map(|(recent_bytes, _)| *recent_bytes));
-            match least {
-                Some((_, partition)) if is_beyond && is_ours => partition.flush_now().await,
-                _ => break,
+            let Some((_, partition)) = least.filter(|_| is_beyond && is_ours) else { break };
+            let flushed_bytes = directory.flushed_bytes();
+            partition.flush_now().await;
+            if directory.flushed_bytes() == flushed_bytes {
+                // It could not be flushed, though the directory is not offline for that: not again at once.
+                break;
             }
             is_beyond = directory.unflushed_bytes() > goal;
         }
