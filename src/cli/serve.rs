@@ -102,7 +102,7 @@ pub struct ServeArguments {
     pub dirty_bytes_max: Option<u64>,
 
     /// Appended bytes of each log directory that need not be flushed yet: a start after a power cut reads and checks them,
-    /// which takes as long as the disk needs for that. Nothing waits for flushes unless they are asked for
+    /// which takes as long as the disk needs for that
     #[arg(long, value_name = "BYTES", value_parser = bytes, default_value_t = UNFLUSHED_BYTES_MAX_DEFAULT, overrides_with = "unflushed_bytes_max")]
     pub unflushed_bytes_max: u64,
 
