@@ -194,7 +194,8 @@ impl<P: Platform> Partition<P> {
             if std::mem::replace(&mut state.flushing.timer_armed, true) {
                 return;
             }
-            state.flushing.recent_bytes = appended_bytes - state.flushing.appended_bytes;
+            // A log that was opened anew counts from 0 again.
+            state.flushing.recent_bytes = appended_bytes.saturating_sub(state.flushing.appended_bytes);
             state.flushing.appended_bytes = appended_bytes;
             let most = match state.role.flushes() {
                 Flushes::InTime => IDLE_FLUSH_AFTER,

@@ -111,17 +111,9 @@ pub(crate) mod planted {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
-    use crate::sim::disk::FakeDisk;
     use crate::sim::disk::tests::run;
-
-    fn directory() -> (FakeDisk, PathBuf) {
-        let (disk, path) = (FakeDisk::new(), PathBuf::from("/data"));
-        run(disk.create_directory(&path)).unwrap();
-        (disk, path)
-    }
+    use crate::storage::log_dir::tests::directory;
 
     fn mark(life: &str, unopened: &[(&str, i32)]) -> CacheMark {
         let name = |(topic, partition): &(&str, i32)| TopicPartition { topic: (*topic).into(), partition: *partition };

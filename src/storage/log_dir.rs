@@ -300,12 +300,13 @@ async fn replace<D: Disk>(disk: &D, log_dir: &Path, name: &str, data: Vec<u8>) -
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::sim::disk::FakeDisk;
     use crate::sim::disk::tests::run;
 
-    fn directory() -> (FakeDisk, PathBuf) {
+    /// A data directory with nothing in it.
+    pub(crate) fn directory() -> (FakeDisk, PathBuf) {
         let (disk, path) = (FakeDisk::new(), PathBuf::from("/data"));
         run(disk.create_directory(&path)).unwrap();
         (disk, path)

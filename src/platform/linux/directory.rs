@@ -327,7 +327,7 @@ impl LinuxFile {
         if !self.is_listed.load(Ordering::SeqCst) {
             self.list();
         }
-        if self.piece(KEEP_BYTES).is_some() {
+        if self.piece().is_some() {
             self.ask_for_write_back();
         } else {
             self.directory.relieve_if_needed();
@@ -350,17 +350,18 @@ impl LinuxFile {
     }
 
     /// The next piece, from where to where, if there is a whole one so far before the end of what was appended.
-    fn piece(&self, keep: u64) -> Option<(u64, u64)> {
+    fn piece(&self) -> Option<(u64, u64)> {
         let (from, to) = (self.clean_to.load(Ordering::Relaxed), self.appended_to.load(Ordering::SeqCst));
-        (to.saturating_sub(keep) >= from + PIECE_BYTES).then(|| (from, (from + PIECE_BYTES) & !(sys::page_bytes() - 1)))
+        (to.saturating_sub(KEEP_BYTES) >= from + PIECE_BYTES)
+            .then(|| (from, (from + PIECE_BYTES) & !(sys::page_bytes() - 1)))
     }
 
     /// Writes back one piece, on the calling thread; whether there is another one. An error is final for the directory.
     pub(super) fn write_back_piece(self: &Arc<Self>) -> bool {
-        if let Some((from, to)) = self.piece(KEEP_BYTES) {
+        if let Some((from, to)) = self.piece() {
             self.write_back(from, to);
         }
-        let has_more = || self.piece(KEEP_BYTES).is_some() && self.directory.check().is_ok();
+        let has_more = || self.piece().is_some() && self.directory.check().is_ok();
         if has_more() {
             return true;
         }
