@@ -148,6 +148,10 @@ pub trait Disk: Clone + 'static {
     /// Cuts or extends (with zeros) the file to `length` bytes.
     fn set_length(&self, file: &Arc<Self::File>, length: u64) -> impl Future<Output = io::Result<()>> + 'static;
 
+    /// Frees the blocks reserved behind the file's end, which is `length`. Not in order with the operations above, like
+    /// [`Disk::sync`]: it can take as long, and nothing waits behind it.
+    fn give_back(&self, file: &Arc<Self::File>, length: u64) -> impl Future<Output = io::Result<()>> + 'static;
+
     /// Reserves blocks for `[position, position + length)` without changing the file's length (`FALLOC_FL_KEEP_SIZE`).
     fn preallocate(
         &self,

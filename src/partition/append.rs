@@ -152,8 +152,8 @@ enum Step<D: Disk> {
     Rest(Pin<Box<dyn Future<Output = Rested>>>),
     /// Notes where the leader's reign begins.
     Reign(Pin<Box<dyn Future<Output = Result<(), LogError>>>>),
-    /// Takes the leader epochs below the log start out of their file.
-    Epochs(Pin<Box<dyn Future<Output = Result<(), LogError>>>>),
+    /// Waits for what else writes the file of leader epochs.
+    AfterEpochs(oneshot::Receiver<()>),
     /// Makes one batch of several; resolves to what takes their place in the queue.
     Gather(Pin<Box<dyn Future<Output = Vec<Pending>>>>),
     Idle,
@@ -298,7 +298,9 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
                 }
             }
             Step::Reign(write) => {
-                if let Err(error) = write.await {
+                let written = write.await;
+                partition.state.borrow_mut().epochs.running = false;
+                if let Err(error) = written {
                     tracing::error!(partition = %partition.topic_partition, %error, "the leader epoch can't be noted");
                     let mut state = partition.state.borrow_mut();
                     state.log.iter_mut().for_each(Log::take_back_epoch);
@@ -306,12 +308,11 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
                     drop(state);
                     partition.storage_failed(&error);
                 }
+                // The log start may have moved meanwhile.
+                write_epochs(&partition);
             }
-            Step::Epochs(write) => {
-                if let Err(error) = write.await {
-                    tracing::warn!(partition = %partition.topic_partition, %error, "old leader epochs stay written");
-                    partition.storage_failed(&error);
-                }
+            Step::AfterEpochs(written) => {
+                let _ = written.await;
             }
             Step::Gather(gathering) => {
                 let gathered = gathering.await;
@@ -342,7 +343,7 @@ async fn run<P: Platform>(partition: Rc<Partition<P>>) {
 fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswer>) -> Step<P::Disk> {
     let mut state = partition.state.borrow_mut();
     let now = partition.platform.clock().wall();
-    let State { log: Some(log), pending, role, rolls, offline: false, .. } = &mut *state else {
+    let State { log: Some(log), pending, role, rolls, epochs, offline: false, .. } = &mut *state else {
         let failure = LeadershipError::LogOffline.into();
         state.fail_pending(&failure);
         staged.drain(..).for_each(|staged| staged.fail(&failure));
@@ -354,15 +355,15 @@ fn next_step<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswe
     if !rolls.is_empty() && staged.is_empty() && log.can_roll() {
         return Step::Roll(Box::pin(log.begin_roll(now)));
     }
-    if let Some(write) = log.epochs_write() {
-        return Step::Epochs(Box::pin(write));
-    }
     let is_news = role.leader == role.local && log.latest_epoch().is_none_or(|latest| latest < role.leader_epoch);
-    if is_news
-        && !pending.is_empty()
-        && let Some(write) = log.assign_epoch(role.leader_epoch)
-    {
-        return Step::Reign(Box::pin(write));
+    if is_news && !pending.is_empty() {
+        if epochs.running {
+            return Step::AfterEpochs(epochs.wait());
+        }
+        if let Some(write) = log.assign_epoch(role.leader_epoch) {
+            epochs.running = true;
+            return Step::Reign(Box::pin(write));
+        }
     }
     loop {
         if role.rebatch
@@ -489,6 +490,52 @@ pub(super) fn start_upkeep<P: Platform>(partition: &Rc<Partition<P>>) {
             tracing::warn!(partition = %this.topic_partition, %error, "index or preallocation");
             this.storage_failed(&error);
         }
+    });
+}
+
+/// Whether `leader-epoch-checkpoint` is being written: one at a time.
+#[derive(Default)]
+pub(super) struct EpochsWrite {
+    pub running: bool,
+    /// The append task, which has an epoch to note in it.
+    waiting: Option<oneshot::Sender<()>>,
+}
+
+impl EpochsWrite {
+    fn wait(&mut self) -> oneshot::Receiver<()> {
+        let (sender, written) = oneshot::channel();
+        self.waiting = Some(sender);
+        written
+    }
+}
+
+/// Takes the leader epochs below a log start that has moved out of their file, beside appends: it takes fsyncs, and a start
+/// knows by itself what is below the log start (Kafka 3.9 `LeaderEpochFileCache.truncateFromStartAsyncFlush`).
+pub(super) fn write_epochs<P: Platform>(partition: &Rc<Partition<P>>) {
+    let mut state = partition.state.borrow_mut();
+    if state.epochs.running || state.is_leaving() {
+        return;
+    }
+    let Some(write) = state.log.as_mut().and_then(Log::epochs_write) else { return };
+    state.epochs.running = true;
+    drop(state);
+    let this = Rc::clone(partition);
+    partition.platform.tasks().spawn(async move {
+        let written = write.await;
+        let mut state = this.state.borrow_mut();
+        state.epochs.running = false;
+        if let Some(waiting) = state.epochs.waiting.take() {
+            // The task may have been given up.
+            let _ = waiting.send(());
+        }
+        state.came_to_rest();
+        drop(state);
+        if let Err(error) = written {
+            tracing::warn!(partition = %this.topic_partition, %error, "old leader epochs stay written");
+            this.storage_failed(&error);
+        }
+        // The log start may have moved again.
+        write_epochs(&this);
     });
 }
 

@@ -215,9 +215,11 @@ impl<P: Platform> Partition<P> {
         let is_quiet = {
             let mut state = self.state.borrow_mut();
             state.flushing.timer_armed = false;
-            let Some(log) = &state.log else { return };
-            let is_idle = log.appended_bytes() == state.flushing.appended_bytes;
+            let appended_bytes = state.flushing.appended_bytes;
+            let Some(log) = &mut state.log else { return };
+            let is_idle = log.appended_bytes() == appended_bytes;
             let is_quiet = log.is_quiet();
+            log.cool_down(is_idle);
             state.flushing.wanted |= is_idle || state.role.flushes() != Flushes::InTime;
             is_quiet
         };
@@ -285,7 +287,10 @@ impl<P: Platform> Partition<P> {
             let is_idle = {
                 let mut state = this.state.borrow_mut();
                 state.flushing.idle_timer_armed = false;
-                state.log.as_ref().is_some_and(|log| log.appended_bytes() == appended_bytes)
+                let Some(log) = &mut state.log else { return };
+                let is_idle = log.appended_bytes() == appended_bytes;
+                log.cool_down(is_idle);
+                is_idle
             };
             match is_idle {
                 true => this.rest(),

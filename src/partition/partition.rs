@@ -13,7 +13,7 @@ use std::task::{Poll, Waker};
 
 use futures_channel::oneshot;
 
-use super::append::{AppendFailure, Pending};
+use super::append::{AppendFailure, EpochsWrite, Pending};
 use super::clean::CleanerNotes;
 use super::flush::Flushing;
 use super::home::Home;
@@ -160,6 +160,8 @@ pub(super) struct State<P: Platform> {
     pub(super) pending: VecDeque<Pending>,
     pub(super) append_running: bool,
     pub(super) upkeep_running: bool,
+    /// Of the file of leader epochs.
+    pub(super) epochs: EpochsWrite,
     /// Retention or compaction is under way.
     pub(super) maintenance_running: bool,
     /// The log is to be rolled between two writes; who is told then.
@@ -265,6 +267,7 @@ impl<P: Platform> Partition<P> {
             pending: VecDeque::new(),
             append_running: false,
             upkeep_running: false,
+            epochs: EpochsWrite::default(),
             maintenance_running: false,
             rolls: Vec::new(),
             leaving: false,
@@ -448,7 +451,7 @@ impl<P: Platform> Partition<P> {
         poll_fn(|context| {
             let mut state = self.state.borrow_mut();
             let is_busy = state.append_running || state.upkeep_running || state.maintenance_running;
-            if is_busy || state.flushing.running {
+            if is_busy || state.epochs.running || state.flushing.running {
                 state.taker = Some(context.waker().clone());
                 return Poll::Pending;
             }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::append::write_epochs;
 use super::home::Home;
 use super::partition::{LeadershipError, Partition, State};
 use crate::base::ids::Offset;
@@ -144,7 +145,7 @@ impl<P: Platform> Partition<P> {
             }
             log.names()
         };
-        self.tidy();
+        write_epochs(self);
         let names = names.hold_alone().await;
         let Some(taken) = self.of_log(|log| log.take_out(end_offset, names)) else { return 0 };
         let taken = taken.await;
@@ -198,7 +199,7 @@ impl<P: Platform> Partition<P> {
             log.increment_log_start_offset(offset);
             log.log_start_offset()
         };
-        self.tidy();
+        write_epochs(self);
         Ok(low_watermark)
     }
 }

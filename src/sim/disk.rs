@@ -626,6 +626,10 @@ impl Disk for FakeDisk {
         })
     }
 
+    fn give_back(&self, file: &Arc<FakeFile>, length: u64) -> impl Future<Output = io::Result<()>> + 'static {
+        self.set_length(file, length)
+    }
+
     fn preallocate(
         &self,
         file: &Arc<FakeFile>,

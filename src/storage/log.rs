@@ -423,6 +423,12 @@ impl<D: Disk> Log<D> {
         self.run.appended_bytes
     }
 
+    /// To be called now and then, and when nothing was appended for some seconds (`is_idle`): what was appended longer ago
+    /// is looked for in the page cache before it is sent.
+    pub fn cool_down(&mut self, is_idle: bool) {
+        self.active.cool_down(is_idle);
+    }
+
     /// Bytes of all segments' records, those of writes under way not counted.
     pub fn size_bytes(&self) -> u64 {
         self.closed.values().map(|segment| segment.size).sum::<u64>() + self.active.size

@@ -92,6 +92,10 @@ pub struct ActiveSegment<F> {
     recent: VecDeque<BatchPlace>,
     /// What lies before was not appended by this process.
     appended_from: u64,
+    /// What lies before was not appended of late...
+    hot_from: u64,
+    /// ... and what lies before this will not have been at the next [`ActiveSegment::cool_down`].
+    hot_next: u64,
     /// End of the blocks reserved ahead.
     pub preallocated_end: u64,
 }
@@ -133,6 +137,8 @@ impl<F: DiskFile> ActiveSegment<F> {
             created: now,
             recent: VecDeque::new(),
             appended_from: 0,
+            hot_from: 0,
+            hot_next: 0,
             preallocated_end: 0,
         }
     }
@@ -171,6 +177,7 @@ impl<F: DiskFile> ActiveSegment<F> {
     /// What is in the file now was there before this process: nothing of it is known to be cached.
     pub fn forget_appended(&mut self) {
         self.appended_from = self.size;
+        (self.hot_from, self.hot_next) = (self.size, self.size);
     }
 
     /// The place of the first batch that ends at or past `offset`, if it is among the recent ones.
@@ -187,9 +194,16 @@ impl<F: DiskFile> ActiveSegment<F> {
         self.recent.back().copied()
     }
 
-    /// Whether the bytes from `position` were appended by this process, and recently.
+    /// Whether the bytes from `position` were appended by this process, and recently: since the last
+    /// [`ActiveSegment::cool_down`] but one, and not too many bytes ago.
     pub fn is_hot(&self, position: u64) -> bool {
-        position >= self.appended_from.max(self.size.saturating_sub(HOT_BYTES_MAX))
+        position >= self.hot_from.max(self.size.saturating_sub(HOT_BYTES_MAX))
+    }
+
+    /// To be called now and then: the page cache does not keep for long what nobody touches.
+    pub fn cool_down(&mut self, is_idle: bool) {
+        self.hot_from = if is_idle { self.size } else { self.hot_next };
+        self.hot_next = self.size;
     }
 
     /// Bytes that this process appended to the segment.
@@ -235,6 +249,8 @@ pub struct ClosedSegment<F> {
     pub files: Option<FileSlot<ClosedFiles<F>>>,
     /// Files that the recovery point has not passed: they stay open until they are synced.
     pub unsynced: Vec<Arc<F>>,
+    /// Its log's file, while blocks are reserved behind its end: the next flush gives them back.
+    pub reserved: Option<Arc<F>>,
     /// Its latest timestamp, once somebody asked; -1 if none of its batches has one.
     pub latest_timestamp: Rc<Cell<Option<i64>>>,
     /// When its file was changed last, once somebody asked.
@@ -268,6 +284,7 @@ impl<F> ClosedSegment<F> {
             fence: Fence::new(),
             files: None,
             unsynced: Vec::new(),
+            reserved: None,
             latest_timestamp: Rc::new(Cell::new(None)),
             modified: None,
             first_timestamp: None,
@@ -310,5 +327,31 @@ mod tests {
         assert_eq!(entries, [None, None, None, Some(6144), Some(6144), Some(6144)]);
         assert_eq!(segment.time_index.last(), Some(TimeEntry { timestamp: 10, offset: 0 }));
         assert_eq!(segment.recent_place(3).map(|place| place.position), Some(6144));
+    }
+
+    #[test]
+    fn what_was_appended_is_hot_until_two_looks_later_or_until_the_log_is_idle() {
+        let disk = FakeDisk::new();
+        disk.put(Path::new("/d/log"), &[]);
+        let (log, _) = run(disk.open(Path::new("/d/log"), OpenMode::ReadWrite)).unwrap();
+        let config = LogConfig::default();
+        let mut segment = ActiveSegment::new(0, log, &OpenFiles::new(10), &config, 0);
+        let append = |segment: &mut ActiveSegment<_>| {
+            let position = segment.size;
+            let place = BatchPlace { base_offset: 0, last_offset: 0, position, bytes: 1000 };
+            segment.note_batch(&WrittenBatch { place, max_timestamp: 0, leader_epoch: 0 }, 4096);
+        };
+        append(&mut segment);
+        segment.cool_down(false);
+        append(&mut segment);
+        assert!(segment.is_hot(0));
+        segment.cool_down(false);
+        assert!(!segment.is_hot(999) && segment.is_hot(1000));
+        segment.cool_down(true);
+        assert!(!segment.is_hot(1999));
+        append(&mut segment);
+        assert!(segment.is_hot(2000));
+        segment.forget_appended();
+        assert!(!segment.is_hot(2999) && segment.is_hot(3000));
     }
 }

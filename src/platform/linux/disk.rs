@@ -365,6 +365,11 @@ impl Disk for LinuxDisk {
         self.on_helper(file, move |file| file.set_len(length))
     }
 
+    fn give_back(&self, file: &Arc<LinuxFile>, length: u64) -> impl Future<Output = io::Result<()>> + 'static {
+        let shared = Arc::clone(file);
+        file.directory.syncs.run(move || shared.file().set_len(length))
+    }
+
     fn preallocate(
         &self,
         file: &Arc<LinuxFile>,

@@ -1,6 +1,9 @@
 //! When logs are flushed where the page cache is enough.
 
+use std::path::PathBuf;
+
 use super::*;
+use crate::sim::disk::Delay;
 
 /// Longer than a log may be idle before it is flushed, and shorter than twice that.
 const SOON: Duration = Duration::from_secs(11);
@@ -102,5 +105,38 @@ fn a_closed_segment_is_flushed_at_its_roll_and_what_is_appended_behind_it_is_not
         let (unflushed, flushed) = bench.unflushed_and_flushed_bytes();
         assert!((1000..1200).contains(&unflushed), "seed {seed}: {unflushed} bytes are unflushed");
         assert!((9000..10_800).contains(&flushed), "seed {seed}: {flushed} bytes were flushed");
+    }
+}
+
+#[test]
+fn no_append_waits_while_retention_takes_leader_epochs_out_of_their_file() {
+    let settings = &[
+        "log.segment.bytes=1500",
+        "log.retention.bytes=3000",
+        "log.initial.task.delay.ms=1000",
+        "log.retention.check.interval.ms=1000",
+    ];
+    let setup = Setup { settings, ..TWO_SHARDS.into() };
+    for seed in 2030..2040 {
+        let bench = Bench::new(seed, setup);
+        bench.append(0, 1000);
+        let disk = bench.node.disk();
+        let epochs: Vec<PathBuf> =
+            disk.paths().into_iter().filter(|path| path.ends_with("leader-epoch-checkpoint")).collect();
+        let [epochs] = &epochs[..] else { panic!("{epochs:?}") };
+        disk.delay(epochs, Delay::Hang);
+        bench.keep_appending(0, 1000);
+        run_for(&bench.world, 20 * INTERVAL);
+        let (unflushed, flushed) = bench.unflushed_and_flushed_bytes();
+        assert!(unflushed + flushed > 15 * 1000, "seed {seed}: appends waited, {unflushed} {flushed}");
+        let first = epochs.with_file_name("00000000000000000000.log");
+        assert!(disk.contents(&first).is_err(), "seed {seed}: nothing has expired");
+        assert_eq!(disk.contents(epochs).unwrap(), b"0\n1\n0 0\n", "seed {seed}");
+        disk.release(epochs);
+        run_for(&bench.world, 5 * INTERVAL);
+        let written = String::from_utf8(disk.contents(epochs).unwrap()).expect("text");
+        let start: i64 =
+            written.strip_prefix("0\n1\n0 ").and_then(|start| start.trim().parse().ok()).expect("an entry");
+        assert!(start > 15, "seed {seed}: {written}");
     }
 }

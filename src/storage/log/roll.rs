@@ -162,8 +162,25 @@ impl<D: Disk> Log<D> {
         (self.active.preallocated_end > self.active.size).then(|| {
             let (disk, file, size) = (self.disk.clone(), self.active_file(), self.active.size);
             let path = self.active_path();
-            async move { disk.set_length(&file.open().await?, size).await.map_err(LogError::io_at(&path)) }
+            async move { disk.give_back(&file.open().await?, size).await.map_err(LogError::io_at(&path)) }
         })
+    }
+
+    /// The same for closed segments: not at their roll, for which appends wait, since what frees blocks may have to read
+    /// the file system's own maps behind whatever the device has to do.
+    pub(super) fn give_back_closed_blocks(&self) -> impl Future<Output = Result<(), LogError>> + use<D> + 'static {
+        let disk = self.disk.clone();
+        let reserved = self.closed.values().filter_map(|segment| {
+            let path = segment_path(&self.directory, segment.base_offset, LOG);
+            Some((segment.reserved.clone()?, segment.size, path))
+        });
+        let reserved: Vec<_> = reserved.collect();
+        async move {
+            for (file, size, path) in reserved {
+                disk.give_back(&file, size).await.map_err(LogError::io_at(&path))?;
+            }
+            Ok(())
+        }
     }
 
     pub(super) fn active_file(&self) -> LazyFile<D> {
@@ -184,8 +201,7 @@ impl<D: Disk> Log<D> {
         self.active.force_time_entry();
         let base_offset = self.log_end_offset;
         let (disk, directory) = (self.disk.clone(), self.directory.clone());
-        let (indexes, give_back) = (self.index_write(true), self.give_back_blocks());
-        let (old_log, snapshot) = (self.active_file(), self.snapshot_write());
+        let (indexes, old_log, snapshot) = (self.index_write(true), self.active_file(), self.snapshot_write());
         // The recovery point may stand here already: the segment that ends there is not checked after a crash, once another
         // one begins there.
         let is_passed = self.flushed_offset == base_offset;
@@ -196,9 +212,6 @@ impl<D: Disk> Log<D> {
                     for file in &indexes {
                         disk.sync(file).await.map_err(LogError::io_at(&directory))?;
                     }
-                }
-                if let Some(give_back) = give_back {
-                    give_back.await?;
                 }
                 let snapshot = match snapshot {
                     Some(write) => Some(write.run(&disk, &directory).await?),
@@ -228,6 +241,7 @@ impl<D: Disk> Log<D> {
 
         let mut closed = ClosedSegment::new(old.base_offset, old.size);
         closed.fence = old.fence.clone();
+        closed.reserved = (old.preallocated_end > old.size).then(|| old_log.clone());
         closed.latest_timestamp.set(Some(old.latest.map_or(-1, |latest| latest.timestamp)));
         closed.first_timestamp = old.first_timestamp;
         let [offset_index, time_index] = indexes;
@@ -296,6 +310,7 @@ impl<D: Disk> Log<D> {
     ) -> impl Future<Output = Flushed> + use<D> + 'static {
         let unsynced = || self.closed.values().filter(|segment| !segment.unsynced.is_empty());
         let closed: Vec<_> = unsynced().map(|segment| segment.base_offset).collect();
+        let give_back = self.give_back_closed_blocks();
         let mut files: Vec<_> = unsynced()
             .flat_map(|segment| {
                 let path = segment_path(&self.directory, segment.base_offset, LOG);
@@ -308,6 +323,7 @@ impl<D: Disk> Log<D> {
         async move {
             let mut began = false;
             let synced = async {
+                give_back.await?;
                 if let Some(active) = active {
                     let path = active.path.clone();
                     files.push((active.open().await?, path));
@@ -336,7 +352,7 @@ impl<D: Disk> Log<D> {
         self.run.names_unsynced = false;
         for base_offset in flushed.closed {
             if let Some(segment) = self.closed.get_mut(&base_offset) {
-                segment.unsynced = Vec::new();
+                (segment.unsynced, segment.reserved) = (Vec::new(), None);
             }
         }
         self.flushed_offset = self.flushed_offset.max(flushed.end_offset);
@@ -401,12 +417,17 @@ impl<D: Disk> Log<D> {
     /// leaves a directory that the next scan finds. Ranges still held stay readable.
     pub fn delete(self) -> impl Future<Output = Result<(), LogError>> + use<D> + 'static {
         let name = aside_name(&self.topic_partition, self.topic_id.0, DELETE_SUFFIX);
-        let give_back = self.give_back_blocks();
+        let (closed, active) = (self.give_back_closed_blocks(), self.give_back_blocks());
         async move {
-            // A reader may hold the file open for long.
-            if let Some(give_back) = give_back
-                && let Err(error) = give_back.await
-            {
+            let give_back = async {
+                closed.await?;
+                match active {
+                    Some(active) => active.await,
+                    None => Ok(()),
+                }
+            };
+            // A reader may hold a file open for long.
+            if let Err(error) = give_back.await {
                 tracing::debug!(partition = %self.topic_partition, %error, "reserved blocks go with the file");
             }
             let aside = self.directory.with_file_name(name);

@@ -800,7 +800,7 @@ fn a_deleted_partition_leaves_readers_their_ranges_and_nothing_else() {
 }
 
 #[test]
-fn blocks_are_reserved_ahead_of_a_busy_log_and_given_back_at_the_roll() {
+fn blocks_are_reserved_ahead_of_a_busy_log_and_given_back_by_the_flush_behind_the_roll() {
     let disk = FakeDisk::new();
     let mut log = open(&disk, LogConfig { segment_bytes: 64 << 20, ..LogConfig::default() }, CLEAN);
     append(&mut log, batch(0, 5));
@@ -817,8 +817,16 @@ fn blocks_are_reserved_ahead_of_a_busy_log_and_given_back_at_the_roll() {
     assert!(disk.counts()["preallocate"] < 8);
     let cuts = disk.counts().get("set_length").copied().unwrap_or(0);
     roll(&mut log);
-    assert_eq!(disk.counts()["set_length"], cuts + 3, "the log and both indexes");
-    assert_eq!(reserved_bytes(&disk), 0);
+    assert_eq!(disk.counts()["set_length"], cuts + 2, "both indexes: no append waits for the log's blocks");
+    assert!(reserved_bytes(&disk) > 0);
+    // What could not be given back is tried again, and nothing counts as flushed before.
+    disk.inject(Fault::SetLength(ErrorKind::Interrupted));
+    for is_given_back in [false, true] {
+        let flushed = run(log.flush_closed().expect("the closed segment is not flushed"));
+        assert_eq!(log.finish_flush(flushed).is_ok(), is_given_back);
+        assert_eq!((reserved_bytes(&disk) == 0, log.flushed_offset() > 0), (is_given_back, is_given_back));
+    }
+    assert_eq!(disk.counts()["set_length"], cuts + 4);
     assert!(disk.contents(&path).unwrap().len() < INDEX_FILE_BYTES_MAX);
 }
 
@@ -845,17 +853,27 @@ fn log_with_reserved_blocks(disk: &FakeDisk) -> (Log<FakeDisk>, Arc<FakeFile>, V
 
 #[test]
 fn reserved_blocks_are_given_back_at_a_deletion_though_a_reader_holds_the_file_open() {
-    let disk = FakeDisk::new();
-    let (log, held, bytes) = log_with_reserved_blocks(&disk);
-    run(log.delete()).unwrap();
-    assert_eq!((disk.reserved_bytes(&held), disk.paths().len()), (0, 0));
-    assert_eq!(held.bytes_at(0, u64::MAX), bytes, "what the reader was promised is there");
-    // A follower that gives up all it has takes the file out of the log too.
-    let disk = FakeDisk::new();
-    let (log, held, bytes) = log_with_reserved_blocks(&disk);
-    let log = run(log.truncate_fully_and_start_at(100, 1000)).unwrap();
-    assert_eq!((disk.reserved_bytes(&held), log.log_end_offset()), (0, 100));
-    assert_eq!(held.bytes_at(0, u64::MAX), bytes);
+    for is_closed in [false, true] {
+        let reserved = |disk: &FakeDisk| {
+            let (mut log, held, bytes) = log_with_reserved_blocks(disk);
+            if is_closed {
+                roll(&mut log);
+                assert!(disk.reserved_bytes(&held) > 0, "its flush would have given them back");
+            }
+            (log, held, bytes)
+        };
+        let disk = FakeDisk::new();
+        let (log, held, bytes) = reserved(&disk);
+        run(log.delete()).unwrap();
+        assert_eq!((disk.reserved_bytes(&held), disk.paths().len()), (0, 0));
+        assert_eq!(held.bytes_at(0, u64::MAX), bytes, "what the reader was promised is there");
+        // A follower that gives up all it has takes the file out of the log too.
+        let disk = FakeDisk::new();
+        let (log, held, bytes) = reserved(&disk);
+        let log = run(log.truncate_fully_and_start_at(100, 1000)).unwrap();
+        assert_eq!((disk.reserved_bytes(&held), log.log_end_offset()), (0, 100));
+        assert_eq!(held.bytes_at(0, u64::MAX), bytes);
+    }
 }
 
 #[test]

@@ -263,6 +263,7 @@ impl<D: Disk> Log<D> {
         if let Some(give_back) = give_back {
             give_back.await?;
         }
+        self.give_back_closed_blocks().await?;
         let mut aside = Vec::new();
         let closed = self.closed.split_off(&segments_from);
         let active = (self.active.base_offset >= segments_from).then_some(self.active.base_offset);
