@@ -195,11 +195,14 @@ impl LinuxDisk {
     }
 }
 
-/// Bytes of a range of which each tells of those before it: the last one first, then one in each piece as long as the
-/// device's shortest usual request. A longer range is read by several requests, which complete in any order.
+/// Bytes of a range of which at least one is in every request that reads a part of it: the last byte, and one in each
+/// piece of [`REQUEST_BYTES`], since a long range is read by several requests, which complete in any order. What it begins
+/// with can come by shorter ones: its first page with what was read before it, those behind that by a request that ends
+/// where the kernel has read ahead.
 fn marks(position: u64, end: u64) -> impl Iterator<Item = u64> {
+    let second_page = (position / sys::page_bytes() + 1) * sys::page_bytes();
     let inner = (position + REQUEST_BYTES..end).step_by(REQUEST_BYTES as usize).map(|behind| behind - 1);
-    std::iter::once(end - 1).chain(inner)
+    [end - 1, position].into_iter().chain(Some(second_page).filter(|at| *at < end)).chain(inner)
 }
 
 /// What of the range's beginning the page cache holds; `None` if it is not its first byte.
@@ -519,5 +522,29 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => File::open(".")?.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_that_reads_a_part_of_a_range_has_a_mark_in_it() {
+        let page = sys::page_bytes();
+        for position in (0..4 * REQUEST_BYTES).step_by(3001) {
+            for length in [1, page, REQUEST_BYTES - 1, REQUEST_BYTES, REQUEST_BYTES + 1, 1 << 20] {
+                let end = position + length;
+                let marks: Vec<_> = marks(position, end).collect();
+                let has_mark = |request: &std::ops::Range<u64>| marks.iter().any(|mark| request.contains(mark));
+                assert!(marks.iter().all(|mark| (position..end).contains(mark)));
+                let whole = (0..end).step_by(3001).map(|start| start..start + REQUEST_BYTES);
+                let second = (position / page + 1) * page;
+                let short = [0..second, second..second + page];
+                for request in whole.chain(short).filter(|request| request.start < end && request.end > position) {
+                    assert!(has_mark(&request), "{request:?} reads a part of {position}..{end}");
+                }
+            }
+        }
     }
 }
