@@ -230,11 +230,17 @@ impl<P: Platform> Partition<P> {
         start_upkeep(self);
     }
 
-    /// Whether a flush of it would lessen what its directory has unflushed, and how much was appended to it of late.
-    pub fn unflushed(&self) -> Option<u64> {
+    /// How much was appended to it of late for each byte that a flush would take from what its directory has unflushed, in
+    /// units of 2^-32; `None` if it would take none. It grows when the log is flushed, so that of equally busy ones each
+    /// comes in its turn.
+    pub fn appended_per_unflushed(&self) -> Option<u64> {
         let state = self.state.borrow();
-        let is_unflushed = state.log.as_ref().is_some_and(|log| log.unflushed_bytes() > 0);
-        (is_unflushed && !state.offline).then_some(state.flushing.recent_bytes)
+        let unflushed_bytes = u128::from(state.log.as_ref()?.unflushed_bytes());
+        if unflushed_bytes == 0 || state.offline {
+            return None;
+        }
+        let recent_bytes = u128::from(state.flushing.recent_bytes) + 1;
+        Some(u64::try_from((recent_bytes << 32) / unflushed_bytes).unwrap_or(u64::MAX))
     }
 
     /// Tells who waited for a flush that it failed: at once, since a directory that is offline tells nobody again.

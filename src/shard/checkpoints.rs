@@ -27,7 +27,7 @@ use crate::storage::log_dirs::{self, LogDir};
 const FLUSHED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// How often to look whether anything is due.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(250);
 
 /// How often a directory is asked for its free space.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);

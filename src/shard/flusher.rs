@@ -1,6 +1,7 @@
 //! What a directory has unflushed stays below its bound (`--unflushed-bytes-max`): a start after a power cut reads so much
-//! again. When there is more, the log is flushed that was appended to least of late, since a flush holds up appends, then the
-//! next one. Shards tell one another by the directory how little their least one has seen, so that it is the directory's.
+//! again. When there is more, the log is flushed that was appended to least of late for what its flush takes away, since a flush
+//! holds up appends, then the next one. Shards tell one another by the directory how little their least one has seen, so that
+//! it is the directory's.
 
 #![forbid(unsafe_code)]
 
@@ -12,8 +13,11 @@ use crate::handlers::Context;
 use crate::partition::partition::Partition;
 use crate::platform::{Clock, Platform};
 
-/// How often to look.
+/// How often to look...
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// ... and how soon again while the bound is passed and it is another shard's turn: producers as fast as the device append
+/// some MiB meanwhile.
+const BEYOND_INTERVAL: Duration = Duration::from_millis(5);
 
 /// When the bound is passed, logs are flushed until this share of it is free again; from there on the shards tell their
 /// least ones.
@@ -28,20 +32,22 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
     let bytes_max = context.config.unflushed_bytes_max;
     let goal = bytes_max - bytes_max / FREED_SHARE;
     let directory = &context.log_dirs.all()[log_dir];
+    let mut is_beyond = false;
     loop {
-        clock.sleep_until(clock.now() + LOOK_INTERVAL).await;
-        let mut is_beyond = directory.unflushed_bytes() > bytes_max;
+        clock.sleep_until(clock.now() + if is_beyond { BEYOND_INTERVAL } else { LOOK_INTERVAL }).await;
+        is_beyond = directory.unflushed_bytes() > if is_beyond { goal } else { bytes_max };
         loop {
             if context.is_stopping() || directory.is_offline() {
                 return;
             }
             let least = if directory.unflushed_bytes() > goal { least_of(log_dir, &context).await } else { None };
-            let is_ours = directory.offer_least(context.shard, least.as_ref().map(|(recent_bytes, _)| *recent_bytes));
+            let is_ours = directory.offer_least(context.shard, least.as_ref().map(|(appended, _)| *appended));
             let Some((_, partition)) = least.filter(|_| is_beyond && is_ours) else { break };
             let flushed_bytes = directory.flushed_bytes();
             partition.flush_now().await;
             if directory.flushed_bytes() == flushed_bytes {
                 // It could not be flushed, though the directory is not offline for that: not again at once.
+                is_beyond = false;
                 break;
             }
             is_beyond = directory.unflushed_bytes() > goal;
@@ -49,14 +55,14 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
     }
 }
 
-/// The unflushed log of this shard in the directory to which least was appended of late, and how much.
+/// The unflushed log of this shard in the directory to which least was appended of late for what is unflushed, and how much.
 async fn least_of<P: Platform>(log_dir: usize, context: &Rc<Context<P>>) -> Option<(u64, Rc<Partition<P>>)> {
     let mut least: Option<(u64, Rc<Partition<P>>)> = None;
     for partitions in context.all_partitions().chunks(PARTITIONS_A_TURN) {
         for partition in partitions.iter().filter(|partition| partition.log_dir_index() == log_dir) {
-            let Some(recent_bytes) = partition.unflushed() else { continue };
-            if least.as_ref().is_none_or(|(least_bytes, _)| recent_bytes < *least_bytes) {
-                least = Some((recent_bytes, Rc::clone(partition)));
+            let Some(appended) = partition.appended_per_unflushed() else { continue };
+            if least.as_ref().is_none_or(|(least_appended, _)| appended < *least_appended) {
+                least = Some((appended, Rc::clone(partition)));
             }
         }
         yield_now().await;

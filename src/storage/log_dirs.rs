@@ -166,16 +166,16 @@ impl LogDir {
         self.flushed_bytes.load(Ordering::Relaxed)
     }
 
-    /// A shard says how many bytes were appended of late to that one of its unflushed logs to which least was, or that it
-    /// has none. Whether no other shard has one with less.
-    pub fn offer_least(&self, shard: ShardId, recent_bytes: Option<u64>) -> bool {
+    /// A shard says how much was appended of late, for what is unflushed, to that one of its unflushed logs to which least
+    /// was, or that it has none. Whether no other shard has one with less.
+    pub fn offer_least(&self, shard: ShardId, appended: Option<u64>) -> bool {
         let mut least = self.least.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(recent_bytes) = recent_bytes else {
+        let Some(appended) = appended else {
             least.remove(&shard);
             return false;
         };
-        least.insert(shard, recent_bytes);
-        least.iter().min_by_key(|(shard, bytes)| (**bytes, **shard)).is_some_and(|(first, _)| *first == shard)
+        least.insert(shard, appended);
+        least.iter().min_by_key(|(shard, appended)| (**appended, **shard)).is_some_and(|(first, _)| *first == shard)
     }
 
     pub fn add_partition(&self) {

@@ -94,6 +94,27 @@ fn the_bound_of_unflushed_bytes_is_met_by_flushing_what_is_appended_to_least() {
 }
 
 #[test]
+fn of_equally_busy_logs_each_is_flushed_in_its_turn_when_the_bound_is_passed() {
+    let bound = 40_000;
+    let setup = Setup { unflushed_bytes_max: Some(bound), ..TWO_SHARDS.into() };
+    for seed in 2040..2045 {
+        let bench = Bench::new(seed, setup);
+        (0..PARTITIONS).for_each(|partition| bench.keep_appending(partition, 1000));
+        run_for(&bench.world, 40 * INTERVAL);
+        let syncs = || bench.node.disk().counts().get("sync").copied().unwrap_or(0);
+        let (before, (_, flushed_before)) = (syncs(), bench.unflushed_and_flushed_bytes());
+        for _ in 0..100 {
+            run_for(&bench.world, INTERVAL);
+            let (unflushed, _) = bench.unflushed_and_flushed_bytes();
+            assert!(unflushed <= bound + 2 * 1300 * PARTITIONS as u64, "seed {seed}: {unflushed} bytes are unflushed");
+        }
+        let flushed_bytes = bench.unflushed_and_flushed_bytes().1 - flushed_before;
+        let each = flushed_bytes / (syncs() - before);
+        assert!(each > bound / PARTITIONS as u64 / 2, "seed {seed}: a sync made {each} bytes durable");
+    }
+}
+
+#[test]
 fn a_closed_segment_is_flushed_at_its_roll_and_what_is_appended_behind_it_is_not() {
     let setup = Setup { settings: &["log.segment.bytes=1500"], ..TWO_SHARDS.into() };
     for seed in 2020..2030 {
