@@ -8,10 +8,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_channel::oneshot;
+
 use crate::executor::yield_now;
 use crate::handlers::Context;
 use crate::partition::partition::Partition;
-use crate::platform::{Clock, Platform};
+use crate::platform::{Clock, Platform, Tasks};
 
 /// How often to look...
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -23,10 +25,14 @@ const BEYOND_INTERVAL: Duration = Duration::from_millis(5);
 /// least ones.
 const FREED_SHARE: u64 = 8;
 
+/// Logs of a shard that are flushed beside one another: the device makes their pages durable together, which takes it as long
+/// as for one.
+const FLUSHES_AT_ONCE: usize = 8;
+
 /// Partitions that are looked at before others get their turn.
 const PARTITIONS_A_TURN: usize = 256;
 
-/// A task for one directory, until that is offline. Each shard flushes its own logs, one after the other.
+/// A task for one directory, until that is offline. Each shard flushes its own logs, a few at a time.
 pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
     let clock = context.platform.clock().clone();
     let bytes_max = context.config.unflushed_bytes_max;
@@ -40,11 +46,13 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
             if context.is_stopping() || directory.is_offline() {
                 return;
             }
-            let least = if directory.unflushed_bytes() > goal { least_of(log_dir, &context).await } else { None };
-            let is_ours = directory.offer_least(context.shard, least.as_ref().map(|(appended, _)| *appended));
-            let Some((_, partition)) = least.filter(|_| is_beyond && is_ours) else { break };
+            let least = if directory.unflushed_bytes() > goal { least_of(log_dir, &context).await } else { Vec::new() };
+            let is_ours = directory.offer_least(context.shard, least.first().map(|(appended, _)| *appended));
+            if !is_beyond || !is_ours {
+                break;
+            }
             let flushed_bytes = directory.flushed_bytes();
-            partition.flush_now().await;
+            flush_all(&context, least).await;
             if directory.flushed_bytes() == flushed_bytes {
                 // It could not be flushed, though the directory is not offline for that: not again at once.
                 is_beyond = false;
@@ -55,14 +63,33 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
     }
 }
 
-/// The unflushed log of this shard in the directory to which least was appended of late for what is unflushed, and how much.
-async fn least_of<P: Platform>(log_dir: usize, context: &Rc<Context<P>>) -> Option<(u64, Rc<Partition<P>>)> {
-    let mut least: Option<(u64, Rc<Partition<P>>)> = None;
+/// Flushes them beside one another.
+async fn flush_all<P: Platform>(context: &Rc<Context<P>>, logs: Vec<(u64, Rc<Partition<P>>)>) {
+    let flushes = logs.into_iter().map(|(_, partition)| {
+        let (sender, flushed) = oneshot::channel();
+        context.platform.tasks().spawn(async move {
+            partition.flush_now().await;
+            // Nobody waits any more when the shard ends.
+            let _ = sender.send(());
+        });
+        flushed
+    });
+    for flushed in flushes.collect::<Vec<_>>() {
+        let _ = flushed.await;
+    }
+}
+
+/// The unflushed logs of this shard in the directory to which least was appended of late for what is unflushed, and how much:
+/// [`FLUSHES_AT_ONCE`] of them, the least one first.
+async fn least_of<P: Platform>(log_dir: usize, context: &Rc<Context<P>>) -> Vec<(u64, Rc<Partition<P>>)> {
+    let mut least: Vec<(u64, Rc<Partition<P>>)> = Vec::with_capacity(FLUSHES_AT_ONCE + 1);
     for partitions in context.all_partitions().chunks(PARTITIONS_A_TURN) {
         for partition in partitions.iter().filter(|partition| partition.log_dir_index() == log_dir) {
             let Some(appended) = partition.appended_per_unflushed() else { continue };
-            if least.as_ref().is_none_or(|(least_appended, _)| appended < *least_appended) {
-                least = Some((appended, Rc::clone(partition)));
+            let place = least.partition_point(|(other, _)| *other <= appended);
+            if place < FLUSHES_AT_ONCE {
+                least.insert(place, (appended, Rc::clone(partition)));
+                least.truncate(FLUSHES_AT_ONCE);
             }
         }
         yield_now().await;
