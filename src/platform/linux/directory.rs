@@ -1,11 +1,12 @@
 //! One log directory as the process sees it: its threads, how much of what was appended is not on the device yet, and
 //! whether it has failed. Shared by all shards.
 //!
-//! What is appended counts as dirty until it was written back or synced. A file's dirty bytes begin at `clean_to` and end
-//! at `appended_to`; the device's thread writes them back as they come ([`super::write_back`]), so that the kernel's own
-//! thresholds are never met and a sync finds little to do. While more is dirty than the directory's budget, appends wait:
-//! they go on at the pace of the device, each after its turn, and nobody is held for long by the kernel. The first error of
-//! a write-back or a sync is final: the kernel calls the pages clean afterwards, so nobody can know what is on the device.
+//! What is appended counts as dirty until its write-back has begun, or it was synced. A file's dirty bytes begin at
+//! `clean_to` and end at `appended_to`; the device's thread writes them back as they come ([`super::write_back`]), so that
+//! the kernel's own thresholds are never met and a sync finds little to do. While more is dirty than the directory's budget,
+//! appends wait: they go on at the pace of the device, each after its turn, and nobody is held for long by the kernel. The
+//! first error of a write-back or a sync is final: the kernel calls the pages clean afterwards, so nobody can know what is
+//! on the device.
 
 #![forbid(unsafe_code)]
 
@@ -17,9 +18,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::write_back::{KEEP_BYTES, PIECE_BYTES, WriteBack};
+use super::write_back::{self, KEEP_BYTES, PIECE_BYTES, WriteBack};
 use crate::base::gate::Gate;
 use crate::metrics::{Histogram, Recorded, SharedCounter};
 use crate::platform::{DiskFile, spares_device};
@@ -58,6 +59,7 @@ pub struct Directory {
     /// What syncs, in no order.
     pub syncs: Helper,
     write_back: WriteBack,
+    started: Instant,
     /// The device's read-ahead limit: what one WILLNEED really reads.
     pub read_ahead_bytes: u64,
     dirty_bytes: AtomicU64,
@@ -107,6 +109,7 @@ impl Directory {
             removals: Helper::start(&format!("remove-{index}"), 1)?,
             syncs: Helper::start(&format!("sync-{index}"), SYNC_THREADS)?,
             write_back,
+            started: Instant::now(),
             read_ahead_bytes: read_ahead_bytes(path).unwrap_or(READ_AHEAD_BYTES_DEFAULT),
             dirty_bytes: AtomicU64::new(0),
             dirty_bytes_max: dirty_bytes_max.max(DIRTY_BYTES_MIN),
@@ -190,6 +193,11 @@ impl Directory {
         !is_enough && !self.relieving.swap(true, Ordering::AcqRel)
     }
 
+    /// Microseconds since the directory was started.
+    fn micros(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// `Err` after the first failed write-back or sync.
     pub fn check(&self) -> io::Result<()> {
         match self.failed.load(Ordering::Relaxed) {
@@ -250,10 +258,12 @@ pub struct LinuxFile {
     pub(super) names: Helper,
     /// End of what was appended through this handle; 0 before the first append.
     appended_to: AtomicU64,
-    /// Appended bytes below are on the device, or were there before.
+    /// Appended bytes below are on the device, or on their way, or were there before.
     clean_to: AtomicU64,
     /// It waits for the device's thread.
     has_piece: AtomicBool,
+    /// When its last piece was begun ([`Directory::micros`]).
+    piece_begun: AtomicU64,
     /// It is among the directory's dirty files.
     is_listed: AtomicBool,
     /// Syncs and write-backs of its end that are under way, and where the last one of them found the end.
@@ -272,6 +282,7 @@ impl LinuxFile {
             appended_to: AtomicU64::new(0),
             clean_to: AtomicU64::new(0),
             has_piece: AtomicBool::new(false),
+            piece_begun: AtomicU64::new(0),
             is_listed: AtomicBool::new(false),
             holders: AtomicU32::new(0),
             held_to: AtomicU64::new(0),
@@ -349,17 +360,24 @@ impl LinuxFile {
         }
     }
 
-    /// The next piece, from where to where, if there is a whole one so far before the end of what was appended.
+    /// The next piece, from where to where, if there is one so far before the end of what was appended, and it is time.
     fn piece(&self) -> Option<(u64, u64)> {
         let (from, to) = (self.clean_to.load(Ordering::Relaxed), self.appended_to.load(Ordering::SeqCst));
-        (to.saturating_sub(KEEP_BYTES) >= from + PIECE_BYTES)
-            .then(|| (from, (from + PIECE_BYTES) & !(sys::page_bytes() - 1)))
+        let waiting = to.saturating_sub(from + KEEP_BYTES);
+        if waiting < PIECE_BYTES {
+            return None; // As for most appends: the clock is not asked.
+        }
+        let since_last = self.directory.micros().saturating_sub(self.piece_begun.load(Ordering::Relaxed));
+        let length = write_back::piece_bytes(waiting, Duration::from_micros(since_last))?;
+        Some((from, (from + length) & !(sys::page_bytes() - 1)))
     }
 
-    /// Writes back one piece, on the calling thread; whether there is another one. An error is final for the directory.
+    /// Begins to write back one piece, on the thread of the device; whether there is another one. An error is final for the
+    /// directory.
     pub(super) fn write_back_piece(self: &Arc<Self>) -> bool {
         if let Some((from, to)) = self.piece() {
-            self.write_back(from, to);
+            self.piece_begun.store(self.directory.micros(), Ordering::Relaxed);
+            self.directory.write_back.begin(self, from, to);
         }
         let has_more = || self.piece().is_some() && self.directory.check().is_ok();
         if has_more() {
@@ -375,14 +393,19 @@ impl LinuxFile {
         !is_last
     }
 
-    /// Writes back all that was appended, on the calling thread.
+    /// Writes back all that was appended, on the thread of the device.
     fn write_back_whole(self: &Arc<Self>) {
         self.is_listed.store(false, Ordering::SeqCst);
         let end = self.appended_to.load(Ordering::SeqCst);
         let mut from = self.clean_to.load(Ordering::Relaxed);
+        self.directory.write_back.wait_for_begun();
         while from < end && self.directory.check().is_ok() {
             let to = end.min(from + PIECE_BYTES);
-            self.holding_end(|| self.write_back(from, to));
+            self.holding_end(|| {
+                if self.begin_write_back(from, to) {
+                    self.wait_for_write_back(from, to);
+                }
+            });
             from = to;
         }
         if self.appended_to.load(Ordering::SeqCst) > end && !self.is_listed.load(Ordering::SeqCst) {
@@ -390,15 +413,26 @@ impl LinuxFile {
         }
     }
 
-    fn write_back(&self, from: u64, to: u64) {
-        let written = sys::start_write_back(self.as_fd(), from, to - from)
-            .and_then(|()| sys::wait_written_back(self.as_fd(), from, to - from));
-        match self.directory.note(written) {
-            Ok(()) => self.mark_clean(to),
-            Err(error) => {
-                tracing::error!(directory = %self.directory.path.display(), %error, "write-back failed");
-            }
+    /// Has the device begin to write from one position to another; whether it has.
+    pub(super) fn begin_write_back(&self, from: u64, to: u64) -> bool {
+        let has_begun = self.note_write_back(sys::start_write_back(self.as_fd(), from, to - from));
+        if has_begun {
+            self.mark_clean(to);
         }
+        has_begun
+    }
+
+    /// Waits until the device has what it has begun to write from one position to another.
+    pub(super) fn wait_for_write_back(&self, from: u64, to: u64) {
+        self.note_write_back(sys::wait_written_back(self.as_fd(), from, to - from));
+    }
+
+    fn note_write_back(&self, result: io::Result<()>) -> bool {
+        let noted = self.directory.note(result);
+        if let Err(error) = &noted {
+            tracing::error!(directory = %self.directory.path.display(), %error, "write-back failed");
+        }
+        noted.is_ok()
     }
 
     /// fdatasync; an error is final for the directory.

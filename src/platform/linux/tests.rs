@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::write_back::{KEEP_BYTES, PIECE_BYTES};
+use super::write_back::{KEEP_BYTES, PIECE_BYTES_MAX};
 use super::*;
 use crate::base::ids::{TopicId, TopicPartition};
 use crate::metrics::{HeldCall, Recorded};
@@ -636,7 +636,7 @@ fn what_is_appended_goes_to_the_device_by_itself_but_for_the_end_of_its_file() {
                 .expect("append");
         }
         let deadline = clock.now() + Duration::from_secs(30);
-        while seen.dirty_bytes() >= KEEP_BYTES + PIECE_BYTES {
+        while seen.dirty_bytes() >= KEEP_BYTES + PIECE_BYTES_MAX {
             assert!(clock.now() < deadline, "{} bytes are dirty still", seen.dirty_bytes());
             clock.sleep_until(clock.now() + Duration::from_millis(1)).await;
         }
