@@ -1,7 +1,7 @@
 //! What a directory has unflushed stays below its bound (`--unflushed-bytes-max`): a start after a power cut reads so much
-//! again. When there is more, the log is flushed that was appended to least of late for what its flush takes away, since a flush
-//! holds up appends, then the next one. Shards tell one another by the directory how little their least one has seen, so that
-//! it is the directory's.
+//! again. When it comes near, the log is flushed that was appended to least of late for what its flush takes away, since a
+//! flush holds up appends, then the next one. Shards tell one another by the directory how little their least one has seen, so
+//! that it is the directory's.
 
 #![forbid(unsafe_code)]
 
@@ -17,13 +17,19 @@ use crate::platform::{Clock, Platform, Tasks};
 
 /// How often to look...
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// ... and how soon again while the bound is passed and it is another shard's turn: producers as fast as the device append
-/// some MiB meanwhile.
-const BEYOND_INTERVAL: Duration = Duration::from_millis(5);
+/// ... from half of the bound on: memory takes some GB/s ...
+const NEAR_INTERVAL: Duration = Duration::from_millis(50);
+/// ... and how soon again while logs are flushed and it is another shard's turn: producers as fast as the device append some
+/// MiB meanwhile.
+const TURN_INTERVAL: Duration = Duration::from_millis(5);
+/// Looking at all logs of a shard takes it at most one part in so many of its time.
+const LOOK_SHARE: u32 = 16;
 
-/// When the bound is passed, logs are flushed until this share of it is free again; from there on the shards tell their
-/// least ones.
-const FREED_SHARE: u64 = 8;
+/// Flushing begins when less than this share of the bound is left, as what was flushed counts at a start until the next
+/// checkpoint is written, and what is appended meanwhile too ...
+const LEFT_SHARE: u64 = 8;
+/// ... and goes on until this share is free.
+const FREED_SHARE: u64 = 4;
 
 /// Logs of a shard that are flushed beside one another: the device makes their pages durable together, which takes it as long
 /// as for one.
@@ -36,18 +42,25 @@ const PARTITIONS_A_TURN: usize = 256;
 pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
     let clock = context.platform.clock().clone();
     let bytes_max = context.config.unflushed_bytes_max;
-    let goal = bytes_max - bytes_max / FREED_SHARE;
+    let (begin, goal) = (bytes_max - bytes_max / LEFT_SHARE, bytes_max - bytes_max / FREED_SHARE);
     let directory = &context.log_dirs.all()[log_dir];
     let mut is_beyond = false;
+    let mut interval = LOOK_INTERVAL;
     loop {
-        clock.sleep_until(clock.now() + if is_beyond { BEYOND_INTERVAL } else { LOOK_INTERVAL }).await;
-        is_beyond = directory.unflushed_bytes() > if is_beyond { goal } else { bytes_max };
+        clock.sleep_until(clock.now() + interval).await;
+        let unflushed = directory.unflushed_bytes();
+        is_beyond = unflushed > if is_beyond { goal } else { begin };
+        interval = if unflushed > bytes_max / 2 { NEAR_INTERVAL } else { LOOK_INTERVAL };
         loop {
             if context.is_stopping() || directory.is_offline() {
                 return;
             }
-            let least = if directory.unflushed_bytes() > goal { least_of(log_dir, &context).await } else { Vec::new() };
+            let is_near = directory.unflushed_bytes() > goal;
+            let (least, look_time) = if is_near { least_of(log_dir, &context).await } else { Default::default() };
             let is_ours = directory.offer_least(context.shard, least.first().map(|(appended, _)| *appended));
+            if is_beyond {
+                interval = TURN_INTERVAL.max(look_time * LOOK_SHARE);
+            }
             if !is_beyond || !is_ours {
                 break;
             }
@@ -56,6 +69,7 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
             if directory.flushed_bytes() == flushed_bytes {
                 // It could not be flushed, though the directory is not offline for that: not again at once.
                 is_beyond = false;
+                interval = LOOK_INTERVAL;
                 break;
             }
             is_beyond = directory.unflushed_bytes() > goal;
@@ -80,10 +94,13 @@ async fn flush_all<P: Platform>(context: &Rc<Context<P>>, logs: Vec<(u64, Rc<Par
 }
 
 /// The unflushed logs of this shard in the directory to which least was appended of late for what is unflushed, and how much:
-/// [`FLUSHES_AT_ONCE`] of them, the least one first.
-async fn least_of<P: Platform>(log_dir: usize, context: &Rc<Context<P>>) -> Vec<(u64, Rc<Partition<P>>)> {
+/// [`FLUSHES_AT_ONCE`] of them, the least one first; and the time that it took of the shard.
+async fn least_of<P: Platform>(log_dir: usize, context: &Rc<Context<P>>) -> (Vec<(u64, Rc<Partition<P>>)>, Duration) {
+    let clock = context.platform.clock();
+    let mut took = Duration::ZERO;
     let mut least: Vec<(u64, Rc<Partition<P>>)> = Vec::with_capacity(FLUSHES_AT_ONCE + 1);
     for partitions in context.all_partitions().chunks(PARTITIONS_A_TURN) {
+        let begun = clock.now();
         for partition in partitions.iter().filter(|partition| partition.log_dir_index() == log_dir) {
             let Some(appended) = partition.appended_per_unflushed() else { continue };
             let place = least.partition_point(|(other, _)| *other <= appended);
@@ -92,7 +109,8 @@ async fn least_of<P: Platform>(log_dir: usize, context: &Rc<Context<P>>) -> Vec<
                 least.truncate(FLUSHES_AT_ONCE);
             }
         }
+        took += clock.now().since(begun);
         yield_now().await;
     }
-    least
+    (least, took)
 }

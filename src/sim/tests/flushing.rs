@@ -79,6 +79,8 @@ fn the_bound_of_unflushed_bytes_is_met_by_flushing_what_is_appended_to_least() {
         let (busy, calm) = (2, 3);
         bench.append(calm, 30_000);
         bench.keep_appending(calm, 10);
+        // Until its many bytes were not appended of late.
+        run_for(&bench.world, 10 * INTERVAL);
         bench.keep_appending(busy, 1000);
         run_for(&bench.world, 20 * INTERVAL);
         let (unflushed, flushed) = bench.unflushed_and_flushed_bytes();
@@ -88,7 +90,7 @@ fn the_bound_of_unflushed_bytes_is_met_by_flushing_what_is_appended_to_least() {
         for _ in 0..100 {
             run_for(&bench.world, INTERVAL);
             let (unflushed, _) = bench.unflushed_and_flushed_bytes();
-            assert!(unflushed <= bound + 2 * 1300, "seed {seed}: {unflushed} bytes are unflushed");
+            assert!(unflushed <= bound, "seed {seed}: {unflushed} bytes are unflushed");
         }
     }
 }
@@ -117,7 +119,7 @@ fn of_equally_busy_logs_each_is_flushed_in_its_turn_when_the_bound_is_passed() {
         for _ in 0..5 {
             run_for(&bench.world, INTERVAL);
             let (unflushed, _) = bench.unflushed_and_flushed_bytes();
-            assert!(unflushed <= bound + bound / 2, "seed {seed}: {unflushed} bytes are unflushed");
+            assert!(unflushed <= bound, "seed {seed}: {unflushed} bytes are unflushed");
         }
         let (_, flushed_bytes) = bench.unflushed_and_flushed_bytes();
         assert!(flushed_bytes > bound, "seed {seed}: {flushed_bytes}");
