@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::base::budget::Budget;
 use crate::base::ids::{ShardId, TopicPartition};
 use crate::base::log_limit::LogLimit;
 use crate::config::{Config, DynamicConfig};
-use crate::executor::either;
+use crate::executor::{either, yield_now};
 use crate::metadata::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal, ProposalError};
 use crate::metadata::thread::MetadataHandle;
@@ -29,6 +30,9 @@ use crate::storage::open_files::OpenFiles;
 /// Lines about requests that can't be answered that a shard logs in [`REFUSALS_LOGGED_INTERVAL`].
 const REFUSALS_LOGGED_MAX: u32 = 10;
 const REFUSALS_LOGGED_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Partitions that are looked at before others get their turn.
+const PARTITIONS_A_TURN: usize = 256;
 
 /// How much of what there may be at most.
 #[derive(Clone, Copy, Debug)]
@@ -215,9 +219,35 @@ impl<P: Platform> Context<P> {
         self.partitions.borrow().get(topic).map_or_else(Vec::new, |topic| topic.values().cloned().collect())
     }
 
-    /// All partitions that this shard owns.
+    /// All partitions that this shard owns. Of many that alone takes milliseconds, which a stop or a failure may.
     pub fn all_partitions(&self) -> Vec<Rc<Partition<P>>> {
         self.partitions.borrow().values().flat_map(|topic| topic.values().cloned()).collect()
+    }
+
+    /// Shows `look` each partition that this shard owns. Others get their turn in between: one that is made or removed
+    /// meanwhile is shown or not.
+    pub async fn each_partition(&self, mut look: impl FnMut(&Rc<Partition<P>>)) {
+        let mut some = self.partitions_behind(None);
+        while let Some(last) = some.last().map(|partition| partition.topic_partition.clone()) {
+            some.iter().for_each(&mut look);
+            yield_now().await;
+            some = self.partitions_behind(Some(&last));
+        }
+    }
+
+    /// The next [`PARTITIONS_A_TURN`] of this shard's partitions, in order of topic and number.
+    fn partitions_behind(&self, last: Option<&TopicPartition>) -> Vec<Rc<Partition<P>>> {
+        let partitions = self.partitions.borrow();
+        let rest_of_topic = last
+            .and_then(|last| Some(partitions.get(&last.topic)?.range((Excluded(last.partition), Unbounded))))
+            .into_iter()
+            .flatten();
+        let topics = match last {
+            Some(last) => partitions.range::<Arc<str>, _>((Excluded(&last.topic), Unbounded)),
+            None => partitions.range::<Arc<str>, _>(..),
+        };
+        let behind = rest_of_topic.chain(topics.flat_map(|(_, topic)| topic.range(..)));
+        behind.take(PARTITIONS_A_TURN).map(|(_, partition)| Rc::clone(partition)).collect()
     }
 
     /// Asks the controller and waits for its answer, which comes when every shard shows the outcome.

@@ -12,6 +12,7 @@ use super::Owners;
 use super::context::Context;
 use crate::base::ids::ShardId;
 use crate::executor::all;
+use crate::partition::Partition;
 use crate::platform::{Disk, Platform};
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{
@@ -114,15 +115,16 @@ impl<P: Platform> super::Work<P> for Work {
             Some(wanted) => wanted.get(topic).is_some_and(|partitions| partitions.contains(&partition)),
         };
         let mut found = Vec::new();
-        for partition in context.all_partitions() {
+        let look = |partition: &Rc<Partition<P>>| {
             let name = &partition.topic_partition;
             if !is_wanted(&name.topic, name.partition) {
-                continue;
+                return;
             }
-            let Some((size, offset_lag)) = partition.size_bytes().zip(partition.offset_lag()) else { continue };
+            let Some((size, offset_lag)) = partition.size_bytes().zip(partition.offset_lag()) else { return };
             let (log_dir, topic) = (partition.log_dir_index(), Arc::clone(&name.topic));
             found.push(Found { log_dir, topic, partition: name.partition, size, offset_lag });
-        }
+        };
+        context.each_partition(look).await;
         found
     }
 }

@@ -145,8 +145,13 @@ async fn run<P: Platform>(
     share: CleanerShare,
     uncleanable: &mut u64,
 ) -> bool {
-    let mut compacted = context.all_partitions();
-    compacted.retain(|partition| partition.log_dir_index() == log_dir && partition.config().cleanup_policy.compact);
+    let mut compacted = Vec::new();
+    let look = |partition: &Rc<Partition<P>>| {
+        if partition.log_dir_index() == log_dir && partition.config().cleanup_policy.compact {
+            compacted.push(Rc::clone(partition));
+        }
+    };
+    context.each_partition(look).await;
     let mut cleaned = false;
     if dirtiest(&compacted).await.is_some() {
         let _slot = slots.take(|| context.dynamic().log_cleaner_threads).await;

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use crate::executor::yield_now;
 use crate::handlers::Context;
 use crate::partition::partition::Partition;
 use crate::platform::{Clock, Platform, Tasks};
@@ -22,8 +21,8 @@ const NEAR_INTERVAL: Duration = Duration::from_millis(50);
 /// ... and how soon again while logs are flushed and it is another shard's turn: producers as fast as the device append some
 /// MiB meanwhile.
 const TURN_INTERVAL: Duration = Duration::from_millis(5);
-/// Looking at all logs of a shard takes it at most one part in so many of its time.
-const LOOK_SHARE: u32 = 16;
+/// How long it is, for each partition of the shard, until all are looked at again: to look at one takes a tenth of it.
+const LOOK_INTERVAL_A_PARTITION: Duration = Duration::from_micros(1);
 
 /// Flushing begins when less than this share of the bound is left, as what was flushed counts at a start until the next
 /// checkpoint is written, and what is appended meanwhile too ...
@@ -34,9 +33,6 @@ const FREED_SHARE: u64 = 4;
 /// Logs of a shard that are flushed beside one another: the device makes their pages durable together, which takes it as long
 /// as for one.
 const FLUSHES_AT_ONCE: usize = 8;
-
-/// Partitions that are looked at before others get their turn.
-const PARTITIONS_A_TURN: usize = 256;
 
 /// A task for one directory, until that is offline. Each shard flushes its own logs, a few at a time.
 pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
@@ -56,10 +52,10 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
                 return;
             }
             let is_near = directory.unflushed_bytes() > goal;
-            let (least, look_time) = if is_near { least_of(log_dir, &context).await } else { Default::default() };
+            let (least, seen) = if is_near { least_of(log_dir, &context).await } else { Default::default() };
             let is_ours = directory.offer_least(context.shard, least.first().map(|(appended, _)| *appended));
             if is_beyond {
-                interval = TURN_INTERVAL.max(look_time * LOOK_SHARE);
+                interval = TURN_INTERVAL.max(LOOK_INTERVAL_A_PARTITION * seen);
             }
             if !is_beyond || !is_ours {
                 break;
@@ -94,23 +90,22 @@ async fn flush_all<P: Platform>(context: &Rc<Context<P>>, logs: Vec<(u64, Rc<Par
 }
 
 /// The unflushed logs of this shard in the directory to which least was appended of late for what is unflushed, and how much:
-/// [`FLUSHES_AT_ONCE`] of them, the least one first; and the time that it took of the shard.
-async fn least_of<P: Platform>(log_dir: usize, context: &Rc<Context<P>>) -> (Vec<(u64, Rc<Partition<P>>)>, Duration) {
-    let clock = context.platform.clock();
-    let mut took = Duration::ZERO;
+/// [`FLUSHES_AT_ONCE`] of them, the least one first; and how many partitions were looked at.
+async fn least_of<P: Platform>(log_dir: usize, context: &Context<P>) -> (Vec<(u64, Rc<Partition<P>>)>, u32) {
     let mut least: Vec<(u64, Rc<Partition<P>>)> = Vec::with_capacity(FLUSHES_AT_ONCE + 1);
-    for partitions in context.all_partitions().chunks(PARTITIONS_A_TURN) {
-        let begun = clock.now();
-        for partition in partitions.iter().filter(|partition| partition.log_dir_index() == log_dir) {
-            let Some(appended) = partition.appended_per_unflushed() else { continue };
-            let place = least.partition_point(|(other, _)| *other <= appended);
-            if place < FLUSHES_AT_ONCE {
-                least.insert(place, (appended, Rc::clone(partition)));
-                least.truncate(FLUSHES_AT_ONCE);
-            }
+    let mut seen = 0;
+    let look = |partition: &Rc<Partition<P>>| {
+        seen += 1;
+        if partition.log_dir_index() != log_dir {
+            return;
         }
-        took += clock.now().since(begun);
-        yield_now().await;
-    }
-    (least, took)
+        let Some(appended) = partition.appended_per_unflushed() else { return };
+        let place = least.partition_point(|(other, _)| *other <= appended);
+        if place < FLUSHES_AT_ONCE {
+            least.insert(place, (appended, Rc::clone(partition)));
+            least.truncate(FLUSHES_AT_ONCE);
+        }
+    };
+    context.each_partition(look).await;
+    (least, seen)
 }

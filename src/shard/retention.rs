@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::executor::yield_now;
 use crate::handlers::Context;
+use crate::partition::Partition;
 use crate::platform::{Clock, Platform};
 
 /// Logs that are looked at before others get their turn.
@@ -22,8 +23,13 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
     loop {
         clock.sleep_until(clock.now() + wait).await;
         wait = interval;
-        let mut partitions = context.all_partitions();
-        partitions.retain(|partition| partition.log_dir_index() == log_dir);
+        let mut partitions = Vec::new();
+        let look = |partition: &Rc<Partition<P>>| {
+            if partition.log_dir_index() == log_dir {
+                partitions.push(Rc::clone(partition));
+            }
+        };
+        context.each_partition(look).await;
         for (index, partition) in partitions.into_iter().enumerate() {
             if index % LOGS_A_TURN == LOGS_A_TURN - 1 {
                 yield_now().await;

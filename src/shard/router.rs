@@ -11,14 +11,10 @@ use super::mailbox::Mailboxes;
 use super::message::Message;
 use crate::base::budget::Budget;
 use crate::base::ids::ShardId;
-use crate::executor::yield_now;
 use crate::handlers::{Context, Owners, Work, produce};
 use crate::metrics::status::BoundUse;
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Platform, Tasks};
-
-/// Checkpoints that are taken before others get their turn.
-const CHECKPOINTS_A_TURN: usize = 256;
 
 /// One per shard.
 pub struct Router<P: Platform> {
@@ -100,12 +96,8 @@ impl<P: Platform> Router<P> {
 
     /// Of this shard; others get their turn in between.
     async fn checkpoints(self) -> Vec<LogCheckpoint> {
-        let partitions = self.context.all_partitions();
-        let mut checkpoints = Vec::with_capacity(partitions.len());
-        for partitions in partitions.chunks(CHECKPOINTS_A_TURN) {
-            checkpoints.extend(partitions.iter().filter_map(|partition| partition.checkpoint()));
-            yield_now().await;
-        }
+        let mut checkpoints = Vec::new();
+        self.context.each_partition(|partition| checkpoints.extend(partition.checkpoint())).await;
         checkpoints
     }
 

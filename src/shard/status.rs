@@ -2,42 +2,33 @@
 
 #![forbid(unsafe_code)]
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::shard::Shard;
-use crate::executor::yield_now;
 use crate::metrics::status::{BoundUse, PartitionStatus, ShardStatus};
 use crate::net::claims::Claims;
 use crate::partition::Partition;
 use crate::partition::partition::{ANY_EPOCH, Asked};
 use crate::platform::Platform;
 
-/// Partitions that are looked at before other tasks have their turn.
-const PARTITIONS_A_TURN: usize = 512;
-
 impl<P: Platform> Shard<P> {
     /// How it is now; what changes meanwhile is in it or not.
     pub async fn status(&self, with_partitions: bool) -> ShardStatus {
-        let all = self.context.all_partitions();
         let log_dirs = self.context.log_dirs.all().len();
         let mut status = ShardStatus { log_dir_bytes: vec![0; log_dirs], ..ShardStatus::default() };
-        if with_partitions {
-            status.partitions.reserve(all.len());
-        }
-        for some in all.chunks(PARTITIONS_A_TURN) {
-            for partition in some {
-                let Some(size_bytes) = partition.size_bytes() else {
-                    status.partitions_offline += 1;
-                    continue;
-                };
-                status.partitions_online += 1;
-                status.log_dir_bytes[partition.log_dir_index()] += size_bytes;
-                if with_partitions {
-                    status.partitions.extend(of_partition(partition, size_bytes));
-                }
+        let look = |partition: &Rc<Partition<P>>| {
+            let Some(size_bytes) = partition.size_bytes() else {
+                status.partitions_offline += 1;
+                return;
+            };
+            status.partitions_online += 1;
+            status.log_dir_bytes[partition.log_dir_index()] += size_bytes;
+            if with_partitions {
+                status.partitions.extend(of_partition(partition, size_bytes));
             }
-            yield_now().await;
-        }
+        };
+        self.context.each_partition(look).await;
         status.bounds = self.bounds();
         status
     }

@@ -173,3 +173,34 @@ fn no_append_waits_while_retention_takes_leader_epochs_out_of_their_file() {
         assert!(start > 15, "seed {seed}: {written}");
     }
 }
+
+/// They are gathered some hundred in a turn.
+#[test]
+fn a_checkpoint_has_each_log_once_however_many_there_are() {
+    let topics = [("few", 3), ("hundreds", 1100), ("many", 700)];
+    let bench = Bench::new(2050, TWO_SHARDS.into());
+    for (name, count) in topics {
+        let mut client = Client::new(bench.node.connect());
+        let created = run(&bench.world, &bench.clients, async move { client.create_named(name, count).await });
+        assert_eq!(created, Some(0));
+    }
+    run_for(&bench.world, Duration::from_secs(120));
+    let disk = bench.node.disk();
+    let is_recovery_points = |path: &PathBuf| path.ends_with("recovery-point-offset-checkpoint");
+    let path = disk.paths().into_iter().find(is_recovery_points).expect("a checkpoint");
+    let content = String::from_utf8(disk.contents(&path).unwrap()).expect("text");
+    let named: Vec<(&str, i32)> = content
+        .lines()
+        .skip(2)
+        .filter_map(|line| {
+            let (topic, rest) = line.split_once(' ')?;
+            Some((topic, rest.split(' ').next()?.parse().ok()?))
+        })
+        .collect();
+    for (topic, count) in topics {
+        let mut numbers: Vec<i32> =
+            named.iter().filter(|(name, _)| *name == topic).map(|(_, number)| *number).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..count).collect::<Vec<_>>(), "{topic}");
+    }
+}
