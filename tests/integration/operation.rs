@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -148,7 +149,12 @@ fn start_without_end(directory: &Path, flags: &[&str]) -> Server {
     let mut wire = Wire::connect(server.address);
     assert_eq!(wire.create_topic("t", 1), 0);
     let pipe = data_path(directory).join("recovery-point-offset-checkpoint.tmp");
-    mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
+    let deadline = Instant::now() + DEADLINE;
+    // A checkpoint may be being written at this moment: it takes the name away when it is done.
+    while let Err(error) = mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR) {
+        assert!(error == Errno::EEXIST && Instant::now() < deadline, "no pipe: {error}");
+        std::thread::yield_now();
+    }
     server
 }
 
