@@ -40,12 +40,12 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
     let bytes_max = context.config.unflushed_bytes_max;
     let (begin, goal) = (bytes_max - bytes_max / LEFT_SHARE, bytes_max - bytes_max / FREED_SHARE);
     let directory = &context.log_dirs.all()[log_dir];
-    let mut is_beyond = false;
+    let mut is_flushing = false;
     let mut interval = LOOK_INTERVAL;
     loop {
         clock.sleep_until(clock.now() + interval).await;
         let unflushed = directory.unflushed_bytes();
-        is_beyond = unflushed > if is_beyond { goal } else { begin };
+        is_flushing = unflushed > if is_flushing { goal } else { begin };
         interval = if unflushed > bytes_max / 2 { NEAR_INTERVAL } else { LOOK_INTERVAL };
         loop {
             if context.is_stopping() || directory.is_offline() {
@@ -54,21 +54,21 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
             let is_near = directory.unflushed_bytes() > goal;
             let (least, seen) = if is_near { least_of(log_dir, &context).await } else { Default::default() };
             let is_ours = directory.offer_least(context.shard, least.first().map(|(appended, _)| *appended));
-            if is_beyond {
+            if is_flushing {
                 interval = TURN_INTERVAL.max(LOOK_INTERVAL_A_PARTITION * seen);
             }
-            if !is_beyond || !is_ours {
+            if !is_flushing || !is_ours {
                 break;
             }
             let flushed_bytes = directory.flushed_bytes();
             flush_all(&context, least).await;
             if directory.flushed_bytes() == flushed_bytes {
                 // It could not be flushed, though the directory is not offline for that: not again at once.
-                is_beyond = false;
+                is_flushing = false;
                 interval = LOOK_INTERVAL;
                 break;
             }
-            is_beyond = directory.unflushed_bytes() > goal;
+            is_flushing = directory.unflushed_bytes() > goal;
         }
     }
 }

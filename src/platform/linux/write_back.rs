@@ -1,10 +1,10 @@
 //! What was appended goes to the device at the pace of the appends, so that little is dirty when the kernel would begin to
 //! write by itself, or when a file is flushed.
 //!
-//! One thread for each device writes one piece at a time, of one file after the other. Before it begins a piece it waits
-//! for the one before, which mostly is at the device by then: to wait for each as soon as it has begun would cost a sleep
-//! and a wake a piece. It keeps away from the end of the file ([`KEEP_BYTES`]): an append needs the folio at the end, and
-//! whoever writes that back holds it.
+//! One thread for each device writes one piece at a time, of one file after the other. Before it begins a piece it
+//! waits for the one before, which mostly is at the device by then, unless files grow as fast as the device writes: to
+//! wait for each as soon as it has begun would always cost a sleep and a wake. It keeps away from the end of the file
+//! ([`KEEP_BYTES`]): an append needs the folio at the end, and whoever writes that back holds it.
 //!
 //! ```text
 //!  0          clean_to      piece        appended_to - KEEP_BYTES      appended_to
@@ -27,8 +27,8 @@ use crate::worker::Helper;
 /// the device to be busy and for the thread's own work to be little (tuning.md).
 pub const PIECE_BYTES: u64 = 1024 * 1024;
 
-/// As many where a file has them within [`PIECE_PACE`]: each piece is a sleep of the thread, and a device that takes so
-/// much has little of one left to wait for.
+/// As many at once where a file has them within [`PIECE_PACE`]: each piece costs the thread a sleep, and at such a rate that
+/// is a good part of what write-back takes of the core.
 pub const PIECE_BYTES_MAX: u64 = 4 * PIECE_BYTES;
 
 /// A file has one piece in this time; sooner only if it is of [`PIECE_BYTES_MAX`].
