@@ -17,7 +17,7 @@ use crate::config::{DynamicConfig, TopicConfig};
 use crate::metadata::proposal::{
     Answer, ConfigChange, ConfigEdit, ConfigMap, ConfigOperation, ConfigRefusal, ConfigResource,
 };
-use crate::metadata::tree::{CreateMode, MultiError, Operation, Outcome, TreeError, Version};
+use crate::metadata::tree::{CreateMode, Operation, Outcome, RequestError, TreeError, Version};
 use crate::metadata::znodes;
 
 use super::cluster::Cluster;
@@ -87,7 +87,7 @@ impl Controller {
         &mut self,
         ticket: Ticket,
         mut drafts: Vec<ConfigDraft>,
-        result: Result<Vec<Outcome>, MultiError>,
+        result: Result<Vec<Outcome>, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
         match result {
@@ -98,7 +98,8 @@ impl Controller {
             }
             Err(failed) => {
                 if self.survives(&failed, effects)
-                    && let Some(at) = failed.index.checked_sub(1).filter(|at| *at < drafts.len())
+                    && let Some(at) =
+                        failed.operation.and_then(|index| index.checked_sub(1)).filter(|at| *at < drafts.len())
                 {
                     let draft = drafts.remove(at);
                     let refusal = match (failed.error, draft.resource) {
@@ -208,7 +209,7 @@ impl Controller {
         }
     }
 
-    fn config_refusal(&self, failed: &MultiError) -> ConfigRefusal {
+    fn config_refusal(&self, failed: &RequestError) -> ConfigRefusal {
         match self.refusal() {
             None => ConfigRefusal::Tree(failed.error.to_string()),
             Some(crate::metadata::proposal::ProposalError::Tree(reason)) => ConfigRefusal::Tree(reason),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::base::ids::{BrokerId, TopicId};
 use crate::metadata::proposal::{Answer, ConfigMap, CreateTopicResult, CreatedTopic, NewTopic, TopicRefusal};
-use crate::metadata::tree::{CreateMode, MultiError, Operation, Outcome, TreeError, Version};
+use crate::metadata::tree::{CreateMode, Operation, Outcome, RequestError, TreeError, Version};
 use crate::metadata::znodes;
 
 use super::cluster::{Cluster, Topic};
@@ -88,7 +88,7 @@ impl Controller {
         &mut self,
         ticket: Ticket,
         mut drafts: Vec<Draft>,
-        result: Result<Vec<Outcome>, MultiError>,
+        result: Result<Vec<Outcome>, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
         match result {
@@ -99,7 +99,7 @@ impl Controller {
             }
             Err(failed) => {
                 if self.survives(&failed, effects)
-                    && let Some(at) = culprit(&drafts, failed.index)
+                    && let Some(at) = culprit(&drafts, failed.operation)
                 {
                     let draft = drafts.remove(at);
                     let refusal = match failed.error {
@@ -210,8 +210,8 @@ fn in_parts(drafts: Vec<Draft>) -> Vec<Vec<Draft>> {
 }
 
 /// Whose operation failed; `None` for the fence, which is nobody's.
-fn culprit(drafts: &[Draft], operation: usize) -> Option<usize> {
-    let mut left = operation.checked_sub(1)?;
+fn culprit(drafts: &[Draft], operation: Option<usize>) -> Option<usize> {
+    let mut left = operation?.checked_sub(1)?;
     for (at, draft) in drafts.iter().enumerate() {
         match left.checked_sub(draft.operations.len()) {
             Some(rest) => left = rest,

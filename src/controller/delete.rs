@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::base::ids::TopicId;
 use crate::metadata::proposal::{Answer, DeleteTopicResult, TopicRef, TopicRefusal};
-use crate::metadata::tree::{CreateMode, MultiError, Operation, Outcome, TreeError, Version};
+use crate::metadata::tree::{CreateMode, Operation, Outcome, RequestError, TreeError, Version};
 use crate::metadata::znodes;
 
 use super::cluster::{Cluster, Deletion, Stopping, Topic};
@@ -92,7 +92,7 @@ impl Controller {
     pub(super) fn marked(
         &mut self,
         mut topics: Vec<Arc<str>>,
-        result: Result<Vec<Outcome>, MultiError>,
+        result: Result<Vec<Outcome>, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
         let failed = match result {
@@ -107,7 +107,7 @@ impl Controller {
             return topics.iter().for_each(|topic| self.end_deletion(topic, &refusal, effects));
         }
         // The fence is nobody's; the one that failed is decided alone, the others are tried again.
-        let Some(at) = failed.index.checked_sub(1) else {
+        let Some(at) = failed.operation.and_then(|index| index.checked_sub(1)) else {
             return self.fail(format!("marking topics for deletion: {failed}"), effects);
         };
         let topic = topics.remove(at);
@@ -188,7 +188,7 @@ impl Controller {
     pub(super) fn removed(
         &mut self,
         topics: &[Arc<str>],
-        result: Result<Vec<Outcome>, MultiError>,
+        result: Result<Vec<Outcome>, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
         if let Err(failed) = result {
@@ -211,7 +211,7 @@ impl Controller {
 
     /// There is no room for the transaction that takes topics out of the tree, though their logs are gone: whoever waits
     /// is told, the marks stay, and the next proposal tries again.
-    fn put_removal_off(&mut self, topics: &[Arc<str>], failed: &MultiError, effects: &mut Vec<Effect>) {
+    fn put_removal_off(&mut self, topics: &[Arc<str>], failed: &RequestError, effects: &mut Vec<Effect>) {
         let refusal = Err(self.refusal_after(failed));
         let Some(cluster) = self.cluster() else { return };
         let mut waiters = Vec::new();

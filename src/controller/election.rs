@@ -12,7 +12,7 @@ use crate::base::ids::{BrokerId, TopicId};
 use crate::base::time::WallMs;
 use crate::config::TopicConfig;
 use crate::metadata::proposal::ConfigMap;
-use crate::metadata::tree::{CreateMode, MultiError, Operation, Outcome, Stat, TreeError, Version};
+use crate::metadata::tree::{CreateMode, Operation, Outcome, RequestError, Stat, TreeError, Version};
 use crate::metadata::znodes::{self, PartitionState, TopicAssignment};
 
 use super::cluster::{Cluster, Deletion, Topic};
@@ -60,11 +60,11 @@ impl Controller {
         }
     }
 
-    pub(super) fn epoch_made(&mut self, result: Result<Vec<Outcome>, MultiError>, effects: &mut Vec<Effect>) {
+    pub(super) fn epoch_made(&mut self, result: Result<Vec<Outcome>, RequestError>, effects: &mut Vec<Effect>) {
         match result {
             Ok(_) => self.claim(0, 0, effects),
             // Another broker was faster: its value counts.
-            Err(MultiError { error: TreeError::NodeExists(_), .. }) => {
+            Err(RequestError { error: TreeError::NodeExists(_), .. }) => {
                 let token = self.wait_for(Waiting::EpochRead);
                 effects.push(Effect::Read { token, path: znodes::CONTROLLER_EPOCH.to_owned() });
             }
@@ -92,7 +92,12 @@ impl Controller {
         self.write(operations, Waiting::Claim { epoch }, effects);
     }
 
-    pub(super) fn claimed(&mut self, epoch: i32, result: Result<Vec<Outcome>, MultiError>, effects: &mut Vec<Effect>) {
+    pub(super) fn claimed(
+        &mut self,
+        epoch: i32,
+        result: Result<Vec<Outcome>, RequestError>,
+        effects: &mut Vec<Effect>,
+    ) {
         match result {
             Ok(outcomes) => match outcomes.get(1) {
                 Some(Outcome::Set(stat)) => {
@@ -103,7 +108,7 @@ impl Controller {
                 }
                 other => unreachable!("a set answered {other:?}"),
             },
-            Err(MultiError { error: TreeError::NodeExists(_) | TreeError::BadVersion(_), .. }) => {
+            Err(RequestError { error: TreeError::NodeExists(_) | TreeError::BadVersion(_), .. }) => {
                 self.role = Role::Standby;
             }
             Err(error) => self.fail(error.to_string(), effects),
@@ -152,7 +157,7 @@ impl Controller {
     pub(super) fn taken_over(
         &mut self,
         changes: Vec<Change>,
-        result: Result<Vec<Outcome>, MultiError>,
+        result: Result<Vec<Outcome>, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
         if let Err(failed) = result {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::base::ids::BrokerId;
 use crate::metadata::proposal::{Answer, MorePartitions, TopicRefusal};
-use crate::metadata::tree::{MultiError, Operation, Outcome, TreeError, Version};
+use crate::metadata::tree::{Operation, Outcome, RequestError, TreeError, Version};
 use crate::metadata::znodes;
 
 use super::cluster::{Cluster, Topic};
@@ -67,14 +67,14 @@ impl Controller {
         &mut self,
         ticket: Ticket,
         mut expansions: Vec<Expansion>,
-        result: Result<Vec<Outcome>, MultiError>,
+        result: Result<Vec<Outcome>, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
         match result {
             Ok(_) => self.install_partitions(expansions, effects),
             Err(failed) => {
                 if self.survives(&failed, effects)
-                    && let Some(at) = culprit(&expansions, failed.index)
+                    && let Some(at) = culprit(&expansions, failed.operation)
                 {
                     let expansion = expansions.remove(at);
                     let refusal = match failed.error {
@@ -174,8 +174,8 @@ fn queued_for_deletion() -> TopicRefusal {
 }
 
 /// Whose operation failed; `None` for the fence, which is nobody's.
-fn culprit(expansions: &[Expansion], operation: usize) -> Option<usize> {
-    let mut left = operation.checked_sub(1)?;
+fn culprit(expansions: &[Expansion], operation: Option<usize>) -> Option<usize> {
+    let mut left = operation?.checked_sub(1)?;
     for (at, expansion) in expansions.iter().enumerate() {
         match left.checked_sub(expansion.operations.len()) {
             Some(rest) => left = rest,

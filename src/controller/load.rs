@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use crate::base::ids::{BrokerId, TopicId};
+use crate::metadata::ask::Ask;
 use crate::metadata::inputs::BrokerImage;
 use crate::metadata::proposal::ConfigMap;
 use crate::metadata::tree::{MetadataTree, TreeError, Watch};

@@ -46,7 +46,7 @@ use crate::metadata::inputs::BrokerInputs;
 use crate::metadata::proposal::{
     Answer, ConfigRefusal, CreateTopicResult, DeleteTopicResult, ProducerIdBlock, Proposal, ProposalError, TopicRefusal,
 };
-use crate::metadata::tree::{MultiError, Operation, Outcome, Stat, TreeError};
+use crate::metadata::tree::{Operation, Outcome, RequestError, Stat, TreeError};
 
 use cluster::Cluster;
 use configs::ConfigDraft;
@@ -90,7 +90,7 @@ pub enum Event {
     /// The result of [`Effect::Write`].
     Written {
         token: Token,
-        result: Result<Vec<Outcome>, MultiError>,
+        result: Result<Vec<Outcome>, RequestError>,
     },
     /// The result of [`Effect::Load`].
     Loaded(Result<Box<Snapshot>, String>),
@@ -306,7 +306,7 @@ impl Controller {
     }
 
     /// The same after a write that failed: a controller that goes on says what the tree said.
-    fn refusal_after(&self, failed: &MultiError) -> TopicRefusal {
+    fn refusal_after(&self, failed: &RequestError) -> TopicRefusal {
         match &self.role {
             Role::Active(_) => TopicRefusal::Tree(failed.error.to_string()),
             _ => self.topic_refusal(),
@@ -322,10 +322,10 @@ impl Controller {
 
     /// A write failed. If it can't be put down to the one thing that was to be written, the controller's place is lost or
     /// the tree is broken: gives `false`, and the role says which.
-    fn survives(&mut self, failed: &MultiError, effects: &mut Vec<Effect>) -> bool {
+    fn survives(&mut self, failed: &RequestError, effects: &mut Vec<Effect>) -> bool {
         match &failed.error {
             // The first operation checks the controller epoch.
-            TreeError::BadVersion(_) | TreeError::NoNode(_) if failed.index == 0 => {
+            TreeError::BadVersion(_) | TreeError::NoNode(_) if failed.operation == Some(0) => {
                 tracing::warn!("another controller was elected; this one resigns");
                 self.step_down(Role::Standby, effects);
                 false

@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::base::ids::BrokerId;
 use crate::base::time::WallMs;
 use crate::config::{Config, Endpoint};
+use crate::metadata::ask::Ask;
 use crate::metadata::image::ClusterImage;
 use crate::metadata::inputs::BrokerImage;
 use crate::metadata::node::{MetadataInput, ShardSink};

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::metadata::proposal::{Answer, PRODUCER_ID_BLOCK_SIZE, ProducerIdBlock, ProposalError};
-use crate::metadata::tree::{MultiError, Operation, Outcome, Stat, TreeError, Version};
+use crate::metadata::tree::{Operation, Outcome, RequestError, Stat, TreeError, Version};
 use crate::metadata::znodes;
 
 use super::{Controller, Effect, Ticket, Waiting, When};
@@ -48,7 +48,7 @@ impl Controller {
         &mut self,
         ticket: Ticket,
         block: ProducerIdBlock,
-        result: Result<Vec<Outcome>, MultiError>,
+        result: Result<Vec<Outcome>, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
         let failed = match result {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use crate::base::ids::TopicId;
 use crate::config::Endpoint;
+use crate::metadata::ask::Ask;
 use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::inputs::{BrokerImage, LEADER_DURING_DELETE, UpdateMetadata};
 use crate::metadata::proposal::{
@@ -13,7 +14,7 @@ use crate::metadata::proposal::{
 };
 use crate::metadata::registration::register;
 use crate::metadata::thread::block_on;
-use crate::metadata::tree::{CreateMode, MetadataTree, TreeError, Version, Watch};
+use crate::metadata::tree::{CreateMode, TreeError, Version, Watch};
 use crate::metadata::znodes;
 
 use super::load::load;
@@ -188,7 +189,7 @@ impl World {
                 }
                 Effect::Write { token, .. } if self.is_full => {
                     let error = TreeError::NoSpace("free space".into());
-                    self.handle(Event::Written { token, result: Err(MultiError { index: 0, error }) });
+                    self.handle(Event::Written { token, result: Err(RequestError { operation: None, error }) });
                 }
                 Effect::Write { token, operations } => {
                     let result = block_on(self.tree().multi(operations));

@@ -1,7 +1,8 @@
 //! The metadata tree in one local file, for a cluster of one node and for tests.
 //!
-//! The file is a redb database; every write is one transaction that is on disk before it is answered, and a multi is one
-//! transaction too. Tables:
+//! The file is a redb database; every write is on disk before it is answered, and a multi is one transaction. Writes that
+//! were given together share one: the tree's user gives what it can at once, and the disk is waited for once. If one of
+//! them is refused, nothing of that transaction stays and each is done alone. Tables:
 //!
 //! ```text
 //! nodes       (parent path, name) -> czxid i64, version i32, next child number i32, ephemeral owner i64, data
@@ -14,28 +15,28 @@
 //! when it is next needed, as after a crash: what was committed is there and nothing else.
 //!
 //! Children of a node are neighbours in the key order, so listing them reads nothing else. The session is the process's:
-//! it starts at open and never expires. Watches and events live in memory.
+//! it starts at open and never expires. Watches and events live in memory. Whoever polls the tree waits for its disk:
+//! the control thread, which serves nobody else.
 
 #![forbid(unsafe_code)]
 
+mod tables;
+
 use std::cell::{Ref, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, Waker};
 
-use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{Builder, Database, ReadableDatabase};
 use thiserror::Error;
 
+use super::tree::watches::Watches;
 use super::tree::{
-    CreateMode, MetadataTree, MultiError, NODE_DATA_BYTES_MAX, Operation, Outcome, Stat, TreeError, TreeEvent, Version,
-    Watch, is_path, split_path,
+    Generation, MetadataTree, Operation, Outcome, Reply, Request, RequestError, RequestId, TreeError, TreeEvent,
+    TreeOutput,
 };
-
-const NODES: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("nodes");
-const EPHEMERALS: TableDefinition<&str, ()> = TableDefinition::new("ephemerals");
-const META: TableDefinition<&str, i64> = TableDefinition::new("meta");
+use tables::{Head, META, NODES, Tables, begin_session, decode, key_of, storage, write};
 
 /// The tree's file in the data directory; Kafka ignores plain files that are not its own.
 pub const FILE_NAME: &str = "ringlog-metadata.redb";
@@ -46,8 +47,11 @@ const FORMAT: i64 = 1;
 /// Memory for cached pages, in bytes; redb's default is 1 GiB.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Bytes of a node's value before its data.
-const HEAD_BYTES: usize = 24;
+/// Requests that share one transaction at most: what one that is refused makes be done again.
+const WRITES_TOGETHER_MAX: usize = 64;
+
+/// The only session of a process.
+const GENERATION: Generation = Generation(1);
 
 /// Why the file could not be opened.
 #[derive(Debug, Error)]
@@ -61,35 +65,39 @@ pub enum OpenError {
 }
 
 pub struct EmbeddedTree {
+    file: TreeFile,
+    state: RefCell<State>,
+}
+
+/// What is under way.
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<(RequestId, Option<Generation>, Request)>,
+    outputs: VecDeque<TreeOutput>,
+    watches: Watches,
+    waker: Option<Waker>,
+}
+
+struct TreeFile {
     /// `None` after a write that found no room, until the file is opened again.
     database: RefCell<Option<Database>>,
     /// `None`: it is in memory.
     path: Option<PathBuf>,
     session: i64,
-    watches: RefCell<Watches>,
 }
 
 /// What a transaction will have done once it is committed.
 struct Staged {
     zxid: i64,
-    outcomes: Vec<Outcome>,
-    events: Vec<TreeEvent>,
+    /// By request.
+    done: Vec<(Vec<Outcome>, Vec<TreeEvent>)>,
 }
 
-/// One-shot watches by path, and the events not yet taken.
-#[derive(Default)]
-struct Watches {
-    data: BTreeSet<String>,
-    children: BTreeSet<String>,
-    events: VecDeque<TreeEvent>,
-    waker: Option<Waker>,
-}
-
-/// A node without its data.
-#[derive(Clone, Copy)]
-struct Head {
-    stat: Stat,
-    next_child: i32,
+/// Nothing of a transaction stays.
+struct Undone {
+    error: RequestError,
+    /// One request was refused, so that the others may do better alone.
+    is_refusal: bool,
 }
 
 impl EmbeddedTree {
@@ -116,7 +124,7 @@ impl EmbeddedTree {
             _ => {}
         }
         let tree = EmbeddedTree::open(&beside)?;
-        tree.apply(operations).map_err(|error| failed(error.to_string()))?;
+        tree.file.apply(&[operations]).map_err(|undone| failed(undone.error.to_string()))?;
         drop(tree);
         std::fs::rename(&beside, path).map_err(|error| failed(error.to_string()))?;
         sync_parent(path)
@@ -131,11 +139,12 @@ impl EmbeddedTree {
         EmbeddedTree::over(database, None)
     }
 
-    /// What the next process finds if this one ends now: the same nodes without its ephemerals, no watches.
+    /// What the next process finds if this one ends now: the same nodes without its ephemerals, no watches, and nothing
+    /// of what was not answered.
     pub fn reopen(self) -> Result<EmbeddedTree, OpenError> {
-        let database = self.database.into_inner();
+        let database = self.file.database.into_inner();
         let database = database.ok_or_else(|| OpenError::Storage("there was no room".to_owned()))?;
-        EmbeddedTree::over(database, self.path)
+        EmbeddedTree::over(database, self.file.path)
     }
 
     fn over(database: Database, path: Option<PathBuf>) -> Result<EmbeddedTree, OpenError> {
@@ -143,9 +152,132 @@ impl EmbeddedTree {
         let transaction = write(&database).map_err(failed)?;
         let session = begin_session(&transaction)?;
         transaction.commit().map_err(|error| OpenError::Storage(error.to_string()))?;
-        Ok(EmbeddedTree { database: RefCell::new(Some(database)), path, session, watches: RefCell::default() })
+        let file = TreeFile { database: RefCell::new(Some(database)), path, session };
+        Ok(EmbeddedTree { file, state: RefCell::default() })
     }
 
+    /// Does what waits up to the first output.
+    fn perform(&self, state: &mut State) {
+        while state.outputs.is_empty()
+            && let Some((_, generation, request)) = state.waiting.front()
+        {
+            if generation.is_some_and(|generation| generation != GENERATION) {
+                let (id, ..) = state.waiting.pop_front().expect("just seen");
+                state.answer(id, Err(RequestError::of_request(TreeError::SessionExpired)));
+            } else if operations_of(request).is_some() {
+                self.write(state);
+            } else {
+                let (id, _, request) = state.waiting.pop_front().expect("just seen");
+                let result = self.file.read(&request);
+                state.watches.leave(&request, result.is_ok());
+                state.answer(id, result.map_err(RequestError::of_request));
+            }
+        }
+    }
+
+    /// Does the writes that wait before the next read, in one transaction if all of them can be done.
+    fn write(&self, state: &mut State) {
+        let together = |(_, generation, request): &&(_, Option<Generation>, Request)| {
+            generation.is_none_or(|generation| generation == GENERATION) && operations_of(request).is_some()
+        };
+        let count = state.waiting.iter().take(WRITES_TOGETHER_MAX).take_while(together).count();
+        let requests: Vec<_> = state.waiting.drain(..count).map(|(id, _, request)| (id, request)).collect();
+        let operations: Vec<_> = requests.iter().filter_map(|(_, request)| operations_of(request)).collect();
+        let operations: Vec<&[Operation]> = operations.iter().map(|operations| &**operations).collect();
+        match self.file.apply(&operations) {
+            Ok(done) => {
+                requests.into_iter().zip(done).for_each(|((id, request), done)| state.wrote(id, request, Ok(done)))
+            }
+            Err(undone) if undone.is_refusal && count > 1 => {
+                for ((id, request), operations) in requests.iter().zip(operations) {
+                    let done = self.file.apply(&[operations]).map(|mut done| done.remove(0));
+                    state.wrote(*id, request.clone(), done.map_err(|undone| undone.error));
+                }
+            }
+            Err(Undone { error, .. }) => {
+                requests.into_iter().for_each(|(id, request)| state.wrote(id, request, Err(error.clone())));
+            }
+        }
+    }
+}
+
+impl MetadataTree for EmbeddedTree {
+    fn submit(&self, id: RequestId, generation: Option<Generation>, request: Request) {
+        let mut state = self.state.borrow_mut();
+        state.waiting.push_back((id, generation, request));
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll_output(&self, cx: &mut Context<'_>) -> Poll<TreeOutput> {
+        let mut state = self.state.borrow_mut();
+        self.perform(&mut state);
+        match state.outputs.pop_front() {
+            Some(output) => Poll::Ready(output),
+            None => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn session(&self) -> i64 {
+        self.file.session
+    }
+
+    fn generation(&self) -> Generation {
+        GENERATION
+    }
+}
+
+impl State {
+    fn answer(&mut self, id: RequestId, result: Result<Reply, RequestError>) {
+        self.outputs.push_back(TreeOutput::Reply { id, result });
+    }
+
+    fn wrote(&mut self, id: RequestId, request: Request, done: Result<(Vec<Outcome>, Vec<TreeEvent>), RequestError>) {
+        let result = done.map(|(outcomes, events)| {
+            for event in events {
+                if self.watches.fire(&event) {
+                    self.outputs.push_back(TreeOutput::Event(event));
+                }
+            }
+            outcomes
+        });
+        self.answer(
+            id,
+            match (request, result) {
+                (Request::Multi(_), Ok(outcomes)) => Ok(Reply::Multi(outcomes)),
+                (Request::Multi(_), Err(error)) => Err(error),
+                (_, Ok(mut outcomes)) => Ok(reply_of(outcomes.pop().expect("one operation has one outcome"))),
+                (_, Err(RequestError { error, .. })) => Err(RequestError::of_request(error)),
+            },
+        );
+    }
+}
+
+/// The operations of a write; `None` for a read.
+fn operations_of(request: &Request) -> Option<Vec<Operation>> {
+    Some(match request.clone() {
+        Request::Create { path, data, mode } => vec![Operation::Create { path, data, mode }],
+        Request::Set { path, data, version } => vec![Operation::Set { path, data, version }],
+        Request::Delete { path, version } => vec![Operation::Delete { path, version }],
+        Request::Multi(operations) => operations,
+        Request::Get { .. } | Request::Exists { .. } | Request::Children { .. } => return None,
+    })
+}
+
+fn reply_of(outcome: Outcome) -> Reply {
+    match outcome {
+        Outcome::Created(path, stat) => Reply::Created(path, stat),
+        Outcome::Set(stat) => Reply::Set(stat),
+        Outcome::Deleted => Reply::Deleted,
+        Outcome::Checked => unreachable!("a check is never asked for alone"),
+    }
+}
+
+impl TreeFile {
     /// The database; opened again if a write has failed before.
     fn database(&self) -> Result<Ref<'_, Database>, TreeError> {
         if self.database.borrow().is_none()
@@ -170,23 +302,25 @@ impl EmbeddedTree {
         }
     }
 
-    fn apply(&self, operations: &[Operation]) -> Result<Vec<Outcome>, MultiError> {
+    /// One transaction of several requests: all of them or nothing.
+    fn apply(&self, requests: &[&[Operation]]) -> Result<Vec<(Vec<Outcome>, Vec<TreeEvent>)>, Undone> {
         let mut staged = None;
-        if let Err(MultiError { index, error }) = self.transact(operations, &mut staged) {
+        if let Err(Undone { error: RequestError { operation, error }, is_refusal }) =
+            self.transact(requests, &mut staged)
+        {
             let error = self.explained(error);
-            let TreeError::NoSpace(reason) = &error else { return Err(MultiError { index, error }) };
+            let undone = |operation, error, is_refusal| Undone { error: RequestError { operation, error }, is_refusal };
+            let TreeError::NoSpace(reason) = &error else { return Err(undone(operation, error, is_refusal)) };
             tracing::error!(reason, "the metadata tree could not be written");
             self.database.borrow_mut().take();
             // Where the failure was the commit's own, only the file knows whether it happened.
             match staged.as_ref().map(|staged: &Staged| Ok(self.last_zxid()? >= staged.zxid)) {
                 Some(Ok(true)) => {}
-                None | Some(Ok(false)) => return Err(MultiError { index: 0, error }),
-                Some(Err(error)) => return Err(MultiError { index: 0, error: self.unknown(error) }),
+                None | Some(Ok(false)) => return Err(undone(None, error, false)),
+                Some(Err(error)) => return Err(undone(None, self.unknown(error), false)),
             }
         }
-        let Staged { outcomes, events, .. } = staged.expect("a transaction that was committed had been staged");
-        self.watches.borrow_mut().fire(events);
-        Ok(outcomes)
+        Ok(staged.expect("a transaction that was committed had been staged").done)
     }
 
     /// The file can't be read again, so nobody knows what became of the last transaction.
@@ -194,19 +328,28 @@ impl EmbeddedTree {
         TreeError::Storage(format!("the outcome of a transaction is unknown: {error}"))
     }
 
-    /// One transaction; `staged` is set before it is committed.
-    fn transact(&self, operations: &[Operation], staged: &mut Option<Staged>) -> Result<(), MultiError> {
-        let failed = |error: TreeError| MultiError { index: 0, error };
+    /// `staged` is set before the transaction is committed.
+    fn transact(&self, requests: &[&[Operation]], staged: &mut Option<Staged>) -> Result<(), Undone> {
+        let failed = |error: TreeError| Undone { error: RequestError::of_request(error), is_refusal: false };
         let database = self.database().map_err(failed)?;
         let transaction = write(&database).map_err(failed)?;
         {
             let mut tables = Tables::open(&transaction, self.session).map_err(failed)?;
-            let mut outcomes = Vec::with_capacity(operations.len());
-            for (index, operation) in operations.iter().enumerate() {
-                // Dropping the transaction undoes what came before.
-                outcomes.push(tables.apply(operation).map_err(|error| MultiError { index, error })?);
+            let (mut zxid, mut done) = (0, Vec::with_capacity(requests.len()));
+            for operations in requests {
+                zxid = tables.next_zxid().map_err(failed)?;
+                let mut outcomes = Vec::with_capacity(operations.len());
+                for (index, operation) in operations.iter().enumerate() {
+                    // Dropping the transaction undoes what came before.
+                    let refused = |error: TreeError| {
+                        let is_refusal = !matches!(error, TreeError::NoSpace(_) | TreeError::Storage(_));
+                        Undone { error: RequestError { operation: Some(index), error }, is_refusal }
+                    };
+                    outcomes.push(tables.apply(operation).map_err(refused)?);
+                }
+                done.push((outcomes, tables.take_events()));
             }
-            *staged = Some(Staged { zxid: tables.zxid, outcomes, events: tables.events });
+            *staged = Some(Staged { zxid, done });
         }
         transaction.commit().map_err(|error| failed(storage(error)))
     }
@@ -218,12 +361,21 @@ impl EmbeddedTree {
         Ok(meta.get("zxid").map_err(storage)?.map_or(0, |value| value.value()))
     }
 
-    fn apply_one(&self, operation: Operation) -> Result<Outcome, TreeError> {
-        let mut outcomes = self.apply(std::slice::from_ref(&operation)).map_err(|failed| failed.error)?;
-        outcomes.pop().ok_or_else(|| TreeError::Storage("an operation without outcome".into()))
+    fn read(&self, request: &Request) -> Result<Reply, TreeError> {
+        match request {
+            Request::Get { path, .. } => {
+                let (head, data) = self.load(path)?.ok_or_else(|| TreeError::NoNode(path.clone()))?;
+                Ok(Reply::Data(data, head.stat))
+            }
+            Request::Exists { path, .. } => Ok(Reply::Exists(self.load(path)?.map(|(head, _)| head.stat))),
+            Request::Children { path, .. } => Ok(Reply::Children(self.list(path)?)),
+            Request::Create { .. } | Request::Set { .. } | Request::Delete { .. } | Request::Multi(_) => {
+                unreachable!("a write")
+            }
+        }
     }
 
-    fn read(&self, path: &str) -> Result<Option<(Head, Vec<u8>)>, TreeError> {
+    fn load(&self, path: &str) -> Result<Option<(Head, Vec<u8>)>, TreeError> {
         let (parent, name) = key_of(path)?;
         let transaction = self.database()?.begin_read().map_err(storage)?;
         let nodes = transaction.open_table(NODES).map_err(storage)?;
@@ -233,7 +385,7 @@ impl EmbeddedTree {
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
-        if self.read(path)?.is_none() {
+        if self.load(path)?.is_none() {
             return Err(TreeError::NoNode(path.into()));
         }
         let transaction = self.database()?.begin_read().map_err(storage)?;
@@ -251,207 +403,6 @@ impl EmbeddedTree {
     }
 }
 
-impl MetadataTree for EmbeddedTree {
-    async fn create(&self, path: &str, data: &[u8], mode: CreateMode) -> Result<(String, Stat), TreeError> {
-        match self.apply_one(Operation::Create { path: path.into(), data: data.into(), mode })? {
-            Outcome::Created(path, stat) => Ok((path, stat)),
-            other => unreachable!("a create answered {other:?}"),
-        }
-    }
-
-    async fn get(&self, path: &str, watch: Watch) -> Result<(Vec<u8>, Stat), TreeError> {
-        let (head, data) = self.read(path)?.ok_or_else(|| TreeError::NoNode(path.into()))?;
-        if watch == Watch::Set {
-            self.watches.borrow_mut().data.insert(path.into());
-        }
-        Ok((data, head.stat))
-    }
-
-    async fn exists(&self, path: &str, watch: Watch) -> Result<Option<Stat>, TreeError> {
-        let found = self.read(path)?;
-        if watch == Watch::Set {
-            self.watches.borrow_mut().data.insert(path.into());
-        }
-        Ok(found.map(|(head, _)| head.stat))
-    }
-
-    async fn set(&self, path: &str, data: &[u8], version: Version) -> Result<Stat, TreeError> {
-        match self.apply_one(Operation::Set { path: path.into(), data: data.into(), version })? {
-            Outcome::Set(stat) => Ok(stat),
-            other => unreachable!("a set answered {other:?}"),
-        }
-    }
-
-    async fn delete(&self, path: &str, version: Version) -> Result<(), TreeError> {
-        self.apply_one(Operation::Delete { path: path.into(), version }).map(|_| ())
-    }
-
-    async fn children(&self, path: &str, watch: Watch) -> Result<Vec<String>, TreeError> {
-        let names = self.list(path)?;
-        if watch == Watch::Set {
-            self.watches.borrow_mut().children.insert(path.into());
-        }
-        Ok(names)
-    }
-
-    async fn multi(&self, operations: Vec<Operation>) -> Result<Vec<Outcome>, MultiError> {
-        self.apply(&operations)
-    }
-
-    fn session(&self) -> i64 {
-        self.session
-    }
-
-    fn poll_event(&self, cx: &mut Context<'_>) -> Poll<TreeEvent> {
-        let mut watches = self.watches.borrow_mut();
-        match watches.events.pop_front() {
-            Some(event) => Poll::Ready(event),
-            None => {
-                watches.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl Watches {
-    fn fire(&mut self, events: Vec<TreeEvent>) {
-        for event in events {
-            let watched = match &event {
-                TreeEvent::NodeChildrenChanged(path) => self.children.remove(path),
-                // A child watch on a node that goes is answered by its deletion (ZooKeeper does the same).
-                TreeEvent::NodeDeleted(path) => self.data.remove(path) | self.children.remove(path),
-                TreeEvent::NodeCreated(path) | TreeEvent::NodeDataChanged(path) => self.data.remove(path),
-                TreeEvent::Session(_) => true,
-            };
-            if watched {
-                self.events.push_back(event);
-            }
-        }
-        if !self.events.is_empty()
-            && let Some(waker) = self.waker.take()
-        {
-            waker.wake();
-        }
-    }
-}
-
-/// The tables of one write transaction, and what it will have done once committed.
-struct Tables<'t> {
-    nodes: Table<'t, (&'static str, &'static str), &'static [u8]>,
-    ephemerals: Table<'t, &'static str, ()>,
-    session: i64,
-    zxid: i64,
-    events: Vec<TreeEvent>,
-}
-
-impl<'t> Tables<'t> {
-    /// Takes the next transaction number.
-    fn open(transaction: &'t WriteTransaction, session: i64) -> Result<Tables<'t>, TreeError> {
-        let mut meta = transaction.open_table(META).map_err(storage)?;
-        let last = meta.get("zxid").map_err(storage)?.map_or(0, |value| value.value());
-        let zxid = last + 1;
-        meta.insert("zxid", zxid).map_err(storage)?;
-        Ok(Tables {
-            nodes: transaction.open_table(NODES).map_err(storage)?,
-            ephemerals: transaction.open_table(EPHEMERALS).map_err(storage)?,
-            session,
-            zxid,
-            events: Vec::new(),
-        })
-    }
-
-    fn apply(&mut self, operation: &Operation) -> Result<Outcome, TreeError> {
-        match operation {
-            Operation::Create { path, data, mode } => self.create(path, data, *mode),
-            Operation::Set { path, data, version } => self.set(path, data, *version).map(Outcome::Set),
-            Operation::Delete { path, version } => self.delete(path, *version).map(|()| Outcome::Deleted),
-            Operation::Check { path, version } => self.expect(path, *version).map(|_| Outcome::Checked),
-        }
-    }
-
-    fn create(&mut self, path: &str, data: &[u8], mode: CreateMode) -> Result<Outcome, TreeError> {
-        let (parent_path, _) = split_path(path).ok_or_else(|| TreeError::BadArguments(path.into()))?;
-        let (mut parent, parent_data) =
-            self.load(parent_path)?.ok_or_else(|| TreeError::NoNode(parent_path.to_owned()))?;
-        if parent.stat.ephemeral_owner != 0 {
-            return Err(TreeError::NoChildrenForEphemerals(parent_path.into()));
-        }
-        let made = match mode {
-            CreateMode::PersistentSequential => format!("{path}{:010}", parent.next_child),
-            CreateMode::Persistent | CreateMode::Ephemeral => path.to_owned(),
-        };
-        if self.load(&made)?.is_some() {
-            return Err(TreeError::NodeExists(made));
-        }
-        // ZooKeeper numbers sequential nodes by the count of children ever made, of whatever kind.
-        parent.next_child = parent.next_child.wrapping_add(1);
-        self.store(parent_path, parent, &parent_data)?;
-
-        let ephemeral_owner = if mode == CreateMode::Ephemeral { self.session } else { 0 };
-        let stat = Stat { czxid: self.zxid, version: 0, ephemeral_owner };
-        self.store(&made, Head { stat, next_child: 0 }, data)?;
-        if mode == CreateMode::Ephemeral {
-            self.ephemerals.insert(made.as_str(), ()).map_err(storage)?;
-        }
-        self.events.push(TreeEvent::NodeCreated(made.clone()));
-        self.events.push(TreeEvent::NodeChildrenChanged(parent_path.into()));
-        Ok(Outcome::Created(made, stat))
-    }
-
-    fn set(&mut self, path: &str, data: &[u8], version: Version) -> Result<Stat, TreeError> {
-        let mut head = self.expect(path, version)?;
-        head.stat.version = head.stat.version.wrapping_add(1);
-        self.store(path, head, data)?;
-        self.events.push(TreeEvent::NodeDataChanged(path.into()));
-        Ok(head.stat)
-    }
-
-    fn delete(&mut self, path: &str, version: Version) -> Result<(), TreeError> {
-        let (parent, name) = split_path(path).ok_or_else(|| TreeError::BadArguments(path.into()))?;
-        let head = self.expect(path, version)?;
-        if self.has_children(path)? {
-            return Err(TreeError::NotEmpty(path.into()));
-        }
-        self.nodes.remove((parent, name)).map_err(storage)?;
-        if head.stat.ephemeral_owner != 0 {
-            self.ephemerals.remove(path).map_err(storage)?;
-        }
-        self.events.push(TreeEvent::NodeDeleted(path.into()));
-        self.events.push(TreeEvent::NodeChildrenChanged(parent.into()));
-        Ok(())
-    }
-
-    fn expect(&self, path: &str, version: Version) -> Result<Head, TreeError> {
-        let (head, _) = self.load(path)?.ok_or_else(|| TreeError::NoNode(path.into()))?;
-        match version {
-            Version::Exactly(expected) if expected != head.stat.version => Err(TreeError::BadVersion(path.into())),
-            Version::Exactly(_) | Version::Any => Ok(head),
-        }
-    }
-
-    fn has_children(&self, path: &str) -> Result<bool, TreeError> {
-        let mut range = self.nodes.range((path, "")..).map_err(storage)?;
-        let Some(first) = range.next() else { return Ok(false) };
-        let (key, _) = first.map_err(storage)?;
-        Ok(key.value().0 == path)
-    }
-
-    fn load(&self, path: &str) -> Result<Option<(Head, Vec<u8>)>, TreeError> {
-        let Some(value) = self.nodes.get(key_of(path)?).map_err(storage)? else { return Ok(None) };
-        let (head, data) = decode(path, value.value())?;
-        Ok(Some((head, data.to_vec())))
-    }
-
-    fn store(&mut self, path: &str, head: Head, data: &[u8]) -> Result<(), TreeError> {
-        if data.len() > NODE_DATA_BYTES_MAX {
-            return Err(TreeError::BadArguments(format!("{path}: {} bytes are too many for a node", data.len())));
-        }
-        self.nodes.insert(key_of(path)?, encode(head, data).as_slice()).map_err(storage)?;
-        Ok(())
-    }
-}
-
 /// Makes the file's name in its directory durable.
 fn sync_parent(path: &Path) -> Result<(), OpenError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -462,89 +413,6 @@ fn sync_parent(path: &Path) -> Result<(), OpenError> {
 
 fn open_file(path: &Path) -> Result<Database, redb::DatabaseError> {
     Builder::new().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(path)
-}
-
-fn write(database: &Database) -> Result<WriteTransaction, TreeError> {
-    let mut transaction = database.begin_write().map_err(storage)?;
-    transaction.set_durability(Durability::Immediate).map_err(storage)?;
-    Ok(transaction)
-}
-
-/// Checks the format, makes the root, drops the ephemerals of the session before; gives the new session's number.
-fn begin_session(transaction: &WriteTransaction) -> Result<i64, OpenError> {
-    let failed = |error: String| OpenError::Storage(error);
-    {
-        let mut meta = transaction.open_table(META).map_err(|error| failed(error.to_string()))?;
-        let format = meta.get("format").map_err(|error| failed(error.to_string()))?.map(|value| value.value());
-        match format {
-            Some(FORMAT) => {}
-            Some(found) => return Err(OpenError::Format { found }),
-            None => {
-                meta.insert("format", FORMAT).map_err(|error| failed(error.to_string()))?;
-            }
-        }
-    }
-    let tree_failed = |error: TreeError| OpenError::Storage(error.to_string());
-    let mut tables = Tables::open(transaction, 0).map_err(tree_failed)?;
-    if tables.load("/").map_err(tree_failed)?.is_none() {
-        let stat = Stat { czxid: 0, version: 0, ephemeral_owner: 0 };
-        tables.store("/", Head { stat, next_child: 0 }, &[]).map_err(tree_failed)?;
-    }
-    let mut left = Vec::new();
-    for entry in tables.ephemerals.iter().map_err(|error| failed(error.to_string()))? {
-        let (path, _) = entry.map_err(|error| failed(error.to_string()))?;
-        left.push(path.value().to_owned());
-    }
-    for path in left {
-        tables.delete(&path, Version::Any).map_err(tree_failed)?;
-    }
-    // Transaction numbers are never used twice, so neither are sessions.
-    Ok(tables.zxid)
-}
-
-/// The table key of a path; the root's is the pair of empty strings.
-fn key_of(path: &str) -> Result<(&str, &str), TreeError> {
-    if !is_path(path) {
-        return Err(TreeError::BadArguments(format!("'{path}' is no path")));
-    }
-    Ok(split_path(path).unwrap_or(("", "")))
-}
-
-fn encode(head: Head, data: &[u8]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(HEAD_BYTES + data.len());
-    value.extend_from_slice(&head.stat.czxid.to_be_bytes());
-    value.extend_from_slice(&head.stat.version.to_be_bytes());
-    value.extend_from_slice(&head.next_child.to_be_bytes());
-    value.extend_from_slice(&head.stat.ephemeral_owner.to_be_bytes());
-    value.extend_from_slice(data);
-    value
-}
-
-fn decode<'v>(path: &str, value: &'v [u8]) -> Result<(Head, &'v [u8]), TreeError> {
-    let parts = || {
-        let (czxid, rest) = value.split_first_chunk::<8>()?;
-        let (version, rest) = rest.split_first_chunk::<4>()?;
-        let (next_child, rest) = rest.split_first_chunk::<4>()?;
-        let (owner, data) = rest.split_first_chunk::<8>()?;
-        let stat = Stat {
-            czxid: i64::from_be_bytes(*czxid),
-            version: i32::from_be_bytes(*version),
-            ephemeral_owner: i64::from_be_bytes(*owner),
-        };
-        Some((Head { stat, next_child: i32::from_be_bytes(*next_child) }, data))
-    };
-    parts().ok_or_else(|| TreeError::Storage(format!("{path}: a node of {} bytes is too short", value.len())))
-}
-
-fn storage(error: impl Into<redb::Error>) -> TreeError {
-    match error.into() {
-        redb::Error::Io(error) if is_no_space(&error) => TreeError::NoSpace(error.to_string()),
-        other => TreeError::Storage(other.to_string()),
-    }
-}
-
-fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ask;
 pub mod embedded;
 pub mod image;
 pub mod inputs;

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::base::ids::BrokerId;
 use crate::base::time::WallMs;
 
+use super::ask::Ask;
 use super::inputs::BrokerImage;
 use super::tree::{CreateMode, MetadataTree, Operation, Outcome, TreeError, Version, Watch};
 use super::znodes::{self, BadValue};

@@ -1,13 +1,25 @@
 //! The metadata tree: ZooKeeper's own operations and watches, nothing more.
 //!
 //! Everything above works over [`MetadataTree`] and does not know whether a file or a ZooKeeper ensemble is below. Paths
-//! are absolute, `/a/b`, without the chroot. An answer means that the change is durable. Watches are one-shot: a read
-//! with [`Watch::Set`] leaves one, its event is queued before any later read shows the change, and whoever wants the
-//! next event reads again.
+//! are absolute, `/a/b`, without the chroot. A request is given and its reply comes later, in one queue with the events:
+//!
+//! ```text
+//!   submit(1), submit(2), ...  ->  tree  ->  Event(a), Reply(1), Event(b), Reply(2), ...
+//! ```
+//! Requests are done in the order in which they were given, and a reply means that the change is durable. Watches are
+//! one-shot: a read with [`Watch::Set`] leaves one when it is answered, its event comes before every reply that shows the
+//! change, and whoever wants the next event reads again.
+//!
+//! What belongs to a session (ephemeral nodes, watches, what was decided while it lasted) goes with it. The tree goes on
+//! under the next one by itself; [`Generation`] tells them apart.
 
 #![forbid(unsafe_code)]
 
-use std::future::Future;
+#[cfg(test)]
+pub mod suite;
+pub mod watches;
+
+use std::fmt;
 use std::task::{Context, Poll};
 
 use thiserror::Error;
@@ -60,6 +72,17 @@ pub enum Operation {
     Check { path: String, version: Version },
 }
 
+impl Operation {
+    pub fn path(&self) -> &str {
+        match self {
+            Operation::Create { path, .. }
+            | Operation::Set { path, .. }
+            | Operation::Delete { path, .. }
+            | Operation::Check { path, .. } => path,
+        }
+    }
+}
+
 /// The result of the [`Operation`] of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -70,7 +93,8 @@ pub enum Outcome {
     Checked,
 }
 
-/// ZooKeeper's refusals and failures. After the last three it is not known whether the change was made.
+/// ZooKeeper's refusals and failures. After `ConnectionLoss`, and after `SessionExpired` of a request that was sent, it is
+/// not known whether the change was made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TreeError {
     #[error("no node {0}")]
@@ -97,13 +121,82 @@ pub enum TreeError {
     Storage(String),
 }
 
-/// Why a multi changed nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("operation {index} of a transaction: {error}")]
-pub struct MultiError {
-    /// The operation that was refused; 0 if the failure belongs to none.
-    pub index: usize,
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestError {
+    /// The operation of a multi that was refused; `None` if the failure belongs to none, or the request is no multi.
+    pub operation: Option<usize>,
     pub error: TreeError,
+}
+
+impl RequestError {
+    /// One that belongs to no operation.
+    pub fn of_request(error: TreeError) -> RequestError {
+        RequestError { operation: None, error }
+    }
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.operation {
+            Some(index) => write!(f, "operation {index} of a transaction: {}", self.error),
+            None => self.error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RequestError {}
+
+/// Names a request until its reply; given by whoever submits it.
+pub type RequestId = u64;
+
+/// Counts the sessions of one tree handle: what was decided under one must not be written under the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(pub u64);
+
+/// What can be asked of a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Fails with `NodeExists`; `NoNode` without parent; `NoChildrenForEphemerals`.
+    Create { path: String, data: Vec<u8>, mode: CreateMode },
+    /// Fails with `NoNode`: then no watch is left.
+    Get { path: String, watch: Watch },
+    /// Whether there is a node; its watch also waits for the creation.
+    Exists { path: String, watch: Watch },
+    /// Fails with `NoNode`, `BadVersion`.
+    Set { path: String, data: Vec<u8>, version: Version },
+    /// Fails with `NoNode`, `BadVersion`, `NotEmpty`.
+    Delete { path: String, version: Version },
+    /// Fails with `NoNode`: then no watch is left.
+    Children { path: String, watch: Watch },
+    /// All of it or nothing, in order: each operation sees what those before it did.
+    Multi(Vec<Operation>),
+}
+
+/// What the [`Request`] of the same name led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The path made, with its number if it is sequential.
+    Created(String, Stat),
+    Data(Vec<u8>, Stat),
+    Exists(Option<Stat>),
+    Set(Stat),
+    Deleted,
+    /// Names of the children, sorted.
+    Children(Vec<String>),
+    /// One outcome for each operation.
+    Multi(Vec<Outcome>),
+}
+
+/// What comes out of a tree, in the order in which it did and saw things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TreeOutput {
+    /// Each request has one.
+    Reply {
+        id: RequestId,
+        result: Result<Reply, RequestError>,
+    },
+    Event(TreeEvent),
 }
 
 /// What a watch or the session has to say.
@@ -125,44 +218,18 @@ pub enum SessionState {
 }
 
 pub trait MetadataTree: 'static {
-    /// # Errors
-    /// `NodeExists`; `NoNode` without parent; `NoChildrenForEphemerals`.
-    fn create(
-        &self,
-        path: &str,
-        data: &[u8],
-        mode: CreateMode,
-    ) -> impl Future<Output = Result<(String, Stat), TreeError>>;
+    /// Gives a request; never waits. With a `generation`, a request of an older session is answered with
+    /// `SessionExpired` and never done.
+    fn submit(&self, id: RequestId, generation: Option<Generation>, request: Request);
 
-    /// # Errors
-    /// `NoNode`: then no watch is left.
-    fn get(&self, path: &str, watch: Watch) -> impl Future<Output = Result<(Vec<u8>, Stat), TreeError>>;
-
-    /// Whether there is a node; its watch also waits for the creation.
-    fn exists(&self, path: &str, watch: Watch) -> impl Future<Output = Result<Option<Stat>, TreeError>>;
-
-    /// # Errors
-    /// `NoNode`, `BadVersion`.
-    fn set(&self, path: &str, data: &[u8], version: Version) -> impl Future<Output = Result<Stat, TreeError>>;
-
-    /// # Errors
-    /// `NoNode`, `BadVersion`, `NotEmpty`.
-    fn delete(&self, path: &str, version: Version) -> impl Future<Output = Result<(), TreeError>>;
-
-    /// Names of the children, sorted.
-    ///
-    /// # Errors
-    /// `NoNode`: then no watch is left.
-    fn children(&self, path: &str, watch: Watch) -> impl Future<Output = Result<Vec<String>, TreeError>>;
-
-    /// All of it or nothing, in order: each operation sees what those before it did.
-    fn multi(&self, operations: Vec<Operation>) -> impl Future<Output = Result<Vec<Outcome>, MultiError>>;
+    /// The next reply or event. One task polls.
+    fn poll_output(&self, cx: &mut Context<'_>) -> Poll<TreeOutput>;
 
     /// The session that ephemeral nodes made now belong to.
     fn session(&self) -> i64;
 
-    /// The next event, in the order in which things happened.
-    fn poll_event(&self, cx: &mut Context<'_>) -> Poll<TreeEvent>;
+    /// Of that session. It has changed when [`SessionState::Expired`] is polled, and not before.
+    fn generation(&self) -> Generation;
 }
 
 /// The parent's path and the name of a path; `None` for `/` and for what is no path.

@@ -1,9 +1,10 @@
 use super::*;
 use crate::config::ServeOptions;
 use crate::controller::load::{Snapshot, load};
+use crate::metadata::ask::Ask;
 use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::thread::block_on;
-use crate::metadata::tree::{MetadataTree, Watch};
+use crate::metadata::tree::Watch;
 
 fn config() -> Config {
     let set = vec!["broker.id=7".to_owned(), "offsets.topic.segment.bytes=2048".to_owned()];
