@@ -40,6 +40,8 @@ use crate::config::{AdminListen, Config, Endpoint};
 use crate::controller::import::ImportError;
 use crate::controller::node::{MetadataNode, NodeSettings, StartError as NodeError};
 use crate::executor::{Executor, either};
+use crate::local::mailbox::{CREDITS_DEFAULT, Mailboxes};
+use crate::local::routing::Message;
 use crate::metadata::embedded::{EmbeddedTree, FILE_NAME as TREE_FILE, OpenError};
 use crate::metadata::image::ClusterImage;
 use crate::metadata::node::{ShardInput, ShardSink};
@@ -50,8 +52,6 @@ use crate::net::quotas::ConnectionQuotas;
 use crate::platform::linux::{Directory, DiskLimits, KERNEL_WORKERS_PER_DIRECTORY, LinuxPlatform, LinuxSocket};
 use crate::platform::{Clock, Platform, Random, Tasks};
 use crate::shard::cleaner::CleanerSlots;
-use crate::shard::mailbox::{CREDITS_DEFAULT, Mailboxes};
-use crate::shard::message::Message;
 use crate::shard::metadata_inputs::{FoundTwice, LastStops};
 use crate::shard::run;
 use crate::shard::shard::{ClosedShard, Shard, ShardLimits, ShardParts};
@@ -594,7 +594,7 @@ impl ShardThread {
 
 async fn take_connections(platform: LinuxPlatform, shard: Rc<Shard<LinuxPlatform>>, connections: Receiver<Accepted>) {
     while let Ok(Accepted { socket: descriptor, arrival }) = connections.recv().await {
-        let sized = set_socket_buffers(&descriptor, &shard.context().config);
+        let sized = set_socket_buffers(&descriptor, &shard.local().config);
         match sized.and_then(|()| LinuxSocket::new(&platform, descriptor)) {
             Ok(socket) => shard.serve(socket, arrival),
             Err(error) => tracing::debug!(%error, "a connection was gone before it was served"),

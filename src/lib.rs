@@ -66,6 +66,8 @@ pub mod config;
 pub mod controller;
 pub mod executor;
 pub mod handlers;
+/// What one shard holds, below handlers.
+pub mod local;
 /// What the cluster has agreed on, and the images of it.
 pub mod metadata;
 pub mod metrics;

@@ -3,16 +3,27 @@
 //! A request in a version we do not have is answered in version 0 with UNSUPPORTED_VERSION (KIP-511), so that the
 //! client can ask again; that is why the dispatcher lets every version of it through.
 
-use crate::protocol::api_key::{ADVERTISED, ApiKey};
+use super::api::{SERVED, Served};
+use super::{Exchange, Handler, Unanswered};
+use crate::platform::Platform;
 use crate::protocol::message::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
-use crate::protocol::{ErrorCode, Reader, WireError};
+use crate::protocol::{ApiKey, ErrorCode, Reader, WireError};
+
+pub struct ApiVersions;
+
+impl<P: Platform> Handler<P> for ApiVersions {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let body = exchange.take_body();
+        let (response, version) = answer(&body, exchange.version())?;
+        exchange.reply_in(version, &response).await
+    }
+}
 
 /// The answer, and the version to write it in.
-pub fn handle(body: &[u8], version: i16) -> Result<(ApiVersionsResponse, i16), WireError> {
-    let own = ADVERTISED.iter().find(|range| range.key == ApiKey::ApiVersions);
-    let served = own.is_some_and(|range| (range.lowest_version..=range.highest_version).contains(&version));
-    if !served {
-        let ours = own.map(|range| api_version(range.key, range.lowest_version, range.highest_version));
+fn answer(body: &[u8], version: i16) -> Result<(ApiVersionsResponse, i16), WireError> {
+    let own = SERVED.iter().find(|served| served.api_key == ApiKey::ApiVersions);
+    if !own.is_some_and(|own| own.has(version)) {
+        let ours = own.map(api_version);
         let response = ApiVersionsResponse {
             error_code: ErrorCode::UnsupportedVersion.code(),
             api_keys: ours.into_iter().collect(),
@@ -24,16 +35,17 @@ pub fn handle(body: &[u8], version: i16) -> Result<(ApiVersionsResponse, i16), W
     let named = version < 3
         || (is_software_name(&request.client_software_name) && is_software_name(&request.client_software_version));
     let response = if named {
-        let served = ADVERTISED.iter().map(|range| api_version(range.key, range.lowest_version, range.highest_version));
-        ApiVersionsResponse { api_keys: served.collect(), ..ApiVersionsResponse::default() }
+        let api_keys = SERVED.iter().map(api_version).collect();
+        ApiVersionsResponse { api_keys, ..ApiVersionsResponse::default() }
     } else {
         ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.code(), ..ApiVersionsResponse::default() }
     };
     Ok((response, version))
 }
 
-fn api_version(key: ApiKey, min_version: i16, max_version: i16) -> ApiVersion {
-    ApiVersion { api_key: key.code(), min_version, max_version }
+fn api_version(served: &Served) -> ApiVersion {
+    let (min_version, max_version) = (served.lowest_version, served.highest_version);
+    ApiVersion { api_key: served.api_key.code(), min_version, max_version }
 }
 
 /// Kafka's pattern `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?`.
@@ -61,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_version_we_do_not_have_is_answered_in_version_0_with_our_range() {
-        let (response, version) = handle(&[], 99).expect("answered");
+        let (response, version) = answer(&[], 99).expect("answered");
         assert_eq!((response.error_code, version), (35, 0));
         assert_eq!(response.api_keys, [ApiVersion { api_key: 18, min_version: 0, max_version: 4 }]);
     }

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Context, errors};
+use super::errors;
+use crate::local::Local;
 use crate::metadata::proposal::{Answer, ConfigChange, ConfigResource, Proposal};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -76,7 +77,7 @@ pub fn check_settings<'n>(
 
 /// The resource whose settings are to change.
 pub fn changed_resource<P: Platform>(
-    context: &Context<P>,
+    local: &Local<P>,
     resource_type: i8,
     name: &str,
 ) -> Result<ConfigResource, Refusal> {
@@ -84,7 +85,7 @@ pub fn changed_resource<P: Platform>(
         TOPIC => Ok(ConfigResource::Topic(name.to_owned())),
         BROKER if name.is_empty() => Ok(ConfigResource::AllBrokers),
         BROKER => {
-            let id = context.config.broker_id.0;
+            let id = local.config.broker_id.0;
             match name.parse::<i32>() {
                 Ok(named) if named == id => Ok(ConfigResource::ThisBroker),
                 Ok(_) => Err(Refusal::request(format!("Unexpected broker id, expected {id}, but received {name}"))),
@@ -101,7 +102,7 @@ pub fn changed_resource<P: Platform>(
 /// Refuses resources that are named twice, asks the controller for the others, and gives what became of each, in the
 /// request's order. Returns when every shard shows the new settings.
 pub async fn alter<P: Platform>(
-    context: &Context<P>,
+    local: &Local<P>,
     asked: Vec<Asked>,
     validate_only: bool,
 ) -> Vec<(i8, String, Result<(), Refusal>)> {
@@ -127,7 +128,7 @@ pub async fn alter<P: Platform>(
         return outcomes;
     }
     let refuse = |code, message: &str| vec![Err(Refusal::new(code, message)); places.len()];
-    let decided = match context.propose(Proposal::AlterConfigs { changes, validate_only }).await {
+    let decided = match local.propose(Proposal::AlterConfigs { changes, validate_only }).await {
         Answer::AlterConfigs(results) => {
             let told = |result: Result<(), crate::metadata::proposal::ConfigRefusal>| {
                 result.map_err(|refusal| Refusal::new(errors::of_config_refusal(&refusal), refusal.to_string()))

@@ -7,9 +7,11 @@
 
 use std::collections::BTreeMap;
 
-use super::context::{Context, TimedOut, waits_for_nothing};
 use super::errors;
+use super::{Exchange, Handler, Unanswered};
 use crate::base::ids::BrokerId;
+use crate::local::Local;
+use crate::local::proposing::{TimedOut, waits_for_nothing};
 use crate::metadata::proposal::{Answer, MorePartitions, Proposal};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -19,7 +21,17 @@ use crate::protocol::message::{
 
 const GOES_ON: &str = "The creation goes on.";
 
-pub async fn handle<P: Platform>(context: &Context<P>, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+pub struct CreatePartitions;
+
+impl<P: Platform> Handler<P> for CreatePartitions {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: CreatePartitionsRequest = exchange.decode().await?;
+        let response = answer(&exchange.local, request).await;
+        exchange.reply(&response).await
+    }
+}
+
+async fn answer<P: Platform>(local: &Local<P>, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let mut named: BTreeMap<&str, usize> = BTreeMap::new();
     for topic in &request.topics {
         *named.entry(&topic.name).or_default() += 1;
@@ -34,8 +46,8 @@ pub async fn handle<P: Platform>(context: &Context<P>, request: CreatePartitions
     let proposal = Proposal::CreatePartitions { topics, validate_only: request.validate_only };
     // Nothing is waited for when nothing is made.
     let answer = match request.validate_only {
-        true => Ok(context.propose(proposal).await),
-        false => context.propose_within(proposal, request.timeout_ms).await,
+        true => Ok(local.propose(proposal).await),
+        false => local.propose_within(proposal, request.timeout_ms).await,
     };
     let too_late = !request.validate_only && waits_for_nothing(request.timeout_ms);
     let of_all = |code: ErrorCode, message: &str| {

@@ -7,12 +7,14 @@
 
 use std::collections::BTreeSet;
 
-use super::context::{Context, TimedOut, waits_for_nothing};
 use super::distinct::Distinct;
 use super::errors;
+use super::{Exchange, Handler, Unanswered};
 use crate::base::ids::BrokerId;
 use crate::config::DynamicConfig;
 use crate::config::describe::{self, ConfigEntry};
+use crate::local::Local;
+use crate::local::proposing::{TimedOut, waits_for_nothing};
 use crate::metadata::proposal::{Answer, CreateTopicResult, NewTopic, Proposal};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -25,9 +27,23 @@ use crate::protocol::message::{
 const SETTINGS_BYTES_MAX: usize = 64 * 1024 * 1024;
 const TOPIC_SETTINGS_BYTES: usize = 4 * 1024;
 
+/// Of a created topic all settings come back, for a name of a few bytes: what the answer takes, of the request's bytes.
+const CREATED_TOPIC_GROWTH: u64 = 64;
+
 const GOES_ON: &str = "The creation goes on.";
 
-pub async fn handle<P: Platform>(context: &Context<P>, request: CreateTopicsRequest) -> CreateTopicsResponse {
+pub struct CreateTopics;
+
+impl<P: Platform> Handler<P> for CreateTopics {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: CreateTopicsRequest =
+            exchange.decode_for(|_, request_bytes| request_bytes * CREATED_TOPIC_GROWTH).await?;
+        let response = answer(&exchange.local, request).await;
+        exchange.reply(&response).await
+    }
+}
+
+async fn answer<P: Platform>(local: &Local<P>, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut named = Distinct::with_capacity(request.topics.len());
     let mut twice = BTreeSet::new();
     for topic in &request.topics {
@@ -39,14 +55,14 @@ pub async fn handle<P: Platform>(context: &Context<P>, request: CreateTopicsRequ
     let repeated = repeated.into_iter().map(|topic| topic.name).collect();
     let mut topics = refuse_all(repeated, ErrorCode::InvalidRequest, "Found multiple entries for this topic.");
     if !once.is_empty() {
-        topics.extend(create(context, once, request.timeout_ms, request.validate_only).await);
+        topics.extend(create(local, once, request.timeout_ms, request.validate_only).await);
     }
     CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
 }
 
 /// Has the controller create topics, each named once.
 async fn create<P: Platform>(
-    context: &Context<P>,
+    local: &Local<P>,
     topics: Vec<CreatableTopic>,
     timeout_ms: i32,
     validate_only: bool,
@@ -56,12 +72,12 @@ async fn create<P: Platform>(
     let proposal = Proposal::CreateTopics { topics, validate_only };
     // Nothing is waited for when nothing is made.
     let answer = match validate_only {
-        true => Ok(context.propose(proposal).await),
-        false => context.propose_within(proposal, timeout_ms).await,
+        true => Ok(local.propose(proposal).await),
+        false => local.propose_within(proposal, timeout_ms).await,
     };
     match answer {
         Ok(Answer::CreateTopics(results)) => {
-            let dynamic = context.dynamic();
+            let dynamic = local.dynamic();
             let mut room = SETTINGS_BYTES_MAX;
             let in_time = validate_only || !waits_for_nothing(timeout_ms);
             let describe = |result: CreateTopicResult| match &result.outcome {

@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::context::{Context, owner_of};
-use super::{Owners, errors};
+use super::errors;
+use super::{Exchange, Handler, Unanswered};
+use crate::base::class::Class;
 use crate::base::ids::{Offset, ShardId};
-use crate::executor::all;
+use crate::local::{Local, Work, owner_of};
 use crate::partition::partition::LeadershipError;
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -27,19 +28,19 @@ const INVALID_LOW_WATERMARK: Offset = -1;
 
 /// Partitions of one owner.
 #[derive(Debug, Default)]
-pub struct Work {
-    parts: Vec<Part>,
+pub struct DeleteRecordsWork {
+    parts: Vec<DeleteRecordsPart>,
 }
 
 #[derive(Debug)]
-struct Part {
+struct DeleteRecordsPart {
     topic: Arc<str>,
     partition: i32,
     offset: Offset,
 }
 
 #[derive(Debug)]
-pub struct Done {
+pub struct DeleteRecordsDone {
     topic: Arc<str>,
     partition: i32,
     result: Result<Offset, ErrorCode>,
@@ -48,24 +49,36 @@ pub struct Done {
 /// Results by topic and partition.
 type Results = BTreeMap<Arc<str>, BTreeMap<i32, Result<Offset, ErrorCode>>>;
 
+pub struct DeleteRecords;
+
+impl<P: Platform> Handler<P> for DeleteRecords {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: DeleteRecordsRequest = exchange.decode().await?;
+        let response = answer(&exchange.local, exchange.class(), request).await.ok_or(Unanswered::Stopping)?;
+        exchange.reply(&response).await
+    }
+}
+
 /// Asks the owners and gathers. `None`: the process stops.
-pub async fn handle<P: Platform>(
-    context: &Context<P>,
-    owners: &impl Owners<P>,
+async fn answer<P: Platform>(
+    local: &Rc<Local<P>>,
+    class: Class,
     request: DeleteRecordsRequest,
 ) -> Option<DeleteRecordsResponse> {
-    let (mut results, work) = plan(context, &request);
-    let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
-    let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
-    for Done { topic, partition, result } in done.into_iter().flatten() {
+    let (mut results, work) = plan(local, &request);
+    let done = local.ask_all(class, work).await?;
+    for DeleteRecordsDone { topic, partition, result } in done.into_iter().flatten() {
         results.entry(topic).or_default().insert(partition, result);
     }
     Some(reply(results))
 }
 
-fn plan<P: Platform>(context: &Context<P>, request: &DeleteRecordsRequest) -> (Results, BTreeMap<ShardId, Work>) {
-    let image = context.image();
-    let (mut results, mut work) = (Results::new(), BTreeMap::<ShardId, Work>::new());
+fn plan<P: Platform>(
+    local: &Local<P>,
+    request: &DeleteRecordsRequest,
+) -> (Results, BTreeMap<ShardId, DeleteRecordsWork>) {
+    let image = local.image();
+    let (mut results, mut work) = (Results::new(), BTreeMap::<ShardId, DeleteRecordsWork>::new());
     let mut offsets = BTreeMap::new();
     for requested in &request.topics {
         for partition in &requested.partitions {
@@ -80,7 +93,7 @@ fn plan<P: Platform>(context: &Context<P>, request: &DeleteRecordsRequest) -> (R
         };
         let topic = topic.map_or_else(|| Arc::from(name), |topic| Arc::clone(&topic.name));
         match owner {
-            Ok(owner) => work.entry(owner).or_default().parts.push(Part { topic, partition, offset }),
+            Ok(owner) => work.entry(owner).or_default().parts.push(DeleteRecordsPart { topic, partition, offset }),
             Err(code) => {
                 let code = if code == ErrorCode::LeaderNotAvailable { ErrorCode::NotLeaderOrFollower } else { code };
                 results.entry(topic).or_default().insert(partition, Err(code));
@@ -90,16 +103,16 @@ fn plan<P: Platform>(context: &Context<P>, request: &DeleteRecordsRequest) -> (R
     (results, work)
 }
 
-impl<P: Platform> super::Work<P> for Work {
-    type Done = Vec<Done>;
+impl<P: Platform> Work<P> for DeleteRecordsWork {
+    type Done = Vec<DeleteRecordsDone>;
 
-    async fn execute(self, context: Rc<Context<P>>) -> Vec<Done> {
-        let delete = |Part { topic, partition, offset }| {
-            let result = match context.partition(&topic, partition) {
+    async fn execute(self, local: Rc<Local<P>>) -> Vec<DeleteRecordsDone> {
+        let delete = |DeleteRecordsPart { topic, partition, offset }| {
+            let result = match local.partition(&topic, partition) {
                 Some(found) => found.delete_records(offset).map_err(errors::of_delete_records),
                 None => Err(errors::of_leadership(LeadershipError::NotLeader)),
             };
-            Done { topic, partition, result }
+            DeleteRecordsDone { topic, partition, result }
         };
         self.parts.into_iter().map(delete).collect()
     }

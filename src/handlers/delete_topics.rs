@@ -1,10 +1,12 @@
 //! DeleteTopics (20), versions 0-6: by name, from v6 also by id (KIP-516). The answer leaves when no shard shows the
 //! topics any more. A topic that is named twice is answered once; one that has a name and an id refuses the request.
 
-use super::context::{TimedOut, waits_for_nothing};
 use super::distinct::Distinct;
-use super::{Context, errors};
+use super::errors;
+use super::{Exchange, Handler, Unanswered};
 use crate::base::ids::TopicId;
+use crate::local::Local;
+use crate::local::proposing::{TimedOut, waits_for_nothing};
 use crate::metadata::proposal::{Answer, DeleteTopicResult, Proposal, TopicRef, TopicRefusal};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -13,14 +15,20 @@ use crate::protocol::message::{DeletableTopicResult, DeleteTopicState, DeleteTop
 /// TOPIC_DELETION_DISABLED came with this version; older clients are told INVALID_REQUEST.
 const DELETION_DISABLED_SINCE: i16 = 3;
 
-pub async fn handle<P: Platform>(
-    context: &Context<P>,
-    request: DeleteTopicsRequest,
-    version: i16,
-) -> DeleteTopicsResponse {
+pub struct DeleteTopics;
+
+impl<P: Platform> Handler<P> for DeleteTopics {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: DeleteTopicsRequest = exchange.decode().await?;
+        let response = answer(&exchange.local, request, exchange.version()).await;
+        exchange.reply(&response).await
+    }
+}
+
+async fn answer<P: Platform>(local: &Local<P>, request: DeleteTopicsRequest, version: i16) -> DeleteTopicsResponse {
     let states = &request.topics;
     let named_twice = |topic: &DeleteTopicState| topic.name.is_some() && topic.topic_id != TopicId::ZERO;
-    if context.config.delete_topic_enable && states.iter().any(named_twice) {
+    if local.config.delete_topic_enable && states.iter().any(named_twice) {
         return DeleteTopicsResponse { responses: refuse_ambiguous(request.topics), ..Default::default() };
     }
     let by_state = request.topics.into_iter().map(|topic| match topic.name {
@@ -32,7 +40,7 @@ pub async fn handle<P: Platform>(
     let topics: Vec<TopicRef> = named.filter(|topic| distinct.is_new(topic.clone())).collect();
     let proposal = Proposal::DeleteTopics { topics: topics.clone() };
     let too_late = waits_for_nothing(request.timeout_ms);
-    let responses = match context.propose_within(proposal, request.timeout_ms).await {
+    let responses = match local.propose_within(proposal, request.timeout_ms).await {
         Ok(Answer::DeleteTopics(results)) => {
             results.into_iter().map(|result| describe(result, version, too_late)).collect()
         }

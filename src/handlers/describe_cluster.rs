@@ -1,7 +1,9 @@
 //! DescribeCluster (60), versions 0-1 (KIP-700): brokers, controller, cluster id, and what the client may do if it asks.
 //! v1 names the kind of endpoint (KIP-919): this is a broker's.
 
-use super::{Context, metadata};
+use super::metadata;
+use super::{Exchange, Handler, Unanswered};
+use crate::local::Local;
 use crate::metadata::image::NO_LEADER;
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -11,11 +13,17 @@ use crate::protocol::message::{DescribeClusterBroker, DescribeClusterRequest, De
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
 
-pub fn handle<P: Platform>(
-    context: &Context<P>,
-    listener: &str,
-    request: DescribeClusterRequest,
-) -> DescribeClusterResponse {
+pub struct DescribeCluster;
+
+impl<P: Platform> Handler<P> for DescribeCluster {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: DescribeClusterRequest = exchange.decode().await?;
+        let response = answer(&exchange.local, &exchange.context.listener, request);
+        exchange.reply(&response).await
+    }
+}
+
+fn answer<P: Platform>(local: &Local<P>, listener: &str, request: DescribeClusterRequest) -> DescribeClusterResponse {
     let refuse = |code: ErrorCode, message: String| DescribeClusterResponse {
         error_code: code.code(),
         error_message: Some(message),
@@ -30,7 +38,7 @@ pub fn handle<P: Platform>(
         }
         other => return refuse(ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {other}")),
     }
-    let image = context.image();
+    let image = local.image();
     let brokers: Vec<DescribeClusterBroker> = metadata::brokers(&image, listener)
         .into_iter()
         .map(|broker| DescribeClusterBroker {

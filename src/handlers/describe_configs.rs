@@ -9,9 +9,11 @@ use std::collections::BTreeSet;
 
 use super::configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, Refusal, TOPIC};
 use super::distinct::Distinct;
-use super::{Context, metadata};
+use super::metadata;
+use super::{Exchange, Handler, Unanswered};
 use crate::base::log_levels;
 use crate::config::describe::{self, ConfigEntry};
+use crate::local::Local;
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{
@@ -34,7 +36,18 @@ pub fn answer_bytes(body_bytes: u64) -> u64 {
     (body_bytes / RESOURCE_BYTES_MIN * RESOURCE_ENTRIES * ENTRY_BYTES as u64).min(ANSWER_BYTES_MAX as u64)
 }
 
-pub fn handle<P: Platform>(context: &Context<P>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+pub struct DescribeConfigs;
+
+impl<P: Platform> Handler<P> for DescribeConfigs {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: DescribeConfigsRequest =
+            exchange.decode_for(|_, request_bytes| answer_bytes(request_bytes)).await?;
+        let response = answer(&exchange.local, request);
+        exchange.reply(&response).await
+    }
+}
+
+fn answer<P: Platform>(local: &Local<P>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let odd = request.resources.iter().find_map(|resource| {
         let name = unexpected_type(resource.resource_type)?;
         Some(format!("Unexpected resource type {name} for resource {}", resource.resource_name))
@@ -46,7 +59,7 @@ pub fn handle<P: Platform>(context: &Context<P>, request: DescribeConfigsRequest
     let results = once.map(|resource| {
         let entries = match &odd {
             Some(message) => Err(Refusal::request(message.as_str())),
-            None => find(context, resource),
+            None => find(local, resource),
         };
         let bytes = match &entries {
             Ok(entries) => entries.len() * ENTRY_BYTES,
@@ -74,8 +87,8 @@ fn unexpected_type(resource_type: i8) -> Option<&'static str> {
 }
 
 /// The settings that are asked for.
-fn find<P: Platform>(context: &Context<P>, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, Refusal> {
-    let (image, name) = (context.image(), &*resource.resource_name);
+fn find<P: Platform>(local: &Local<P>, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, Refusal> {
+    let (image, name) = (local.image(), &*resource.resource_name);
     let mut entries = match resource.resource_type {
         TOPIC => {
             if !metadata::is_valid_name(name) {
@@ -87,12 +100,12 @@ fn find<P: Platform>(context: &Context<P>, resource: &DescribeConfigsResource) -
         }
         BROKER if name.is_empty() => describe::all_brokers(&image.dynamic),
         BROKER => {
-            check_broker_id(context, name, ", expected {} or empty string, but received ")?;
+            check_broker_id(local, name, ", expected {} or empty string, but received ")?;
             describe::broker(&image.dynamic)
         }
         BROKER_LOGGER if name.is_empty() => return Err(Refusal::request("Broker id must not be empty")),
         BROKER_LOGGER => {
-            check_broker_id(context, name, ", expected {} but received ")?;
+            check_broker_id(local, name, ", expected {} but received ")?;
             log_levels::all().into_iter().map(|(logger, level)| describe::logger(logger, level.name())).collect()
         }
         _ if name.is_empty() => {
@@ -108,8 +121,8 @@ fn find<P: Platform>(context: &Context<P>, resource: &DescribeConfigsResource) -
 }
 
 /// `words` are Kafka's between "Unexpected broker id" and the name, with the broker's id for `{}`.
-fn check_broker_id<P: Platform>(context: &Context<P>, name: &str, words: &str) -> Result<(), Refusal> {
-    let id = context.config.broker_id.0;
+fn check_broker_id<P: Platform>(local: &Local<P>, name: &str, words: &str) -> Result<(), Refusal> {
+    let id = local.config.broker_id.0;
     match name.parse::<i32>() {
         Ok(named) if named == id => Ok(()),
         Ok(_) => Err(Refusal::request(format!("Unexpected broker id{}{name}", words.replace("{}", &id.to_string())))),

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Owners;
-use super::context::Context;
+use super::{Exchange, Handler, Unanswered};
+use crate::base::class::Class;
 use crate::base::ids::ShardId;
-use crate::executor::all;
+use crate::local::{Local, Work};
 use crate::partition::Partition;
 use crate::platform::{Disk, Platform};
 use crate::protocol::ErrorCode;
@@ -20,18 +20,21 @@ use crate::protocol::message::{
     DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 
+/// About what one log takes in the answer.
+const DESCRIBED_LOG_BYTES: u64 = 128;
+
 /// Partitions by topic; `None`: all.
 type Wanted = Option<BTreeMap<String, BTreeSet<i32>>>;
 
 /// Asks one shard for the logs it has of those.
 #[derive(Debug)]
-pub struct Work {
+pub struct DescribeLogDirsWork {
     wanted: Arc<Wanted>,
 }
 
 /// One log.
 #[derive(Debug)]
-pub struct Found {
+pub struct DescribedLog {
     log_dir: usize,
     topic: Arc<str>,
     partition: i32,
@@ -39,16 +42,27 @@ pub struct Found {
     offset_lag: i64,
 }
 
+pub struct DescribeLogDirs;
+
+impl<P: Platform> Handler<P> for DescribeLogDirs {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let answer_bytes = |local: &Local<P>, _| local.image().partition_count() as u64 * DESCRIBED_LOG_BYTES;
+        let request: DescribeLogDirsRequest = exchange.decode_for(answer_bytes).await?;
+        let response = answer(&exchange.local, exchange.class(), request).await.ok_or(Unanswered::Stopping)?;
+        exchange.reply(&response).await
+    }
+}
+
 /// Asks all shards and gathers. `None`: the process stops.
-pub async fn handle<P: Platform>(
-    context: &Context<P>,
-    owners: &impl Owners<P>,
+async fn answer<P: Platform>(
+    local: &Rc<Local<P>>,
+    class: Class,
     request: DescribeLogDirsRequest,
 ) -> Option<DescribeLogDirsResponse> {
     let wanted = Arc::new(request.topics.map(by_topic));
-    let shards = (0..context.config.shards).map(ShardId);
-    let asked = shards.map(|shard| Box::pin(owners.ask(shard, Work { wanted: Arc::clone(&wanted) }))).collect();
-    let found = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
+    let shards = (0..local.config.shards).map(ShardId);
+    let work = shards.map(|shard| (shard, DescribeLogDirsWork { wanted: Arc::clone(&wanted) }));
+    let found = local.ask_all(class, work).await?;
     let mut by_log_dir: BTreeMap<usize, BTreeMap<Arc<str>, Vec<DescribeLogDirsPartition>>> = BTreeMap::new();
     for log in found.into_iter().flatten() {
         let partition = DescribeLogDirsPartition {
@@ -59,12 +73,12 @@ pub async fn handle<P: Platform>(
         };
         by_log_dir.entry(log.log_dir).or_default().entry(log.topic).or_default().push(partition);
     }
-    let mut results = Vec::with_capacity(context.log_dirs.all().len());
-    for (index, log_dir) in context.log_dirs.all().iter().enumerate() {
+    let mut results = Vec::with_capacity(local.log_dirs.all().len());
+    for (index, log_dir) in local.log_dirs.all().iter().enumerate() {
         let name = absolute(&log_dir.path);
         let space = match log_dir.is_offline() {
             true => Err(ErrorCode::KafkaStorageError),
-            false => context.platform.disk().space(&log_dir.path).await.map_err(|error| {
+            false => local.platform.disk().space(&log_dir.path).await.map_err(|error| {
                 tracing::warn!(directory = %log_dir.path.display(), %error, "a log directory can't be described");
                 ErrorCode::KafkaStorageError
             }),
@@ -106,10 +120,10 @@ fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
-impl<P: Platform> super::Work<P> for Work {
-    type Done = Vec<Found>;
+impl<P: Platform> Work<P> for DescribeLogDirsWork {
+    type Done = Vec<DescribedLog>;
 
-    async fn execute(self, context: Rc<Context<P>>) -> Vec<Found> {
+    async fn execute(self, local: Rc<Local<P>>) -> Vec<DescribedLog> {
         let is_wanted = |topic: &str, partition: i32| match &*self.wanted {
             None => true,
             Some(wanted) => wanted.get(topic).is_some_and(|partitions| partitions.contains(&partition)),
@@ -122,9 +136,9 @@ impl<P: Platform> super::Work<P> for Work {
             }
             let Some((size, offset_lag)) = partition.size_bytes().zip(partition.offset_lag()) else { return };
             let (log_dir, topic) = (partition.log_dir_index(), Arc::clone(&name.topic));
-            found.push(Found { log_dir, topic, partition: name.partition, size, offset_lag });
+            found.push(DescribedLog { log_dir, topic, partition: name.partition, size, offset_lag });
         };
-        context.each_partition(look).await;
+        local.partitions.each(look).await;
         found
     }
 }

@@ -4,11 +4,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::context::{Context, owner_of};
 use super::distinct::Distinct;
-use super::{Owners, errors, metadata};
+use super::{Exchange, Handler, Unanswered};
+use super::{errors, metadata};
+use crate::base::class::Class;
 use crate::base::ids::ShardId;
-use crate::executor::all;
+use crate::local::{Local, Work, owner_of};
 use crate::partition::partition::LeadershipError;
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -19,35 +20,44 @@ use crate::storage::producer_state::ActiveProducer;
 
 /// Questions for the partitions of one owner.
 #[derive(Debug)]
-pub struct Work {
-    parts: Vec<Part>,
+pub struct DescribeProducersWork {
+    parts: Vec<DescribeProducersPart>,
 }
 
 #[derive(Debug)]
-struct Part {
+struct DescribeProducersPart {
     place: usize,
     topic: Arc<str>,
     partition: i32,
 }
 
 #[derive(Debug)]
-pub struct Done {
+pub struct DescribeProducersDone {
     place: usize,
     result: Result<Vec<ActiveProducer>, LeadershipError>,
 }
 
+pub struct DescribeProducers;
+
+impl<P: Platform> Handler<P> for DescribeProducers {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: DescribeProducersRequest = exchange.decode().await?;
+        let response = answer(&exchange.local, exchange.class(), request).await.ok_or(Unanswered::Stopping)?;
+        exchange.reply(&response).await
+    }
+}
+
 /// Asks the owners and gathers. `None`: the process stops.
-pub async fn handle<P: Platform>(
-    context: &Context<P>,
-    owners: &impl Owners<P>,
+async fn answer<P: Platform>(
+    local: &Rc<Local<P>>,
+    class: Class,
     request: DescribeProducersRequest,
 ) -> Option<DescribeProducersResponse> {
-    let (mut response, work) = plan(context, request);
-    let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
-    let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
+    let (mut response, work) = plan(local, request);
+    let done = local.ask_all(class, work).await?;
     let mut answers: Vec<&mut PartitionResponse> =
         response.topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut()).collect();
-    for Done { place, result } in done.into_iter().flatten() {
+    for DescribeProducersDone { place, result } in done.into_iter().flatten() {
         match result {
             Ok(producers) => answers[place].active_producers = producers.into_iter().map(described).collect(),
             Err(error) => answers[place].error_code = errors::of_leadership(error).code(),
@@ -68,12 +78,12 @@ fn described(producer: ActiveProducer) -> ProducerState {
 }
 
 fn plan<P: Platform>(
-    context: &Context<P>,
+    local: &Local<P>,
     request: DescribeProducersRequest,
-) -> (DescribeProducersResponse, Vec<(ShardId, Work)>) {
-    let image = context.image();
+) -> (DescribeProducersResponse, Vec<(ShardId, DescribeProducersWork)>) {
+    let image = local.image();
     let mut response = DescribeProducersResponse::default();
-    let mut work: Vec<(ShardId, Work)> = Vec::new();
+    let mut work: Vec<(ShardId, DescribeProducersWork)> = Vec::new();
     let mut place = 0;
     let (mut named, mut topics) = (Distinct::with_capacity(0), Distinct::with_capacity(request.topics.len()));
     for requested in request.topics {
@@ -91,10 +101,11 @@ fn plan<P: Platform>(
             };
             match (owner, topic) {
                 (Ok(owner), Some(topic)) => {
-                    let part = Part { place, topic: Arc::clone(&topic.name), partition: partition_index };
+                    let part =
+                        DescribeProducersPart { place, topic: Arc::clone(&topic.name), partition: partition_index };
                     match work.iter_mut().find(|(shard, _)| *shard == owner) {
                         Some((_, work)) => work.parts.push(part),
-                        None => work.push((owner, Work { parts: vec![part] })),
+                        None => work.push((owner, DescribeProducersWork { parts: vec![part] })),
                     }
                 }
                 (Err(code), _) => answer.error_code = code.code(),
@@ -110,16 +121,16 @@ fn plan<P: Platform>(
     (response, work)
 }
 
-impl<P: Platform> super::Work<P> for Work {
-    type Done = Vec<Done>;
+impl<P: Platform> Work<P> for DescribeProducersWork {
+    type Done = Vec<DescribeProducersDone>;
 
-    async fn execute(self, context: Rc<Context<P>>) -> Vec<Done> {
-        let look = |part: Part| {
-            let result = match context.partition(&part.topic, part.partition) {
+    async fn execute(self, local: Rc<Local<P>>) -> Vec<DescribeProducersDone> {
+        let look = |part: DescribeProducersPart| {
+            let result = match local.partition(&part.topic, part.partition) {
                 Some(partition) => partition.active_producers(),
                 None => Err(LeadershipError::NotLeader),
             };
-            Done { place: part.place, result }
+            DescribeProducersDone { place: part.place, result }
         };
         self.parts.into_iter().map(look).collect()
     }

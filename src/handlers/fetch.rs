@@ -2,7 +2,7 @@
 //!
 //! - v0-1 give records of magic 0, v2-3 of magic 1: batches are converted down ([`convert`]). v3 brought the limit of
 //!   the whole answer, and with it the first batch whole however large it is.
-//! - v4 isolation levels. v5 log start offsets. v7 fetch sessions (KIP-227, [`session`]). v9 leader epochs (KIP-320).
+//! - v4 isolation levels. v5 log start offsets. v7 fetch sessions (KIP-227, [`fetch_sessions`](crate::local::fetch_sessions)). v9 leader epochs (KIP-320).
 //!   v10 zstd (KIP-110). v11 rack ids (KIP-392), not acted on: the leader is the nearest replica there is.
 //! - v12 the epoch last fetched, against which the leader holds its own (KIP-595). v13 topic ids (KIP-516). v15 the
 //!   replica's state (KIP-903). v16 says where the leader is if it is not here (KIP-951). v17 a replica's directory.
@@ -15,25 +15,24 @@
 
 mod answer;
 mod convert;
-pub mod session;
 mod work;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::session::{Begun, Named, TopicKey, Wanted};
-pub use self::work::{Done, Work};
-use self::work::{Part, Reader, is_short};
-use super::Owners;
-use super::context::{Context, owner_of};
+use self::work::{FetchDone, FetchPart, FetchWork, Reader, is_short};
 use super::distinct::Distinct;
+use super::exchange::Header;
+use super::{Exchange, Handler, Unanswered};
 use crate::base::budget::Permit;
 use crate::base::ids::{ShardId, TopicId};
 use crate::config::topic::CompressionType;
-use crate::executor::{all, either};
+use crate::executor::either;
+use crate::local::fetch_sessions::{Begun, Named, TopicKey, Wanted};
+use crate::local::{Local, owner_of};
 use crate::metadata::image::{ClusterImage, TopicImage};
-use crate::metrics::{Passage, Stage};
+use crate::metrics::Stage;
 use crate::net::reply::{FileOf, Reply, ReplyPart};
 use crate::partition::partition::{ANY_EPOCH, Isolation};
 use crate::partition::purgatory::Watch;
@@ -57,7 +56,7 @@ const REPLICA_STATE_VERSION: i16 = 15;
 const FUTURE_REPLICA: i32 = -3;
 
 /// One partition, in the order of the answer.
-struct Asked {
+struct FetchedPartition {
     /// Empty if the topic's id is all that is known of it.
     topic: Arc<str>,
     topic_id: TopicId,
@@ -70,9 +69,9 @@ struct Asked {
 }
 
 /// What a waiting fetch takes for each of its partitions: this, and what it leaves with their owners.
-const WAITING_PARTITION_BYTES: u64 = size_of::<Asked>() as u64 + 64;
+const WAITING_PARTITION_BYTES: u64 = size_of::<FetchedPartition>() as u64 + 64;
 
-/// A fetch that takes no more waits as long as it likes; larger ones share [`super::context::WAITING_FETCH_BYTES_MAX`].
+/// A fetch that takes no more waits as long as it likes; larger ones share [`crate::local::budgets::WAITING_FETCH_BYTES_MAX`].
 const WAITING_UNCOUNTED_BYTES: u64 = 64 * 1024;
 
 /// How long the client of a fetch that found no room to wait is asked to wait instead.
@@ -81,34 +80,53 @@ const NO_ROOM_THROTTLE: Duration = Duration::from_millis(100);
 /// What a partition's answer takes, without its records.
 const ANSWERED_PARTITION_BYTES: u64 = 192;
 
+pub struct Fetch;
+
+impl<P: Platform> Handler<P> for Fetch {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: FetchRequest = exchange.decode_for(|_, _| 0).await?;
+        let plan = FetchPlan::new(&exchange.local, &exchange.context.header, request);
+        if plan.reader == Reader::Replica {
+            exchange.connection.is_replica.set(true);
+        }
+        exchange.passed(Stage::Planned);
+        let (plan, done) = plan.read(&exchange).await?;
+        exchange.claim_answer(plan.answer_bytes()).await;
+        let reply = plan.reply(&exchange.local, &exchange.context.listener, done).await?;
+        exchange.send(reply).await;
+        Ok(())
+    }
+}
+
 /// A decoded request: what is to be asked of whom, and what is known already.
-pub struct Plan {
+struct FetchPlan {
     version: i16,
     correlation_id: i32,
     max_wait: Duration,
     reader: Reader,
     session: Begun,
-    asked: Vec<Asked>,
+    asked: Vec<FetchedPartition>,
     bytes_min: u64,
     bytes_max: u64,
     /// Told to the client, which then keeps away for so long (KIP-219).
     throttle: Duration,
 }
 
-impl Plan {
+impl FetchPlan {
     /// Takes the request into its session and finds the partitions' owners. Of a partition that is named twice the last
     /// wish counts, in the place of the first (Kafka 3.9 `FetchRequest.fetchData`).
-    pub fn new<P: Platform>(context: &Context<P>, version: i16, correlation_id: i32, request: FetchRequest) -> Plan {
-        let bytes_max = u64::from(context.config.fetch_max_bytes).min(positive(request.max_bytes));
+    fn new<P: Platform>(local: &Local<P>, header: &Header, request: FetchRequest) -> FetchPlan {
+        let Header { version, correlation_id, .. } = *header;
+        let bytes_max = u64::from(local.config.fetch_max_bytes).min(positive(request.max_bytes));
         let uses_ids = version >= TOPIC_IDS_VERSION;
-        let session = context.fetch_sessions.borrow_mut().begin(
-            context.platform.clock().now(),
+        let session = local.fetch_sessions.borrow_mut().begin(
+            local.platform.clock().now(),
             (request.session_id, request.session_epoch),
             uses_ids,
             named(&request, uses_ids),
             forgotten(&request, uses_ids),
         );
-        let mut plan = Plan {
+        let mut plan = FetchPlan {
             version,
             correlation_id,
             max_wait: Duration::from_millis(positive(request.max_wait_ms)).min(WAIT_MAX),
@@ -119,10 +137,10 @@ impl Plan {
             bytes_max,
             throttle: Duration::ZERO,
         };
-        let image = context.image();
+        let image = local.image();
         match session {
             Begun::Full { .. } => plan.add_request(&image, &request),
-            Begun::Incremental { id, .. } => plan.add_session(context, &image, id),
+            Begun::Incremental { id, .. } => plan.add_session(local, &image, id),
             Begun::Refused(_) => {}
         }
         plan
@@ -151,8 +169,8 @@ impl Plan {
     }
 
     /// All that the session holds.
-    fn add_session<P: Platform>(&mut self, context: &Context<P>, image: &ClusterImage, id: i32) {
-        let mut sessions = context.fetch_sessions.borrow_mut();
+    fn add_session<P: Platform>(&mut self, local: &Local<P>, image: &ClusterImage, id: i32) {
+        let mut sessions = local.fetch_sessions.borrow_mut();
         self.asked.reserve(sessions.partition_count(id));
         // Partitions of one topic mostly stand together.
         let mut last: Option<&Arc<TopicImage>> = None;
@@ -190,7 +208,7 @@ impl Plan {
         session_place: u64,
     ) {
         let owner = self.owner(&topic, partition, found);
-        self.asked.push(Asked { topic, topic_id, partition, wanted, owner, session_place });
+        self.asked.push(FetchedPartition { topic, topic_id, partition, wanted, owner, session_place });
     }
 
     /// Whom to ask, or the code that says why there is nobody (Kafka 3.9 `KafkaApis.handleFetchRequest`).
@@ -211,11 +229,11 @@ impl Plan {
     }
 
     /// What each owner is to read.
-    fn parts(&self) -> Vec<(ShardId, Vec<Part>)> {
-        let mut parts: Vec<(ShardId, Vec<Part>)> = Vec::new();
+    fn parts(&self) -> Vec<(ShardId, Vec<FetchPart>)> {
+        let mut parts: Vec<(ShardId, Vec<FetchPart>)> = Vec::new();
         for (place, asked) in self.asked.iter().enumerate() {
             let Ok(owner) = asked.owner else { continue };
-            let part = Part {
+            let part = FetchPart {
                 place,
                 topic: Arc::clone(&asked.topic),
                 topic_id: asked.topic_id,
@@ -234,64 +252,58 @@ impl Plan {
     }
 
     /// About what the answer takes, without the records in it.
-    pub fn answer_bytes(&self) -> u64 {
+    fn answer_bytes(&self) -> u64 {
         self.asked.len() as u64 * ANSWERED_PARTITION_BYTES
     }
 
-    /// Reads, and waits if it must: until then nothing is held of the request but this. `None`: the process stops, or the
-    /// client is gone, which `closed` tells.
-    pub async fn read<P: Platform>(
-        mut self,
-        context: &Context<P>,
-        owners: &impl Owners<P>,
-        passage: &Passage,
-        closed: impl Future<Output = ()>,
-    ) -> Option<(Plan, Vec<Done<P>>)> {
-        let (clock, requests) = (context.platform.clock(), &context.counters.requests);
+    /// Reads, and waits if it must: until then nothing is held of the request but this.
+    async fn read<P: Platform>(mut self, exchange: &Exchange<P>) -> Result<(FetchPlan, Vec<FetchDone<P>>), Unanswered> {
+        let local = &exchange.local;
+        let clock = local.platform.clock();
         let deadline = clock.now() + self.max_wait;
         let waiting_bytes = self.asked.len() as u64 * WAITING_PARTITION_BYTES;
         let mut room: Option<Permit> = None;
-        let mut closed = pin!(closed);
+        let mut closed = pin!(exchange.closed());
         loop {
-            let may_wait = !self.max_wait.is_zero() && !context.is_draining();
+            let may_wait = !self.max_wait.is_zero() && !local.is_draining();
             let mut waits = may_wait && self.asked.iter().any(|asked| asked.owner.is_ok()) && clock.now() < deadline;
             if waits && waiting_bytes > WAITING_UNCOUNTED_BYTES && room.is_none() {
-                room = context.waiting_fetch_bytes.try_acquire(waiting_bytes);
+                room = local.budgets.waiting_fetch_bytes.try_acquire(waiting_bytes);
                 waits = room.is_some();
             }
             let watch = waits.then(|| Arc::new(Watch::new(self.bytes_min)));
-            let asked = self.parts().into_iter().map(|(owner, parts)| {
-                let watch = watch.clone();
-                Box::pin(owners.ask(owner, Work { parts, reader: self.reader, bytes_min: self.bytes_min, watch }))
+            let work = self.parts().into_iter().map(|(owner, parts)| {
+                let (reader, bytes_min, watch) = (self.reader, self.bytes_min, watch.clone());
+                (owner, FetchWork { parts, reader, bytes_min, watch })
             });
-            let done = all(asked.collect()).await;
-            let done: Vec<Done<P>> = done.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
-            requests.passed(passage, Stage::Executed, clock.now());
+            let done = local.ask_all(exchange.class(), work).await.ok_or(Unanswered::Stopping)?;
+            let done: Vec<FetchDone<P>> = done.into_iter().flatten().collect();
+            exchange.passed(Stage::Executed);
             let is_short = is_short(&done, self.bytes_min);
             let Some(watch) = watch.filter(|_| is_short) else {
                 if is_short && may_wait && !waits && clock.now() < deadline {
-                    context.counters.fetches_not_waited_total.add(1);
+                    local.counters.fetches_not_waited_total.add(1);
                     self.throttle = self.max_wait.min(NO_ROOM_THROTTLE);
                 }
-                return Some((self, done));
+                return Ok((self, done));
             };
             // A large one reads again, rather than keep what it found.
             let done = Some(done).filter(|_| room.is_none());
             let waited = either(watch.fired(), clock.sleep_until(deadline));
             let outcome = either(waited, closed.as_mut()).await;
-            requests.passed(passage, Stage::Waited, clock.now());
+            exchange.passed(Stage::Waited);
             match (outcome, done) {
-                (Ok(Err(())), Some(done)) => return Some((self, done)),
+                (Ok(Err(())), Some(done)) => return Ok((self, done)),
                 (Ok(_), _) => {}
-                (Err(()), _) => return None,
+                (Err(()), _) => return Err(Unanswered::Gone),
             }
         }
     }
 
-    fn refuse<P: Platform>(&self, context: &Context<P>, error: ErrorCode) -> Result<Reply<FileOf<P>>, WireError> {
+    fn refuse<P: Platform>(&self, local: &Local<P>, error: ErrorCode) -> Result<Reply<FileOf<P>>, WireError> {
         let response = FetchResponse { error_code: error.code(), ..FetchResponse::default() };
         let parts = response.encode_parts(self.correlation_id, self.version)?;
-        context.counters.requests.answered(FetchResponse::API_KEY.code(), &parts.errors);
+        local.counters.requests.answered(FetchResponse::API_KEY.code(), &parts.errors);
         Ok(Reply { parts: parts.chunks.into_iter().map(ReplyPart::Bytes).collect(), held: None })
     }
 }

@@ -4,6 +4,8 @@
 //! that nobody retries it for ever (Kafka 3.9 `KafkaApis.getCoordinator`).
 
 use super::distinct::Distinct;
+use super::{Exchange, Handler, Unanswered};
+use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 
@@ -16,7 +18,17 @@ const SHARE: i8 = 2;
 /// Share groups came with this version (KIP-932).
 const SHARE_SINCE: i16 = 6;
 
-pub fn handle(request: FindCoordinatorRequest, version: i16) -> FindCoordinatorResponse {
+pub struct FindCoordinator;
+
+impl<P: Platform> Handler<P> for FindCoordinator {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: FindCoordinatorRequest = exchange.decode().await?;
+        let response = answer(request, exchange.version());
+        exchange.reply(&response).await
+    }
+}
+
+fn answer(request: FindCoordinatorRequest, version: i16) -> FindCoordinatorResponse {
     let (code, message) = match request.key_type {
         GROUP | TRANSACTION => (ErrorCode::CoordinatorNotAvailable, "The coordinator is not available."),
         SHARE if version >= SHARE_SINCE => (ErrorCode::CoordinatorNotAvailable, "The coordinator is not available."),

@@ -3,9 +3,10 @@
 //!
 //! Levels of loggers (KIP-412) are this process's own and last as long as it: no controller is asked.
 
-use super::Context;
 use super::configs::{self, Asked, BROKER_LOGGER, Refusal, Wanted};
+use super::{Exchange, Handler, Unanswered};
 use crate::base::log_levels::{self, LEVELS, Level, ROOT};
+use crate::local::Local;
 use crate::metadata::proposal::{ConfigChange, ConfigEdit, ConfigOperation};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -20,21 +21,31 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-pub async fn handle<P: Platform>(
-    context: &Context<P>,
+pub struct IncrementalAlterConfigs;
+
+impl<P: Platform> Handler<P> for IncrementalAlterConfigs {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: IncrementalAlterConfigsRequest = exchange.decode().await?;
+        let response = answer(&exchange.local, request).await;
+        exchange.reply(&response).await
+    }
+}
+
+async fn answer<P: Platform>(
+    local: &Local<P>,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let asked = request.resources.into_iter().map(|resource| {
         let wanted = match check(&resource) {
             Err(refusal) => Wanted::Done(Err(refusal)),
             Ok(()) if resource.resource_type == BROKER_LOGGER => {
-                Wanted::Done(set_levels(context, &resource, request.validate_only))
+                Wanted::Done(set_levels(local, &resource, request.validate_only))
             }
-            Ok(()) => change(context, &resource).into(),
+            Ok(()) => change(local, &resource).into(),
         };
         Asked { wanted, resource_type: resource.resource_type, resource_name: resource.resource_name }
     });
-    let outcomes = configs::alter(context, asked.collect(), request.validate_only).await;
+    let outcomes = configs::alter(local, asked.collect(), request.validate_only).await;
     let responses = outcomes.into_iter().map(|(resource_type, resource_name, outcome)| {
         let (error_code, error_message) = configs::told(outcome);
         AlterConfigsResourceResponse { error_code, error_message, resource_type, resource_name }
@@ -49,8 +60,8 @@ fn check(resource: &AlterConfigsResource) -> Result<(), Refusal> {
     configs::check_settings(configs.iter().map(|config| &*config.name), without_value.map(|config| &*config.name))
 }
 
-fn change<P: Platform>(context: &Context<P>, resource: &AlterConfigsResource) -> Result<ConfigChange, Refusal> {
-    let changed = configs::changed_resource(context, resource.resource_type, &resource.resource_name)?;
+fn change<P: Platform>(local: &Local<P>, resource: &AlterConfigsResource) -> Result<ConfigChange, Refusal> {
+    let changed = configs::changed_resource(local, resource.resource_type, &resource.resource_name)?;
     let operation = |config: &AlterableConfig| {
         let value = config.value.clone().unwrap_or_default();
         let operation = match config.config_operation {
@@ -68,11 +79,11 @@ fn change<P: Platform>(context: &Context<P>, resource: &AlterConfigsResource) ->
 
 /// Kafka 3.9 `RuntimeLoggerManager`: all of a resource's levels or none.
 fn set_levels<P: Platform>(
-    context: &Context<P>,
+    local: &Local<P>,
     resource: &AlterConfigsResource,
     validate_only: bool,
 ) -> Result<(), Refusal> {
-    let (name, id) = (&resource.resource_name, context.config.broker_id.0);
+    let (name, id) = (&resource.resource_name, local.config.broker_id.0);
     match name.parse::<i32>() {
         Ok(named) if named == id => {}
         Ok(_) => return Err(Refusal::request(format!("Unexpected node id. Expected {id}, but received {name}"))),

@@ -3,20 +3,32 @@
 //!
 //! A transactional id needs a coordinator, and there is none yet.
 
-use super::{Context, errors};
+use super::errors;
+use super::{Exchange, Handler, Unanswered};
+use crate::local::Local;
 use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{InitProducerIdRequest, InitProducerIdResponse};
 
-pub async fn handle<P: Platform>(context: &Context<P>, request: InitProducerIdRequest) -> InitProducerIdResponse {
+pub struct InitProducerId;
+
+impl<P: Platform> Handler<P> for InitProducerId {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: InitProducerIdRequest = exchange.decode().await?;
+        let response = answer(&exchange.local, request).await;
+        exchange.reply(&response).await
+    }
+}
+
+async fn answer<P: Platform>(local: &Local<P>, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let half_set = (request.producer_id == -1) != (request.producer_epoch == -1);
     let answer = match request.transactional_id.as_deref() {
         _ if half_set => Err(ErrorCode::InvalidRequest),
         Some("") => Err(ErrorCode::InvalidRequest),
         Some(_) if request.transaction_timeout_ms <= 0 => Err(ErrorCode::InvalidTransactionTimeout),
         Some(_) => Err(ErrorCode::CoordinatorNotAvailable),
-        None => next_producer_id(context).await,
+        None => next_producer_id(local).await,
     };
     match answer {
         Ok(producer_id) => {
@@ -31,15 +43,15 @@ pub async fn handle<P: Platform>(context: &Context<P>, request: InitProducerIdRe
     }
 }
 
-async fn next_producer_id<P: Platform>(context: &Context<P>) -> Result<i64, ErrorCode> {
-    if let Some(id) = take(context) {
+async fn next_producer_id<P: Platform>(local: &Local<P>) -> Result<i64, ErrorCode> {
+    if let Some(id) = take(local) {
         return Ok(id);
     }
-    match context.propose(Proposal::AllocateProducerIds).await {
+    match local.propose(Proposal::AllocateProducerIds).await {
         // Another request may have brought a block meanwhile: the older one's rest is given up, ids are plenty.
         Answer::AllocateProducerIds(block) => {
-            context.producer_ids.set(Some(block));
-            take(context).ok_or(ErrorCode::UnknownServerError)
+            local.producer_ids.set(Some(block));
+            take(local).ok_or(ErrorCode::UnknownServerError)
         }
         Answer::Failed(error) => Err(errors::of_proposal(&error)),
         Answer::CreateTopics(_)
@@ -50,11 +62,11 @@ async fn next_producer_id<P: Platform>(context: &Context<P>) -> Result<i64, Erro
     }
 }
 
-fn take<P: Platform>(context: &Context<P>) -> Option<i64> {
-    let ProducerIdBlock { start, last } = context.producer_ids.take()?;
+fn take<P: Platform>(local: &Local<P>) -> Option<i64> {
+    let ProducerIdBlock { start, last } = local.producer_ids.take()?;
     if start > last {
         return None;
     }
-    context.producer_ids.set(Some(ProducerIdBlock { start: start + 1, last }));
+    local.producer_ids.set(Some(ProducerIdBlock { start: start + 1, last }));
     Some(start)
 }

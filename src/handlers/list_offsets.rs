@@ -16,11 +16,12 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::context::{Context, owner_of};
 use super::distinct::Distinct;
-use super::{Owners, errors};
+use super::errors;
+use super::{Exchange, Handler, Unanswered};
+use crate::base::class::Class;
 use crate::base::ids::{LeaderEpoch, Offset, ShardId};
-use crate::executor::all;
+use crate::local::{Local, Work, owner_of};
 use crate::partition::Partition;
 use crate::partition::partition::{Asked, Isolation, LeadershipError};
 use crate::partition::read::ReadFailure;
@@ -42,12 +43,12 @@ const DEBUGGING: i32 = -2;
 
 /// Questions for the partitions of one owner.
 #[derive(Debug)]
-pub struct Work {
-    parts: Vec<Part>,
+pub struct ListOffsetsWork {
+    parts: Vec<ListOffsetsPart>,
 }
 
 #[derive(Debug)]
-struct Part {
+struct ListOffsetsPart {
     place: usize,
     topic: Arc<str>,
     partition: i32,
@@ -60,7 +61,7 @@ struct Part {
 }
 
 #[derive(Debug)]
-pub struct Done {
+pub struct ListOffsetsDone {
     place: usize,
     result: Result<Found, Refused>,
 }
@@ -91,19 +92,29 @@ enum Found {
     Many(Vec<Offset>),
 }
 
+pub struct ListOffsets;
+
+impl<P: Platform> Handler<P> for ListOffsets {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: ListOffsetsRequest = exchange.decode().await?;
+        let response =
+            answer(&exchange.local, exchange.class(), request, exchange.version()).await.ok_or(Unanswered::Stopping)?;
+        exchange.reply(&response).await
+    }
+}
+
 /// Asks the owners and gathers. `None`: the process stops.
-pub async fn handle<P: Platform>(
-    context: &Context<P>,
-    owners: &impl Owners<P>,
+async fn answer<P: Platform>(
+    local: &Rc<Local<P>>,
+    class: Class,
     request: ListOffsetsRequest,
     version: i16,
 ) -> Option<ListOffsetsResponse> {
-    let (mut response, work) = plan(context, &request, version);
-    let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
-    let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
+    let (mut response, work) = plan(local, &request, version);
+    let done = local.ask_all(class, work).await?;
     let mut answers: Vec<&mut ListOffsetsPartitionResponse> =
         response.topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut()).collect();
-    for Done { place, result } in done.into_iter().flatten() {
+    for ListOffsetsDone { place, result } in done.into_iter().flatten() {
         match result {
             Ok(Found::One { offset, timestamp, leader_epoch }) => {
                 answers[place].offset = offset;
@@ -125,13 +136,13 @@ pub async fn handle<P: Platform>(
 }
 
 fn plan<P: Platform>(
-    context: &Context<P>,
+    local: &Local<P>,
     request: &ListOffsetsRequest,
     version: i16,
-) -> (ListOffsetsResponse, Vec<(ShardId, Work)>) {
-    let image = context.image();
+) -> (ListOffsetsResponse, Vec<(ShardId, ListOffsetsWork)>) {
+    let image = local.image();
     let mut response = ListOffsetsResponse::default();
-    let mut work: Vec<(ShardId, Work)> = Vec::new();
+    let mut work: Vec<(ShardId, ListOffsetsWork)> = Vec::new();
     let isolation = Isolation::of_request(request.replica_id, request.isolation_level);
     let asked = if request.replica_id == DEBUGGING { Asked::AnyReplica } else { Asked::Leader };
     let repeated = repeated_partitions(request);
@@ -157,7 +168,7 @@ fn plan<P: Platform>(
             };
             match (owner, topic) {
                 (Ok(owner), Some(topic)) => {
-                    let part = Part {
+                    let part = ListOffsetsPart {
                         place,
                         topic: Arc::clone(&topic.name),
                         partition: index,
@@ -169,7 +180,7 @@ fn plan<P: Platform>(
                     };
                     match work.iter_mut().find(|(shard, _)| *shard == owner) {
                         Some((_, work)) => work.parts.push(part),
-                        None => work.push((owner, Work { parts: vec![part] })),
+                        None => work.push((owner, ListOffsetsWork { parts: vec![part] })),
                     }
                 }
                 (Err(code), _) => answer.error_code = code.code(),
@@ -196,28 +207,28 @@ fn repeated_partitions(request: &ListOffsetsRequest) -> BTreeSet<(&str, i32)> {
     named.filter(|named| !seen.insert(*named)).collect()
 }
 
-impl<P: Platform> super::Work<P> for Work {
-    type Done = Vec<Done>;
+impl<P: Platform> Work<P> for ListOffsetsWork {
+    type Done = Vec<ListOffsetsDone>;
 
-    async fn execute(self, context: Rc<Context<P>>) -> Vec<Done> {
+    async fn execute(self, local: Rc<Local<P>>) -> Vec<ListOffsetsDone> {
         let mut done = Vec::with_capacity(self.parts.len());
         for part in self.parts {
-            let result = match context.partition(&part.topic, part.partition) {
+            let result = match local.partition(&part.topic, part.partition) {
                 Some(partition) => {
                     let found = find(&partition, &part).await;
-                    context.counters.undecodable_batches_total.add(partition.take_undecodable_lookups());
+                    local.counters.undecodable_batches_total.add(partition.take_undecodable_lookups());
                     found
                 }
                 None => Err(errors::of_leadership(LeadershipError::NotLeader).into()),
             };
-            done.push(Done { place: part.place, result });
+            done.push(ListOffsetsDone { place: part.place, result });
         }
         done
     }
 }
 
-async fn find<P: Platform>(partition: &Partition<P>, part: &Part) -> Result<Found, Refused> {
-    let Part { timestamp, leader_epoch, asked, isolation, .. } = *part;
+async fn find<P: Platform>(partition: &Partition<P>, part: &ListOffsetsPart) -> Result<Found, Refused> {
+    let ListOffsetsPart { timestamp, leader_epoch, asked, isolation, .. } = *part;
     if let Some(count_max) = part.count_max {
         let before = match timestamp {
             LATEST => Before::Latest,

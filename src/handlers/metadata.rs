@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::distinct::Distinct;
-use super::{Context, errors};
+use super::{Exchange, Handler, Unanswered, errors};
 use crate::base::ids::TopicId;
+use crate::local::Local;
 use crate::metadata::image::{ClusterImage, NO_LEADER, PartitionImage, TopicImage};
 use crate::metadata::proposal::{Answer, NewTopic, Proposal, TopicRefusal};
 use crate::platform::Platform;
@@ -34,6 +35,19 @@ const BY_ID_SINCE: i16 = 12;
 /// The longest name a topic may have (Kafka 3.9 `Topic.MAX_NAME_LENGTH`).
 const TOPIC_NAME_LENGTH_MAX: usize = 249;
 
+pub struct Metadata;
+
+impl<P: Platform> Handler<P> for Metadata {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: MetadataRequest = exchange.decode_for(|_, _| 0).await?;
+        let refused = create_missing(&exchange.local, &request).await;
+        let image = exchange.local.image();
+        exchange.claim_answer(answer_bytes(&image, &request)).await;
+        let response = answer(&image, &exchange.context.listener, request, exchange.version(), &refused);
+        exchange.reply(&response).await
+    }
+}
+
 /// Asks for all topics, rather than for those that it names.
 fn is_for_all(request: &MetadataRequest, version: i16) -> bool {
     match &request.topics {
@@ -43,7 +57,7 @@ fn is_for_all(request: &MetadataRequest, version: i16) -> bool {
 }
 
 /// About what the answer takes while it is made and sent.
-pub fn answer_bytes(image: &ClusterImage, request: &MetadataRequest) -> u64 {
+fn answer_bytes(image: &ClusterImage, request: &MetadataRequest) -> u64 {
     const TOPIC_BYTES: u64 = 256;
     const PARTITION_BYTES: u64 = 256;
     let described = |topic: &TopicImage| TOPIC_BYTES + PARTITION_BYTES * topic.partitions.len() as u64;
@@ -61,7 +75,7 @@ pub fn answer_bytes(image: &ClusterImage, request: &MetadataRequest) -> u64 {
 }
 
 /// The answer; `refused` are those that could not be created.
-pub fn reply(
+fn answer(
     image: &ClusterImage,
     listener: &str,
     request: MetadataRequest,
@@ -111,22 +125,19 @@ fn refuse_all(topics: Vec<MetadataRequestTopic>) -> MetadataResponse {
 
 /// Creates the named topics that are not there, where broker and request allow it, and waits until every shard shows
 /// them; gives why some of them could not be created.
-pub async fn create_missing<P: Platform>(
-    context: &Context<P>,
-    request: &MetadataRequest,
-) -> BTreeMap<String, ErrorCode> {
+async fn create_missing<P: Platform>(local: &Local<P>, request: &MetadataRequest) -> BTreeMap<String, ErrorCode> {
     let asked = request.topics.as_deref().unwrap_or_default();
-    if !request.allow_auto_topic_creation || !context.config.auto_create_topics_enable {
+    if !request.allow_auto_topic_creation || !local.config.auto_create_topics_enable {
         return BTreeMap::new();
     }
-    let image = context.image();
+    let image = local.image();
     let names = asked.iter().filter(|topic| topic.topic_id == TopicId::ZERO).filter_map(|topic| topic.name.as_deref());
     let missing: BTreeSet<&str> = names.filter(|name| is_valid_name(name) && image.topic(name).is_none()).collect();
     if missing.is_empty() {
         return BTreeMap::new();
     }
-    let topics = missing.iter().map(|name| NewTopic::auto_created(name, &context.config)).collect();
-    match context.propose(Proposal::CreateTopics { topics, validate_only: false }).await {
+    let topics = missing.iter().map(|name| NewTopic::auto_created(name, &local.config)).collect();
+    match local.propose(Proposal::CreateTopics { topics, validate_only: false }).await {
         Answer::CreateTopics(results) => {
             let refused = results.into_iter().filter_map(|result| match result.outcome {
                 // Another request was faster.

@@ -7,11 +7,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::context::{Context, owner_of};
 use super::distinct::Distinct;
-use super::{Owners, errors};
+use super::errors;
+use super::{Exchange, Handler, Unanswered};
+use crate::base::class::Class;
 use crate::base::ids::{LeaderEpoch, Offset, ShardId};
-use crate::executor::all;
+use crate::local::{Local, Work, owner_of};
 use crate::partition::partition::LeadershipError;
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -21,12 +22,12 @@ use crate::protocol::message::offset_for_leader_epoch::{
 
 /// Questions for the partitions of one owner.
 #[derive(Debug)]
-pub struct Work {
-    parts: Vec<Part>,
+pub struct OffsetForLeaderEpochWork {
+    parts: Vec<OffsetForLeaderEpochPart>,
 }
 
 #[derive(Debug)]
-struct Part {
+struct OffsetForLeaderEpochPart {
     place: usize,
     topic: Arc<str>,
     partition: i32,
@@ -35,23 +36,32 @@ struct Part {
 }
 
 #[derive(Debug)]
-pub struct Done {
+pub struct OffsetForLeaderEpochDone {
     place: usize,
     result: Result<Option<(LeaderEpoch, Offset)>, LeadershipError>,
 }
 
+pub struct OffsetForLeaderEpoch;
+
+impl<P: Platform> Handler<P> for OffsetForLeaderEpoch {
+    async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
+        let request: OffsetForLeaderEpochRequest = exchange.decode().await?;
+        let response = answer(&exchange.local, exchange.class(), request).await.ok_or(Unanswered::Stopping)?;
+        exchange.reply(&response).await
+    }
+}
+
 /// Asks the owners and gathers. `None`: the process stops.
-pub async fn handle<P: Platform>(
-    context: &Context<P>,
-    owners: &impl Owners<P>,
+async fn answer<P: Platform>(
+    local: &Rc<Local<P>>,
+    class: Class,
     request: OffsetForLeaderEpochRequest,
 ) -> Option<OffsetForLeaderEpochResponse> {
-    let (mut response, work) = plan(context, request);
-    let asked = work.into_iter().map(|(owner, work)| Box::pin(owners.ask(owner, work))).collect();
-    let done = all(asked).await.into_iter().collect::<Option<Vec<_>>>()?;
+    let (mut response, work) = plan(local, request);
+    let done = local.ask_all(class, work).await?;
     let mut answers: Vec<&mut EpochEndOffset> =
         response.topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut()).collect();
-    for Done { place, result } in done.into_iter().flatten() {
+    for OffsetForLeaderEpochDone { place, result } in done.into_iter().flatten() {
         match result {
             Ok(Some((leader_epoch, end_offset))) => {
                 answers[place].leader_epoch = leader_epoch;
@@ -65,12 +75,12 @@ pub async fn handle<P: Platform>(
 }
 
 fn plan<P: Platform>(
-    context: &Context<P>,
+    local: &Local<P>,
     request: OffsetForLeaderEpochRequest,
-) -> (OffsetForLeaderEpochResponse, Vec<(ShardId, Work)>) {
-    let image = context.image();
+) -> (OffsetForLeaderEpochResponse, Vec<(ShardId, OffsetForLeaderEpochWork)>) {
+    let image = local.image();
     let mut response = OffsetForLeaderEpochResponse::default();
-    let mut work: Vec<(ShardId, Work)> = Vec::new();
+    let mut work: Vec<(ShardId, OffsetForLeaderEpochWork)> = Vec::new();
     let mut place = 0;
     let (mut named, mut topics) = (Distinct::with_capacity(0), Distinct::with_capacity(request.topics.len()));
     for requested in request.topics {
@@ -84,7 +94,7 @@ fn plan<P: Platform>(
             let mut answer = EpochEndOffset { partition: asked.partition, ..Default::default() };
             match (owner_of(topic, asked.partition), topic) {
                 (Ok(owner), Some(topic)) => {
-                    let part = Part {
+                    let part = OffsetForLeaderEpochPart {
                         place,
                         topic: Arc::clone(&topic.name),
                         partition: asked.partition,
@@ -93,7 +103,7 @@ fn plan<P: Platform>(
                     };
                     match work.iter_mut().find(|(shard, _)| *shard == owner) {
                         Some((_, work)) => work.parts.push(part),
-                        None => work.push((owner, Work { parts: vec![part] })),
+                        None => work.push((owner, OffsetForLeaderEpochWork { parts: vec![part] })),
                     }
                 }
                 (Err(code), _) => answer.error_code = code.code(),
@@ -109,16 +119,16 @@ fn plan<P: Platform>(
     (response, work)
 }
 
-impl<P: Platform> super::Work<P> for Work {
-    type Done = Vec<Done>;
+impl<P: Platform> Work<P> for OffsetForLeaderEpochWork {
+    type Done = Vec<OffsetForLeaderEpochDone>;
 
-    async fn execute(self, context: Rc<Context<P>>) -> Vec<Done> {
-        let look = |part: Part| {
-            let result = match context.partition(&part.topic, part.partition) {
+    async fn execute(self, local: Rc<Local<P>>) -> Vec<OffsetForLeaderEpochDone> {
+        let look = |part: OffsetForLeaderEpochPart| {
+            let result = match local.partition(&part.topic, part.partition) {
                 Some(partition) => partition.end_offset_for_epoch(part.current_leader_epoch, part.leader_epoch),
                 None => Err(LeadershipError::NotLeader),
             };
-            Done { place: part.place, result }
+            OffsetForLeaderEpochDone { place: part.place, result }
         };
         self.parts.into_iter().map(look).collect()
     }

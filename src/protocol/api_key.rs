@@ -1,7 +1,6 @@
-//! The table of APIs: key, versions, first flexible version; and the part of it that this broker serves now.
-//!
-//! The table is Kafka 3.9's for a ZooKeeper-mode broker (`ApiKeys.java`, the schemas' `validVersions`). A version in it
-//! has, or will have, a codec here; whether clients may use it says [`ADVERTISED`] alone.
+//! Keys, versions and first flexible versions of all APIs: Kafka 3.9's for a ZooKeeper-mode broker (`ApiKeys.java`, the
+//! schemas' `validVersions`). A version in this table has, or will have, a codec here; what a broker serves of them is said
+//! by the table of its handlers.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -158,49 +157,6 @@ impl fmt::Display for ApiKey {
     }
 }
 
-/// An API and the versions of it, both ends included, that ApiVersions lists and the broker answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ApiRange {
-    pub key: ApiKey,
-    pub lowest_version: i16,
-    pub highest_version: i16,
-}
-
-const fn range(key: ApiKey, lowest_version: i16, highest_version: i16) -> ApiRange {
-    ApiRange { key, lowest_version, highest_version }
-}
-
-/// What the broker serves, ascending by key: the whole answer to ApiVersions, and the gate of the dispatcher.
-pub const ADVERTISED: &[ApiRange] = &[
-    range(ApiKey::Produce, 0, 11),
-    range(ApiKey::Fetch, 0, 17),
-    range(ApiKey::ListOffsets, 0, 9),
-    range(ApiKey::Metadata, 0, 12),
-    range(ApiKey::FindCoordinator, 0, 6),
-    range(ApiKey::SaslHandshake, 0, 1),
-    range(ApiKey::ApiVersions, 0, 4),
-    range(ApiKey::CreateTopics, 0, 7),
-    range(ApiKey::DeleteTopics, 0, 6),
-    range(ApiKey::DeleteRecords, 0, 2),
-    range(ApiKey::InitProducerId, 0, 5),
-    range(ApiKey::OffsetForLeaderEpoch, 0, 4),
-    range(ApiKey::DescribeConfigs, 0, 4),
-    range(ApiKey::AlterConfigs, 0, 2),
-    range(ApiKey::DescribeLogDirs, 0, 4),
-    range(ApiKey::SaslAuthenticate, 0, 2),
-    range(ApiKey::CreatePartitions, 0, 3),
-    range(ApiKey::IncrementalAlterConfigs, 0, 1),
-    range(ApiKey::DescribeCluster, 0, 1),
-    range(ApiKey::DescribeProducers, 0, 0),
-];
-
-/// The API of this key, if it is served in this version. Otherwise Kafka closes the connection without an answer, but
-/// for ApiVersions, whose unsupported versions are answered in version 0.
-pub fn is_advertised(key: i16, version: i16) -> Option<ApiKey> {
-    let range = ADVERTISED.iter().find(|range| range.key.code() == key)?;
-    (range.lowest_version..=range.highest_version).contains(&version).then_some(range.key)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,19 +169,6 @@ mod tests {
         }
         for absent in [-1, 52, 55, 59, 62, 71, 75, 127] {
             assert_eq!(ApiKey::from_code(absent), None);
-        }
-    }
-
-    #[test]
-    fn only_versions_in_the_table_are_advertised_each_api_once() {
-        assert!(ADVERTISED.is_sorted_by_key(|range| range.key));
-        for range in ADVERTISED {
-            assert!(range.key.versions().contains(&range.lowest_version), "{}", range.key);
-            assert!(range.key.versions().contains(&range.highest_version), "{}", range.key);
-        }
-        assert_eq!(is_advertised(1, 17), Some(ApiKey::Fetch));
-        for refused in [(1, -1), (1, 18), (-1, 0), (4, 0), (3, 13), (3, -1)] {
-            assert_eq!(is_advertised(refused.0, refused.1), None, "{refused:?}");
         }
     }
 

@@ -11,11 +11,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::router::Router;
+use crate::base::class::Class;
+use crate::base::ids::ShardId;
 use crate::base::ids::{Offset, TopicPartition};
 use crate::base::time::Monotonic;
 use crate::executor::either;
-use crate::handlers::Context;
+use crate::local::{Local, Work};
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Clock, Disk, Platform, Tasks};
 use crate::storage::checkpoint::encode_offsets;
@@ -32,6 +33,19 @@ const TICK: Duration = Duration::from_millis(250);
 /// How often a directory is asked for its free space.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Asks one shard how far its logs are.
+struct CheckpointsWork;
+
+impl<P: Platform> Work<P> for CheckpointsWork {
+    type Done = Vec<LogCheckpoint>;
+
+    async fn execute(self, local: Rc<Local<P>>) -> Vec<LogCheckpoint> {
+        let mut checkpoints = Vec::new();
+        local.partitions.each(|partition| checkpoints.extend(partition.checkpoint())).await;
+        checkpoints
+    }
+}
+
 type Offsets = BTreeMap<TopicPartition, Offset>;
 
 /// What was written last, by file: what has not changed is not written again.
@@ -44,15 +58,15 @@ struct Written {
 }
 
 /// A task for the life of the shard that does it for all: keeps the checkpoints of one directory, until that is offline.
-pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>, router: Router<P>) {
-    keep_while_online(log_dir, &context, router).await;
-    context.log_dirs.all()[log_dir].refuse_rewrites();
+pub async fn keep<P: Platform>(log_dir: usize, local: Rc<Local<P>>) {
+    keep_while_online(log_dir, &local).await;
+    local.log_dirs.all()[log_dir].refuse_rewrites();
 }
 
-async fn keep_while_online<P: Platform>(log_dir: usize, context: &Rc<Context<P>>, router: Router<P>) {
-    let clock = context.platform.clock();
+async fn keep_while_online<P: Platform>(log_dir: usize, local: &Rc<Local<P>>) {
+    let clock = local.platform.clock();
     let millis = |ms: u64| Duration::from_millis(ms);
-    let config = &context.config;
+    let config = &local.config;
     let recovery_interval = millis(config.log_flush_offset_checkpoint_interval_ms);
     let start_interval = millis(config.log_flush_start_offset_checkpoint_interval_ms);
     let high_watermark_interval = millis(config.replica_high_watermark_checkpoint_interval_ms);
@@ -61,7 +75,7 @@ async fn keep_while_online<P: Platform>(log_dir: usize, context: &Rc<Context<P>>
     let (mut recovery_due, mut start_due) = (clock.now() + recovery_interval, clock.now() + start_interval);
     let mut written = Written::default();
     let mut flushed_bytes = 0;
-    let directory = &context.log_dirs.all()[log_dir];
+    let directory = &local.log_dirs.all()[log_dir];
     loop {
         let mut asked = Vec::new();
         match either(directory.rewrites().recv(), clock.sleep_until(clock.now() + tick)).await {
@@ -70,7 +84,7 @@ async fn keep_while_online<P: Platform>(log_dir: usize, context: &Rc<Context<P>>
             Err(()) => {}
         }
         asked.extend(std::iter::from_fn(|| directory.rewrites().try_recv().ok()));
-        if !context.log_dirs.is_loaded() {
+        if !local.log_dirs.is_loaded() {
             // What is not opened yet would be missing in them. When all is open they are written at once.
             continue;
         }
@@ -99,18 +113,19 @@ async fn keep_while_online<P: Platform>(log_dir: usize, context: &Rc<Context<P>>
         if which.recovery_points {
             flushed_bytes = flushed_now;
         }
-        let Some(checkpoints) = router.all_checkpoints().await else { return };
-        let mut checkpoints: Vec<_> = checkpoints.into_iter().filter(|log| log.log_dir == log_dir).collect();
+        let shards = (0..local.config.shards).map(|shard| (ShardId(shard), CheckpointsWork));
+        let Some(checkpoints) = local.ask_all(Class::Control, shards).await else { return };
+        let mut checkpoints: Vec<_> = checkpoints.into_iter().flatten().filter(|log| log.log_dir == log_dir).collect();
         checkpoints.extend(of_unknown(log_dir, directory));
-        let files = changed_files(context, checkpoints, which, &mut written).await;
-        if let Err(error) = write(context.platform.disk(), &directory.path, files).await {
+        let files = changed_files(local, checkpoints, which, &mut written).await;
+        if let Err(error) = write(local.platform.disk(), &directory.path, files).await {
             // What the files hold is not known: all of them are written next time.
             written = Written::default();
             tracing::error!(%error, "the checkpoints could not be written; a crash will read more of the logs again");
             if let LogDirError::Io { source, .. } = &error
                 && log_dirs::is_fatal(source)
             {
-                context.log_dirs.fail(log_dir, &error);
+                local.log_dirs.fail(log_dir, &error);
                 return;
             }
         }
@@ -128,13 +143,13 @@ pub fn of_unknown(log_dir: usize, directory: &LogDir) -> impl Iterator<Item = Lo
 }
 
 /// A task for the life of the shard that does it for all: knows how much room a directory has.
-pub async fn watch_space<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
-    let clock = context.platform.clock();
-    let directory = &context.log_dirs.all()[log_dir];
+pub async fn watch_space<P: Platform>(log_dir: usize, local: Rc<Local<P>>) {
+    let clock = local.platform.clock();
+    let directory = &local.log_dirs.all()[log_dir];
     while !directory.is_offline() {
-        match context.platform.disk().space(&directory.path).await {
-            Ok(space) => context.log_dirs.set_space(log_dir, space),
-            Err(error) if log_dirs::is_fatal(&error) => context.log_dirs.fail(log_dir, &error),
+        match local.platform.disk().space(&directory.path).await {
+            Ok(space) => local.log_dirs.set_space(log_dir, space),
+            Err(error) if log_dirs::is_fatal(&error) => local.log_dirs.fail(log_dir, &error),
             Err(error) => tracing::warn!(directory = %directory.path.display(), %error, "free space is not known"),
         }
         clock.sleep_until(clock.now() + SPACE_INTERVAL).await;
@@ -154,12 +169,12 @@ type ChangedFile = (&'static str, Vec<u8>);
 
 /// The files to write, and in `written` what they say then. Made by a work thread: of many logs it takes milliseconds.
 async fn changed_files<P: Platform>(
-    context: &Rc<Context<P>>,
+    local: &Rc<Local<P>>,
     checkpoints: Vec<LogCheckpoint>,
     which: Which,
     written: &mut Written,
 ) -> Vec<ChangedFile> {
-    let (platform, checkpoints) = (&context.platform, Arc::new(checkpoints));
+    let (platform, checkpoints) = (&local.platform, Arc::new(checkpoints));
     loop {
         let (checkpoints, mut before) = (Arc::clone(&checkpoints), std::mem::take(written));
         let made = platform.tasks().work(move || {

@@ -15,7 +15,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::executor::yield_now;
-use crate::handlers::Context;
+use crate::local::Local;
 use crate::partition::Partition;
 use crate::partition::clean::{CleanOutcome, CleanerShare};
 use crate::platform::{Clock, Platform};
@@ -103,11 +103,11 @@ struct CleanerSettings {
 }
 
 /// The only place that reads them: once per round.
-fn settings<P: Platform>(context: &Context<P>) -> CleanerSettings {
-    let dynamic = context.dynamic();
+fn settings<P: Platform>(local: &Rc<Local<P>>) -> CleanerSettings {
+    let dynamic = local.dynamic();
     let cleanings = u64::from(dynamic.log_cleaner_threads);
     CleanerSettings {
-        is_enabled: context.config.log_cleaner_enable && cleanings > 0,
+        is_enabled: local.config.log_cleaner_enable && cleanings > 0,
         backoff: Duration::from_millis(dynamic.log_cleaner_backoff_ms),
         share: CleanerShare {
             bounds: CleanerBounds::share(
@@ -122,13 +122,13 @@ fn settings<P: Platform>(context: &Context<P>) -> CleanerSettings {
 }
 
 /// A task for one directory, until that is offline: one that hangs holds up the beginnings of no other's logs.
-pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>, slots: CleanerSlots) {
-    let clock = context.platform.clock().clone();
+pub async fn keep<P: Platform>(log_dir: usize, local: Rc<Local<P>>, slots: CleanerSlots) {
+    let clock = local.platform.clock().clone();
     let mut uncleanable = 0;
-    while !context.is_stopping() && !context.log_dirs.all()[log_dir].is_offline() {
-        let settings = settings(&context);
-        let is_ready = settings.is_enabled && context.log_dirs.is_loaded();
-        if !is_ready || !run(&context, log_dir, &slots, settings.share, &mut uncleanable).await {
+    while !local.is_stopping() && !local.log_dirs.all()[log_dir].is_offline() {
+        let settings = settings(&local);
+        let is_ready = settings.is_enabled && local.log_dirs.is_loaded();
+        if !is_ready || !run(&local, log_dir, &slots, settings.share, &mut uncleanable).await {
             // A pause of nothing would keep the shard from all else.
             let pause = settings.backoff.max(Duration::from_millis(1));
             clock.sleep_until(clock.now() + pause).await;
@@ -139,7 +139,7 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>, slots: C
 /// One round: the dirtiest log is cleaned, and the beginnings of all compacted logs are looked at. Whether one was
 /// cleaned.
 async fn run<P: Platform>(
-    context: &Rc<Context<P>>,
+    local: &Rc<Local<P>>,
     log_dir: usize,
     slots: &CleanerSlots,
     share: CleanerShare,
@@ -151,14 +151,14 @@ async fn run<P: Platform>(
             compacted.push(Rc::clone(partition));
         }
     };
-    context.each_partition(look).await;
+    local.partitions.each(look).await;
     let mut cleaned = false;
     if dirtiest(&compacted).await.is_some() {
-        let _slot = slots.take(|| context.dynamic().log_cleaner_threads).await;
+        let _slot = slots.take(|| local.dynamic().log_cleaner_threads).await;
         // It may have taken a while.
         if let Some(partition) = dirtiest(&compacted).await {
             let outcome = partition.clean(share).await;
-            let counters = &context.counters;
+            let counters = &local.counters;
             match outcome {
                 CleanOutcome::Cleaned { bytes_read, bytes_written, undecodable_batches } => {
                     counters.cleaner_runs_total.add(1);
@@ -172,18 +172,18 @@ async fn run<P: Platform>(
         }
     }
     let before = std::mem::replace(uncleanable, compacted.iter().filter(|log| log.is_uncleanable()).count() as u64);
-    context.counters.uncleanable_partitions_now.add(*uncleanable);
-    context.counters.uncleanable_partitions_now.subtract(before);
+    local.counters.uncleanable_partitions_now.add(*uncleanable);
+    local.counters.uncleanable_partitions_now.subtract(before);
     for (index, partition) in compacted.iter().enumerate() {
         if index % LOGS_A_TURN == LOGS_A_TURN - 1 {
             yield_now().await;
         }
-        if context.is_stopping() {
+        if local.is_stopping() {
             break;
         }
         if !partition.is_uncleanable() {
             let count = partition.retain().await;
-            context.counters.segments_deleted_total.add(count as u64);
+            local.counters.segments_deleted_total.add(count as u64);
         }
     }
     cleaned

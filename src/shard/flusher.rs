@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use crate::handlers::Context;
+use crate::local::Local;
 use crate::partition::partition::Partition;
 use crate::platform::{Clock, Platform, Tasks};
 
@@ -35,11 +35,11 @@ const FREED_SHARE: u64 = 4;
 const FLUSHES_AT_ONCE: usize = 8;
 
 /// A task for one directory, until that is offline. Each shard flushes its own logs, a few at a time.
-pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
-    let clock = context.platform.clock().clone();
-    let bytes_max = context.config.unflushed_bytes_max;
+pub async fn keep<P: Platform>(log_dir: usize, local: Rc<Local<P>>) {
+    let clock = local.platform.clock().clone();
+    let bytes_max = local.config.unflushed_bytes_max;
     let (begin, goal) = (bytes_max - bytes_max / LEFT_SHARE, bytes_max - bytes_max / FREED_SHARE);
-    let directory = &context.log_dirs.all()[log_dir];
+    let directory = &local.log_dirs.all()[log_dir];
     let mut is_flushing = false;
     let mut interval = LOOK_INTERVAL;
     loop {
@@ -48,12 +48,12 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
         is_flushing = unflushed > if is_flushing { goal } else { begin };
         interval = if unflushed > bytes_max / 2 { NEAR_INTERVAL } else { LOOK_INTERVAL };
         loop {
-            if context.is_stopping() || directory.is_offline() {
+            if local.is_stopping() || directory.is_offline() {
                 return;
             }
             let is_near = directory.unflushed_bytes() > goal;
-            let (least, seen) = if is_near { least_of(log_dir, &context).await } else { Default::default() };
-            let is_ours = directory.offer_least(context.shard, least.first().map(|(appended, _)| *appended));
+            let (least, seen) = if is_near { least_of(log_dir, &local).await } else { Default::default() };
+            let is_ours = directory.offer_least(local.shard, least.first().map(|(appended, _)| *appended));
             if is_flushing {
                 interval = TURN_INTERVAL.max(LOOK_INTERVAL_A_PARTITION * seen);
             }
@@ -61,7 +61,7 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
                 break;
             }
             let flushed_bytes = directory.flushed_bytes();
-            flush_all(&context, least).await;
+            flush_all(&local, least).await;
             if directory.flushed_bytes() == flushed_bytes {
                 // It could not be flushed, though the directory is not offline for that: not again at once.
                 is_flushing = false;
@@ -74,10 +74,10 @@ pub async fn keep<P: Platform>(log_dir: usize, context: Rc<Context<P>>) {
 }
 
 /// Flushes them beside one another.
-async fn flush_all<P: Platform>(context: &Rc<Context<P>>, logs: Vec<(u64, Rc<Partition<P>>)>) {
+async fn flush_all<P: Platform>(local: &Rc<Local<P>>, logs: Vec<(u64, Rc<Partition<P>>)>) {
     let flushes = logs.into_iter().map(|(_, partition)| {
         let (sender, flushed) = oneshot::channel();
-        context.platform.tasks().spawn(async move {
+        local.platform.tasks().spawn(async move {
             partition.flush_now().await;
             // Nobody waits any more when the shard ends.
             let _ = sender.send(());
@@ -91,7 +91,7 @@ async fn flush_all<P: Platform>(context: &Rc<Context<P>>, logs: Vec<(u64, Rc<Par
 
 /// The unflushed logs of this shard in the directory to which least was appended of late for what is unflushed, and how much:
 /// [`FLUSHES_AT_ONCE`] of them, the least one first; and how many partitions were looked at.
-async fn least_of<P: Platform>(log_dir: usize, context: &Context<P>) -> (Vec<(u64, Rc<Partition<P>>)>, u32) {
+async fn least_of<P: Platform>(log_dir: usize, local: &Rc<Local<P>>) -> (Vec<(u64, Rc<Partition<P>>)>, u32) {
     let mut least: Vec<(u64, Rc<Partition<P>>)> = Vec::with_capacity(FLUSHES_AT_ONCE + 1);
     let mut seen = 0;
     let look = |partition: &Rc<Partition<P>>| {
@@ -106,6 +106,6 @@ async fn least_of<P: Platform>(log_dir: usize, context: &Context<P>) -> (Vec<(u6
             least.truncate(FLUSHES_AT_ONCE);
         }
     };
-    context.each_partition(look).await;
+    local.partitions.each(look).await;
     (least, seen)
 }

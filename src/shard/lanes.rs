@@ -27,7 +27,7 @@ use crate::base::ids::TopicPartition;
 use crate::base::time::Monotonic;
 use crate::config::{Config, Durability, TopicConfig};
 use crate::executor::{all, either};
-use crate::handlers::Context;
+use crate::local::Local;
 use crate::metadata::node::LocalPartition;
 use crate::partition::{Partition, Role};
 use crate::platform::{Clock, Disk, Platform, Random, Tasks};
@@ -48,7 +48,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// All lanes of a shard.
 pub struct Lanes<P: Platform> {
-    context: Rc<Context<P>>,
+    local: Rc<Local<P>>,
     last_stops: Arc<LastStops>,
     /// Replicas that the start found, and whose names are others' since: what was found says nothing of those.
     renamed: BTreeSet<TopicPartition>,
@@ -79,7 +79,7 @@ enum Jobs<P: Platform> {
 
 /// A replica to be taken on.
 struct Take {
-    local: LocalPartition,
+    replica: LocalPartition,
     last_stop: LastStop,
     /// It counts among its directory's partitions already.
     is_counted: bool,
@@ -94,49 +94,49 @@ struct Stop<P: Platform> {
 }
 
 impl<P: Platform> Lanes<P> {
-    pub fn start(context: &Rc<Context<P>>, last_stops: Arc<LastStops>) -> Lanes<P> {
-        let now = context.platform.clock().now();
-        let lanes = (0..context.log_dirs.all().len()).map(|log_dir| {
+    pub fn start(local: &Rc<Local<P>>, last_stops: Arc<LastStops>) -> Lanes<P> {
+        let now = local.platform.clock().now();
+        let lanes = (0..local.log_dirs.all().len()).map(|log_dir| {
             let (queue, batches) = async_channel::bounded(LANE_BATCHES_MAX);
             let lane = Rc::new(Lane { log_dir, queue, under_way: RefCell::default(), moved: Cell::new(now) });
-            let (context, last_stops) = (Rc::clone(context), Arc::clone(&last_stops));
-            let serving = Rc::clone(&lane).serve(context.clone(), last_stops, batches);
-            context.platform.tasks().spawn(serving);
+            let (local, last_stops) = (Rc::clone(local), Arc::clone(&last_stops));
+            let serving = Rc::clone(&lane).serve(local.clone(), last_stops, batches);
+            local.platform.tasks().spawn(serving);
             lane
         });
         let lanes = lanes.collect();
-        Lanes { context: Rc::clone(context), last_stops, renamed: BTreeSet::new(), lanes, unfinished: Vec::new() }
+        Lanes { local: Rc::clone(local), last_stops, renamed: BTreeSet::new(), lanes, unfinished: Vec::new() }
     }
 
     /// Takes replicas on, or gives those that are open their new roles at once.
     pub async fn take(&mut self, partitions: Vec<LocalPartition>) {
         let mut batches: Vec<Vec<Take>> = self.lanes.iter().map(|_| Vec::new()).collect();
-        for local in partitions {
-            let topic_partition = topic_partition_of(&local);
+        for replica in partitions {
+            let topic_partition = topic_partition_of(&replica);
             if let Some(lane) = self.lane_with(&topic_partition) {
-                batches[lane].push(Take { local, last_stop: LastStop::default(), is_counted: false });
+                batches[lane].push(Take { replica, last_stop: LastStop::default(), is_counted: false });
                 continue;
             }
-            if let Some(partition) = self.context.partition(&local.topic, local.partition) {
-                partition.take_role(role_of(&self.context.config, &local));
+            if let Some(partition) = self.local.partition(&replica.topic, replica.partition) {
+                partition.take_role(role_of(&self.local.config, &replica));
                 continue;
             }
             self.last_stops.progress.logs_total.add(1);
             let found = self.last_stops.of(&topic_partition).filter(|_| !self.renamed.contains(&topic_partition));
-            if found.is_some() && local.is_new {
+            if found.is_some() && replica.is_new {
                 self.renamed.insert(topic_partition.clone());
             }
-            match place(&self.context, found, &local) {
-                Ok((lane, last_stop)) => batches[lane].push(Take { local, last_stop, is_counted: true }),
+            match place(&self.local, found, &replica) {
+                Ok((lane, last_stop)) => batches[lane].push(Take { replica, last_stop, is_counted: true }),
                 Err(reason) => {
-                    report_offline(&self.context, &topic_partition, &reason);
-                    self.context.log_dirs.all()[0].add_partition();
-                    add_partition(&self.context, local, 0, Err(LastStop::default())).await;
+                    report_offline(&self.local, &topic_partition, &reason);
+                    self.local.log_dirs.all()[0].add_partition();
+                    add_partition(&self.local, replica, 0, Err(LastStop::default())).await;
                 }
             }
         }
         for (lane, takes) in batches.into_iter().enumerate() {
-            let concerned = takes.iter().map(|take| topic_partition_of(&take.local)).collect();
+            let concerned = takes.iter().map(|take| topic_partition_of(&take.replica)).collect();
             self.give(lane, concerned, Jobs::Take(takes)).await;
         }
     }
@@ -151,12 +151,12 @@ impl<P: Platform> Lanes<P> {
             }
             if let Some(lane) = self.lane_with(&topic_partition) {
                 batches[lane].push(Stop { topic_partition, partition: None, delete });
-            } else if let Some(partition) = self.context.remove_partition(&topic_partition) {
+            } else if let Some(partition) = self.local.partitions.remove(&topic_partition) {
                 let lane = partition.log_dir_index();
                 batches[lane].push(Stop { topic_partition, partition: Some(partition), delete });
             } else if delete {
                 // It was never taken on: its deletion was asked for before a restart, say.
-                for (lane, _) in self.context.log_dirs.online() {
+                for (lane, _) in self.local.log_dirs.online() {
                     batches[lane].push(Stop { topic_partition: topic_partition.clone(), partition: None, delete });
                 }
             }
@@ -170,8 +170,8 @@ impl<P: Platform> Lanes<P> {
     /// Waits until all lanes are done with what they were given, but for those that stand still. At the start it waits for all,
     /// however long recovery takes.
     pub async fn settle(&mut self) {
-        let clock = self.context.platform.clock();
-        let is_starting = !self.context.log_dirs.is_loaded();
+        let clock = self.local.platform.clock();
+        let is_starting = !self.local.log_dirs.is_loaded();
         let mut unfinished: Vec<(usize, oneshot::Receiver<()>)> = Vec::new();
         for (index, mut done) in std::mem::take(&mut self.unfinished) {
             let lane = &self.lanes[index];
@@ -196,7 +196,7 @@ impl<P: Platform> Lanes<P> {
             }
         }
         if let Some((index, _)) = unfinished.first() {
-            let directory = self.context.log_dirs.all()[*index].path.display();
+            let directory = self.local.log_dirs.all()[*index].path.display();
             tracing::warn!(%directory, "a log directory does not answer: replicas in it are opened and deleted later");
         }
         self.unfinished = unfinished;
@@ -213,9 +213,9 @@ impl<P: Platform> Lanes<P> {
         }
         let lane = &self.lanes[lane];
         if lane.under_way.borrow().is_empty() {
-            lane.moved.set(self.context.platform.clock().now());
+            lane.moved.set(self.local.platform.clock().now());
         }
-        let home = &self.context.homes[lane.log_dir];
+        let home = &self.local.homes[lane.log_dir];
         home.replicas_under_way.set(home.replicas_under_way.get() + concerned.len());
         for topic_partition in concerned {
             *lane.under_way.borrow_mut().entry(topic_partition).or_default() += 1;
@@ -227,56 +227,56 @@ impl<P: Platform> Lanes<P> {
 }
 
 impl<P: Platform> Lane<P> {
-    async fn serve(self: Rc<Self>, context: Rc<Context<P>>, last_stops: Arc<LastStops>, batches: Receiver<Batch<P>>) {
+    async fn serve(self: Rc<Self>, local: Rc<Local<P>>, last_stops: Arc<LastStops>, batches: Receiver<Batch<P>>) {
         while let Ok(Batch { jobs, done }) = batches.recv().await {
             match jobs {
-                Jobs::Take(takes) => self.take_all(&context, &last_stops, takes).await,
-                Jobs::Stop(stops) => self.stop_all(&context, stops).await,
+                Jobs::Take(takes) => self.take_all(&local, &last_stops, takes).await,
+                Jobs::Stop(stops) => self.stop_all(&local, stops).await,
             }
             drop(done);
         }
     }
 
-    async fn take_all(self: &Rc<Self>, context: &Rc<Context<P>>, last_stops: &Arc<LastStops>, takes: Vec<Take>) {
+    async fn take_all(self: &Rc<Self>, local: &Rc<Local<P>>, last_stops: &Arc<LastStops>, takes: Vec<Take>) {
         let queue = Rc::new(RefCell::new(takes.into_iter()));
         let workers = (0..LOGS_OPENED_AT_ONCE_MAX).map(|_| {
-            let (this, context) = (Rc::clone(self), Rc::clone(context));
+            let (this, local) = (Rc::clone(self), Rc::clone(local));
             let (queue, last_stops) = (Rc::clone(&queue), Arc::clone(last_stops));
             Box::pin(async move {
                 loop {
                     let Some(next) = queue.borrow_mut().next() else { return };
-                    let topic_partition = topic_partition_of(&next.local);
-                    take(&context, this.log_dir, next, &last_stops).await;
-                    this.finished(&context, &topic_partition);
+                    let topic_partition = topic_partition_of(&next.replica);
+                    take(&local, this.log_dir, next, &last_stops).await;
+                    this.finished(&local, &topic_partition);
                 }
             })
         });
         all(workers.collect()).await;
     }
 
-    async fn stop_all(&self, context: &Rc<Context<P>>, stops: Vec<Stop<P>>) {
-        let log_dir = &context.log_dirs.all()[self.log_dir];
+    async fn stop_all(&self, local: &Rc<Local<P>>, stops: Vec<Stop<P>>) {
+        let log_dir = &local.log_dirs.all()[self.log_dir];
         let any_deleted = stops.iter().any(|stop| stop.delete);
         let mut stopped = Vec::with_capacity(stops.len());
         for Stop { topic_partition, partition, delete } in stops {
-            let partition = partition.or_else(|| context.remove_partition(&topic_partition));
-            if let Err(error) = stop(context, self.log_dir, &topic_partition, partition, delete).await {
+            let partition = partition.or_else(|| local.partitions.remove(&topic_partition));
+            if let Err(error) = stop(local, self.log_dir, &topic_partition, partition, delete).await {
                 tracing::error!(partition = %topic_partition, %error, "a replica could not be given up in order");
             }
-            self.moved.set(context.platform.clock().now());
+            self.moved.set(local.platform.clock().now());
             stopped.push(topic_partition);
         }
         if any_deleted && !log_dir.is_offline() {
             log_dir.rewrite_checkpoints().await;
         }
         for topic_partition in &stopped {
-            self.finished(context, topic_partition);
+            self.finished(local, topic_partition);
         }
     }
 
-    fn finished(&self, context: &Context<P>, topic_partition: &TopicPartition) {
-        self.moved.set(context.platform.clock().now());
-        let home = &context.homes[self.log_dir];
+    fn finished(&self, local: &Local<P>, topic_partition: &TopicPartition) {
+        self.moved.set(local.platform.clock().now());
+        let home = &local.homes[self.log_dir];
         home.replicas_under_way.set(home.replicas_under_way.get() - 1);
         let mut under_way = self.under_way.borrow_mut();
         match under_way.get_mut(topic_partition) {
@@ -289,13 +289,13 @@ impl<P: Platform> Lane<P> {
 /// Which directory a replica's log is in, or is to be in, and how it was left there; or why there is none. `found`: where
 /// the start found a directory of that name. A new partition goes there too: that is its own, or is set aside first.
 fn place<P: Platform>(
-    context: &Context<P>,
+    local: &Local<P>,
     found: Option<(usize, LastStop)>,
-    local: &LocalPartition,
+    replica: &LocalPartition,
 ) -> Result<(usize, LastStop), &'static str> {
-    let topic_partition = topic_partition_of(local);
-    let log_dirs = &context.log_dirs;
-    let found = found.filter(|(log_dir, _)| !local.is_new || !log_dirs.all()[*log_dir].is_offline());
+    let topic_partition = topic_partition_of(replica);
+    let log_dirs = &local.log_dirs;
+    let found = found.filter(|(log_dir, _)| !replica.is_new || !log_dirs.all()[*log_dir].is_offline());
     let any_offline = log_dirs.online().count() < log_dirs.all().len();
     match found {
         Some((log_dir, last_stop)) => {
@@ -303,12 +303,12 @@ fn place<P: Platform>(
             Ok((log_dir, last_stop))
         }
         // Kafka 3.9 `LogManager.getOrCreateLog`: it may well lie where nobody can look.
-        None if any_offline && !local.is_new => {
+        None if any_offline && !replica.is_new => {
             Err("it is in none of the log directories that can be read, and others are offline")
         }
         None => {
             let log_dir = log_dirs.place().ok_or("no log directory is left")?;
-            if !local.is_new {
+            if !replica.is_new {
                 tracing::error!(partition = %topic_partition, directory = %log_dirs.all()[log_dir].path.display(),
                     "the partition's directory is gone: it starts empty");
             }
@@ -317,56 +317,56 @@ fn place<P: Platform>(
     }
 }
 
-async fn take<P: Platform>(context: &Rc<Context<P>>, log_dir: usize, take: Take, last_stops: &LastStops) {
-    let Take { local, last_stop, is_counted } = take;
-    if let Some(partition) = context.partition(&local.topic, local.partition) {
-        partition.take_role(role_of(&context.config, &local));
+async fn take<P: Platform>(local: &Rc<Local<P>>, log_dir: usize, take: Take, last_stops: &LastStops) {
+    let Take { replica, last_stop, is_counted } = take;
+    if let Some(partition) = local.partition(&replica.topic, replica.partition) {
+        partition.take_role(role_of(&local.config, &replica));
         return;
     }
     if !is_counted {
         last_stops.progress.logs_total.add(1);
-        context.log_dirs.all()[log_dir].add_partition();
+        local.log_dirs.all()[log_dir].add_partition();
     }
-    let opened = open_log(context, log_dir, &local, last_stop, last_stops).await;
+    let opened = open_log(local, log_dir, &replica, last_stop, last_stops).await;
     if opened.is_ok() {
-        context.log_dirs.all()[log_dir].note_opened(&topic_partition_of(&local));
+        local.log_dirs.all()[log_dir].note_opened(&topic_partition_of(&replica));
     }
-    add_partition(context, local, log_dir, opened).await;
+    add_partition(local, replica, log_dir, opened).await;
 }
 
 /// Opens a replica's log. If it can't be, the reason is in the log, and what the checkpoints said of it is kept. A directory
 /// of another topic under its name is set aside, and the log begins empty.
 async fn open_log<P: Platform>(
-    context: &Context<P>,
+    local: &Local<P>,
     log_dir: usize,
-    local: &LocalPartition,
+    replica: &LocalPartition,
     last_stop: LastStop,
     last_stops: &LastStops,
 ) -> Result<Log<P::Disk>, LastStop> {
-    let topic_partition = topic_partition_of(local);
+    let topic_partition = topic_partition_of(replica);
     let open = |last_stop| {
         Log::open(OpenLog {
-            disk: context.platform.disk().clone(),
-            log_dir: context.log_dirs.all()[log_dir].path.clone(),
+            disk: local.platform.disk().clone(),
+            log_dir: local.log_dirs.all()[log_dir].path.clone(),
             topic_partition: topic_partition.clone(),
-            topic_id: local.id,
-            config: log_config(context, &local.config),
+            topic_id: replica.id,
+            config: log_config(local, &replica.config),
             last_stop,
-            wall: context.platform.clock().wall(),
-            open_files: Rc::clone(&context.open_files),
+            wall: local.platform.clock().wall(),
+            open_files: Rc::clone(&local.open_files),
             progress: Arc::clone(&last_stops.progress),
         })
     };
     let was_scanned = last_stops.of(&topic_partition).is_some_and(|(found, _)| found == log_dir);
     let opened = async {
-        if local.is_new {
-            let path = &context.log_dirs.all()[log_dir].path;
-            context.log_dirs.all()[log_dir].forget_unknown(&topic_partition);
-            let last_stop = match stray::look(context.platform.disk(), path, &topic_partition, local.id).await? {
+        if replica.is_new {
+            let path = &local.log_dirs.all()[log_dir].path;
+            local.log_dirs.all()[log_dir].forget_unknown(&topic_partition);
+            let last_stop = match stray::look(local.platform.disk(), path, &topic_partition, replica.id).await? {
                 Found::Own => last_stop,
                 Found::Nothing => LastStop::default(),
                 Found::Foreign => {
-                    set_aside(context, log_dir, &topic_partition, was_scanned).await?;
+                    set_aside(local, log_dir, &topic_partition, was_scanned).await?;
                     LastStop::default()
                 }
             };
@@ -374,7 +374,7 @@ async fn open_log<P: Platform>(
         }
         match open(last_stop).await {
             Err(LogError::InconsistentTopicId { .. }) => {
-                set_aside(context, log_dir, &topic_partition, was_scanned).await?;
+                set_aside(local, log_dir, &topic_partition, was_scanned).await?;
                 last_stops.progress.logs_total.add(1);
                 open(LastStop::default()).await
             }
@@ -382,11 +382,11 @@ async fn open_log<P: Platform>(
         }
     };
     opened.await.map_err(|error| {
-        report_offline(context, &topic_partition, &error);
+        report_offline(local, &topic_partition, &error);
         if let LogError::Io { source, .. } = &error
             && is_fatal(source)
         {
-            context.log_dirs.fail(log_dir, &error);
+            local.log_dirs.fail(log_dir, &error);
         }
         last_stop
     })
@@ -394,12 +394,12 @@ async fn open_log<P: Platform>(
 
 /// Gives the directory of another topic, under the name of this partition, a name that nobody looks for.
 async fn set_aside<P: Platform>(
-    context: &Context<P>,
+    local: &Local<P>,
     log_dir: usize,
     topic_partition: &TopicPartition,
     was_scanned: bool,
 ) -> Result<(), LogError> {
-    let (log_dirs, random) = (&context.log_dirs, context.platform.random());
+    let (log_dirs, random) = (&local.log_dirs, local.platform.random());
     log_dirs.all()[log_dir].forget_unknown(topic_partition);
     if log_dirs.is_loaded() {
         // First: a process that ends before the checkpoints are written next must not leave the old log's recovery point to
@@ -408,7 +408,7 @@ async fn set_aside<P: Platform>(
     }
     let unique = (u128::from(random.next_u64()) << 64 | u128::from(random.next_u64())).to_be_bytes();
     let path = &log_dirs.all()[log_dir].path;
-    if let Some(aside) = stray::set_aside(context.platform.disk(), path, topic_partition, unique).await? {
+    if let Some(aside) = stray::set_aside(local.platform.disk(), path, topic_partition, unique).await? {
         tracing::warn!(partition = %topic_partition, directory = %aside.display(),
             "a directory of another topic lay under the partition's name: set aside, with all that is in it");
         // What was there at the start is counted once all logs are open.
@@ -419,42 +419,42 @@ async fn set_aside<P: Platform>(
     Ok(())
 }
 
-fn report_offline<P: Platform>(context: &Context<P>, topic_partition: &TopicPartition, reason: &dyn std::fmt::Display) {
+fn report_offline<P: Platform>(local: &Local<P>, topic_partition: &TopicPartition, reason: &dyn std::fmt::Display) {
     tracing::error!(partition = %topic_partition, "the log can't be opened; the partition is offline: {reason}");
-    context.counters.partitions_offline_now.add(1);
+    local.counters.partitions_offline_now.add(1);
 }
 
 async fn add_partition<P: Platform>(
-    context: &Rc<Context<P>>,
-    local: LocalPartition,
+    local: &Rc<Local<P>>,
+    replica: LocalPartition,
     log_dir: usize,
     log: Result<Log<P::Disk>, LastStop>,
 ) {
-    let (role, home) = (role_of(&context.config, &local), Rc::clone(&context.homes[log_dir]));
-    let topic_partition = topic_partition_of(&local);
-    let partition = Partition::new(context.platform.clone(), home, topic_partition, local.id, role, log);
+    let (role, home) = (role_of(&local.config, &replica), Rc::clone(&local.homes[log_dir]));
+    let topic_partition = topic_partition_of(&replica);
+    let partition = Partition::new(local.platform.clone(), home, topic_partition, replica.id, role, log);
     // They may have changed while the log was opened.
-    let (image, dynamic) = (context.image(), context.dynamic());
-    if let Some(topic) = image.topic(&local.topic).filter(|topic| topic.id == local.id) {
+    let (image, dynamic) = (local.image(), local.dynamic());
+    if let Some(topic) = image.topic(&replica.topic).filter(|topic| topic.id == replica.id) {
         partition.set_config(Arc::clone(&topic.config));
         partition.set_producer_id_expiration(dynamic.producer_id_expiration_ms);
     }
     partition.flush_recovered().await;
     partition.flush_in_time();
-    context.add_partition(partition);
+    local.partitions.add(partition);
 }
 
 /// Gives one replica up; `None`: it was never taken on, and at most something of it is left in this directory.
 async fn stop<P: Platform>(
-    context: &Rc<Context<P>>,
+    local: &Rc<Local<P>>,
     log_dir: usize,
     topic_partition: &TopicPartition,
     partition: Option<Rc<Partition<P>>>,
     delete: bool,
 ) -> Result<(), LogError> {
-    let directory = context.log_dirs.all()[log_dir].path.join(topic_partition.to_string());
+    let directory = local.log_dirs.all()[log_dir].path.join(topic_partition.to_string());
     let remove_directory = || async {
-        match context.platform.disk().remove_directory(&directory).await {
+        match local.platform.disk().remove_directory(&directory).await {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(LogError::Io { path: directory.clone(), source })
             }
@@ -465,9 +465,9 @@ async fn stop<P: Platform>(
         return if delete { remove_directory().await } else { Ok(()) };
     };
     if partition.is_unopened() {
-        context.counters.partitions_offline_now.subtract(1);
+        local.counters.partitions_offline_now.subtract(1);
     }
-    context.log_dirs.all()[log_dir].remove_partition();
+    local.log_dirs.all()[log_dir].remove_partition();
     match (partition.take_log().await, delete) {
         (Some(log), true) => log.delete().await,
         (Some(log), false) => log.close().await.map(drop),
@@ -477,8 +477,8 @@ async fn stop<P: Platform>(
     }
 }
 
-fn topic_partition_of(local: &LocalPartition) -> TopicPartition {
-    TopicPartition { topic: Arc::clone(&local.topic), partition: local.partition }
+fn topic_partition_of(replica: &LocalPartition) -> TopicPartition {
+    TopicPartition { topic: Arc::clone(&replica.topic), partition: replica.partition }
 }
 
 fn role_of(config: &Config, partition: &LocalPartition) -> Role {
@@ -495,8 +495,8 @@ fn role_of(config: &Config, partition: &LocalPartition) -> Role {
 }
 
 /// What a log lives by.
-fn log_config<P: Platform>(context: &Context<P>, config: &TopicConfig) -> LogConfig {
-    let log_config = LogConfig::new(config, context.dynamic().producer_id_expiration_ms);
-    let answers_when_flushed = log_config.answers_when_flushed || context.config.durability == Durability::Fsync;
+fn log_config<P: Platform>(local: &Local<P>, config: &TopicConfig) -> LogConfig {
+    let log_config = LogConfig::new(config, local.dynamic().producer_id_expiration_ms);
+    let answers_when_flushed = log_config.answers_when_flushed || local.config.durability == Durability::Fsync;
     LogConfig { answers_when_flushed, ..log_config }
 }

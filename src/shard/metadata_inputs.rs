@@ -14,7 +14,7 @@ use async_channel::Receiver;
 use super::lanes::Lanes;
 use crate::base::ids::TopicPartition;
 use crate::config::TopicConfig;
-use crate::handlers::Context;
+use crate::local::Local;
 use crate::metadata::node::ShardInput;
 use crate::metrics::RecoveryProgress;
 use crate::platform::Platform;
@@ -72,8 +72,8 @@ impl LastStops {
 }
 
 /// A task for the shard's life.
-pub async fn serve<P: Platform>(context: Rc<Context<P>>, inputs: Receiver<ShardInput>, last_stops: Arc<LastStops>) {
-    let mut lanes = Lanes::start(&context, last_stops);
+pub async fn serve<P: Platform>(local: Rc<Local<P>>, inputs: Receiver<ShardInput>, last_stops: Arc<LastStops>) {
+    let mut lanes = Lanes::start(&local, last_stops);
     // Taken up with the image that shows them: a log that is opened meanwhile has them from there.
     let mut changed = Vec::new();
     while let Ok(input) = inputs.recv().await {
@@ -85,22 +85,22 @@ pub async fn serve<P: Platform>(context: Rc<Context<P>>, inputs: Receiver<ShardI
                 lanes.settle().await;
                 let version = image.version;
                 let expiration_ms = image.dynamic.producer_id_expiration_ms;
-                let is_changed = context.dynamic().producer_id_expiration_ms != expiration_ms;
-                context.set_image(image);
-                changed.drain(..).for_each(|configs: Arc<[_]>| change_configs(&context, &configs));
+                let is_changed = local.dynamic().producer_id_expiration_ms != expiration_ms;
+                local.set_image(image);
+                changed.drain(..).for_each(|configs: Arc<[_]>| change_configs(&local, &configs));
                 if is_changed {
-                    let all = context.all_partitions();
+                    let all = local.partitions.all();
                     all.iter().for_each(|partition| partition.set_producer_id_expiration(expiration_ms));
                 }
-                context.metadata.applied(context.shard, version);
+                local.metadata.applied(local.shard, version);
             }
         }
     }
 }
 
-fn change_configs<P: Platform>(context: &Context<P>, configs: &[(Arc<str>, Arc<TopicConfig>)]) {
+fn change_configs<P: Platform>(local: &Rc<Local<P>>, configs: &[(Arc<str>, Arc<TopicConfig>)]) {
     for (topic, config) in configs {
-        for partition in context.partitions_of(topic) {
+        for partition in local.partitions.of_topic(topic) {
             partition.set_config(Arc::clone(config));
             // What waits for a flush waits by the new settings.
             partition.flush_in_time();

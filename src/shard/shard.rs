@@ -1,4 +1,4 @@
-//! A shard put together, the same on the machine and in the simulator: its context, its hops, its standing tasks.
+//! A shard put together, the same on the machine and in the simulator: what it holds, its connections, its standing tasks.
 
 #![forbid(unsafe_code)]
 
@@ -13,17 +13,17 @@ use super::checkpoints;
 use super::cleaner::{self, CleanerSlots};
 use super::dispatch::Dispatcher;
 use super::flusher;
-use super::mailbox::Mailboxes;
-use super::message::Message;
 use super::metadata_inputs::{self, LastStops};
 use super::retention;
-use super::router::Router;
 use crate::base::ids::ShardId;
 use crate::base::time::Monotonic;
 use crate::config::Config;
 use crate::executor::{all, either};
-use crate::handlers::Context;
-use crate::handlers::context::Bounds;
+use crate::local::Local;
+use crate::local::budgets::BudgetBounds;
+use crate::local::local::{Bounds, LocalParts};
+use crate::local::mailbox::Mailboxes;
+use crate::local::routing::Message;
 use crate::metadata::node::ShardInput;
 use crate::metadata::thread::MetadataHandle;
 use crate::metrics::ShardCounters;
@@ -80,9 +80,7 @@ pub struct ShardParts<P: Platform> {
 }
 
 pub struct Shard<P: Platform> {
-    pub(super) context: Rc<Context<P>>,
-    pub(super) router: Router<P>,
-    dispatcher: Dispatcher<P>,
+    pub(super) local: Rc<Local<P>>,
     pub(super) connections: Rc<connection::Shared<P>>,
 }
 
@@ -96,65 +94,73 @@ impl<P: Platform> Shard<P> {
             requests_in_flight_max: limits.requests_in_flight_max,
         };
         // Half of it for one directory: whoever waits for another one still finds room, and credits.
-        let waiting_max = WaitingMax { bytes: limits.request_bytes_max / 2, batches: (mailboxes.credits() / 2).max(1) };
+        let batches = (mailboxes.credits().client / 2).max(1);
+        let waiting_max = WaitingMax { bytes: limits.request_bytes_max / 2, batches };
         let ShardLimits { segments_open_max, away_bytes_max, .. } = limits;
-        let bounds = Bounds { segments_open_max, waiting_max, away_bytes_max };
-        let context = Context::new(id, platform.clone(), config, log_dirs, metadata, counters, bounds);
-        let router = Router::new(Rc::clone(&context), mailboxes);
-        platform.tasks().spawn(router.clone().serve_mailbox());
-        platform.tasks().spawn(give_up_offline(Rc::clone(&context)));
-        for (log_dir, _) in context.log_dirs.online() {
-            platform.tasks().spawn(retention::keep(log_dir, Rc::clone(&context)));
-            platform.tasks().spawn(flusher::keep(log_dir, Rc::clone(&context)));
-            platform.tasks().spawn(cleaner::keep(log_dir, Rc::clone(&context), parts.cleaner_slots.clone()));
+        let bounds = Bounds { segments_open_max, waiting_max, budgets: BudgetBounds { away_bytes_max } };
+        let local = Local::new(LocalParts {
+            shard: id,
+            platform: platform.clone(),
+            config,
+            log_dirs,
+            metadata,
+            counters,
+            mailboxes,
+            bounds,
+        });
+        platform.tasks().spawn(Rc::clone(&local).serve_mailbox());
+        platform.tasks().spawn(give_up_offline(Rc::clone(&local)));
+        for (log_dir, _) in local.log_dirs.online() {
+            platform.tasks().spawn(retention::keep(log_dir, Rc::clone(&local)));
+            platform.tasks().spawn(flusher::keep(log_dir, Rc::clone(&local)));
+            platform.tasks().spawn(cleaner::keep(log_dir, Rc::clone(&local), parts.cleaner_slots.clone()));
         }
-        platform.tasks().spawn(metadata_inputs::serve(Rc::clone(&context), inputs, last_stops));
+        platform.tasks().spawn(metadata_inputs::serve(Rc::clone(&local), inputs, last_stops));
         if id == CHECKPOINT_SHARD {
-            for (log_dir, _) in context.log_dirs.online() {
-                platform.tasks().spawn(checkpoints::keep(log_dir, Rc::clone(&context), router.clone()));
-                platform.tasks().spawn(checkpoints::watch_space(log_dir, Rc::clone(&context)));
+            for (log_dir, _) in local.log_dirs.online() {
+                platform.tasks().spawn(checkpoints::keep(log_dir, Rc::clone(&local)));
+                platform.tasks().spawn(checkpoints::watch_space(log_dir, Rc::clone(&local)));
             }
         }
-        let dispatcher = Dispatcher::new(Rc::clone(&context), router.clone());
-        let counters = Arc::clone(&context.counters);
+        let counters = Arc::clone(&local.counters);
         let request_bytes_max = limits.request_bytes_max;
         let connections = connection::Shared::new(id, platform, connection_limits, request_bytes_max, counters);
-        let (idle, clock) = (Rc::clone(&connections.idle), context.platform.clock().clone());
-        context.platform.tasks().spawn(idle.keep_looking(clock, context.config.connections_max_idle));
-        Shard { context, router, dispatcher, connections }
+        let (idle, clock) = (Rc::clone(&connections.idle), local.platform.clock().clone());
+        local.platform.tasks().spawn(idle.keep_looking(clock, local.config.connections_max_idle));
+        Shard { local, connections }
     }
 
-    pub fn context(&self) -> &Rc<Context<P>> {
-        &self.context
+    pub fn local(&self) -> &Rc<Local<P>> {
+        &self.local
     }
 
     /// Serves a connection in a task of its own; one that comes while the shard drains is closed.
     pub fn serve(&self, socket: P::Socket, arrival: Arrival) {
-        if self.context.is_draining() {
+        if self.local.is_draining() {
             return;
         }
-        let (shared, dispatcher) = (Rc::clone(&self.connections), self.dispatcher.for_connection());
-        self.context.platform.tasks().spawn(connection::serve(shared, socket, arrival, dispatcher));
+        let (shared, dispatcher) = (Rc::clone(&self.connections), Dispatcher::new(Rc::clone(&self.local)));
+        self.local.platform.tasks().spawn(connection::serve(shared, socket, arrival, dispatcher));
     }
 
     /// The beginning of an orderly stop: requests under way are answered, waiting fetches with what there is, and no
     /// other is taken; each connection closes with its last answer. Gives how many are still busy at `until`. Shards
     /// drain beside one another: a request may need all of them.
     pub async fn drain(&self, until: Monotonic) -> usize {
-        self.context.drain();
+        self.local.drain();
         let idle = &self.connections.idle;
         idle.drain();
-        self.context.all_partitions().iter().for_each(|partition| partition.wake_fetches());
+        self.local.partitions.all().iter().for_each(|partition| partition.wake_fetches());
         // Whichever comes first; the count says it.
-        let _ = either(idle.empty(), self.context.platform.clock().sleep_until(until)).await;
+        let _ = either(idle.empty(), self.local.platform.clock().sleep_until(until)).await;
         idle.count()
     }
 
     /// The end of an orderly stop: requests are refused from now on, every log is flushed and closed. A log that was not,
     /// with the reason in the log, keeps the process from calling the stop clean: it is recovered at the next start.
     pub async fn close(&self) -> ClosedShard {
-        self.context.stop();
-        let queue = Rc::new(RefCell::new(self.context.all_partitions().into_iter()));
+        self.local.stop();
+        let queue = Rc::new(RefCell::new(self.local.partitions.all().into_iter()));
         let lanes = (0..LOGS_CLOSED_AT_ONCE_MAX).map(|_| {
             let queue = Rc::clone(&queue);
             Box::pin(async move {
@@ -169,7 +175,7 @@ impl<P: Platform> Shard<P> {
         for lane in all(lanes.collect()).await {
             closed.add(lane);
         }
-        for home in self.context.homes.iter().filter(|home| home.replicas_under_way.get() > 0) {
+        for home in self.local.homes.iter().filter(|home| home.replicas_under_way.get() > 0) {
             closed.unclean_count += home.replicas_under_way.get();
             closed.unclean_log_dirs.insert(home.index);
         }
@@ -195,10 +201,10 @@ impl ClosedShard {
 }
 
 /// A task for the shard's life: what waits on a directory that goes offline is told.
-async fn give_up_offline<P: Platform>(context: Rc<Context<P>>) {
-    let failures = context.log_dirs.subscribe();
+async fn give_up_offline<P: Platform>(local: Rc<Local<P>>) {
+    let failures = local.log_dirs.subscribe();
     while let Ok(log_dir) = failures.recv().await {
-        for partition in context.all_partitions() {
+        for partition in local.partitions.all() {
             if partition.log_dir_index() == log_dir {
                 partition.go_offline();
             }

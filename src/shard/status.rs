@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::shard::Shard;
+use crate::base::class::Class;
 use crate::metrics::status::{BoundUse, PartitionStatus, ShardStatus};
 use crate::net::claims::Claims;
 use crate::partition::Partition;
@@ -15,7 +16,7 @@ use crate::platform::Platform;
 impl<P: Platform> Shard<P> {
     /// How it is now; what changes meanwhile is in it or not.
     pub async fn status(&self, with_partitions: bool) -> ShardStatus {
-        let log_dirs = self.context.log_dirs.all().len();
+        let log_dirs = self.local.log_dirs.all().len();
         let mut status = ShardStatus { log_dir_bytes: vec![0; log_dirs], ..ShardStatus::default() };
         let look = |partition: &Rc<Partition<P>>| {
             let Some(size_bytes) = partition.size_bytes() else {
@@ -28,23 +29,25 @@ impl<P: Platform> Shard<P> {
                 status.partitions.extend(of_partition(partition, size_bytes));
             }
         };
-        self.context.each_partition(look).await;
+        self.local.partitions.each(look).await;
         status.bounds = self.bounds();
         status
     }
 
     fn bounds(&self) -> Vec<BoundUse> {
-        let requests = &self.connections.request_bytes;
         let of_claims = |name, help, claims: &Claims| {
             let (now, max) = claims.in_use();
             BoundUse { name, help, now, max, waits_total: Some(claims.waits()) }
         };
-        let mut bounds = vec![
-            BoundUse::of_budget(
-                "request_bytes_in_flight",
-                "Bytes of requests that were received and are not decoded, and of produces that are unanswered.",
-                requests,
-            ),
+        let requests = [
+            (Class::Client, "request_bytes_in_flight"),
+            (Class::Replication, "replication_request_bytes_in_flight"),
+            (Class::Control, "control_request_bytes_in_flight"),
+        ];
+        let help = "Bytes of requests that were received and are not decoded, and of produces that are not written.";
+        let of_class = |(class, name)| BoundUse::of_budget(name, help, self.connections.request_bytes.get(class));
+        let mut bounds: Vec<_> = requests.into_iter().map(of_class).collect();
+        bounds.extend([
             of_claims(
                 "incoming_frame_bytes",
                 "Bytes that large frames on their way in have claimed.",
@@ -55,9 +58,8 @@ impl<P: Platform> Shard<P> {
                 "Bytes of large answers that are made and not sent yet, without the records in them.",
                 &self.connections.outgoing,
             ),
-        ];
-        bounds.extend(self.context.bounds());
-        bounds.extend(self.router.bounds());
+        ]);
+        bounds.extend(self.local.bounds());
         bounds
     }
 }

@@ -13,10 +13,12 @@ use super::connection::{self, SimSocket};
 use super::disk::FakeDisk;
 use super::platform::SimPlatform;
 use super::world::World;
+use crate::base::class::ByClass;
 use crate::base::ids::ShardId;
 use crate::config::{Config, Durability, ServeOptions};
 use crate::controller::node::{MetadataNode, NodeSettings};
 use crate::executor::Executor;
+use crate::local::mailbox::Mailboxes;
 use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread;
@@ -25,7 +27,6 @@ use crate::net::connection::Arrival;
 use crate::platform::{Disk, Platform};
 use crate::shard::checkpoints;
 use crate::shard::cleaner::CleanerSlots;
-use crate::shard::mailbox::Mailboxes;
 use crate::shard::metadata_inputs::LastStops;
 use crate::shard::shard::{ClosedShard, Shard, ShardLimits, ShardParts};
 use crate::storage::cache_mark::{self, CACHE_MARK};
@@ -152,7 +153,7 @@ impl Node {
         let (last_stops, scans) = scan(world, &executors[0], &disk, &log_dirs);
 
         let (metadata, mut inbox) = thread::channel(capacities.shards);
-        let mailboxes = Mailboxes::new(capacities.shards, capacities.credits);
+        let mailboxes = Mailboxes::new(capacities.shards, ByClass::of(|_| capacities.credits));
         let cleaner_slots = CleanerSlots::default();
         let mut queues = Vec::new();
         let mut shards = Vec::new();
@@ -230,7 +231,7 @@ impl Node {
 
     /// Fetches that wait for partitions, counted at each.
     pub fn watch_count(&self) -> usize {
-        let partitions = self.shards.iter().flat_map(|shard| shard.context().all_partitions());
+        let partitions = self.shards.iter().flat_map(|shard| shard.local().partitions.all());
         partitions.map(|partition| partition.watch_count()).sum()
     }
 

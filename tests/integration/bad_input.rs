@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ringlog::base::ids::TopicId;
-use ringlog::protocol::api_key::{ADVERTISED, is_advertised};
+use ringlog::handlers::api::{SERVED, is_served};
 use ringlog::protocol::header::decode_response_header;
 use ringlog::protocol::message::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
 use ringlog::protocol::message::{
@@ -199,19 +199,19 @@ fn header_rows() -> Vec<Row> {
 /// Keys that there are not, and versions below and above those of every key that there is.
 fn version_rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    let is_known = |key: i16| ADVERTISED.iter().any(|range| range.key.code() == key);
+    let is_known = |key: i16| SERVED.iter().any(|range| range.api_key.code() == key);
     let keys = (-1..=80).chain([127, 128, 1000, 0x4745, i16::MAX, i16::MIN]).filter(|key| !is_known(*key));
     for key in keys {
         rows.push(row(format!("API key {key}"), framed(&header(key, 0, NO_CLIENT_ID)), Refused));
     }
-    for range in ADVERTISED {
+    for range in SERVED {
         for version in [i16::MIN, range.lowest_version - 1, range.highest_version + 1, i16::MAX] {
-            let frame = framed(&[&header(range.key.code(), version, NO_CLIENT_ID), &[0; 40][..]].concat());
-            let outcome = match range.key {
+            let frame = framed(&[&header(range.api_key.code(), version, NO_CLIENT_ID), &[0; 40][..]].concat());
+            let outcome = match range.api_key {
                 ApiKey::ApiVersions => Answered(Some(ErrorCode::UnsupportedVersion)),
                 _ => Refused,
             };
-            rows.push(row(format!("{} v{version}", range.key), frame, outcome));
+            rows.push(row(format!("{} v{version}", range.api_key), frame, outcome));
         }
     }
     rows
@@ -361,7 +361,7 @@ fn bodies() -> Vec<Body> {
         let name = words[0].strip_suffix("Request")?;
         let version = words[1].parse().expect("a version");
         let key = *ApiKey::ALL.iter().find(|key| key.name() == name).expect("an API");
-        is_advertised(key.code(), version)?;
+        is_served(key.code(), version).then_some(())?;
         let digits = |at: usize| u8::from_str_radix(&words[3][at..at + 2], 16).expect("hexadecimal");
         Some(Body { key, version, bytes: (0..words[3].len()).step_by(2).map(digits).collect() })
     });
@@ -418,9 +418,9 @@ fn every_request_with_counts_that_can_not_be_or_cut_at_any_byte_is_answered_or_c
     let (resident, start) = (bench.memory("VmRSS:"), Instant::now());
     let (mut refused, mut sent, mut stream) = (bench.refused(), 0_u64, bench.connect());
     let bodies = bodies();
-    for range in ADVERTISED {
-        let versions = bodies.iter().filter(|body| body.key == range.key).map(|body| body.version);
-        assert_eq!(versions.max(), Some(range.highest_version), "{} has bodies in all versions", range.key);
+    for range in SERVED {
+        let versions = bodies.iter().filter(|body| body.key == range.api_key).map(|body| body.version);
+        assert_eq!(versions.max(), Some(range.highest_version), "{} has bodies in all versions", range.api_key);
     }
     for body in bodies {
         let (header, mut answered) = (body.header(), 0);

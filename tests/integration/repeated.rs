@@ -2,7 +2,7 @@
 //! are served. An answer that is more than a list of refusals names each element once.
 
 use ringlog::base::ids::TopicId;
-use ringlog::protocol::api_key::ADVERTISED;
+use ringlog::handlers::api::SERVED;
 use ringlog::protocol::message::alter_configs::{AlterConfigsRequest, AlterConfigsResource, AlterableConfig};
 use ringlog::protocol::message::create_partitions::{
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
@@ -382,9 +382,9 @@ fn one_valid_element_a_million_times_takes_bounded_time_and_memory_in_every_api(
     wire.wait_for_topic(TOPIC);
     let rows: Vec<Row> =
         records().into_iter().chain(questions()).chain(topics_to_change()).chain(settings_of_topics()).collect();
-    for range in ADVERTISED {
-        let has_row = rows.iter().any(|row| row.key == range.key);
-        assert!(has_row || WITHOUT_LISTS.contains(&range.key), "{}: what may be repeated in it?", range.key);
+    for range in SERVED {
+        let has_row = rows.iter().any(|row| row.key == range.api_key);
+        assert!(has_row || WITHOUT_LISTS.contains(&range.api_key), "{}: what may be repeated in it?", range.api_key);
     }
     for Row { key, name, version, encode } in rows {
         bench.forget_most_memory();

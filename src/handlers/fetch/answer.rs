@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::TOPIC_IDS_VERSION;
-use super::session::{Begun, NO_SESSION, Named, Told};
-use super::work::{Done, Reader};
-use super::{Asked, FIRST_BATCH_VERSION, MAGIC_2_VERSION, Plan, convert, key};
-use crate::handlers::context::Context;
+use super::work::{FetchDone, Reader};
+use super::{FIRST_BATCH_VERSION, FetchPlan, FetchedPartition, MAGIC_2_VERSION, convert, key};
+use crate::local::Local;
+use crate::local::fetch_sessions::{Begun, NO_SESSION, Named, Told};
 use crate::metadata::image::ClusterImage;
 use crate::net::reply::{FileOf, Reply, ReplyPart};
 use crate::partition::partition::Isolation;
@@ -28,29 +28,29 @@ const NO_STORAGE_ERROR_VERSION: i16 = 5;
 /// By place: what the owner found, or its refusal; `None` for whoever had no owner to ask.
 type Found<F> = Vec<Option<Result<ReadResult<F>, ErrorCode>>>;
 
-impl Plan {
-    /// `None`: the process stops.
+impl FetchPlan {
+    /// The answer, with what the owners found in it.
     pub async fn reply<P: Platform>(
         self,
-        context: &Context<P>,
+        local: &Local<P>,
         listener: &str,
-        done: Vec<Done<P>>,
-    ) -> Option<Result<Reply<FileOf<P>>, WireError>> {
+        done: Vec<FetchDone<P>>,
+    ) -> Result<Reply<FileOf<P>>, WireError> {
         if let Begun::Refused(error) = self.session {
-            return Some(self.refuse(context, error));
+            return self.refuse(local, error);
         }
         let mut found: Found<FileOf<P>> = (0..self.asked.len()).map(|_| None).collect();
-        for Done { place, result } in done {
+        for FetchDone { place, result } in done {
             found[place] = Some(result);
         }
         let converts = self.version < MAGIC_2_VERSION;
         let bytes_max = if converts { self.bytes_max.min(convert::SOURCE_BYTES_MAX) } else { self.bytes_max };
         trim_all(&mut found, bytes_max, self.version < FIRST_BATCH_VERSION);
         let converted = match converts {
-            true => Some(convert::all(context, self.version, &self.offsets(), &mut found).await),
+            true => Some(convert::all(local, self.version, &self.offsets(), &mut found).await),
             false => None,
         };
-        Some(self.encode(context, listener, found, converted))
+        self.encode(local, listener, found, converted)
     }
 
     /// By place: where each partition is read from.
@@ -60,19 +60,19 @@ impl Plan {
 
     fn encode<P: Platform>(
         self,
-        context: &Context<P>,
+        local: &Local<P>,
         listener: &str,
         mut found: Found<FileOf<P>>,
         converted: Option<convert::Converted>,
     ) -> Result<Reply<FileOf<P>>, WireError> {
-        let mut sessions = context.fetch_sessions.borrow_mut();
+        let mut sessions = local.fetch_sessions.borrow_mut();
         if let Begun::Incremental { id, epoch } = self.session
             && let Err(error) = sessions.check(id, epoch)
         {
-            return self.refuse(context, error);
+            return self.refuse(local, error);
         }
         let (mut converted, held) = converted.map_or((Vec::new(), None), |done| (done.records, done.held));
-        let image = context.image();
+        let image = local.image();
         let throttle_time_ms = self.throttle.as_millis() as i32;
         let mut response = FetchResponse { throttle_time_ms, ..FetchResponse::default() };
         let mut pieces = Vec::new();
@@ -100,16 +100,16 @@ impl Plan {
                     let named = Named { key, partition: asked.partition, wanted: asked.wanted };
                     (named, Some(&asked.topic).filter(|topic| !topic.is_empty()).cloned(), told)
                 });
-                let now = context.platform.clock().now();
+                let now = local.platform.clock().now();
                 let is_privileged = self.reader == Reader::Replica;
-                let random = || context.platform.random().next_u64();
+                let random = || local.platform.random().next_u64();
                 sessions.create(now, (is_privileged, uses_ids), self.asked.len(), partitions, random)
             }
             Begun::Incremental { id, .. } => id,
             Begun::Full { creates: false } | Begun::Refused(_) => NO_SESSION,
         };
         let encoded = response.encode_parts(self.correlation_id, self.version)?;
-        let counters = &context.counters;
+        let counters = &local.counters;
         counters.fetch_bytes_total.add(pieces.iter().map(|piece| part_bytes(piece) as u64).sum());
         counters.requests.answered(FetchResponse::API_KEY.code(), &encoded.errors);
         Ok(Reply { parts: interleave(encoded.chunks, pieces), held })
@@ -133,7 +133,7 @@ impl Plan {
     /// What is said of one partition; its records come out by `records`, unless they are there already.
     fn answer<F>(
         &self,
-        asked: &Asked,
+        asked: &FetchedPartition,
         found: Option<Result<ReadResult<F>, ErrorCode>>,
         records: &mut Option<ReplyPart<F>>,
     ) -> PartitionData {
@@ -183,7 +183,7 @@ fn tell(answer: &PartitionData) -> Told {
 fn name_leader(
     image: &ClusterImage,
     listener: &str,
-    asked: &Asked,
+    asked: &FetchedPartition,
     answer: &mut PartitionData,
     endpoints: &mut Vec<NodeEndpoint>,
 ) {

@@ -2,14 +2,14 @@
 //!
 //! Bounds: what one answer converts ([`SOURCE_BYTES_MAX`], or one batch), what it decompresses and makes
 //! ([`crate::record::down_convert`]), and per shard what is under way or waits to be sent
-//! (`Context::conversion_bytes`).
+//! (`Budgets::conversion_bytes`).
 
 use bytes::Bytes;
 
 use super::TOPIC_IDS_VERSION;
 use crate::base::budget::Permit;
 use crate::base::ids::Offset;
-use crate::handlers::context::Context;
+use crate::local::Local;
 use crate::net::reply::FileOf;
 use crate::partition::read::ReadResult;
 use crate::platform::{Disk, FileRange, Platform, Tasks};
@@ -35,7 +35,7 @@ pub struct Converted {
 
 /// Converts what was found; what can't be converted becomes an error of its partition.
 pub async fn all<P: Platform>(
-    context: &Context<P>,
+    local: &Local<P>,
     version: i16,
     offsets: &[Offset],
     found: &mut [Option<Result<ReadResult<FileOf<P>>, ErrorCode>>],
@@ -46,7 +46,7 @@ pub async fn all<P: Platform>(
     let source_bytes: u64 = lengths.map(|data| data.range.length).sum();
     let held = match source_bytes {
         0 => None,
-        bytes => Some(context.conversion_bytes.acquire(bytes.saturating_mul(GROWTH)).await),
+        bytes => Some(local.budgets.conversion_bytes.acquire(bytes.saturating_mul(GROWTH)).await),
     };
     let mut records = Vec::with_capacity(found.len());
     for (found, offset) in found.iter_mut().zip(offsets) {
@@ -55,7 +55,7 @@ pub async fn all<P: Platform>(
             records.push(None);
             continue;
         };
-        match one(context, &data.range, magic, *offset).await {
+        match one(local, &data.range, magic, *offset).await {
             Ok(converted) => records.push(converted),
             Err(code) => {
                 *found = Some(Err(code));
@@ -67,12 +67,12 @@ pub async fn all<P: Platform>(
 }
 
 async fn one<P: Platform>(
-    context: &Context<P>,
+    local: &Local<P>,
     range: &FileRange<FileOf<P>>,
     magic: OldMagic,
     offset: Offset,
 ) -> Result<Option<Bytes>, ErrorCode> {
-    let read = context.platform.disk().read(&range.file, range.position, range.length as usize).await;
+    let read = local.platform.disk().read(&range.file, range.position, range.length as usize).await;
     let source = read.map_err(|error| {
         tracing::warn!(%error, "records could not be read to convert them");
         ErrorCode::KafkaStorageError
@@ -81,7 +81,7 @@ async fn one<P: Platform>(
     if range.enter().is_none() {
         return Ok(None);
     }
-    let converted = context.platform.tasks().work(move || down_convert(&source, magic, offset)).await;
+    let converted = local.platform.tasks().work(move || down_convert(&source, magic, offset)).await;
     // The work threads have more to do than they take: nothing is an answer too, and the client asks again.
     let Some(converted) = converted else { return Ok(None) };
     converted.map(|records| Some(Bytes::from(records))).map_err(|error| match error {

@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::ids::{LeaderEpoch, Offset, TopicId};
-use crate::handlers::context::Context;
-use crate::handlers::{self, errors};
+use crate::handlers::errors;
+use crate::local::{Local, Work};
 use crate::net::reply::FileOf;
 use crate::partition::Partition;
 use crate::partition::partition::{ANY_EPOCH, Isolation, LeadershipError};
@@ -24,8 +24,8 @@ pub enum Reader {
 
 /// Reads for the partitions of one owner.
 #[derive(Debug)]
-pub struct Work {
-    pub parts: Vec<Part>,
+pub struct FetchWork {
+    pub parts: Vec<FetchPart>,
     pub reader: Reader,
     /// Bytes wanted before it is worth answering; short of that `watch` is left behind.
     pub bytes_min: u64,
@@ -33,7 +33,7 @@ pub struct Work {
 }
 
 #[derive(Debug)]
-pub struct Part {
+pub struct FetchPart {
     pub place: usize,
     pub topic: Arc<str>,
     /// Zero if the request names no ids.
@@ -47,28 +47,28 @@ pub struct Part {
 
 /// What one read found.
 #[derive(Debug)]
-pub struct Done<P: Platform> {
+pub struct FetchDone<P: Platform> {
     pub place: usize,
     pub result: Result<ReadResult<FileOf<P>>, ErrorCode>,
 }
 
-impl<P: Platform> handlers::Work<P> for Work {
-    type Done = Vec<Done<P>>;
+impl<P: Platform> Work<P> for FetchWork {
+    type Done = Vec<FetchDone<P>>;
 
     /// Reads every partition, and leaves the watch where that is not enough.
-    async fn execute(self, context: Rc<Context<P>>) -> Vec<Done<P>> {
+    async fn execute(self, local: Rc<Local<P>>) -> Vec<FetchDone<P>> {
         let mut done = Vec::with_capacity(self.parts.len());
         for part in self.parts.iter() {
-            let result = match context.partition(&part.topic, part.partition) {
+            let result = match local.partition(&part.topic, part.partition) {
                 Some(partition) => read(&partition, part, self.reader).await,
                 None => Err(ErrorCode::NotLeaderOrFollower),
             };
-            done.push(Done { place: part.place, result });
+            done.push(FetchDone { place: part.place, result });
         }
         if let (Some(watch), Reader::Consumer(isolation)) = (&self.watch, self.reader)
             && is_short(&done, self.bytes_min)
         {
-            leave_watch(&context, &self.parts, isolation, &done, watch);
+            leave_watch(&local, &self.parts, isolation, &done, watch);
         }
         done
     }
@@ -76,7 +76,7 @@ impl<P: Platform> handlers::Work<P> for Work {
 
 async fn read<P: Platform>(
     partition: &Rc<Partition<P>>,
-    part: &Part,
+    part: &FetchPart,
     reader: Reader,
 ) -> Result<ReadResult<FileOf<P>>, ErrorCode> {
     let is_known = part.topic_id != TopicId::ZERO && partition.topic_id != TopicId::ZERO;
@@ -99,7 +99,7 @@ async fn read<P: Platform>(
 }
 
 /// What a leader without followers says to one (Kafka 3.9 `Partition.followerReplicaOrThrow`).
-fn unknown_replica<P: Platform>(partition: &Partition<P>, part: &Part) -> ReadFailure {
+fn unknown_replica<P: Platform>(partition: &Partition<P>, part: &FetchPart) -> ReadFailure {
     let refusal = match partition.leader_offsets(part.leader_epoch) {
         Err(error) => error,
         Ok(_) if part.leader_epoch >= 0 => LeadershipError::UnknownLeaderEpoch,
@@ -110,19 +110,19 @@ fn unknown_replica<P: Platform>(partition: &Partition<P>, part: &Part) -> ReadFa
 
 /// Registers the watch with each partition; one that has moved since it was read fires it at once.
 fn leave_watch<P: Platform>(
-    context: &Context<P>,
-    parts: &[Part],
+    local: &Local<P>,
+    parts: &[FetchPart],
     isolation: Isolation,
-    done: &[Done<P>],
+    done: &[FetchDone<P>],
     watch: &Arc<Watch>,
 ) {
     watch.grow(done.iter().map(found_bytes).sum());
-    if context.is_draining() {
+    if local.is_draining() {
         return watch.fire();
     }
     for (part, done) in parts.iter().zip(done) {
         let seen = done.result.as_ref().ok().map(|read| isolation.ceiling(&read.offsets));
-        let partition = context.partition(&part.topic, part.partition);
+        let partition = local.partition(&part.topic, part.partition);
         let (Some(partition), Some(seen)) = (partition, seen) else {
             watch.fire();
             continue;
@@ -135,15 +135,15 @@ fn leave_watch<P: Platform>(
     }
 }
 
-fn found_bytes<P: Platform>(done: &Done<P>) -> u64 {
+fn found_bytes<P: Platform>(done: &FetchDone<P>) -> u64 {
     let data = done.result.as_ref().ok().and_then(|read| read.data.as_ref());
     data.map_or(0, |data| data.range.length)
 }
 
 /// Whether a fetch should wait: it found less than it asked for, and nothing that its client should know at once (Kafka
 /// 3.9 `ReplicaManager.fetchMessages`, and case F of `DelayedFetch`: what has come meanwhile lies in a later segment).
-pub fn is_short<P: Platform>(done: &[Done<P>], bytes_min: u64) -> bool {
-    let must_tell = |done: &Done<P>| match &done.result {
+pub fn is_short<P: Platform>(done: &[FetchDone<P>], bytes_min: u64) -> bool {
+    let must_tell = |done: &FetchDone<P>| match &done.result {
         Ok(read) => read.diverging.is_some() || read.has_later_segment,
         Err(_) => true,
     };

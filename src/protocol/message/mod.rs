@@ -47,6 +47,15 @@ pub mod update_metadata;
 #[cfg(test)]
 mod tests;
 
+use super::wire::{Reader, WireError, Writer};
+
+/// A whole request or response, for those who handle any of them: its own functions of these names.
+pub trait Body: Sized {
+    fn decode(reader: &mut Reader<'_>, version: i16) -> Result<Self, WireError>;
+
+    fn encode(&self, writer: &mut Writer, version: i16) -> Result<(), WireError>;
+}
+
 pub(crate) use table::each_plain_api;
 
 pub use add_partitions_to_txn::*;

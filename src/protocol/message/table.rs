@@ -224,6 +224,23 @@ macro_rules! message {
                 <$name as Field>::sample(sampler, codec)
             }
         }
+
+        impl $crate::protocol::message::Body for $name {
+            fn decode(
+                reader: &mut $crate::protocol::Reader<'_>,
+                version: i16,
+            ) -> Result<$name, $crate::protocol::WireError> {
+                $name::decode(reader, version)
+            }
+
+            fn encode(
+                &self,
+                writer: &mut $crate::protocol::Writer,
+                version: i16,
+            ) -> Result<(), $crate::protocol::WireError> {
+                $name::encode(self, writer, version)
+            }
+        }
     };
 }
 

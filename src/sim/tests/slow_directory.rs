@@ -2,7 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::base::time::Monotonic;
-use crate::shard::mailbox::CREDITS_DEFAULT;
+use crate::local::mailbox::CREDITS_DEFAULT;
 use crate::sim::disk::Delay;
 
 const NOT_LEADER: i16 = 6;
@@ -46,7 +46,7 @@ impl Bench {
         let world = World::new(seed);
         let clients = world.executor();
         let mut setup = Setup { log_dirs: TWO_DIRECTORIES, durability, ..TWO_SHARDS.into() };
-        setup.capacities.credits = CREDITS_DEFAULT;
+        setup.capacities.credits = CREDITS_DEFAULT.client;
         let node = Node::start(&world, Remains::none(), setup);
         create_topic(&world, &clients, &node);
         let homes = homes(&node);

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ringlog::protocol::api_key::ADVERTISED;
+use ringlog::handlers::api::SERVED;
 use ringlog::protocol::header::{RequestHeader, begin_response, finish_frame};
 use ringlog::protocol::message::produce::{PartitionProduceResponse, TopicProduceResponse};
 use ringlog::protocol::message::*;
@@ -105,7 +105,7 @@ impl Seen {
 
 fn versions() -> ApiVersionsResponse {
     let listed = |key: ApiKey, min_version, max_version| ApiVersion { api_key: key.code(), min_version, max_version };
-    let theirs = ADVERTISED.iter().map(|range| listed(range.key, range.lowest_version, range.highest_version));
+    let theirs = SERVED.iter().map(|range| listed(range.api_key, range.lowest_version, range.highest_version));
     let ours = [listed(ApiKey::AddPartitionsToTxn, 0, 3), listed(ApiKey::EndTxn, 0, 4)];
     ApiVersionsResponse { api_keys: theirs.chain(ours).collect(), ..Default::default() }
 }

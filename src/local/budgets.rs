@@ -1,0 +1,59 @@
+//! What requests of one shard may take of its memory beside their frames, each kind with a bound of its own: whoever finds
+//! no room waits, or goes on without, and takes it from nobody else.
+
+use std::rc::Rc;
+
+use crate::base::budget::Budget;
+use crate::metrics::status::BoundUse;
+
+/// Bytes per shard of records that are converted to an older format, and of answers made of them that wait to be sent.
+const CONVERSION_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// Bytes per shard of what large fetches keep while they wait. Who finds no room is answered with what there is.
+pub const WAITING_FETCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Those that are not constants.
+#[derive(Clone, Copy, Debug)]
+pub struct BudgetBounds {
+    /// Bytes of produced batches that may be at work threads; a connection that needs more is not read until there is room.
+    pub away_bytes_max: u64,
+}
+
+pub struct Budgets {
+    /// Of records on their way through a conversion to an older format.
+    pub conversion_bytes: Rc<Budget>,
+    /// Of large fetches that wait.
+    pub waiting_fetch_bytes: Rc<Budget>,
+    /// Of produced batches that are at work threads.
+    pub away_bytes: Rc<Budget>,
+}
+
+impl Budgets {
+    pub fn new(bounds: BudgetBounds) -> Budgets {
+        Budgets {
+            conversion_bytes: Budget::new(CONVERSION_BYTES_MAX),
+            waiting_fetch_bytes: Budget::new(WAITING_FETCH_BYTES_MAX),
+            away_bytes: Budget::new(bounds.away_bytes_max),
+        }
+    }
+
+    /// How much of each is in use.
+    pub fn in_use(&self) -> Vec<BoundUse> {
+        vec![
+            BoundUse::of_budget(
+                "conversion_bytes",
+                "Bytes of records that are converted to an older format, and of answers made of them.",
+                &self.conversion_bytes,
+            ),
+            BoundUse {
+                waits_total: None,
+                ..BoundUse::of_budget(
+                    "waiting_fetch_bytes",
+                    "Bytes that large fetches keep while they wait for records.",
+                    &self.waiting_fetch_bytes,
+                )
+            },
+            BoundUse::of_budget("away_bytes", "Bytes of produced batches at work threads.", &self.away_bytes),
+        ]
+    }
+}
