@@ -1,4 +1,4 @@
-//! Leader roles over a log: what may be appended and read under which leader epoch, and who waits for an offset.
+//! Replicas, each a role over a log: what may be appended and read under which leader epoch, and who waits for an offset.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,10 @@ pub mod purgatory;
 pub mod read;
 pub mod replica_set;
 pub mod retain;
+pub mod role;
+mod slot;
+pub mod truncate;
 
 pub use home::Home;
-pub use partition::{Partition, Role};
+pub use partition::{Partition, Settings};
+pub use role::LeaderAndIsr;

@@ -355,6 +355,7 @@ impl Settings {
             log_retention_check_interval_ms: self.milliseconds("log.retention.check.interval.ms"),
             replica_high_watermark_checkpoint_interval_ms: self
                 .checkpoint_ms("replica.high.watermark.checkpoint.interval.ms"),
+            replica_lag_time_max_ms: u64::try_from(self.value("replica.lag.time.max.ms").number()).unwrap_or(0),
             queued_max_requests: self.unsigned("queued.max.requests"),
             socket_listen_backlog_size: self.unsigned("socket.listen.backlog.size"),
             socket_send_buffer_bytes: self.buffer("socket.send.buffer.bytes"),

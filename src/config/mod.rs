@@ -144,6 +144,7 @@ pub struct Config {
     pub log_initial_task_delay_ms: u64,
     pub log_retention_check_interval_ms: u64,
     pub replica_high_watermark_checkpoint_interval_ms: u64,
+    pub replica_lag_time_max_ms: u64,
     pub queued_max_requests: u32,
     pub socket_listen_backlog_size: u32,
     /// `None`: the kernel tunes it, unless `server.properties` names it.

@@ -11,7 +11,7 @@ use crate::storage::log::AppendRefusal;
 
 pub fn of_leadership(error: LeadershipError) -> ErrorCode {
     match error {
-        LeadershipError::NotLeader => ErrorCode::NotLeaderOrFollower,
+        LeadershipError::NotLeader | LeadershipError::NotFollower => ErrorCode::NotLeaderOrFollower,
         LeadershipError::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
         LeadershipError::UnknownLeaderEpoch => ErrorCode::UnknownLeaderEpoch,
         LeadershipError::LogOffline => ErrorCode::KafkaStorageError,
@@ -25,7 +25,14 @@ pub fn of_append(failure: &AppendFailure) -> ErrorCode {
         AppendFailure::Refused(AppendRefusal::OutOfOrderSequence { .. }) => ErrorCode::OutOfOrderSequenceNumber,
         AppendFailure::Refused(AppendRefusal::InvalidProducerEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
         AppendFailure::Refused(AppendRefusal::InvalidTxnState { .. }) => ErrorCode::InvalidTxnState,
+        AppendFailure::Refused(AppendRefusal::TransactionCoordinatorFenced { .. }) => {
+            ErrorCode::TransactionCoordinatorFenced
+        }
+        AppendFailure::Refused(AppendRefusal::InvalidMarker { .. }) => ErrorCode::CorruptMessage,
+        // Of a leader's batches, which no client sends.
+        AppendFailure::Refused(AppendRefusal::UnexpectedOffset { .. }) => ErrorCode::UnknownServerError,
         AppendFailure::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
+        AppendFailure::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
         // Nothing was appended and trying again helps, which is what this code tells a producer.
         AppendFailure::Busy => ErrorCode::RequestTimedOut,
         AppendFailure::Storage(_) | AppendFailure::DiskFull(_) => ErrorCode::KafkaStorageError,

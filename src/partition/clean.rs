@@ -88,7 +88,7 @@ impl<P: Platform> Resources for Pace<P> {
         let clock = this.partition.platform.clock().clone();
         async move {
             loop {
-                if this.partition.state.borrow().is_leaving() {
+                if this.partition.is_wanted() {
                     return false;
                 }
                 let seconds = this.bytes.get() as f64 / this.bytes_per_second;
@@ -105,6 +105,11 @@ impl<P: Platform> Resources for Pace<P> {
 }
 
 impl<P: Platform> Partition<P> {
+    /// Somebody waits for the log, or it is not served any more: a cleaning ends.
+    fn is_wanted(&self) -> bool {
+        !self.state.borrow().slot.is_open()
+    }
+
     /// Something in the log is damaged, so that it is not cleaned any more.
     pub fn is_uncleanable(&self) -> bool {
         self.state.borrow().cleaner.is_uncleanable
@@ -127,10 +132,10 @@ impl<P: Platform> Partition<P> {
         for _ in 0..LOOKS_MAX {
             let unknown = {
                 let state = self.state.borrow();
-                let (config, now) = (&state.role.config, self.platform.clock().wall());
+                let (config, now) = (&state.settings.config, self.platform.clock().wall());
                 let lags =
                     CompactionLags { min_ms: config.min_compaction_lag_ms, max_ms: config.max_compaction_lag_ms };
-                match state.log.as_ref()?.dirtiness(state.replicas.high_watermark(), lags, now) {
+                match state.slot.open()?.dirtiness(state.high_watermark, lags, now) {
                     Ok(dirtiness) => return Some(dirtiness),
                     Err(unknown) => unknown,
                 }
@@ -138,11 +143,11 @@ impl<P: Platform> Partition<P> {
             let looked = match unknown {
                 Unknown::Age(base_offset) => {
                     let age = self.of_log(|log| log.age(base_offset))?.await;
-                    self.state.borrow_mut().log.as_mut()?.finish_age(age).map(drop)
+                    self.state.borrow_mut().slot.log_mut()?.finish_age(age).map(drop)
                 }
                 Unknown::Beginning(base_offset) => {
                     let beginning = self.of_log(|log| log.beginning(base_offset))?.await;
-                    self.state.borrow_mut().log.as_mut()?.finish_beginning(beginning)
+                    self.state.borrow_mut().slot.log_mut()?.finish_beginning(beginning)
                 }
             };
             if let Err(error) = looked {
@@ -195,7 +200,7 @@ impl<P: Platform> Partition<P> {
         while let Some(cleaned) = cleaning.clean_group().await {
             let names = self.of_log(|log| log.names()).ok_or(CleanError::Aborted)?.hold_alone().await;
             let swapped = cleaned?.swap(names).await?;
-            let aside = self.state.borrow_mut().log.as_mut().map(|log| log.finish_swap(swapped));
+            let aside = self.state.borrow_mut().slot.log_mut().map(|log| log.finish_swap(swapped));
             self.remove_later(aside.unwrap_or_default());
         }
         self.note_cleaned_to(cleaning.end_offset).await?;
@@ -220,7 +225,7 @@ impl<P: Platform> Partition<P> {
     async fn note_cleaned_to(&self, offset: Offset) -> Result<(), CleanError> {
         {
             let mut state = self.state.borrow_mut();
-            let log = state.log.as_mut().ok_or(CleanError::Aborted)?;
+            let log = state.slot.log_mut().ok_or(CleanError::Aborted)?;
             if log.cleaned_to() == Some(offset) {
                 return Ok(());
             }
@@ -230,7 +235,7 @@ impl<P: Platform> Partition<P> {
         let clock = self.platform.clock();
         // At a stop nobody may be there any more who writes them, but at the end of it.
         while either(written.as_mut(), clock.sleep_until(clock.now() + NAP)).await.is_err() {
-            if self.state.borrow().is_leaving() {
+            if self.is_wanted() {
                 return Err(CleanError::Aborted);
             }
         }
@@ -254,7 +259,7 @@ impl<P: Platform> Partition<P> {
             CleanError::Log(failed) => self.storage_failed(failed),
             CleanError::Damaged { .. } | CleanError::TooLarge(_) | CleanError::Busy | CleanError::Aborted => {}
         }
-        if !self.state.borrow().is_leaving() {
+        if !self.is_wanted() {
             tracing::warn!(partition = %self.topic_partition, %error, "the log could not be cleaned; again later");
         }
         self.state.borrow_mut().cleaner.not_before = self.platform.clock().now() + RETRY_AFTER;

@@ -17,8 +17,10 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use super::append::{AppendFailure, StagedAnswer, start_upkeep};
-use super::partition::{LeadershipError, Partition, Role, State};
+use super::append::{Acks, AppendFailure, StagedAnswer, start_upkeep};
+use super::partition::{LeadershipError, Partition, Settings, State};
+use super::replica_set::LocalEnds;
+use super::slot::Job;
 use crate::base::ids::Offset;
 use crate::config::Durability;
 use crate::platform::{Clock, Platform, Tasks};
@@ -48,7 +50,7 @@ pub(super) enum Flushes {
     Each,
 }
 
-impl Role {
+impl Settings {
     pub(super) fn flushes(&self) -> Flushes {
         let config = &self.config;
         if self.durability == Durability::Fsync || config.flush_messages == 1 {
@@ -63,7 +65,6 @@ impl Role {
 
 #[derive(Default)]
 pub(super) struct Flushing {
-    pub running: bool,
     timer_armed: bool,
     /// Bytes appended to the log when the timer was armed, and between the two times before that.
     appended_bytes: u64,
@@ -99,41 +100,36 @@ impl Flushing {
 }
 
 impl<P: Platform> State<P> {
-    /// Records below count as on this replica.
-    pub(super) fn counted_end(&self) -> Option<Offset> {
-        let log = self.log.as_ref()?;
-        Some(match self.role.flushes() {
+    /// Where the log is, and how much of it counts.
+    pub(super) fn local_ends(&self) -> Option<LocalEnds> {
+        let log = self.slot.log()?;
+        let counted = match self.settings.flushes() {
             Flushes::InTime => log.log_end_offset(),
             Flushes::Counted | Flushes::Each => log.flushed_offset(),
-        })
-    }
-
-    pub(super) fn move_high_watermark(&mut self) {
-        if let Some(end) = self.counted_end()
-            && self.replicas.set_local_log_end(end)
-        {
-            self.high_watermark_moved();
-        }
+        };
+        Some(LocalEnds { log_end: log.log_end_offset(), counted })
     }
 
     /// Answers what is written, now or when it is flushed; not any more once the directory is offline.
-    pub(super) fn acknowledge(&mut self, staged: &mut Vec<StagedAnswer>, clock: &P::Clock) {
-        if self.offline {
+    pub(super) fn acknowledge(&mut self, staged: &mut Vec<StagedAnswer>) {
+        if self.slot.is_offline() {
             let failure = LeadershipError::LogOffline.into();
             return staged.drain(..).for_each(|staged| staged.fail(&failure));
         }
-        let counted = self.role.flushes() == Flushes::Counted;
-        let flushed_offset = match (self.role.flushes(), &self.log) {
-            (Flushes::Each, Some(log)) => log.flushed_offset(),
-            _ => Offset::MAX,
-        };
+        let flushes = self.settings.flushes();
+        let flushed_offset = self.slot.log().map_or(Offset::MAX, Log::flushed_offset);
         let mut now = None;
         for mut answer in staged.drain(..) {
-            self.flushing.wanted |= counted && answer.all_replicas;
-            match answer.result.last_offset < flushed_offset {
+            self.flushing.wanted |= flushes == Flushes::Counted && answer.acks != Acks::Leader;
+            let waits = match flushes {
+                Flushes::InTime => false,
+                Flushes::Counted => answer.acks == Acks::Follower,
+                Flushes::Each => true,
+            };
+            match !waits || answer.result.last_offset < flushed_offset {
                 true => answer.send(),
                 false => {
-                    answer.result.unflushed_since = Some(*now.get_or_insert_with(|| clock.now()));
+                    answer.result.unflushed_since = Some(*now.get_or_insert_with(|| self.clock.now()));
                     self.flushing.waiting.push_back(answer);
                 }
             }
@@ -142,27 +138,26 @@ impl<P: Platform> State<P> {
 
     /// Tells the directory how much of this log is not flushed.
     pub(super) fn note_unflushed(&mut self) {
-        let now = self.log.as_ref().map_or(0, Log::unflushed_bytes);
+        let now = self.slot.log().map_or(0, Log::unflushed_bytes);
         self.home.log_dir().note_unflushed(std::mem::replace(&mut self.flushing.noted_bytes, now), now);
     }
 
     fn stop_flushing(&mut self) {
-        self.flushing.running = false;
         for waiting in self.flushing.rest.drain(..) {
             // It may have given up.
             let _ = waiting.send(());
         }
-        self.came_to_rest();
+        self.jobs.end(Job::Flush);
     }
 
-    fn is_flush_due(&self, log: &Log<P::Disk>) -> bool {
+    fn is_flush_due(&self) -> bool {
+        let Some(log) = self.slot.working() else { return false };
         let unflushed_records = log.log_end_offset() - log.flushed_offset();
         unflushed_records > 0
-            && !self.offline
             && (self.flushing.wanted
                 || !self.flushing.waiting.is_empty()
-                || unflushed_records >= self.role.config.flush_messages
-                || (self.role.flushes() != Flushes::InTime && log.unflushed_bytes() >= COUNTED_FLUSH_BYTES))
+                || unflushed_records >= self.settings.config.flush_messages
+                || (self.settings.flushes() != Flushes::InTime && log.unflushed_bytes() >= COUNTED_FLUSH_BYTES))
     }
 }
 
@@ -172,11 +167,9 @@ impl<P: Platform> Partition<P> {
     pub fn flush_in_time(self: &Rc<Self>) {
         let (start, is_unflushed) = {
             let mut state = self.state.borrow_mut();
-            let Some(log) = &state.log else { return };
-            let start = state.is_flush_due(log) && !state.flushing.running;
-            let is_unflushed = log.log_end_offset() > log.flushed_offset() && !state.offline;
-            state.flushing.running |= start;
-            (start, is_unflushed)
+            let start = state.is_flush_due() && state.jobs.begin(Job::Flush);
+            let log = state.slot.open();
+            (start, log.is_some_and(|log| log.log_end_offset() > log.flushed_offset()))
         };
         if start {
             self.platform.tasks().spawn(flush(Rc::clone(self)));
@@ -189,7 +182,7 @@ impl<P: Platform> Partition<P> {
     fn flush_later(self: &Rc<Self>) {
         let sleep = {
             let mut state = self.state.borrow_mut();
-            let Some(log) = &state.log else { return };
+            let Some(log) = state.slot.open() else { return };
             let appended_bytes = log.appended_bytes();
             if std::mem::replace(&mut state.flushing.timer_armed, true) {
                 return;
@@ -197,11 +190,11 @@ impl<P: Platform> Partition<P> {
             // A log that was opened anew counts from 0 again.
             state.flushing.recent_bytes = appended_bytes.saturating_sub(state.flushing.appended_bytes);
             state.flushing.appended_bytes = appended_bytes;
-            let most = match state.role.flushes() {
+            let most = match state.settings.flushes() {
                 Flushes::InTime => IDLE_FLUSH_AFTER,
                 Flushes::Counted | Flushes::Each => COUNTED_FLUSH_AFTER,
             };
-            u64::try_from(state.role.config.flush_ms).map_or(most, Duration::from_millis).min(most)
+            u64::try_from(state.settings.config.flush_ms).map_or(most, Duration::from_millis).min(most)
         };
         let clock = self.platform.clock();
         let (this, slept) = (Rc::clone(self), clock.sleep_until(clock.now() + sleep));
@@ -216,11 +209,11 @@ impl<P: Platform> Partition<P> {
             let mut state = self.state.borrow_mut();
             state.flushing.timer_armed = false;
             let appended_bytes = state.flushing.appended_bytes;
-            let Some(log) = &mut state.log else { return };
+            let Some(log) = state.slot.open_mut() else { return };
             let is_idle = log.appended_bytes() == appended_bytes;
             let is_quiet = log.is_quiet();
             log.cool_down(is_idle);
-            state.flushing.wanted |= is_idle || state.role.flushes() != Flushes::InTime;
+            state.flushing.wanted |= is_idle || state.settings.flushes() != Flushes::InTime;
             is_quiet
         };
         // Otherwise the write in flight does it.
@@ -235,8 +228,8 @@ impl<P: Platform> Partition<P> {
     /// comes in its turn.
     pub fn appended_per_unflushed(&self) -> Option<u64> {
         let state = self.state.borrow();
-        let unflushed_bytes = u128::from(state.log.as_ref()?.unflushed_bytes());
-        if unflushed_bytes == 0 || state.offline {
+        let unflushed_bytes = u128::from(state.slot.open()?.unflushed_bytes());
+        if unflushed_bytes == 0 {
             return None;
         }
         let recent_bytes = u128::from(state.flushing.recent_bytes) + 1;
@@ -260,12 +253,11 @@ impl<P: Platform> Partition<P> {
             let mut state = self.state.borrow_mut();
             // What recovery found past the recovery point is not known to be durable.
             state.note_unflushed();
-            let Some(log) = &state.log else { return };
+            let Some(log) = state.slot.open() else { return };
             let is_flushed = log.flushed_offset() == log.log_end_offset();
-            if state.role.flushes() == Flushes::InTime || is_flushed {
+            if state.settings.flushes() == Flushes::InTime || is_flushed || !state.begin(Job::Flush) {
                 return;
             }
-            state.flushing.running = true;
             state.flushing.wanted = true;
         }
         flush(Rc::clone(self)).await;
@@ -279,7 +271,7 @@ impl<P: Platform> Partition<P> {
     fn rest_later(self: &Rc<Self>) {
         let appended_bytes = {
             let mut state = self.state.borrow_mut();
-            let Some(log) = &state.log else { return };
+            let Some(log) = state.slot.open() else { return };
             let appended_bytes = log.appended_bytes();
             if std::mem::replace(&mut state.flushing.idle_timer_armed, true) {
                 return;
@@ -293,7 +285,7 @@ impl<P: Platform> Partition<P> {
             let is_idle = {
                 let mut state = this.state.borrow_mut();
                 state.flushing.idle_timer_armed = false;
-                let Some(log) = &mut state.log else { return };
+                let Some(log) = state.slot.open_mut() else { return };
                 let is_idle = log.appended_bytes() == appended_bytes;
                 log.cool_down(is_idle);
                 is_idle
@@ -309,15 +301,15 @@ impl<P: Platform> Partition<P> {
     pub async fn flush_now(self: &Rc<Self>) {
         let flushed = {
             let mut state = self.state.borrow_mut();
-            if state.log.is_none() || state.offline {
+            if !state.slot.is_open() {
                 return;
             }
             let (sender, flushed) = oneshot::channel();
             state.flushing.rest.push(sender);
             // One that runs already may have begun too early: it goes on with another one.
-            state.flushing.again |= state.flushing.running;
+            state.flushing.again |= state.jobs.is_running(Job::Flush);
             state.flushing.wanted = true;
-            if !std::mem::replace(&mut state.flushing.running, true) {
+            if state.jobs.begin(Job::Flush) {
                 self.platform.tasks().spawn(flush(Rc::clone(self)));
             }
             flushed
@@ -328,9 +320,9 @@ impl<P: Platform> Partition<P> {
     /// Flushes the segments that were closed, soon: the recovery point follows (Kafka 3.9 `UnifiedLog.roll`).
     pub(super) fn flush_rolled(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
-        state.flushing.wanted |= state.role.flushes() != Flushes::InTime;
+        state.flushing.wanted |= state.settings.flushes() != Flushes::InTime;
         state.flushing.again = true;
-        if !std::mem::replace(&mut state.flushing.running, true) {
+        if state.slot.working().is_some() && state.jobs.begin(Job::Flush) {
             self.platform.tasks().spawn(flush(Rc::clone(self)));
         }
     }
@@ -344,10 +336,10 @@ async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
     loop {
         let flush: Flush = {
             let mut state = partition.state.borrow_mut();
-            let is_due = state.log.as_ref().is_some_and(|log| state.is_flush_due(log));
+            let is_due = state.is_flush_due();
             state.flushing.again = false;
             state.flushing.wanted = false;
-            let Some(log) = &mut state.log else { return state.stop_flushing() };
+            let Some(log) = state.slot.working_mut() else { return state.stop_flushing() };
             match is_due {
                 true => Box::pin(log.flush()),
                 false => match log.flush_closed() {
@@ -358,14 +350,14 @@ async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
         };
         let flushed = flush.await;
         let mut state = partition.state.borrow_mut();
-        let outcome = state.log.as_mut().map(|log| log.finish_flush(flushed));
+        let outcome = state.slot.log_mut().map(|log| log.finish_flush(flushed));
         match outcome {
             Some(Ok(())) => {
                 state.note_unflushed();
-                let flushed_offset = state.log.as_ref().map_or(0, Log::flushed_offset);
+                let flushed_offset = state.slot.log().map_or(0, Log::flushed_offset);
                 state.move_high_watermark();
                 state.flushing.release(flushed_offset);
-                if state.flushing.again || state.log.as_ref().is_some_and(|log| state.is_flush_due(log)) {
+                if state.flushing.again || state.is_flush_due() {
                     continue;
                 }
                 state.stop_flushing();
@@ -375,7 +367,7 @@ async fn flush<P: Platform>(partition: Rc<Partition<P>>) {
             }
             Some(Err(error)) => {
                 state.stop_flushing();
-                let is_final = state.log.as_ref().is_some_and(Log::has_failed);
+                let is_final = state.slot.log().is_some_and(Log::has_failed);
                 drop(state);
                 tracing::error!(partition = %partition.topic_partition, %error, "the log could not be flushed");
                 match is_final {

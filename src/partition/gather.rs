@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::append::{Pending, Whose};
+use super::append::{Origin, Pending, Whose};
 use crate::config::TopicConfig;
 use crate::config::topic::CompressionType;
 use crate::platform::Tasks;
@@ -48,8 +48,11 @@ pub fn is_small(header: &BatchHeader) -> bool {
 
 /// How many batches at the head of the queue are to be made one; `None`: the first is to be appended as it is.
 pub(super) fn count(pending: &VecDeque<Pending>, config: &TopicConfig) -> Option<usize> {
-    let may_join = |pending: &&Pending| matches!(pending.whose, Whose::One(_)) && is_small(&pending.header);
-    let first = pending.front().filter(may_join)?;
+    let is_gatherable = |pending: &&Pending| {
+        pending.origin == Origin::Client && matches!(pending.whose, Whose::One(_)) && is_small(&pending.header)
+    };
+    let first = pending.front().filter(is_gatherable)?;
+    let may_join = |pending: &&Pending| is_gatherable(pending) && pending.leader_epoch == first.leader_epoch;
     let mut bytes = 0;
     let bytes_max = batch_bytes_max(config).min(GATHERED_BYTES_MAX);
     let run = pending.iter().take(GATHERED_BATCHES_MAX).take_while(may_join).take_while(|pending| {
@@ -79,7 +82,15 @@ pub(super) fn run<T: Tasks>(
     let target = target_compression(config).unwrap_or_else(|| Compression::of(first));
     let bytes_max = batch_bytes_max(config);
     let (mut headers, mut senders, mut batches) = (Vec::new(), Vec::new(), Vec::new());
-    for Pending { batch, header, whose } in pending {
+    let leader_epoch = pending.first().map_or(0, |pending| pending.leader_epoch);
+    let made = move |batch, header, senders| Pending {
+        batch,
+        header,
+        origin: Origin::Client,
+        leader_epoch,
+        whose: Whose::Gathered(senders),
+    };
+    for Pending { batch, header, whose, .. } in pending {
         headers.push(header);
         batches.push(batch);
         senders.push(whose);
@@ -98,16 +109,11 @@ pub(super) fn run<T: Tasks>(
             Whose::Gathered(senders) => senders,
         });
         match merged {
-            Some((batch, header)) => vec![Pending { batch, header, whose: Whose::Gathered(senders.collect()) }],
+            Some((batch, header)) => vec![made(batch, header, senders.collect())],
             None => {
                 let batches: Vec<BytesMut> = Arc::try_unwrap(batches).unwrap_or_else(|batches| batches.to_vec());
                 let each = batches.into_iter().zip(&headers).zip(senders);
-                each.map(|((batch, header), sender)| Pending {
-                    batch,
-                    header: *header,
-                    whose: Whose::Gathered(vec![sender]),
-                })
-                .collect()
+                each.map(|((batch, header), sender)| made(batch, *header, vec![sender])).collect()
             }
         }
     }

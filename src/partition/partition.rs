@@ -5,23 +5,25 @@
 //! in flight; reads never change the log.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
+use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use super::append::{AppendFailure, EpochsWrite, Pending};
+use super::append::{AppendFailure, AppendQueue, RoleChange};
 use super::clean::CleanerNotes;
 use super::flush::Flushing;
 use super::home::Home;
 use super::purgatory::{Purgatory, Watch};
-use super::replica_set::ReplicaSet;
+use super::replica_set::LocalEnds;
+use super::role::{LeaderAndIsr, Role};
+use super::slot::{Job, Jobs, Kept, LogSlot};
 use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::config::{Durability, TopicConfig};
-use crate::platform::{Disk, Platform};
+use crate::platform::{Clock, Disk, Platform};
 use crate::storage::log::{LastStop, Log, LogConfig, LogError};
 use crate::storage::log_dirs::is_fatal;
 use crate::storage::producer_state::ActiveProducer;
@@ -39,18 +41,15 @@ pub enum Asked {
     AnyReplica,
 }
 
-/// What LeaderAndIsr says of a replica.
+/// What a replica lives by, whatever its role.
 #[derive(Clone, Debug)]
-pub struct Role {
+pub struct Settings {
     pub local: BrokerId,
-    pub leader: BrokerId,
-    pub leader_epoch: LeaderEpoch,
-    pub isr: Vec<BrokerId>,
-    /// Those being added too.
-    pub replica_count: usize,
     pub durability: Durability,
     /// `--rebatch`.
     pub rebatch: bool,
+    /// `replica.lag.time.max.ms`.
+    pub replica_lag_time_max: Duration,
     pub config: Arc<TopicConfig>,
 }
 
@@ -59,6 +58,9 @@ pub struct Role {
 pub enum LeadershipError {
     #[error("this broker does not lead the partition")]
     NotLeader,
+    /// Only what this broker asks its own replicas for is refused so.
+    #[error("this broker leads the partition")]
+    NotFollower,
     #[error("the request's leader epoch is older than the leader's")]
     FencedLeaderEpoch,
     #[error("the request's leader epoch is newer than the leader's")]
@@ -127,17 +129,25 @@ pub struct LogCheckpoint {
 impl LogCheckpoint {
     /// Of a log that is not open: what was said of it.
     pub fn kept(topic_partition: TopicPartition, log_dir: usize, last_stop: LastStop) -> LogCheckpoint {
-        let LastStop { recovery_point, log_start_offset, cleaned_to, .. } = last_stop;
+        let LastStop { recovery_point, log_start_offset, high_watermark, cleaned_to, .. } = last_stop;
         LogCheckpoint {
             topic_partition,
             log_dir,
             recovery_point,
             log_start_offset,
             first_segment_offset: 0,
-            high_watermark: recovery_point,
+            high_watermark,
             cleaned_to,
         }
     }
+}
+
+/// What became of the opening of a log.
+pub struct Opened<D: Disk> {
+    /// How it had been left.
+    pub last_stop: LastStop,
+    /// `None`: it could not be opened.
+    pub log: Option<Log<D>>,
 }
 
 pub struct Partition<P: Platform> {
@@ -149,34 +159,19 @@ pub struct Partition<P: Platform> {
 }
 
 pub(super) struct State<P: Platform> {
-    /// `None`: it could not be opened, or has been closed or taken for deletion.
-    pub(super) log: Option<Log<P::Disk>>,
-    /// Of a log that could not be opened: what the checkpoints said, and must go on saying until it is recovered.
-    pub(super) unopened: Option<LastStop>,
+    pub(super) slot: LogSlot<P::Disk>,
+    pub(super) settings: Settings,
     pub(super) role: Role,
-    pub(super) replicas: ReplicaSet,
+    /// Records below are on every replica that counts, as far as this one knows. It outlives roles; only a truncation of
+    /// the log lowers it.
+    pub(super) high_watermark: Offset,
     pub(super) purgatory: Purgatory,
-    /// Batches that wait for the write in flight, in arrival order.
-    pub(super) pending: VecDeque<Pending>,
-    pub(super) append_running: bool,
-    pub(super) upkeep_running: bool,
-    /// Of the file of leader epochs.
-    pub(super) epochs: EpochsWrite,
-    /// Retention or compaction is under way.
-    pub(super) maintenance_running: bool,
-    /// The log is to be rolled between two writes; who is told then.
-    pub(super) rolls: Vec<oneshot::Sender<()>>,
-    /// Somebody waits for the log, to close or delete it.
-    pub(super) leaving: bool,
+    pub(super) append: AppendQueue,
+    pub(super) jobs: Jobs,
     pub(super) cleaner: CleanerNotes,
-    /// The log is to give back what it holds for appends.
-    pub(super) rest_wanted: bool,
     pub(super) flushing: Flushing,
     pub(super) home: Rc<Home>,
-    /// The directory has failed.
-    pub(super) offline: bool,
-    /// Who takes the log away once nothing of it is under way.
-    pub(super) taker: Option<Waker>,
+    pub(super) clock: P::Clock,
 }
 
 impl<P: Platform> State<P> {
@@ -185,43 +180,86 @@ impl<P: Platform> State<P> {
         self.check(current_leader_epoch, Asked::Leader)
     }
 
-    pub(super) fn check(&self, current_leader_epoch: LeaderEpoch, asked: Asked) -> Result<(), LeadershipError> {
-        // Kafka looks at nothing else of a partition whose directory has failed (`HostedPartition.Offline`).
-        if self.log.is_none() || self.offline {
-            return Err(LeadershipError::LogOffline);
+    /// Checks that this replica follows, under exactly this epoch.
+    pub(super) fn check_follower(&self, leader_epoch: LeaderEpoch) -> Result<(), LeadershipError> {
+        self.check(leader_epoch, Asked::AnyReplica)?;
+        match self.role.is_leader() {
+            true => Err(LeadershipError::NotFollower),
+            false => Ok(()),
         }
-        let role = &self.role;
-        if current_leader_epoch != ANY_EPOCH && current_leader_epoch < role.leader_epoch {
+    }
+
+    pub(super) fn check(&self, current_leader_epoch: LeaderEpoch, asked: Asked) -> Result<(), LeadershipError> {
+        match &self.slot {
+            // Kafka looks at nothing else of a partition whose directory has failed (`HostedPartition.Offline`).
+            LogSlot::Offline(_) => return Err(LeadershipError::LogOffline),
+            LogSlot::Leaving(_) => return Err(LeadershipError::NotLeader),
+            LogSlot::Open(_) | LogSlot::Truncating(_) => {}
+        }
+        let leader_epoch = self.role.epoch();
+        if current_leader_epoch != ANY_EPOCH && current_leader_epoch < leader_epoch {
             return Err(LeadershipError::FencedLeaderEpoch);
         }
-        if current_leader_epoch > role.leader_epoch {
+        if current_leader_epoch > leader_epoch {
             return Err(LeadershipError::UnknownLeaderEpoch);
         }
-        if asked == Asked::Leader && role.leader != role.local {
+        if asked == Asked::Leader && !self.role.is_leader() {
             return Err(LeadershipError::NotLeader);
         }
         Ok(())
     }
 
-    /// One of the things under way has ended.
-    pub(super) fn came_to_rest(&mut self) {
-        if let Some(taker) = self.taker.take() {
-            taker.wake();
-        }
+    /// Begins a job in a log that is served, unless it runs.
+    pub(super) fn begin(&mut self, job: Job) -> bool {
+        self.slot.is_open() && self.jobs.begin(job)
     }
 
-    /// The log and the high watermark live by the settings of the role: what counts as appended may hang on them.
+    /// The log and the high watermark live by the settings: what counts as appended may hang on them.
     fn follow_config(&mut self) {
-        if let Some(log) = &mut self.log {
-            log.set_config(LogConfig::new(&self.role.config, log.config().producer_id_expiration_ms));
+        if let Some(log) = self.slot.open_mut() {
+            log.set_config(LogConfig::new(&self.settings.config, log.config().producer_id_expiration_ms));
         }
         self.move_high_watermark();
     }
 
+    /// Takes on a role between two writes.
+    fn take_role(&mut self, given: &LeaderAndIsr) {
+        let log_end = self.slot.log().map_or(0, Log::log_end_offset);
+        let Some(next) = self.role.next(self.settings.local, given, log_end, self.clock.now()) else { return };
+        let is_new_reign = next.epoch() > self.role.epoch();
+        self.role = next;
+        if is_new_reign {
+            match self.role.is_leader() {
+                true => self.purgatory.fire_watches(),
+                false => self.purgatory.interrupt(&AppendFailure::Interrupted),
+            }
+        }
+        self.move_high_watermark();
+    }
+
+    /// Those that wait for the append task.
+    pub(super) fn take_waiting_roles(&mut self) {
+        while let Some(change) = self.append.roles.pop_front() {
+            self.take_role(&change.given);
+        }
+    }
+
+    /// The leader knows more of its replicas or of its own log than before: the high watermark may have passed more
+    /// (Kafka 3.9 `Partition.maybeIncrementLeaderHW`).
+    pub(super) fn move_high_watermark(&mut self) {
+        let (Some(local), Some(leader)) = (self.local_ends(), self.role.leader()) else { return };
+        let (min_isr, lag_max) = (self.min_isr(), self.settings.replica_lag_time_max);
+        let moved = leader.high_watermark(self.high_watermark, local, min_isr, lag_max, || self.clock.now());
+        self.set_high_watermark(moved);
+    }
+
     /// Tells who waits for it.
-    pub(super) fn high_watermark_moved(&mut self) {
-        let high_watermark = self.replicas.high_watermark();
-        if let Some(log) = &mut self.log {
+    pub(super) fn set_high_watermark(&mut self, high_watermark: Offset) {
+        if high_watermark == self.high_watermark {
+            return;
+        }
+        self.high_watermark = high_watermark;
+        if let Some(log) = self.slot.log_mut() {
             log.high_watermark_moved(high_watermark);
             let log_bytes = log.appended_bytes();
             let offsets = offsets_of(log, high_watermark);
@@ -229,12 +267,22 @@ impl<P: Platform> State<P> {
         }
     }
 
+    /// Tells who waits for it.
+    pub(super) fn log_end_moved(&mut self) {
+        if let Some(log) = self.slot.log() {
+            self.purgatory.log_end_moved(log.log_end_offset(), log.appended_bytes());
+        }
+    }
+
     pub(super) fn offsets(&self) -> Option<Offsets> {
-        Some(offsets_of(self.log.as_ref()?, self.replicas.high_watermark()))
+        match &self.slot {
+            LogSlot::Truncating(truncating) => Some(truncating.offsets),
+            slot => Some(offsets_of(slot.log()?, self.high_watermark)),
+        }
     }
 }
 
-fn offsets_of<D: Disk>(log: &Log<D>, high_watermark: Offset) -> Offsets {
+pub(super) fn offsets_of<D: Disk>(log: &Log<D>, high_watermark: Offset) -> Offsets {
     Offsets {
         log_start: log.log_start_offset(),
         high_watermark,
@@ -244,85 +292,86 @@ fn offsets_of<D: Disk>(log: &Log<D>, high_watermark: Offset) -> Offsets {
 }
 
 impl<P: Platform> Partition<P> {
-    /// A replica over an open log, or one whose log could not be opened, which every request is told.
+    /// A replica over an open log, or one whose log could not be opened, which every request is told. The high watermark
+    /// is what the checkpoint says, as far as the log has it.
     pub fn new(
         platform: P,
         home: Rc<Home>,
         topic_partition: TopicPartition,
         topic_id: TopicId,
-        role: Role,
-        opened: Result<Log<P::Disk>, LastStop>,
+        settings: Settings,
+        given: &LeaderAndIsr,
+        Opened { log, last_stop }: Opened<P::Disk>,
     ) -> Rc<Partition<P>> {
-        let (log, unopened) = match opened {
-            Ok(log) => (Some(log), None),
-            Err(last_stop) => (None, Some(last_stop)),
+        let known = last_stop.high_watermark;
+        let (slot, high_watermark) = match log {
+            Some(log) => {
+                let high_watermark = known.clamp(log.log_start_offset(), log.log_end_offset());
+                (LogSlot::Open(log), high_watermark)
+            }
+            None => (LogSlot::Offline(Kept::Unopened(last_stop)), known),
         };
-        let replicas = ReplicaSet::new(role.local, role.isr.clone(), 0, 0);
+        let clock = platform.clock().clone();
+        let log_end = slot.log().map_or(0, Log::log_end_offset);
         let mut state = State {
-            log,
-            unopened,
-            role,
-            replicas,
+            slot,
+            role: Role::new(settings.local, given, log_end, clock.now()),
+            settings,
+            high_watermark,
             purgatory: Purgatory::default(),
-            pending: VecDeque::new(),
-            append_running: false,
-            upkeep_running: false,
-            epochs: EpochsWrite::default(),
-            maintenance_running: false,
-            rolls: Vec::new(),
-            leaving: false,
+            append: AppendQueue::default(),
+            jobs: Jobs::default(),
             cleaner: CleanerNotes::default(),
-            rest_wanted: false,
             flushing: Flushing::default(),
             home: Rc::clone(&home),
-            offline: home.log_dir().is_offline(),
-            taker: None,
+            clock,
         };
+        if home.log_dir().is_offline() {
+            state.slot.go_offline();
+        }
+        if let Some(log) = state.slot.log_mut() {
+            log.high_watermark_moved(high_watermark);
+        }
         state.move_high_watermark();
-        state.high_watermark_moved();
         Rc::new(Partition { topic_partition, topic_id, platform, home, state: RefCell::new(state) })
     }
 
-    /// Takes on a new role (Kafka 3.9 `Partition.makeLeader`). A role of an older leader epoch is ignored. Where a reign
-    /// begins is written down before its first append: a start writes nothing for those that have none.
-    pub fn take_role(&self, role: Role) {
+    /// Has the replica take on a role (Kafka 3.9 `Partition.makeLeader`, `makeFollower`): when the write in flight has ended,
+    /// and before anything else is staged. The receiver resolves, with nothing, when it has. A role of an older leader
+    /// epoch is ignored.
+    ///
+    /// Where a reign begins is written down before its first append: a start writes nothing for those that have none.
+    pub fn change_role(&self, given: LeaderAndIsr) -> oneshot::Receiver<()> {
+        let (_taken, receiver) = oneshot::channel();
         let mut state = self.state.borrow_mut();
-        if role.leader_epoch < state.role.leader_epoch {
-            return;
+        match state.jobs.is_running(Job::Append) {
+            true => state.append.roles.push_back(RoleChange { given, _taken }),
+            false => state.take_role(&given),
         }
-        let new_reign = role.leader_epoch > state.role.leader_epoch;
-        let moved = state.replicas.set_isr(role.isr.clone());
-        if new_reign && role.leader != role.local {
-            state.purgatory.interrupt();
-        }
-        if moved {
-            state.high_watermark_moved();
-        }
-        state.role = role;
-        state.follow_config();
+        receiver
     }
 
     /// The topic has other settings: role and log live by them.
     pub fn set_config(&self, config: Arc<TopicConfig>) {
         let mut state = self.state.borrow_mut();
-        state.role.config = config;
+        state.settings.config = config;
         state.follow_config();
     }
 
     /// `producer.id.expiration.ms` has changed.
     pub fn set_producer_id_expiration(&self, expiration_ms: i64) {
         let mut state = self.state.borrow_mut();
-        if let Some(log) = &mut state.log {
+        if let Some(log) = state.slot.open_mut() {
             log.set_config(LogConfig { producer_id_expiration_ms: expiration_ms, ..log.config().clone() });
         }
     }
 
     pub fn leader_epoch(&self) -> LeaderEpoch {
-        self.state.borrow().role.leader_epoch
+        self.state.borrow().role.epoch()
     }
 
     pub fn config(&self) -> Arc<TopicConfig> {
-        Arc::clone(&self.state.borrow().role.config)
+        Arc::clone(&self.state.borrow().settings.config)
     }
 
     /// The offsets, for a request under `current_leader_epoch`.
@@ -345,44 +394,55 @@ impl<P: Platform> Partition<P> {
     ) -> Result<Option<(LeaderEpoch, Offset)>, LeadershipError> {
         let state = self.state.borrow();
         state.check_leader(current_leader_epoch)?;
-        let log = state.log.as_ref().ok_or(LeadershipError::LogOffline)?;
-        Ok(log.end_offset_for(requested, state.role.leader_epoch))
+        let log = state.slot.open().ok_or(LeadershipError::NotLeader)?;
+        Ok(log.end_offset_for(requested, state.role.epoch()))
     }
 
     /// What the log knows of each producer id; a follower answers too (Kafka 3.9 `Partition.activeProducerState`).
     pub fn active_producers(&self) -> Result<Vec<ActiveProducer>, LeadershipError> {
         let state = self.state.borrow();
         state.check(ANY_EPOCH, Asked::AnyReplica)?;
-        Ok(state.log.as_ref().map(Log::active_producers).unwrap_or_default())
+        Ok(state.slot.log().map(Log::active_producers).unwrap_or_default())
     }
 
     /// Whether the log could not be opened at the start.
     pub fn is_unopened(&self) -> bool {
-        self.state.borrow().unopened.is_some()
+        self.state.borrow().slot.unopened().is_some()
     }
 
     /// Its log could not be opened, and had been closed in order before.
     pub fn was_left_clean(&self) -> bool {
-        self.state.borrow().unopened.is_some_and(|last_stop| !last_stop.unclean)
+        self.state.borrow().slot.unopened().is_some_and(|last_stop| !last_stop.unclean)
     }
 
-    /// What to write into the checkpoints; `None` once the log is closed.
+    /// What to write into the checkpoints; `None` once the log is taken away.
     pub fn checkpoint(&self) -> Option<LogCheckpoint> {
         let state = self.state.borrow();
         let (topic_partition, log_dir) = (self.topic_partition.clone(), self.home.index);
-        match (&state.log, state.unopened) {
-            (Some(log), _) => Some(LogCheckpoint {
-                topic_partition,
-                log_dir,
-                recovery_point: log.recovery_point(),
-                log_start_offset: log.log_start_offset(),
-                first_segment_offset: log.first_segment_offset(),
-                high_watermark: state.replicas.high_watermark(),
-                cleaned_to: log.cleaned_to(),
-            }),
-            (None, Some(last_stop)) => Some(LogCheckpoint::kept(topic_partition, log_dir, last_stop)),
-            (None, None) => None,
+        if let Some(last_stop) = state.slot.last_stop() {
+            return Some(LogCheckpoint::kept(topic_partition, log_dir, last_stop));
         }
+        let log = state.slot.log()?;
+        Some(LogCheckpoint {
+            topic_partition,
+            log_dir,
+            recovery_point: log.recovery_point(),
+            log_start_offset: log.log_start_offset(),
+            first_segment_offset: log.first_segment_offset(),
+            high_watermark: state.high_watermark,
+            cleaned_to: log.cleaned_to(),
+        })
+    }
+
+    /// The high watermark when the log was closed with all up to `log_end` flushed: that may count by now.
+    pub fn high_watermark_at_close(&self, log_end: Offset) -> Offset {
+        let state = self.state.borrow();
+        let (local, lag_max) = (LocalEnds { log_end, counted: log_end }, state.settings.replica_lag_time_max);
+        let before = state.high_watermark;
+        let leader = state.role.leader();
+        leader.map_or(before, |leader| {
+            leader.high_watermark(before, local, state.min_isr(), lag_max, || state.clock.now())
+        })
     }
 
     /// Has `watch` told of bytes that come to this partition below what `isolation` lets see, up to `room` of them;
@@ -390,7 +450,7 @@ impl<P: Platform> Partition<P> {
     pub fn watch(&self, watch: &Arc<Watch>, isolation: Isolation, room: u64) -> bool {
         let mut state = self.state.borrow_mut();
         let Some(offsets) = state.offsets() else { return false };
-        let log_bytes = state.log.as_ref().map_or(0, Log::appended_bytes);
+        let log_bytes = state.slot.log().map_or(0, Log::appended_bytes);
         state.purgatory.watch(watch, isolation, room, &offsets, log_bytes);
         true
     }
@@ -407,7 +467,7 @@ impl<P: Platform> Partition<P> {
 
     /// Bytes of all its segments' records; `None` if the log is not open.
     pub fn size_bytes(&self) -> Option<u64> {
-        self.state.borrow().log.as_ref().map(Log::size_bytes)
+        self.state.borrow().slot.log().map(Log::size_bytes)
     }
 
     /// Records that the high watermark is ahead of this replica's log end; `None` if the log is not open.
@@ -424,11 +484,11 @@ impl<P: Platform> Partition<P> {
     /// The directory has failed: what waits is told, and later requests find the log offline.
     pub fn go_offline(&self) {
         let mut state = self.state.borrow_mut();
-        state.offline = true;
+        state.slot.go_offline();
         let failure = AppendFailure::Leadership(LeadershipError::LogOffline);
-        state.fail_pending(&failure);
+        state.append.fail(&failure);
         state.flushing.fail(&failure);
-        state.purgatory.interrupt();
+        state.purgatory.interrupt(&failure);
     }
 
     /// Judges an error of the log: one that says the device can't be trusted takes the directory offline.
@@ -440,22 +500,37 @@ impl<P: Platform> Partition<P> {
         }
     }
 
-    /// Gives the log up: what waits is told, later requests find it offline. Waits for the append in flight.
+    /// Resolves when a job that runs has ended.
+    pub(super) async fn ended(self: Rc<Self>, job: Job) {
+        poll_fn(|context| {
+            let mut state = self.state.borrow_mut();
+            match state.jobs.is_running(job) {
+                true => {
+                    state.jobs.wait(context.waker());
+                    Poll::Pending
+                }
+                false => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+
+    /// Gives the log up: what waits is told, later requests are refused. Waits for what is under way.
     pub async fn take_log(self: &Rc<Self>) -> Option<Log<P::Disk>> {
         {
             let mut state = self.state.borrow_mut();
-            state.purgatory.interrupt();
-            state.pending.clear();
-            state.leaving = true;
+            state.purgatory.interrupt(&AppendFailure::Interrupted);
+            state.append.pending.clear();
+            state.append.truncation = None;
+            state.slot.leave();
         }
         poll_fn(|context| {
             let mut state = self.state.borrow_mut();
-            let is_busy = state.append_running || state.upkeep_running || state.maintenance_running;
-            if is_busy || state.epochs.running || state.flushing.running {
-                state.taker = Some(context.waker().clone());
+            if !state.jobs.is_none_but(&[]) {
+                state.jobs.wait(context.waker());
                 return Poll::Pending;
             }
-            let log = state.log.take();
+            let log = state.slot.take();
             state.note_unflushed();
             Poll::Ready(log)
         })

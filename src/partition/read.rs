@@ -92,11 +92,13 @@ impl<P: Platform> Partition<P> {
             let (offsets, outcome, aborted, has_later_segment) = {
                 let state = self.state.borrow();
                 state.check_leader(current_leader_epoch)?;
-                let (Some(log), Some(offsets)) = (state.log.as_ref(), state.offsets()) else {
-                    return Err(LeadershipError::LogOffline.into());
+                let (Some(log), Some(offsets)) = (state.slot.open(), state.offsets()) else {
+                    drop(state);
+                    self.unparked().await;
+                    continue;
                 };
                 if request.last_fetched_epoch >= 0 {
-                    let diverging = diverging_epoch(log, &request, &offsets, state.role.leader_epoch)?;
+                    let diverging = diverging_epoch(log, &request, &offsets, state.role.epoch())?;
                     if diverging.is_some() {
                         return Ok(ReadResult { offsets, data: None, diverging, has_later_segment: false });
                     }
@@ -158,13 +160,12 @@ impl<P: Platform> Partition<P> {
     }
 
     async fn load_segment(&self, base_offset: Offset) -> Result<(), ReadFailure> {
-        let load = match self.state.borrow().log.as_ref() {
-            Some(log) => log.load_segment(base_offset),
-            None => return Err(LeadershipError::LogOffline.into()),
-        };
+        let load = self.state.borrow().slot.open().map(|log| log.load_segment(base_offset));
+        // What it is now is looked at again by whoever asks for this.
+        let Some(load) = load else { return Ok(()) };
         let loaded = load.await;
-        let outcome = self.state.borrow_mut().log.as_mut().map(|log| log.finish_load_segment(loaded));
-        outcome.ok_or(LeadershipError::LogOffline)?.map_err(|error| self.log_failed(error))
+        let outcome = self.state.borrow_mut().slot.log_mut().map(|log| log.finish_load_segment(loaded));
+        outcome.unwrap_or(Ok(())).map_err(|error| self.log_failed(error))
     }
 
     /// The first offset whose record is at or after `timestamp`, with its timestamp, as far as `isolation` allows.
@@ -178,7 +179,8 @@ impl<P: Platform> Partition<P> {
         for _ in 0..READ_TRIES_MAX {
             let lookup = self.with_log(current_leader_epoch, asked, |log, offsets| {
                 log.lookup_timestamp(timestamp, isolation.ceiling(offsets), self.platform.tasks())
-            })?;
+            });
+            let lookup = lookup.await?;
             match lookup.await {
                 Err(LogError::SegmentsChanged) => {}
                 Err(LogError::Busy) => return Err(ReadFailure::Busy),
@@ -198,7 +200,8 @@ impl<P: Platform> Partition<P> {
         for _ in 0..READ_TRIES_MAX {
             let lookup = self.with_log(current_leader_epoch, asked, |log, offsets| {
                 log.lookup_max_timestamp(isolation.ceiling(offsets), self.platform.tasks())
-            })?;
+            });
+            let lookup = lookup.await?;
             match lookup.await {
                 Err(LogError::SegmentsChanged) => {}
                 Err(LogError::Busy) => return Err(ReadFailure::Busy),
@@ -223,9 +226,10 @@ impl<P: Platform> Partition<P> {
         isolation: Isolation,
     ) -> Result<Vec<Offset>, ReadFailure> {
         let now = self.platform.clock().wall();
-        let (lookup, ceiling) = self.with_log(ANY_EPOCH, asked, |log, offsets| {
+        let found = self.with_log(ANY_EPOCH, asked, |log, offsets| {
             (log.offsets_before(before, count_max, now), isolation.ceiling(offsets))
-        })?;
+        });
+        let (lookup, ceiling) = found.await?;
         let mut found = lookup.await.map_err(|error| self.log_failed(error))?;
         if isolation != Isolation::LogEnd && found.iter().any(|offset| *offset > ceiling) {
             found.retain(|offset| *offset <= ceiling);
@@ -234,26 +238,31 @@ impl<P: Platform> Partition<P> {
         Ok(found)
     }
 
-    fn with_log<T>(
+    /// Looks at the log as it is, or will be when it is cut.
+    async fn with_log<T>(
         &self,
         current_leader_epoch: LeaderEpoch,
         asked: Asked,
         look: impl FnOnce(&Log<P::Disk>, &Offsets) -> T,
     ) -> Result<T, LeadershipError> {
-        let state = self.state.borrow();
-        state.check(current_leader_epoch, asked)?;
-        match (state.log.as_ref(), state.offsets()) {
-            (Some(log), Some(offsets)) => Ok(look(log, &offsets)),
-            _ => Err(LeadershipError::LogOffline),
+        loop {
+            {
+                let state = self.state.borrow();
+                state.check(current_leader_epoch, asked)?;
+                if let (Some(log), Some(offsets)) = (state.slot.open(), state.offsets()) {
+                    return Ok(look(log, &offsets));
+                }
+            }
+            self.unparked().await;
         }
     }
 
     /// The leader epoch that wrote, or will write, the record at `offset`, -1 if it is not known.
     pub fn epoch_at(&self, offset: Offset) -> LeaderEpoch {
         let state = self.state.borrow();
-        let Some(log) = state.log.as_ref() else { return -1 };
+        let Some(log) = state.slot.open() else { return -1 };
         // A reign is noted with its first append, and is known before.
-        let unnoted = || (offset >= log.log_end_offset()).then_some(state.role.leader_epoch);
+        let unnoted = || (offset >= log.log_end_offset()).then_some(state.role.epoch());
         log.epoch_at(offset).or_else(unnoted).unwrap_or(-1)
     }
 }

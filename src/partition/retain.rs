@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::append::write_epochs;
 use super::home::Home;
 use super::partition::{LeadershipError, Partition, State};
+use super::slot::Job;
 use crate::base::ids::Offset;
 use crate::platform::{Clock, Disk, Platform, Tasks};
 use crate::storage::log::{Log, LogError, Retention};
@@ -36,20 +37,13 @@ pub(super) struct Maintenance<P: Platform>(Rc<Partition<P>>);
 
 impl<P: Platform> Drop for Maintenance<P> {
     fn drop(&mut self) {
-        let mut state = self.0.state.borrow_mut();
-        state.maintenance_running = false;
-        state.came_to_rest();
+        self.0.state.borrow_mut().jobs.end(Job::Maintenance);
     }
 }
 
 impl<P: Platform> State<P> {
-    /// The log is to be left as soon as may be.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.leaving || self.offline || self.log.is_none()
-    }
-
     fn retention_policy(&self) -> RetentionPolicy {
-        let config = &self.role.config;
+        let config = &self.settings.config;
         RetentionPolicy {
             delete: config.cleanup_policy.delete,
             retention_ms: config.retention_ms,
@@ -61,18 +55,14 @@ impl<P: Platform> State<P> {
 impl<P: Platform> Partition<P> {
     /// `None` if the log is gone, going, or somebody else's.
     pub(super) fn begin_maintenance(self: &Rc<Self>) -> Option<Maintenance<P>> {
-        let mut state = self.state.borrow_mut();
-        if state.maintenance_running || state.is_leaving() {
-            return None;
-        }
-        state.maintenance_running = true;
-        Some(Maintenance(Rc::clone(self)))
+        let begun = self.state.borrow_mut().begin(Job::Maintenance);
+        begun.then(|| Maintenance(Rc::clone(self)))
     }
 
     /// Forgets producers that have been idle for long.
     pub fn expire_producers(&self) {
         let now = self.platform.clock().wall();
-        if let Some(log) = &mut self.state.borrow_mut().log {
+        if let Some(log) = self.state.borrow_mut().slot.open_mut() {
             log.expire_producers(now);
         }
     }
@@ -91,7 +81,7 @@ impl<P: Platform> Partition<P> {
                 Some(Retention::NeedsAge(base_offset)) => {
                     let Some(age) = self.of_log(|log| log.age(base_offset)) else { return 0 };
                     let age = age.await;
-                    let found = self.state.borrow_mut().log.as_mut().map(|log| log.finish_age(age));
+                    let found = self.state.borrow_mut().slot.log_mut().map(|log| log.finish_age(age));
                     match found {
                         Some(Ok(found)) => modified = modified.or(found),
                         Some(Err(error)) => return self.retention_failed(&error),
@@ -116,15 +106,12 @@ impl<P: Platform> Partition<P> {
 
     fn look(&self, modified: Option<i64>) -> Option<Retention> {
         let state = self.state.borrow();
-        if state.is_leaving() {
-            return None;
-        }
-        let (high_watermark, now) = (state.replicas.high_watermark(), self.platform.clock().wall());
-        Some(state.log.as_ref()?.retention(state.retention_policy(), high_watermark, now, modified))
+        let (high_watermark, now) = (state.high_watermark, state.clock.wall());
+        Some(state.slot.open()?.retention(state.retention_policy(), high_watermark, now, modified))
     }
 
     pub(super) fn of_log<T>(&self, of: impl FnOnce(&Log<P::Disk>) -> T) -> Option<T> {
-        self.state.borrow().log.as_ref().map(of)
+        self.state.borrow().slot.log().map(of)
     }
 
     fn retention_failed(&self, error: &LogError) -> usize {
@@ -139,7 +126,7 @@ impl<P: Platform> Partition<P> {
     async fn delete_segments_below(self: &Rc<Self>, end_offset: Offset) -> usize {
         let names = {
             let mut state = self.state.borrow_mut();
-            let Some(log) = &mut state.log else { return 0 };
+            let Some(log) = state.slot.open_mut() else { return 0 };
             if log.increment_log_start_offset(end_offset) {
                 tracing::info!(partition = %self.topic_partition, end_offset, "older segments have expired");
             }
@@ -149,7 +136,7 @@ impl<P: Platform> Partition<P> {
         let names = names.hold_alone().await;
         let Some(taken) = self.of_log(|log| log.take_out(end_offset, names)) else { return 0 };
         let taken = taken.await;
-        let finished = self.state.borrow_mut().log.as_mut().map(|log| log.finish_take_out(taken));
+        let finished = self.state.borrow_mut().slot.log_mut().map(|log| log.finish_take_out(taken));
         let Some((count, files, error)) = finished else { return 0 };
         self.remove_later(files);
         if let Some(error) = error {
@@ -165,7 +152,7 @@ impl<P: Platform> Partition<P> {
         }
         let count = files.len();
         let delay_ms = match self.home.set_aside(count) {
-            true => u64::try_from(self.state.borrow().role.config.file_delete_delay_ms).unwrap_or(0),
+            true => u64::try_from(self.state.borrow().settings.config.file_delete_delay_ms).unwrap_or(0),
             false => {
                 remove_now(&self.platform, files, None);
                 return;
@@ -187,15 +174,15 @@ impl<P: Platform> Partition<P> {
         let low_watermark = {
             let mut state = self.state.borrow_mut();
             state.check_leader(-1)?;
-            if !state.role.config.cleanup_policy.delete {
+            if !state.settings.config.cleanup_policy.delete {
                 return Err(DeleteRefusal::Policy);
             }
-            let high_watermark = state.replicas.high_watermark();
+            let high_watermark = state.high_watermark;
             let offset = if offset == -1 { high_watermark } else { offset };
             if !(0..=high_watermark).contains(&offset) {
                 return Err(DeleteRefusal::OffsetOutOfRange);
             }
-            let log = state.log.as_mut().ok_or(LeadershipError::LogOffline)?;
+            let log = state.slot.open_mut().ok_or(LeadershipError::NotLeader)?;
             log.increment_log_start_offset(offset);
             log.log_start_offset()
         };

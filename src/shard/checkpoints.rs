@@ -128,6 +128,8 @@ async fn keep_while_online<P: Platform>(log_dir: usize, local: &Rc<Local<P>>) {
                 local.log_dirs.fail(log_dir, &error);
                 return;
             }
+            // Whoever asked sees that it was not done.
+            continue;
         }
         for request in asked {
             // Whoever asked may be gone.

@@ -29,7 +29,8 @@ use crate::config::{Config, Durability, TopicConfig};
 use crate::executor::{all, either};
 use crate::local::Local;
 use crate::metadata::node::LocalPartition;
-use crate::partition::{Partition, Role};
+use crate::partition::partition::Opened;
+use crate::partition::{LeaderAndIsr, Partition, Settings};
 use crate::platform::{Clock, Disk, Platform, Random, Tasks};
 use crate::storage::log::{LastStop, Log, LogConfig, LogError, OpenLog};
 use crate::storage::log_dirs::is_fatal;
@@ -118,7 +119,9 @@ impl<P: Platform> Lanes<P> {
                 continue;
             }
             if let Some(partition) = self.local.partition(&replica.topic, replica.partition) {
-                partition.take_role(role_of(&self.local.config, &replica));
+                let lane = partition.log_dir_index();
+                partition.set_config(Arc::clone(&replica.config));
+                self.await_role(lane, partition.change_role(leader_and_isr(&replica)));
                 continue;
             }
             self.last_stops.progress.logs_total.add(1);
@@ -131,7 +134,8 @@ impl<P: Platform> Lanes<P> {
                 Err(reason) => {
                     report_offline(&self.local, &topic_partition, &reason);
                     self.local.log_dirs.all()[0].add_partition();
-                    add_partition(&self.local, replica, 0, Err(LastStop::default())).await;
+                    let opened = Opened { last_stop: LastStop::default(), log: None };
+                    add_partition(&self.local, replica, 0, opened).await;
                 }
             }
         }
@@ -200,6 +204,18 @@ impl<P: Platform> Lanes<P> {
             tracing::warn!(%directory, "a log directory does not answer: replicas in it are opened and deleted later");
         }
         self.unfinished = unfinished;
+    }
+
+    /// Has `settle` wait for a replica that takes on a role when its write in flight has ended.
+    fn await_role(&mut self, lane: usize, mut taken: oneshot::Receiver<()>) {
+        if !matches!(taken.try_recv(), Ok(None)) {
+            return;
+        }
+        let is_idle = self.lanes[lane].under_way.borrow().is_empty();
+        if is_idle {
+            self.lanes[lane].moved.set(self.local.platform.clock().now());
+        }
+        self.unfinished.push((lane, taken));
     }
 
     /// The lane in which something of this replica is under way.
@@ -320,7 +336,9 @@ fn place<P: Platform>(
 async fn take<P: Platform>(local: &Rc<Local<P>>, log_dir: usize, take: Take, last_stops: &LastStops) {
     let Take { replica, last_stop, is_counted } = take;
     if let Some(partition) = local.partition(&replica.topic, replica.partition) {
-        partition.take_role(role_of(&local.config, &replica));
+        partition.set_config(Arc::clone(&replica.config));
+        // Nothing is sent: it is dropped when the role is taken on.
+        let _ = partition.change_role(leader_and_isr(&replica)).await;
         return;
     }
     if !is_counted {
@@ -328,7 +346,7 @@ async fn take<P: Platform>(local: &Rc<Local<P>>, log_dir: usize, take: Take, las
         local.log_dirs.all()[log_dir].add_partition();
     }
     let opened = open_log(local, log_dir, &replica, last_stop, last_stops).await;
-    if opened.is_ok() {
+    if opened.log.is_some() {
         local.log_dirs.all()[log_dir].note_opened(&topic_partition_of(&replica));
     }
     add_partition(local, replica, log_dir, opened).await;
@@ -342,10 +360,10 @@ async fn open_log<P: Platform>(
     replica: &LocalPartition,
     last_stop: LastStop,
     last_stops: &LastStops,
-) -> Result<Log<P::Disk>, LastStop> {
+) -> Opened<P::Disk> {
     let topic_partition = topic_partition_of(replica);
-    let open = |last_stop| {
-        Log::open(OpenLog {
+    let open = async |last_stop| {
+        let opened = Log::open(OpenLog {
             disk: local.platform.disk().clone(),
             log_dir: local.log_dirs.all()[log_dir].path.clone(),
             topic_partition: topic_partition.clone(),
@@ -355,7 +373,8 @@ async fn open_log<P: Platform>(
             wall: local.platform.clock().wall(),
             open_files: Rc::clone(&local.open_files),
             progress: Arc::clone(&last_stops.progress),
-        })
+        });
+        opened.await.map(|log| (log, last_stop))
     };
     let was_scanned = last_stops.of(&topic_partition).is_some_and(|(found, _)| found == log_dir);
     let opened = async {
@@ -381,15 +400,18 @@ async fn open_log<P: Platform>(
             opened => opened,
         }
     };
-    opened.await.map_err(|error| {
-        report_offline(local, &topic_partition, &error);
-        if let LogError::Io { source, .. } = &error
-            && is_fatal(source)
-        {
-            local.log_dirs.fail(log_dir, &error);
+    match opened.await {
+        Ok((log, last_stop)) => Opened { last_stop, log: Some(log) },
+        Err(error) => {
+            report_offline(local, &topic_partition, &error);
+            if let LogError::Io { source, .. } = &error
+                && is_fatal(source)
+            {
+                local.log_dirs.fail(log_dir, &error);
+            }
+            Opened { last_stop, log: None }
         }
-        last_stop
-    })
+    }
 }
 
 /// Gives the directory of another topic, under the name of this partition, a name that nobody looks for.
@@ -428,11 +450,12 @@ async fn add_partition<P: Platform>(
     local: &Rc<Local<P>>,
     replica: LocalPartition,
     log_dir: usize,
-    log: Result<Log<P::Disk>, LastStop>,
+    opened: Opened<P::Disk>,
 ) {
-    let (role, home) = (role_of(&local.config, &replica), Rc::clone(&local.homes[log_dir]));
+    let (settings, given) = (settings(&local.config, &replica.config), leader_and_isr(&replica));
+    let (platform, home) = (local.platform.clone(), Rc::clone(&local.homes[log_dir]));
     let topic_partition = topic_partition_of(&replica);
-    let partition = Partition::new(local.platform.clone(), home, topic_partition, replica.id, role, log);
+    let partition = Partition::new(platform, home, topic_partition, replica.id, settings, &given, opened);
     // They may have changed while the log was opened.
     let (image, dynamic) = (local.image(), local.dynamic());
     if let Some(topic) = image.topic(&replica.topic).filter(|topic| topic.id == replica.id) {
@@ -481,16 +504,22 @@ fn topic_partition_of(replica: &LocalPartition) -> TopicPartition {
     TopicPartition { topic: Arc::clone(&replica.topic), partition: replica.partition }
 }
 
-fn role_of(config: &Config, partition: &LocalPartition) -> Role {
-    Role {
+fn leader_and_isr(replica: &LocalPartition) -> LeaderAndIsr {
+    LeaderAndIsr {
+        leader: replica.leader,
+        leader_epoch: replica.leader_epoch,
+        isr: replica.isr.clone(),
+        replicas: replica.replicas.clone(),
+    }
+}
+
+fn settings(config: &Config, topic: &Arc<TopicConfig>) -> Settings {
+    Settings {
         local: config.broker_id,
-        leader: partition.leader,
-        leader_epoch: partition.leader_epoch,
-        isr: partition.isr.clone(),
-        replica_count: partition.replicas.len(),
         durability: config.durability,
         rebatch: config.rebatch,
-        config: Arc::clone(&partition.config),
+        replica_lag_time_max: Duration::from_millis(config.replica_lag_time_max_ms),
+        config: Arc::clone(topic),
     }
 }
 

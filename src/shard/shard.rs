@@ -220,7 +220,8 @@ async fn close<P: Platform>(partition: &Rc<Partition<P>>, closed: &mut ClosedSha
     };
     let checkpoint = match (checkpoint, outcome) {
         (Some(checkpoint), Some(Ok(log_end))) => {
-            Some(LogCheckpoint { recovery_point: log_end, high_watermark: log_end, ..checkpoint })
+            let high_watermark = partition.high_watermark_at_close(log_end);
+            Some(LogCheckpoint { recovery_point: log_end, high_watermark, ..checkpoint })
         }
         (checkpoint, outcome) => {
             if let Some(Err(error)) = outcome {

@@ -87,6 +87,7 @@ impl LogDirScan {
             unclean: !self.clean,
             recovery_point: offset(&self.recovery_points).unwrap_or(0),
             log_start_offset: offset(&self.log_start_offsets).unwrap_or(0),
+            high_watermark: offset(&self.high_watermarks).unwrap_or(0),
             cleaned_to: offset(&self.cleaner_offsets),
             cache_survived: self.cache_survived() && !is_unopened,
         }

@@ -88,12 +88,10 @@ impl LogDir {
     }
 
     /// Has the checkpoints written from the logs of now: what they say of a log that is gone must not hold for the next
-    /// one of its name. Returns when that is durable, or can't be.
-    pub async fn rewrite_checkpoints(&self) {
+    /// one of its name. Says whether that is durable now.
+    pub async fn rewrite_checkpoints(&self) -> bool {
         let (sender, done) = oneshot::channel();
-        if self.rewrites.0.send(sender).await.is_ok() {
-            let _ = done.await;
-        }
+        self.rewrites.0.send(sender).await.is_ok() && done.await.is_ok()
     }
 
     /// Nobody writes checkpoints any more: whoever waits for it goes on.

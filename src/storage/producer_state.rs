@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::crc32c::crc32c;
 use crate::base::ids::Offset;
 use crate::base::time::WallMs;
-use crate::record::batch::{BatchHeader, NO_SEQUENCE, increment_sequence};
+use crate::record::batch::{BatchError, BatchHeader, NO_SEQUENCE, decode_records, increment_sequence};
 use crate::storage::compaction::pass::LastOfProducer;
 use crate::storage::refusal::AppendRefusal;
 use crate::storage::transaction_index::EndedTransaction;
@@ -26,6 +26,9 @@ const FORGOTTEN_AT_ONCE: usize = PRODUCERS_MAX / 8;
 /// Batches of a producer that a retry is recognised among.
 const BATCHES_KEPT: usize = 5;
 const NO_PRODUCER_EPOCH: i16 = -1;
+
+/// What a transaction marker's records may take; they are a few bytes and never compressed.
+const MARKER_BYTES_MAX: usize = 4096;
 
 const SNAPSHOT_VERSION: i16 = 1;
 const SNAPSHOT_HEAD_BYTES: usize = 10;
@@ -122,7 +125,7 @@ pub enum Admission {
     Duplicate { base_offset: Offset, last_offset: Offset, timestamp: i64 },
 }
 
-/// How to take back one [`ProducerState::apply`].
+/// How to take back one [`ProducerState::apply`] or [`ProducerState::apply_marker`].
 #[derive(Debug)]
 pub struct Undo {
     producer_id: i64,
@@ -139,6 +142,28 @@ pub struct Marker {
     pub offset: Offset,
     /// Else it commits.
     pub aborts: bool,
+}
+
+impl Marker {
+    /// Of a control batch: key i16 version, i16 type (0 abort, 1 commit); value i16 version, i32 coordinator epoch. `None`
+    /// for other control records, and for the empty control batch that compaction leaves of a marker.
+    pub fn parse(header: &BatchHeader, batch: &[u8]) -> Result<Option<Marker>, BatchError> {
+        let records = decode_records(batch, MARKER_BYTES_MAX)?;
+        let Some(record) = records.first() else { return Ok(None) };
+        let (Some([0, 0, 0, kind @ (0 | 1), ..]), Some([_, _, a, b, c, d, ..])) =
+            (record.key.as_deref(), record.value.as_deref())
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Marker {
+            producer_id: header.producer_id,
+            producer_epoch: header.producer_epoch,
+            coordinator_epoch: i32::from_be_bytes([*a, *b, *c, *d]),
+            timestamp: record.timestamp,
+            offset: header.last_offset(),
+            aborts: *kind == 0,
+        }))
+    }
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -235,12 +260,36 @@ impl ProducerState {
         Ok(Admission::New)
     }
 
+    /// Judges a coordinator's batch for a producer: it has no sequence.
+    pub fn check_epoch(&self, header: &BatchHeader) -> Result<(), AppendRefusal> {
+        let Some(entry) = self.producers.get(&header.producer_id) else { return Ok(()) };
+        if header.producer_epoch < entry.epoch {
+            return Err(below(header, entry.epoch));
+        }
+        if entry.transaction_first_offset.is_some() && !header.is_transactional() {
+            return Err(AppendRefusal::InvalidTxnState { producer_id: header.producer_id });
+        }
+        Ok(())
+    }
+
+    /// Judges a coordinator's marker.
+    pub fn check_marker(&self, marker: &Marker) -> Result<(), AppendRefusal> {
+        let Marker { producer_id, producer_epoch, coordinator_epoch, .. } = *marker;
+        let Some(entry) = self.producers.get(&producer_id) else { return Ok(()) };
+        if producer_epoch < entry.epoch {
+            let current_epoch = entry.epoch;
+            return Err(AppendRefusal::InvalidProducerEpoch { producer_id, producer_epoch, current_epoch });
+        }
+        if coordinator_epoch < entry.coordinator_epoch {
+            let current_epoch = entry.coordinator_epoch;
+            return Err(AppendRefusal::TransactionCoordinatorFenced { producer_id, coordinator_epoch, current_epoch });
+        }
+        Ok(())
+    }
+
     /// Notes a data batch that has a producer id, with its offsets stamped.
     pub fn apply(&mut self, header: &BatchHeader) -> Undo {
-        let undo = Undo { producer_id: header.producer_id, before: self.producers.get(&header.producer_id).copied() };
-        if undo.before.is_none() && self.producers.len() >= PRODUCERS_MAX {
-            self.forget_idle();
-        }
+        let undo = self.undo_of(header.producer_id);
         let entry = self.producers.entry(header.producer_id).or_insert_with(ProducerEntry::empty);
         entry.set_epoch(header.producer_epoch);
         entry.push(SeenBatch {
@@ -257,31 +306,47 @@ impl ProducerState {
         undo
     }
 
-    /// Takes back an `apply`; several are taken back newest first.
+    /// What takes back the next that is noted of a producer, for which there is room then.
+    fn undo_of(&mut self, producer_id: i64) -> Undo {
+        let before = self.producers.get(&producer_id).copied();
+        if before.is_none() && self.producers.len() >= PRODUCERS_MAX {
+            self.forget_idle();
+        }
+        Undo { producer_id, before }
+    }
+
+    /// Takes back what was noted last; several are taken back newest first.
     pub fn undo(&mut self, undo: Undo) {
         let begun = |entry: Option<ProducerEntry>| entry.and_then(|entry| entry.transaction_first_offset);
         let after = match undo.before {
             Some(entry) => self.producers.insert(undo.producer_id, entry),
             None => self.producers.remove(&undo.producer_id),
         };
-        if let (Some(first_offset), None) = (begun(after), begun(undo.before)) {
-            self.open.remove(&(first_offset, undo.producer_id));
+        match (begun(undo.before), begun(after)) {
+            (None, Some(first_offset)) => drop(self.open.remove(&(first_offset, undo.producer_id))),
+            (Some(first_offset), None) => {
+                self.ended.remove(&first_offset);
+                self.open.insert((first_offset, undo.producer_id));
+            }
+            (None, None) | (Some(_), Some(_)) => {}
         }
     }
 
     /// Notes a transaction marker: the producer's open transaction, if it has one here, ends and is given back.
-    pub fn apply_marker(&mut self, marker: &Marker) -> Option<EndedTransaction> {
+    pub fn apply_marker(&mut self, marker: &Marker) -> (Undo, Option<EndedTransaction>) {
         let producer_id = marker.producer_id;
+        let undo = self.undo_of(producer_id);
         let entry = self.producers.entry(producer_id).or_insert_with(ProducerEntry::empty);
         entry.set_epoch(marker.producer_epoch);
         entry.coordinator_epoch = marker.coordinator_epoch;
         entry.last_timestamp = marker.timestamp;
-        let first_offset = entry.transaction_first_offset.take()?;
+        let Some(first_offset) = entry.transaction_first_offset.take() else { return (undo, None) };
         self.open.remove(&(first_offset, producer_id));
         self.ended.insert(first_offset, marker.offset);
         let last_stable_offset =
             self.open.first().map_or(marker.offset.saturating_add(1), |(first_offset, _)| *first_offset);
-        Some(EndedTransaction { producer_id, first_offset, last_offset: marker.offset, last_stable_offset })
+        let ended = EndedTransaction { producer_id, first_offset, last_offset: marker.offset, last_stable_offset };
+        (undo, Some(ended))
     }
 
     /// The first offset below `high_watermark` whose transaction is undecided, or was decided by a marker that the high

@@ -544,6 +544,7 @@ impl<D: Disk> Recovery<D> {
         }
         let found = self.unflushed(&active, flushed_offset, log_end_offset).await?;
         active.forget_written(false);
+        active.transactions.bytes = self.files.transaction_indexes.get(&active.base_offset).copied().unwrap_or(0);
         let is_kept = |(base_offset, bytes): (Offset, u64)| (bytes > 0).then_some(base_offset);
         let transaction_indexes = self.files.transaction_indexes.into_iter().filter_map(is_kept).collect();
         Ok(Log {

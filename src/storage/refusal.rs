@@ -17,4 +17,14 @@ pub enum AppendRefusal {
     /// INVALID_TXN_STATE.
     #[error("producer {producer_id} has a transaction open, and the batch is not part of it")]
     InvalidTxnState { producer_id: i64 },
+    /// TRANSACTION_COORDINATOR_FENCED.
+    #[error("producer {producer_id}: coordinator epoch {coordinator_epoch} is older than {current_epoch}")]
+    TransactionCoordinatorFenced { producer_id: i64, coordinator_epoch: i32, current_epoch: i32 },
+    /// CORRUPT_MESSAGE.
+    #[error("producer {producer_id}: a control batch that is no transaction marker")]
+    InvalidMarker { producer_id: i64 },
+    /// A leader's batch does not begin where its follower's log ends: no client is told (Kafka 3.9
+    /// `UnexpectedAppendOffsetException`).
+    #[error("a batch of the leader begins at {base_offset}, and the log ends at {log_end_offset}")]
+    UnexpectedOffset { base_offset: i64, log_end_offset: i64 },
 }

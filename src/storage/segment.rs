@@ -98,6 +98,18 @@ pub struct ActiveSegment<F> {
     hot_next: u64,
     /// End of the blocks reserved ahead.
     pub preallocated_end: u64,
+    pub transactions: TransactionsFile<F>,
+}
+
+/// The transaction index of the segment that is appended to.
+#[derive(Debug)]
+pub struct TransactionsFile<F> {
+    /// Bytes of the entries whose markers are in the log.
+    pub bytes: u64,
+    /// The file may hold entries of markers that are not there.
+    pub is_ahead: bool,
+    /// While it holds something that is not durable.
+    pub unsynced: Option<Arc<F>>,
 }
 
 /// An active segment's files, open.
@@ -140,6 +152,7 @@ impl<F: DiskFile> ActiveSegment<F> {
             hot_from: 0,
             hot_next: 0,
             preallocated_end: 0,
+            transactions: TransactionsFile { bytes: 0, is_ahead: false, unsynced: None },
         }
     }
 

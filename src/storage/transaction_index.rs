@@ -97,9 +97,7 @@ impl TransactionIndex {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.entries.len() * ENTRY_BYTES);
-        self.entries.iter().for_each(|entry| entry.encode(&mut out));
-        out
+        encode_entries(&self.entries)
     }
 
     /// In the order of their last offsets.
@@ -124,6 +122,13 @@ impl TransactionIndex {
     pub fn truncate(&mut self, end_offset: Offset) {
         self.entries.retain(|entry| entry.last_offset < end_offset);
     }
+}
+
+/// The bytes of these entries in the file.
+pub fn encode_entries(entries: &[EndedTransaction]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(entries.len() * ENTRY_BYTES);
+    entries.iter().for_each(|entry| entry.encode(&mut out));
+    out
 }
 
 /// Parses arbitrary bytes; must not panic, and what it accepts must encode to the same bytes.

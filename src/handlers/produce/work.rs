@@ -9,9 +9,9 @@ use bytes::BytesMut;
 use futures_channel::oneshot;
 
 use crate::local::{Local, Work};
-use crate::partition::append::{AppendFailure, Appended};
-use crate::partition::partition::LeadershipError;
-use crate::platform::{Clock, Platform, Tasks};
+use crate::partition::append::{Append, AppendFailure, Appended, Origin, Replication};
+use crate::partition::partition::{ANY_EPOCH, LeadershipError};
+use crate::platform::{Clock, Platform};
 use crate::record::batch::BatchHeader;
 
 /// Batches for the partitions of one owner.
@@ -59,7 +59,10 @@ impl<P: Platform> Work<P> for ProduceWork {
             local.counters.produce_bytes_total.add(batch.len() as u64);
             local.counters.produce_records_total.add(u64::try_from(header.record_count).unwrap_or(0));
             let receiver = match &found {
-                Some(partition) => partition.append(batch, header, -1, all_replicas),
+                Some(partition) => {
+                    let (origin, leader_epoch) = (Origin::Client, ANY_EPOCH);
+                    partition.append_replicated(Append { batch, header, origin, leader_epoch, all_replicas })
+                }
                 None => Err(AppendFailure::Leadership(LeadershipError::NotLeader)),
             };
             (place, found, receiver)
@@ -76,17 +79,16 @@ impl<P: Platform> Work<P> for ProduceWork {
                 };
                 let unflushed_since = appended.as_ref().ok().and_then(|appended| appended.unflushed_since);
                 let waited = unflushed_since.map_or(Duration::ZERO, |since| clock.now().since(since));
-                let result = appended.map(|appended| {
-                    let waits =
-                        all_replicas && partition.as_ref().is_some_and(|one| !one.is_replicated(appended.last_offset));
-                    let replicated = partition.filter(|_| waits).map(|partition| {
-                        let (sender, receiver) = oneshot::channel();
-                        local.platform.tasks().spawn(async move {
-                            let _ = sender.send(partition.replicated(appended.last_offset).await);
-                        });
-                        receiver
-                    });
-                    Written { appended, replicated }
+                let result = appended.and_then(|appended| {
+                    let replication = match partition.filter(|_| all_replicas) {
+                        Some(partition) => partition.when_replicated(&appended)?,
+                        None => Replication::Replicated,
+                    };
+                    let replicated = match replication {
+                        Replication::Replicated => None,
+                        Replication::Waiting(replicated) => Some(replicated),
+                    };
+                    Ok(Written { appended, replicated })
                 });
                 done.push(ProduceDone { place, result, waited });
             }

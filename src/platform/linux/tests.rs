@@ -16,7 +16,7 @@ use crate::metrics::{HeldCall, Recorded};
 use crate::platform::{Disk, Fence, FileRange, OpenMode, Socket};
 use crate::record::batch::{BatchBuilder, BatchHeader};
 use crate::record::compression::Codec;
-use crate::storage::log::{LastStop, Log, LogConfig, OpenLog, Read as Found, Staged};
+use crate::storage::log::{LastStop, Log, LogConfig, OpenLog, Origin, Read as Found, Staged};
 use crate::storage::open_files::OpenFiles;
 use crate::uring::doorbell::EventDoorbell;
 use crate::uring::op::{QUEUED_BYTES_FAIR, QUEUED_BYTES_MAX, RING_QUEUED_BYTES_MAX};
@@ -382,7 +382,7 @@ fn a_log_truncated_under_a_sender_ends_the_connection_and_no_byte_that_arrived_w
             builder.push(at, None, Some(&pattern(256 << 10)), &[]);
             let batch = builder.build();
             let header = BatchHeader::parse(&batch).expect("header");
-            assert!(matches!(log.stage(batch, &header, 0, 0), Staged::Written { .. }));
+            assert!(matches!(log.stage(batch, &header, Origin::Client, 0, 0), Staged::Written { .. }));
             let write = log.take_write().expect("staged");
             let written = platform.disk().append(&write.file, write.position, write.data).await;
             log.finish_write(written).expect("written");
@@ -506,7 +506,7 @@ fn a_log_that_rests_holds_no_blocks_that_it_does_not_need_and_goes_on() {
             builder.push(at, None, Some(&pattern(64 << 10)), &[]);
             let batch = builder.build();
             let header = BatchHeader::parse(&batch).expect("a batch");
-            assert!(matches!(log.stage(batch, &header, 0, 0), Staged::Written { .. }));
+            assert!(matches!(log.stage(batch, &header, Origin::Client, 0, 0), Staged::Written { .. }));
             let write = log.take_write().expect("staged");
             let written = platform.disk().append(&write.file, write.position, write.data).await;
             log.finish_write(written).expect("written");

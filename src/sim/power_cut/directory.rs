@@ -22,7 +22,7 @@ use crate::storage::cache_mark::{self, CacheMark};
 use crate::storage::compaction::{CleanerBounds, Inline};
 use crate::storage::entry::Entry;
 use crate::storage::log::{
-    CleanTime, CompactionLags, Flushed, LastStop, Log, LogConfig, LogWrite, OpenLog, Read, Retention, Staged,
+    CleanTime, CompactionLags, Flushed, LastStop, Log, LogConfig, LogWrite, OpenLog, Origin, Read, Retention, Staged,
 };
 use crate::storage::log_dir::{self, LogDirScan};
 use crate::storage::open_files::OpenFiles;
@@ -166,11 +166,11 @@ impl Directory {
     /// What a batch is to the log; it waits to be written if it is accepted.
     pub fn offer(&mut self, tp: &TopicPartition, batch: BytesMut, epoch: LeaderEpoch) -> Outcome<Staged> {
         let header = BatchHeader::parse(&batch).expect("a batch");
-        Ok(match self.log_mut(tp).stage(batch, &header, epoch, NOW) {
+        Ok(match self.log_mut(tp).stage(batch, &header, Origin::Client, epoch, NOW) {
             Staged::NeedFile(batch) => {
                 let loaded = run(self.log(tp).load_active());
                 self.log_mut(tp).finish_load_segment(loaded).map_err(said)?;
-                self.log_mut(tp).stage(batch, &header, epoch, NOW)
+                self.log_mut(tp).stage(batch, &header, Origin::Client, epoch, NOW)
             }
             staged => staged,
         })

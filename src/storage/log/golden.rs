@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::record::batch::{Record, batches, decode_records};
+use crate::record::batch::{BatchHeader, Record, batches, decode_records};
 use crate::sim::disk::FakeDisk;
 use crate::sim::disk::tests::run;
 use crate::storage::compaction::{CleanerBounds, Inline};

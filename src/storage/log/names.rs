@@ -54,6 +54,11 @@ impl Names {
         Rc::new(Names { holders: Budget::new(HOLDERS_MAX), changes: Cell::new(0) })
     }
 
+    /// How often they have changed.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.get()
+    }
+
     pub(super) fn ask(self: &Rc<Self>) -> Asked {
         Asked { names: Rc::clone(self), changes: self.changes.get() }
     }

@@ -51,6 +51,8 @@ pub enum Read<F> {
 #[derive(Debug)]
 pub struct LoadedSegment<D: Disk> {
     base_offset: Offset,
+    /// How often segments had changed when it was begun.
+    changes: u64,
     result: Result<LoadedFiles<D::File>, LogError>,
 }
 
@@ -303,7 +305,8 @@ impl<D: Disk> Log<D> {
         let disk = self.disk.clone();
         let is_active = base_offset == self.active.base_offset;
         let needs_index = !is_active || self.active.offset_index.has_forgotten();
-        // Nobody changes the active segment's names.
+        // Only a truncation changes the active segment's name, which shows when it is loaded: appends do not wait for others.
+        let changes = self.names.changes();
         let names = (!is_active).then(|| self.names.ask());
         async move {
             let mode = if is_active { OpenMode::ReadWrite } else { OpenMode::Read };
@@ -327,7 +330,7 @@ impl<D: Disk> Log<D> {
                     false => LoadedFiles::Closed(ClosedFiles { log, offset_index, offset_index_bytes }),
                 })
             };
-            LoadedSegment { base_offset, result: opened.await }
+            LoadedSegment { base_offset, changes, result: opened.await }
         }
     }
 
@@ -338,19 +341,21 @@ impl<D: Disk> Log<D> {
 
     /// Keeps the files open for a while, unless the segments have changed meanwhile: then the next read asks anew.
     pub fn finish_load_segment(&mut self, loaded: LoadedSegment<D>) -> Result<(), LogError> {
-        let LoadedSegment { base_offset, result } = loaded;
+        let LoadedSegment { base_offset, changes, result } = loaded;
         let files = match result {
             Err(LogError::SegmentsChanged) => return Ok(()),
             result => result?,
         };
         match files {
-            LoadedFiles::Active(ActiveFiles { log, offset_index }) if base_offset == self.active.base_offset => {
+            LoadedFiles::Active(ActiveFiles { log, offset_index })
+                if base_offset == self.active.base_offset && changes == self.names.changes() =>
+            {
                 // Another reader may have been faster, and bytes appended through its handle are to be flushed.
                 let open = self.active.files.get();
                 let offset_index = offset_index.or_else(|| open.as_ref()?.offset_index.clone());
                 self.active.files.put(ActiveFiles { log: open.map_or(log, |open| open.log), offset_index });
             }
-            // A roll came between.
+            // A roll or a truncation came between.
             LoadedFiles::Active(_) => {}
             LoadedFiles::Closed(files) => {
                 if let Some(segment) = self.closed.get_mut(&base_offset) {

@@ -40,6 +40,8 @@ pub struct Flushed {
     /// Bytes before that, as [`Log::unflushed_bytes`] counts them.
     flushed_bytes: u64,
     closed: Vec<Offset>,
+    /// Of which active segment the transaction index was synced, and how many bytes of it.
+    transactions: Option<(Offset, u64)>,
     /// Whether a sync was reached: an error is final from there on.
     began: bool,
     result: Result<(), LogError>,
@@ -246,6 +248,7 @@ impl<D: Disk> Log<D> {
         closed.first_timestamp = old.first_timestamp;
         let [offset_index, time_index] = indexes;
         closed.unsynced = vec![old_log.clone(), offset_index.clone(), time_index];
+        closed.unsynced.extend(old.transactions.unsynced);
         let offset_index_bytes = old.offset_index.bytes();
         closed.files = Some(self.open_files.filled(ClosedFiles { log: old_log, offset_index, offset_index_bytes }));
         if let Some(snapshot) = snapshot {
@@ -317,6 +320,10 @@ impl<D: Disk> Log<D> {
                 segment.unsynced.iter().map(move |file| (file.clone(), path.clone()))
             })
             .collect();
+        let transactions = self.active.transactions.unsynced.clone().filter(|_| active.is_some());
+        let synced_transactions =
+            transactions.is_some().then_some((self.active.base_offset, self.active.transactions.bytes));
+        files.extend(transactions.map(|file| (file, self.directory.clone())));
         let (disk, directory) = (self.disk.clone(), self.directory.clone());
         // A segment that follows a rolled one has a name that is not durable yet.
         let has_new_name = !closed.is_empty() || self.run.names_unsynced;
@@ -338,7 +345,7 @@ impl<D: Disk> Log<D> {
                 }
             };
             let result = synced.await;
-            Flushed { end_offset, flushed_bytes, closed, began, result }
+            Flushed { end_offset, flushed_bytes, closed, transactions: synced_transactions, began, result }
         }
     }
 
@@ -354,6 +361,10 @@ impl<D: Disk> Log<D> {
             if let Some(segment) = self.closed.get_mut(&base_offset) {
                 (segment.unsynced, segment.reserved) = (Vec::new(), None);
             }
+        }
+        let transactions = &mut self.active.transactions;
+        if flushed.transactions == Some((self.active.base_offset, transactions.bytes)) && !transactions.is_ahead {
+            transactions.unsynced = None;
         }
         self.flushed_offset = self.flushed_offset.max(flushed.end_offset);
         self.run.flushed_bytes = self.run.flushed_bytes.max(flushed.flushed_bytes);
@@ -395,6 +406,9 @@ impl<D: Disk> Log<D> {
             if self.run.fenced || self.active.preallocated_end > self.active.size {
                 let file = self.active_file().open().await?;
                 self.disk.set_length(&file, self.active.size).await.map_err(LogError::io_at(&log_path))?;
+            }
+            if let Some(transactions) = self.cut_transactions() {
+                transactions.await?;
             }
             let indexes = self.index_write(true).run().await?;
             for file in &indexes {

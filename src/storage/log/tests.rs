@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io::ErrorKind;
 
+use bytes::BytesMut;
+
 use super::*;
-use crate::record::batch::{BatchBuilder, batches, decode_records};
+use crate::record::batch::{BatchBuilder, BatchHeader, batches, decode_records};
 use crate::record::compression::Codec;
 use crate::record::tests::next;
 use crate::sim::disk::tests::run;
@@ -13,8 +16,14 @@ use crate::storage::segment::{INDEX_FILE_BYTES_MAX, LOG, OFFSET_INDEX, SNAPSHOT,
 
 const DIR: &str = "/data/t-0";
 const TOPIC_ID: TopicId = TopicId(*b"0123456789abcdef");
-const CLEAN: LastStop =
-    LastStop { unclean: false, recovery_point: 0, log_start_offset: 0, cleaned_to: None, cache_survived: false };
+const CLEAN: LastStop = LastStop {
+    unclean: false,
+    recovery_point: 0,
+    log_start_offset: 0,
+    high_watermark: 0,
+    cleaned_to: None,
+    cache_survived: false,
+};
 const KILLED: LastStop = LastStop { unclean: true, ..CLEAN };
 
 fn small() -> LogConfig {
@@ -60,7 +69,7 @@ fn idempotent(producer_id: i64, sequence: i32, count: i32) -> BytesMut {
 
 fn stage(log: &mut Log<FakeDisk>, batch: BytesMut) -> Staged {
     let header = BatchHeader::parse(&batch).unwrap();
-    log.stage(batch, &header, 0, 1000)
+    log.stage(batch, &header, Origin::Client, 0, 1000)
 }
 
 fn write(log: &mut Log<FakeDisk>) -> Result<(), AppendError> {
@@ -914,7 +923,7 @@ fn a_producer_of_old_records_keeps_its_window_over_a_kill() {
     let stage_today = |log: &mut Log<FakeDisk>| {
         let batch = idempotent(7, 0, 3);
         let header = BatchHeader::parse(&batch).unwrap();
-        log.stage(batch, &header, 0, today + 1)
+        log.stage(batch, &header, Origin::Client, 0, today + 1)
     };
     let mut log = open_today(&disk);
     assert!(matches!(stage_today(&mut log), Staged::Written { base_offset: 0, .. }));

@@ -77,8 +77,11 @@ impl<D: Disk> Log<D> {
             if offset >= self.log_end_offset {
                 return Ok(self);
             }
+            // Until the log is what its files say again.
+            let names = self.names().hold_alone().await;
             let first = self.segment_of(Offset::MIN);
             if offset <= first {
+                drop(names);
                 return self.truncate_fully_and_start_at(offset, now).await;
             }
             if self.active.size > 0 {
@@ -92,17 +95,20 @@ impl<D: Disk> Log<D> {
             };
             match cut {
                 Some(cut) if cut.position == 0 && segment == first => {
+                    drop(names);
                     self.truncate_fully_and_start_at(cut.end_offset, now).await
                 }
                 Some(cut) if cut.position > 0 => {
                     let end_offset = cut.end_offset;
                     self.cut_off(directory, Some(cut), end_offset, now).await?;
+                    names.changed();
                     Ok(self)
                 }
                 // The segment goes as a whole, and another one before it stays.
                 whole => {
                     let end_offset = whole.map_or(offset, |cut| cut.end_offset);
                     self.cut_off(directory, None, end_offset, now).await?;
+                    names.changed();
                     Ok(self)
                 }
             }
@@ -123,6 +129,7 @@ impl<D: Disk> Log<D> {
     ) -> impl Future<Output = Result<Log<D>, LogError>> + use<D> + 'static {
         assert!(self.is_quiet() && !self.run.rolling, "a log is truncated between writes");
         async move {
+            let names = self.names().hold_alone().await;
             let directory = self.files_of();
             let aside = self.set_aside_from(&directory, Offset::MIN, Offset::MIN).await?;
             if self.epochs != LeaderEpochs::default() {
@@ -134,6 +141,7 @@ impl<D: Disk> Log<D> {
             (self.log_start_offset, self.flushed_offset) = (offset, offset);
             self.cleaned_to = self.cleaned_to.map(|cleaned_to| cleaned_to.min(offset));
             self.begin_segment(&directory, offset, now).await?;
+            names.changed();
             remove_files(&directory, aside).await;
             Ok(self)
         }

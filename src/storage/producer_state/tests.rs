@@ -96,8 +96,8 @@ fn an_open_transaction_wants_transactional_batches_until_its_marker() {
     let marker =
         Marker { producer_id: 7, producer_epoch: 0, coordinator_epoch: 2, timestamp: 9, offset: 41, aborts: true };
     let ended = EndedTransaction { producer_id: 7, first_offset: 40, last_offset: 41, last_stable_offset: 42 };
-    assert_eq!(state.apply_marker(&marker), Some(ended));
-    assert_eq!(state.apply_marker(&marker), None, "a marker without records ends nothing");
+    assert_eq!(state.apply_marker(&marker).1, Some(ended));
+    assert_eq!(state.apply_marker(&marker).1, None, "a marker without records ends nothing");
     assert_eq!(state.check(&plain), Ok(Admission::New));
     state.expire(10, 1);
     assert!(state.is_empty());
@@ -158,12 +158,12 @@ fn the_last_stable_offset_is_that_of_the_earliest_undecided_or_unreplicated_tran
     state.apply(&transactional(1, 10));
     state.apply(&transactional(2, 12));
     assert_eq!([5, 10, 11, 20].map(|high_watermark| state.last_stable_offset(high_watermark)), [5, 10, 10, 10]);
-    let ended = state.apply_marker(&marker(1, 15)).unwrap();
+    let ended = state.apply_marker(&marker(1, 15)).1.unwrap();
     assert_eq!(ended.last_stable_offset, 12, "the other one is open still");
     assert_eq!(state.last_stable_offset(15), 10, "the marker may be lost yet");
     assert_eq!(state.last_stable_offset(16), 12);
     state.high_watermark_moved(16);
-    assert_eq!(state.apply_marker(&marker(2, 16)).unwrap().last_stable_offset, 17);
+    assert_eq!(state.apply_marker(&marker(2, 16)).1.unwrap().last_stable_offset, 17);
     assert_eq!(state.last_stable_offset(17), 17);
     state.high_watermark_moved(17);
     assert_eq!(state.last_stable_offset(40), 40);

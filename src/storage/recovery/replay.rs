@@ -7,16 +7,13 @@ use super::files::Directory;
 use crate::base::ids::Offset;
 use crate::base::time::WallMs;
 use crate::platform::Disk;
-use crate::record::batch::{BatchHeader, decode_records};
+use crate::record::batch::BatchHeader;
 use crate::storage::entry::{Entry, Scanned, Scanner};
 use crate::storage::log::LogError;
 use crate::storage::offset_index::OffsetIndex;
 use crate::storage::producer_state::{Marker, ProducerState, SNAPSHOT_BYTES_MAX};
 use crate::storage::segment::{LOG, OFFSET_INDEX, SNAPSHOT};
 use crate::storage::transaction_index::EndedTransaction;
-
-/// What a transaction marker's records may take; they are a few bytes and never compressed.
-const MARKER_BYTES_MAX: usize = 4096;
 
 /// Producer state on its way through a log.
 #[derive(Debug, Default)]
@@ -137,28 +134,10 @@ impl Replay {
             return Ok(None);
         }
         let batch = scanner.bytes(position, entry.bytes as usize).await?;
-        let Some(marker) = parse_marker(&header, batch)? else { return Ok(None) };
-        Ok(self.producers.apply_marker(&marker).filter(|_| marker.aborts))
+        let marker = Marker::parse(&header, batch);
+        let marker = marker.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let Some(marker) = marker else { return Ok(None) };
+        let (_, ended) = self.producers.apply_marker(&marker);
+        Ok(ended.filter(|_| marker.aborts))
     }
-}
-
-/// A transaction marker: key i16 version, i16 type (0 abort, 1 commit); value i16 version, i32 coordinator epoch. `None`
-/// for other control records, and for the empty control batch that compaction leaves of a marker.
-fn parse_marker(header: &BatchHeader, batch: &[u8]) -> io::Result<Option<Marker>> {
-    let records =
-        decode_records(batch, MARKER_BYTES_MAX).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let Some(record) = records.first() else { return Ok(None) };
-    let (Some([0, 0, 0, kind @ (0 | 1), ..]), Some([_, _, a, b, c, d, ..])) =
-        (record.key.as_deref(), record.value.as_deref())
-    else {
-        return Ok(None);
-    };
-    Ok(Some(Marker {
-        producer_id: header.producer_id,
-        producer_epoch: header.producer_epoch,
-        coordinator_epoch: i32::from_be_bytes([*a, *b, *c, *d]),
-        timestamp: record.timestamp,
-        offset: header.last_offset(),
-        aborts: *kind == 0,
-    }))
 }

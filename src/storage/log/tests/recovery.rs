@@ -3,7 +3,7 @@
 use super::*;
 use crate::record::batch::stamp;
 use crate::sim::disk::Pause;
-use crate::storage::segment::TRANSACTION_INDEX;
+use crate::storage::segment::{BatchPlace, TRANSACTION_INDEX};
 use crate::storage::transaction_index::{EndedTransaction, TransactionIndex};
 
 fn path(base_offset: Offset, extension: &str) -> PathBuf {

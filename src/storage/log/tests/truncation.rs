@@ -162,7 +162,7 @@ fn no_power_cut_mixes_what_was_taken_back_with_what_came_after() {
                 for at in 0..4 {
                     let batch = later(end + at * 5, 5);
                     let header = BatchHeader::parse(&batch).unwrap();
-                    assert!(matches!(log.stage(batch, &header, 0, 1000), Staged::Written { .. }));
+                    assert!(matches!(log.stage(batch, &header, Origin::Client, 0, 1000), Staged::Written { .. }));
                     let LogWrite { file, position, data } = log.take_write().unwrap();
                     log.finish_write(disk.append(&file, position, data).await).unwrap();
                 }
