@@ -1,7 +1,7 @@
 //! AlterConfigs (33), versions 0-2: all settings of a topic or a broker at once; what is not named is reset. The answer
 //! leaves when every shard shows the new settings.
 
-use super::configs::{self, Asked, Refusal};
+use super::configs::{self, AlteredResource, Refusal};
 use super::{Exchange, Handler, Unanswered};
 use crate::local::Local;
 use crate::metadata::proposal::{ConfigChange, ConfigEdit};
@@ -21,7 +21,7 @@ impl<P: Platform> Handler<P> for AlterConfigs {
 }
 
 async fn answer<P: Platform>(local: &Local<P>, request: AlterConfigsRequest) -> AlterConfigsResponse {
-    let asked = request.resources.into_iter().map(|resource| Asked {
+    let asked = request.resources.into_iter().map(|resource| AlteredResource {
         wanted: change(local, &resource).into(),
         resource_type: resource.resource_type,
         resource_name: resource.resource_name,

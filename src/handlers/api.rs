@@ -21,7 +21,7 @@ pub struct Served {
     pub api_key: ApiKey,
     pub lowest_version: i16,
     pub highest_version: i16,
-    /// Of a connection's first requests; Fetch is a replica's on a connection on which a replica fetches.
+    /// On a connection of clients; on one on which a replica fetches it is the replica's.
     pub class: Class,
     pub order: Order,
     /// What it needs in general, and of what: which topic, what else in which case, is said by its handler.

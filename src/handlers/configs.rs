@@ -36,25 +36,25 @@ impl Refusal {
 }
 
 /// One resource of a request that changes settings.
-pub struct Asked {
+pub struct AlteredResource {
     pub resource_type: i8,
     pub resource_name: String,
-    pub wanted: Wanted,
+    pub wanted: WantedChange,
 }
 
 /// What is to be done with it.
-pub enum Wanted {
+pub enum WantedChange {
     /// The controller decides.
     Change(ConfigChange),
     /// It was decided here.
     Done(Result<(), Refusal>),
 }
 
-impl From<Result<ConfigChange, Refusal>> for Wanted {
-    fn from(checked: Result<ConfigChange, Refusal>) -> Wanted {
+impl From<Result<ConfigChange, Refusal>> for WantedChange {
+    fn from(checked: Result<ConfigChange, Refusal>) -> WantedChange {
         match checked {
-            Ok(change) => Wanted::Change(change),
-            Err(refusal) => Wanted::Done(Err(refusal)),
+            Ok(change) => WantedChange::Change(change),
+            Err(refusal) => WantedChange::Done(Err(refusal)),
         }
     }
 }
@@ -103,7 +103,7 @@ pub fn changed_resource<P: Platform>(
 /// request's order. Returns when every shard shows the new settings.
 pub async fn alter<P: Platform>(
     local: &Local<P>,
-    asked: Vec<Asked>,
+    asked: Vec<AlteredResource>,
     validate_only: bool,
 ) -> Vec<(i8, String, Result<(), Refusal>)> {
     let mut counts: BTreeMap<(i8, &str), usize> = BTreeMap::new();
@@ -115,8 +115,8 @@ pub async fn alter<P: Platform>(
     for (one, twice) in asked.into_iter().zip(twice) {
         let outcome = match one.wanted {
             _ if twice => Err(Refusal::request("Each resource must appear at most once.")),
-            Wanted::Done(outcome) => outcome,
-            Wanted::Change(change) => {
+            WantedChange::Done(outcome) => outcome,
+            WantedChange::Change(change) => {
                 places.push(outcomes.len());
                 changes.push(change);
                 Ok(())

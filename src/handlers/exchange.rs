@@ -82,6 +82,11 @@ pub struct ConnectionState {
 }
 
 impl ConnectionState {
+    /// Whose work a request is, of an API of class `own`: on a replica's connection, the replica's.
+    pub fn class(&self, own: Class) -> Class {
+        if self.is_replica.get() { Class::Replication } else { own }
+    }
+
     /// The client id of a request: nearly always that of the one before.
     pub fn client_id(&self, named: Option<&str>) -> Option<Rc<str>> {
         let mut known = self.client_id.borrow_mut();
@@ -97,20 +102,23 @@ pub struct Exchange<P: Platform> {
     pub local: Rc<Local<P>>,
     pub context: RequestContext,
     pub connection: Rc<ConnectionState>,
+    /// Of its API.
+    class: Class,
     body: BytesMut,
     slot: ReplySlot<P>,
 }
 
 impl<P: Platform> Exchange<P> {
-    /// `body`: all that follows the header.
+    /// Of an API of `class`; `body`: all that follows the header.
     pub fn new(
         local: Rc<Local<P>>,
         context: RequestContext,
         connection: Rc<ConnectionState>,
+        class: Class,
         body: BytesMut,
         slot: ReplySlot<P>,
     ) -> Exchange<P> {
-        Exchange { local, context, connection, body, slot }
+        Exchange { local, context, connection, class, body, slot }
     }
 
     pub fn version(&self) -> i16 {
@@ -119,7 +127,7 @@ impl<P: Platform> Exchange<P> {
 
     /// Whose work it is, and what it asks of other shards.
     pub fn class(&self) -> Class {
-        if self.connection.is_replica.get() { Class::Replication } else { Class::Client }
+        self.connection.class(self.class)
     }
 
     /// How far it is.

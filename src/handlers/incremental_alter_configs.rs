@@ -3,7 +3,7 @@
 //!
 //! Levels of loggers (KIP-412) are this process's own and last as long as it: no controller is asked.
 
-use super::configs::{self, Asked, BROKER_LOGGER, Refusal, Wanted};
+use super::configs::{self, AlteredResource, BROKER_LOGGER, Refusal, WantedChange};
 use super::{Exchange, Handler, Unanswered};
 use crate::base::log_levels::{self, LEVELS, Level, ROOT};
 use crate::local::Local;
@@ -37,13 +37,13 @@ async fn answer<P: Platform>(
 ) -> IncrementalAlterConfigsResponse {
     let asked = request.resources.into_iter().map(|resource| {
         let wanted = match check(&resource) {
-            Err(refusal) => Wanted::Done(Err(refusal)),
+            Err(refusal) => WantedChange::Done(Err(refusal)),
             Ok(()) if resource.resource_type == BROKER_LOGGER => {
-                Wanted::Done(set_levels(local, &resource, request.validate_only))
+                WantedChange::Done(set_levels(local, &resource, request.validate_only))
             }
             Ok(()) => change(local, &resource).into(),
         };
-        Asked { wanted, resource_type: resource.resource_type, resource_name: resource.resource_name }
+        AlteredResource { wanted, resource_type: resource.resource_type, resource_name: resource.resource_name }
     });
     let outcomes = configs::alter(local, asked.collect(), request.validate_only).await;
     let responses = outcomes.into_iter().map(|(resource_type, resource_name, outcome)| {

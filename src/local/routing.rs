@@ -240,3 +240,6 @@ async fn send_back<T>(work: impl Future<Output = T>, answer: oneshot::Sender<T>)
     // Whoever asked may be gone.
     let _ = answer.send(work.await);
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,8 @@ use crate::handlers::exchange::{ConnectionState, Exchange, Header, RequestContex
 use crate::local::Local;
 use crate::net::connection::{FrameHandler, Framed, ReplySlot};
 use crate::platform::{Clock, Platform};
+use crate::protocol::ApiKey;
 use crate::protocol::Reader;
-use crate::protocol::api_key::ApiKey;
 use crate::protocol::header::RequestHeader;
 
 /// What the log calls the API of a request whose key nobody knows, and such a key.
@@ -83,13 +83,6 @@ impl<P: Platform> Dispatcher<P> {
         frame.advance(body_start);
         Request::Understood { api, header, body: frame }
     }
-
-    fn class(&self, api: &Api<P>) -> Class {
-        match api.served.api_key {
-            ApiKey::Fetch if self.connection.is_replica.get() => Class::Replication,
-            _ => api.served.class,
-        }
-    }
 }
 
 impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
@@ -98,7 +91,9 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
     fn read_header(&self, frame: BytesMut) -> Framed<Request<P>> {
         let request = self.understand(frame);
         let (class, overlaps) = match &request {
-            Request::Understood { api, .. } => (self.class(api), api.served.order == Order::Overlaps),
+            Request::Understood { api, .. } => {
+                (self.connection.class(api.served.class), api.served.order == Order::Overlaps)
+            }
             Request::Refused { .. } => (Class::Client, false),
         };
         Framed { request, class, overlaps }
@@ -117,7 +112,7 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
                 requests.started(slot.passage(), api_key.code(), version);
                 let context = RequestContext::new(header, slot.listener(), Rc::clone(&named.by));
                 let (local, connection) = (Rc::clone(&self.local), Rc::clone(&self.connection));
-                let exchange = Exchange::new(local, context, connection, body, slot);
+                let exchange = Exchange::new(local, context, connection, api.served.class, body, slot);
                 about(named, async {
                     if let Err(Unanswered::Malformed(error)) = (api.handle)(exchange).await {
                         self.refuse(api_key.code(), &error);
