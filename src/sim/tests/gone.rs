@@ -57,7 +57,12 @@ fn a_fetch_that_waits_ends_with_its_client_and_leaves_nothing_behind() {
         world.run_until(|| gone.iter().all(|gone| gone.get()));
         run_for(&world, Duration::from_secs(10));
         assert_eq!(node.watch_count(), 0, "seed {seed}: fetches wait after their clients have gone");
-        let left = node.task_count();
+        // A standing task may just have one of its jobs under way.
+        let counts = (0..10).map(|_| {
+            run_for(&world, Duration::from_millis(70));
+            node.task_count()
+        });
+        let left = counts.min().expect("ten of them");
         assert!(left <= tasks, "seed {seed}: {left} tasks are left of {tasks}");
         node.end(End::Kill);
     }
