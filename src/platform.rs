@@ -10,6 +10,7 @@ pub mod linux;
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,15 @@ pub trait Platform: Clone + 'static {
     fn clock(&self) -> &Self::Clock;
     fn tasks(&self) -> &Self::Tasks;
     fn random(&self) -> &Self::Random;
+
+    /// Opens a connection to `address`, set up as accepted ones are.
+    ///
+    /// Nothing here bounds how long that takes, and the kernel may try for minutes: the caller bounds it, and gives up by
+    /// dropping the future. The peer may have accepted by then; it sees the connection end.
+    ///
+    /// # Errors
+    /// Nobody listens there (`ConnectionRefused`), or nobody answers (`TimedOut`, `HostUnreachable` ...).
+    fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Socket>>;
 }
 
 /// An open file that may be read from any shard. Its last drop hands the descriptor to the directory's helper, since

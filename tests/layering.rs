@@ -17,6 +17,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("cli::log", &["storage"]),
     ("cli::kafka::dump_log", &["storage"]),
     ("client", &["protocol", "record"]),
+    ("client::connection", &["platform"]),
     ("broker", &["shard", "controller", "admin", "worker", "platform::linux", "uring", "cli::banner"]),
     ("shard", &["handlers", "local", "net", "worker"]),
     ("shard::run", &["platform::linux", "uring"]),

@@ -10,6 +10,8 @@ mod socket;
 mod write_back;
 
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -116,6 +118,10 @@ impl Platform for LinuxPlatform {
 
     fn random(&self) -> &LinuxRandom {
         &LinuxRandom
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<LinuxSocket> {
+        LinuxSocket::connect(self, address).await
     }
 }
 

@@ -3,14 +3,18 @@
 
 #![forbid(unsafe_code)]
 
-/// Connections in memory.
-pub mod connection;
 /// Files in memory that know written from synced.
 pub mod disk;
+/// A machine: its clock and its place on the network.
+pub mod host;
+/// The ways between hosts, and the connections on them.
+pub mod network;
 /// A node: shards and metadata on one disk, cut off and started again.
 pub mod node;
 /// The seam's form here.
 pub mod platform;
+/// One end of a connection.
+pub mod socket;
 /// The schedule and the clock.
 pub mod world;
 

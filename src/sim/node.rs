@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_channel::Sender;
 
-use super::connection::{self, SimSocket};
 use super::disk::FakeDisk;
+use super::host::Host;
+use super::network::Network;
 use super::platform::SimPlatform;
+use super::socket::SimSocket;
 use super::world::World;
 use crate::base::class::ByClass;
 use crate::base::ids::ShardId;
@@ -24,7 +26,7 @@ use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread;
 use crate::metrics::ShardCounters;
 use crate::net::connection::Arrival;
-use crate::platform::{Disk, Platform};
+use crate::platform::{Clock, Disk, Platform};
 use crate::shard::checkpoints;
 use crate::shard::cleaner::CleanerSlots;
 use crate::shard::metadata_inputs::LastStops;
@@ -35,6 +37,9 @@ use crate::storage::log_dirs::{LogDirs, is_fatal};
 
 /// Inputs that may wait for a shard; nothing bounds them here but the test's own size.
 const SHARD_INPUTS_MAX: usize = 4096;
+
+/// Where each node listens.
+pub const PORT: u16 = 9092;
 
 /// How large everything is.
 #[derive(Clone, Copy, Debug)]
@@ -102,16 +107,33 @@ pub enum End {
 
 /// A running process.
 pub struct Node {
-    world: World,
+    host: Host,
+    /// Where the clients of [`Node::connect`] are.
+    clients: Host,
+    /// Of its first shard.
+    platform: SimPlatform,
     disk: FakeDisk,
     log_dirs: Arc<LogDirs>,
     /// How often the broker was told that no log directory is left.
     last_failures: Arc<AtomicUsize>,
     /// The metadata's, then the shards'.
     executors: Vec<Executor>,
-    shards: Vec<Rc<Shard<SimPlatform>>>,
+    shards: Rc<Shards>,
     tree: Rc<RefCell<Option<MetadataNode<EmbeddedTree, Queues>>>>,
-    next_shard: Cell<usize>,
+}
+
+/// The shards of a process, and whose turn it is to get a connection.
+struct Shards {
+    all: Vec<Rc<Shard<SimPlatform>>>,
+    next: Cell<usize>,
+}
+
+impl Shards {
+    fn serve_next(&self, socket: SimSocket) {
+        let shard = self.next.get();
+        self.next.set((shard + 1) % self.all.len());
+        self.all[shard].serve(socket, Arrival { listener: "PLAINTEXT".into(), permit: None });
+    }
 }
 
 struct Queues(Vec<Sender<ShardInput>>);
@@ -127,10 +149,19 @@ impl ShardSink for Queues {
 }
 
 impl Node {
-    /// Starts a process on what the last one left, and runs the world until every shard shows its first image.
+    /// Starts a process on a host that only [`Node::connect`] reaches; see [`Node::start_on`].
     pub fn start(world: &World, remains: Remains, setup: impl Into<Setup>) -> Node {
+        Node::start_on(&Network::new(world).add_host(), remains, setup)
+    }
+
+    /// Starts a process on what the last one left, and runs the world until every shard shows its first image. Its broker
+    /// id is the host's number, and it listens at [`PORT`].
+    pub fn start_on(host: &Host, remains: Remains, setup: impl Into<Setup>) -> Node {
+        let world = host.world();
+        host.switch_on();
         let Setup { capacities, log_dirs, durability, settings, rebatch, unflushed_bytes_max } = setup.into();
         let mut set = vec![format!("log.dirs={}", log_dirs.join(",")), "num.partitions=4".into()];
+        set.extend([format!("broker.id={}", host.id().0), format!("listeners=PLAINTEXT://{}", host.address(PORT))]);
         set.extend(settings.iter().map(|setting| (*setting).to_owned()));
         let options = ServeOptions {
             set,
@@ -150,7 +181,7 @@ impl Node {
             remove(&path.join(CACHE_MARK));
             failed.fetch_add(usize::from(left == 0), Ordering::Relaxed);
         });
-        let (last_stops, scans) = scan(world, &executors[0], &disk, &log_dirs);
+        let (last_stops, scans) = scan(host, &executors[0], &disk, &log_dirs);
 
         let (metadata, mut inbox) = thread::channel(capacities.shards);
         let mailboxes = Mailboxes::new(capacities.shards, ByClass::of(|_| capacities.credits));
@@ -163,7 +194,7 @@ impl Node {
             queues.push(queue);
             shards.push(Rc::new(Shard::start(ShardParts {
                 id: ShardId(index),
-                platform: SimPlatform::new(world, &executor, &disk),
+                platform: SimPlatform::on(host, &executor, &disk),
                 config: Arc::clone(&config),
                 log_dirs: Arc::clone(&log_dirs),
                 metadata: metadata.clone(),
@@ -182,7 +213,7 @@ impl Node {
         let shown = Rc::new(Cell::new(false));
         let (resting, dice, ready) = (Rc::clone(&place), world.clone(), Rc::clone(&shown));
         let settings = NodeSettings::new(&config, config.advertised_listeners.clone());
-        let wall = world.wall();
+        let wall = host.clock().wall();
         executors[0].spawn(async move {
             let random = Box::new(move || dice.next_u64());
             let node = MetadataNode::start(tree, Queues(queues), settings, wall, random).await;
@@ -197,10 +228,14 @@ impl Node {
             }
         });
         world.run_until(|| shown.get());
-        mark_cache_life(world, &executors[0], &disk, &log_dirs, scans);
+        mark_cache_life(host, &executors[0], &disk, &log_dirs, scans);
         log_dirs.set_loaded();
-        let (world, next_shard) = (world.clone(), Cell::new(0));
-        Node { world, disk, log_dirs, last_failures, executors, shards, tree: place, next_shard }
+        let shards = Rc::new(Shards { all: shards, next: Cell::new(0) });
+        let serving = Rc::clone(&shards);
+        host.listen(PORT, &disk, move |socket| serving.serve_next(socket));
+        let (host, clients) = (host.clone(), host.network().add_host());
+        let platform = shards.all[0].local().platform.clone();
+        Node { host, clients, platform, disk, log_dirs, last_failures, executors, shards, tree: place }
     }
 
     /// The disk under it, to break.
@@ -231,17 +266,20 @@ impl Node {
 
     /// Fetches that wait for partitions, counted at each.
     pub fn watch_count(&self) -> usize {
-        let partitions = self.shards.iter().flat_map(|shard| shard.local().partitions.all());
+        let partitions = self.shards.all.iter().flat_map(|shard| shard.local().partitions.all());
         partitions.map(|partition| partition.watch_count()).sum()
     }
 
     /// A new connection to the next shard in turn: the client's end.
     pub fn connect(&self) -> SimSocket {
-        let shard = self.next_shard.get();
-        self.next_shard.set((shard + 1) % self.shards.len());
-        let (client, server) = connection::connect(&self.world, &self.disk);
-        self.shards[shard].serve(server, Arrival { listener: "PLAINTEXT".into(), permit: None });
+        let (client, server) = self.host.network().pair(&self.clients, &self.host, &self.disk);
+        self.shards.serve_next(server);
         client
+    }
+
+    /// What its first shard has of the machine, for tasks that run there too.
+    pub fn platform(&self) -> &SimPlatform {
+        &self.platform
     }
 
     /// Ends the process: where it stands, or in order.
@@ -249,11 +287,15 @@ impl Node {
         if let End::Stop = how {
             self.stop();
         }
-        self.world.end(&self.executors);
+        match how {
+            End::Kill => self.host.stop_listening(),
+            End::PowerCut | End::Stop => self.host.switch_off(),
+        }
+        self.host.world().end(&self.executors);
         let tree = self.tree.borrow_mut().take().expect("the embedded tree never waits").into_tree();
         let disk = match how {
             End::Kill => self.disk.restart(),
-            End::PowerCut | End::Stop => self.disk.power_cut(self.world.next_u64()),
+            End::PowerCut | End::Stop => self.disk.power_cut(self.host.world().next_u64()),
         };
         Remains { disk, tree: tree.reopen().expect("memory") }
     }
@@ -262,20 +304,22 @@ impl Node {
 impl Node {
     /// What the stop of a real broker does.
     fn stop(&self) {
+        self.host.stop_listening();
+        let world = self.host.world();
         let closed = Rc::new(RefCell::new(Vec::new()));
-        for (shard, executor) in self.shards.iter().zip(&self.executors[1..]) {
+        for (shard, executor) in self.shards.all.iter().zip(&self.executors[1..]) {
             let (shard, closed) = (Rc::clone(shard), Rc::clone(&closed));
             executor.spawn(async move {
                 let lane = shard.close().await;
                 closed.borrow_mut().push(lane);
             });
         }
-        self.world.run_until(|| closed.borrow().len() == self.shards.len());
-        self.world.end(&self.executors[1..]);
+        world.run_until(|| closed.borrow().len() == self.shards.all.len());
+        world.end(&self.executors[1..]);
         let mut all = ClosedShard::default();
         closed.take().into_iter().for_each(|lane| all.add(lane));
 
-        let platform = SimPlatform::new(&self.world, &self.executors[0], &self.disk);
+        let platform = SimPlatform::on(&self.host, &self.executors[0], &self.disk);
         let (log_dirs, done) = (Arc::clone(&self.log_dirs), Rc::new(Cell::new(false)));
         let marked = Rc::clone(&done);
         self.executors[0].spawn(async move {
@@ -290,18 +334,18 @@ impl Node {
             }
             marked.set(true);
         });
-        self.world.run_until(|| done.get());
+        world.run_until(|| done.get());
     }
 }
 
 /// What the start of a real broker scans and clears away.
 fn scan(
-    world: &World,
+    host: &Host,
     executor: &Executor,
     disk: &FakeDisk,
     log_dirs: &Arc<LogDirs>,
 ) -> (Arc<LastStops>, Vec<(usize, LogDirScan)>) {
-    let platform = SimPlatform::new(world, executor, disk);
+    let platform = SimPlatform::on(host, executor, disk);
     let found = Rc::new(RefCell::new(None));
     let place = Rc::clone(&found);
     let log_dirs = Arc::clone(log_dirs);
@@ -322,19 +366,19 @@ fn scan(
         let last_stops = LastStops::new(&log_dirs, &scans, Arc::default()).expect("each partition once");
         *place.borrow_mut() = Some((Arc::new(last_stops), scans));
     });
-    world.run_until(|| found.borrow().is_some());
+    host.world().run_until(|| found.borrow().is_some());
     found.borrow_mut().take().expect("just seen")
 }
 
 /// What a real broker says of its directories when all logs are open.
 fn mark_cache_life(
-    world: &World,
+    host: &Host,
     executor: &Executor,
     disk: &FakeDisk,
     log_dirs: &Arc<LogDirs>,
     scans: Vec<(usize, LogDirScan)>,
 ) {
-    let platform = SimPlatform::new(world, executor, disk);
+    let platform = SimPlatform::on(host, executor, disk);
     let (log_dirs, done) = (Arc::clone(log_dirs), Rc::new(Cell::new(false)));
     let marked = Rc::clone(&done);
     executor.spawn(async move {
@@ -349,5 +393,5 @@ fn mark_cache_life(
         }
         marked.set(true);
     });
-    world.run_until(|| done.get());
+    host.world().run_until(|| done.get());
 }

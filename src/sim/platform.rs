@@ -1,15 +1,18 @@
 //! [`Platform`] in the simulator. Helpers and work threads are tasks like any other; they take as long as the dice say.
 
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::connection::SimSocket;
 use super::disk::FakeDisk;
+use super::host::{Host, HostClock};
+use super::network::Network;
+use super::socket::SimSocket;
 use super::world::World;
-use crate::base::time::{Monotonic, WallMs};
 use crate::executor::Executor;
-use crate::platform::{Clock, Platform, Random, Tasks};
+use crate::platform::{Platform, Random, Tasks};
 
 /// How often a job lets the other tasks run before it is done, at most.
 const WORK_PAUSES_MAX: usize = 12;
@@ -17,12 +20,19 @@ const WORK_PAUSES_MAX: usize = 12;
 #[derive(Clone)]
 pub struct SimPlatform {
     disk: FakeDisk,
-    world: SimClock,
+    host: Host,
     tasks: SimTasks,
+    random: SimRandom,
 }
 
 impl SimPlatform {
+    /// On a host that nobody else reaches: for what has no connections.
     pub fn new(world: &World, executor: &Executor, disk: &FakeDisk) -> SimPlatform {
+        SimPlatform::on(&Network::new(world).add_host(), executor, disk)
+    }
+
+    pub fn on(host: &Host, executor: &Executor, disk: &FakeDisk) -> SimPlatform {
+        let world = host.world();
         let pausing = world.clone();
         let pause = Rc::new(move |takes: Duration| {
             let world = pausing.clone();
@@ -35,8 +45,9 @@ impl SimPlatform {
         });
         SimPlatform {
             disk: disk.with_pause(pause),
-            world: SimClock(world.clone()),
+            host: host.clone(),
             tasks: SimTasks { executor: executor.clone(), world: world.clone() },
+            random: SimRandom(world.clone()),
         }
     }
 }
@@ -44,46 +55,36 @@ impl SimPlatform {
 impl Platform for SimPlatform {
     type Disk = FakeDisk;
     type Socket = SimSocket;
-    type Clock = SimClock;
+    type Clock = HostClock;
     type Tasks = SimTasks;
-    type Random = SimClock;
+    type Random = SimRandom;
 
     fn disk(&self) -> &FakeDisk {
         &self.disk
     }
 
-    fn clock(&self) -> &SimClock {
-        &self.world
+    fn clock(&self) -> &HostClock {
+        self.host.clock()
     }
 
     fn tasks(&self) -> &SimTasks {
         &self.tasks
     }
 
-    fn random(&self) -> &SimClock {
-        &self.world
+    fn random(&self) -> &SimRandom {
+        &self.random
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<SimSocket> {
+        self.host.network().connect(&self.host, address, Some(&self.disk)).await
     }
 }
 
-/// The world's clock and dice.
+/// The world's dice.
 #[derive(Clone)]
-pub struct SimClock(World);
+pub struct SimRandom(World);
 
-impl Clock for SimClock {
-    fn now(&self) -> Monotonic {
-        self.0.now()
-    }
-
-    fn wall(&self) -> WallMs {
-        self.0.wall()
-    }
-
-    fn sleep_until(&self, deadline: Monotonic) -> impl Future<Output = ()> + 'static {
-        self.0.timers().sleep_until(deadline)
-    }
-}
-
-impl Random for SimClock {
+impl Random for SimRandom {
     fn next_u64(&self) -> u64 {
         self.0.next_u64()
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use self::client::Client;
-use super::node::{Capacities, End, Node, Remains, Setup};
+use super::node::{Capacities, End, Node, PORT, Remains, Setup};
 use super::world::{TraceEntry, World};
 use crate::config::Durability;
 use crate::executor::Executor;
@@ -26,6 +26,7 @@ mod recreated_topic;
 mod repacked;
 mod slow_directory;
 mod strays;
+mod two_nodes;
 mod waiting;
 
 const TOPIC: &str = "simulated";

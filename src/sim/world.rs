@@ -120,7 +120,8 @@ impl World {
         panic!("still not done after {STEPS_MAX} steps");
     }
 
-    fn step(&self) -> bool {
+    /// Runs one task, or lets the clock jump if none is ready; false if nothing can ever happen again.
+    pub fn step(&self) -> bool {
         let executors = self.0.executors.borrow().clone();
         let ready: Vec<usize> = (0..executors.len()).filter(|&index| executors[index].has_ready()).collect();
         if ready.is_empty() {

@@ -6,6 +6,7 @@
 use std::io;
 
 pub mod accept;
+pub mod connect;
 pub mod poll;
 pub mod read;
 pub mod receive;

@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt};
 
 use super::LinuxPlatform;
 use super::directory::LinuxFile;
@@ -16,7 +18,7 @@ use crate::metrics::HeldCall;
 use crate::platform::{FileRange, Socket};
 use crate::sys;
 use crate::uring::Stream;
-use crate::uring::ops::{poll, receive, send};
+use crate::uring::ops::{connect, poll, receive, send};
 
 /// What one sendfile call, and a turn in all, may send while other tasks wait. Smaller calls cost twice the CPU: each
 /// ends with a packet pushed and the receiver woken (tuning.md).
@@ -44,10 +46,24 @@ impl LinuxSocket {
     /// # Errors
     /// The descriptor is no TCP socket any more (the peer may have gone at once).
     pub fn new(platform: &LinuxPlatform, descriptor: OwnedFd) -> io::Result<LinuxSocket> {
-        nix::sys::socket::setsockopt(&descriptor, nix::sys::socket::sockopt::TcpNoDelay, &true)?;
+        LinuxSocket::set_up(platform, Rc::new(descriptor))
+    }
+
+    /// See [`Platform::connect`](crate::platform::Platform::connect).
+    pub async fn connect(platform: &LinuxPlatform, address: SocketAddr) -> io::Result<LinuxSocket> {
+        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let descriptor = Rc::new(socket(family, SockType::Stream, flags, SockProtocol::Tcp)?);
+        connect::connect(platform.ring(), &descriptor, address).await?;
+        LinuxSocket::set_up(platform, descriptor)
+    }
+
+    /// What every connection of a broker is, whoever opened it.
+    fn set_up(platform: &LinuxPlatform, descriptor: Rc<OwnedFd>) -> io::Result<LinuxSocket> {
+        setsockopt(&descriptor, sockopt::TcpNoDelay, &true)?;
         Ok(LinuxSocket {
             platform: platform.clone(),
-            descriptor: Rc::new(descriptor),
+            descriptor,
             stream: RefCell::default(),
             leftover: RefCell::default(),
             ended: Cell::new(false),

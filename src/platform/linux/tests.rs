@@ -1,3 +1,5 @@
+mod connect;
+
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};

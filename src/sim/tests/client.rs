@@ -7,7 +7,7 @@ use crate::protocol::message::*;
 use crate::protocol::{ApiKey, Reader, WireError, Writer};
 use crate::record::batch::{BatchBuilder, batches, decode_records};
 use crate::record::compression::Codec;
-use crate::sim::connection::SimSocket;
+use crate::sim::socket::SimSocket;
 
 pub(super) const FETCH_VERSION: i16 = 11;
 pub(super) const PRODUCE_VERSION: i16 = 9;
