@@ -37,6 +37,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("uring", &["sys", "platform::RECEIVE_CHUNK_BYTES_MAX"]),
     ("sim", &["platform"]),
     ("sim::node", &["shard", "controller"]),
+    ("sim::tree", &["metadata::tree"]),
     ("executor", &[]),
     ("record", &[]),
     ("protocol", &[]),

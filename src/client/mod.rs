@@ -1,10 +1,10 @@
 //! A small Kafka client without I/O, for the tools, the load generators and other brokers: bytes and `now` in,
 //! bytes and answers out.
 //!
-//! [`exchange`] is one connection's side of the protocol, [`cluster`] what is known of the
-//! brokers; [`producer`], [`consumer`] and [`transaction`] decide what to ask next. Whoever owns a socket drives it: `cli/connect.rs` with a blocking
-//! one, `cli/bench` with tokio-uring, [`connection`] with a shard's. Nothing here opens files or sockets by itself, or starts
-//! a thread, and nothing but [`connection`] looks at a clock.
+//! [`exchange`] is one connection's side of the protocol, [`cluster`] what is known of the brokers; [`producer`],
+//! [`consumer`] and [`transaction`] decide what to ask next. Whoever owns a socket drives it: `cli/connect.rs` with a
+//! blocking one, `cli/bench` with tokio-uring, [`connection`] with a shard's. Nothing here opens files or sockets by itself,
+//! or starts a thread, and nothing but [`connection`] looks at a clock.
 
 #![forbid(unsafe_code)]
 

@@ -15,6 +15,8 @@ pub mod node;
 pub mod platform;
 /// One end of a connection.
 pub mod socket;
+/// A metadata tree that several nodes share.
+pub mod tree;
 /// The schedule and the clock.
 pub mod world;
 
