@@ -179,7 +179,9 @@ fn row(code: ErrorCode) -> Row {
         LeaderNotAvailable | NotLeaderOrFollower => {
             Momentary("one broker leads all that it shows, but while a partition opens or closes")
         }
-        NotEnoughReplicas => Momentary("one broker has the one replica of each partition, and that is in sync"),
+        NotEnoughReplicas | NotEnoughReplicasAfterAppend => {
+            Momentary("one broker has the one replica of each partition, and that is in sync")
+        }
         NotController => Momentary("one broker is the controller, but while it starts"),
         NetworkException
         | InvalidFetchSize
@@ -190,7 +192,6 @@ fn row(code: ErrorCode) -> Row {
             NotHere("a repeated batch is answered as the first was, and an unknown producer may begin anywhere")
         }
         StaleControllerEpoch
-        | NotEnoughReplicasAfterAppend
         | OffsetNotAvailable
         | StaleBrokerEpoch
         | PreferredLeaderNotAvailable
