@@ -1,14 +1,16 @@
 //! Start order and stop order of the whole process.
 //!
 //! Start: probe the kernel; lock the log directories; open the admin port; bind the listener; scan the directories; start
-//! the shards; start the metadata thread, which makes every shard open its logs; and only when all of them show the
-//! first image, accept connections.
+//! the control thread, which looks whether the directories and the metadata tree belong together and reads the settings;
+//! start the shards; have the control thread register the broker and make every shard open its logs; and only when all
+//! of them show the first image, accept connections.
 //! Stop: nothing is accepted any more, and what is under way is answered for a bounded time; shards refuse requests and
-//! close their logs; the metadata thread ends; checkpoints are written, and last the
+//! close their logs; the control thread ends; checkpoints are written, and last the
 //! clean-shutdown marker, so that whatever stops in between is an unclean stop.
 
 #![forbid(unsafe_code)]
 
+mod control;
 mod directories;
 mod import;
 mod logging;
@@ -38,19 +40,18 @@ use crate::base::ids::ShardId;
 use crate::cli::banner;
 use crate::config::{AdminListen, Config, Endpoint};
 use crate::controller::import::ImportError;
-use crate::controller::node::{MetadataNode, NodeSettings, StartError as NodeError};
+use crate::controller::node::StartError as NodeError;
 use crate::executor::{Executor, either};
 use crate::local::mailbox::{CREDITS_DEFAULT, Mailboxes};
 use crate::local::routing::Message;
-use crate::metadata::embedded::{EmbeddedTree, FILE_NAME as TREE_FILE, OpenError};
-use crate::metadata::image::ClusterImage;
-use crate::metadata::node::{ShardInput, ShardSink};
-use crate::metadata::thread::{self as metadata_thread, Inbox, MetadataHandle};
+use crate::metadata::embedded::{FILE_NAME as TREE_FILE, OpenError};
+use crate::metadata::node::ShardInput;
+use crate::metadata::thread::{MetadataHandle, channel};
 use crate::metrics::{RecoveryProgress, ShardCounters};
 use crate::net::listener::{Accepted, Acceptor, Listener, Targets};
 use crate::net::quotas::ConnectionQuotas;
 use crate::platform::linux::{Directory, DiskLimits, KERNEL_WORKERS_PER_DIRECTORY, LinuxPlatform, LinuxSocket};
-use crate::platform::{Clock, Platform, Random, Tasks};
+use crate::platform::{Clock, Platform, Tasks};
 use crate::shard::cleaner::CleanerSlots;
 use crate::shard::metadata_inputs::{FoundTwice, LastStops};
 use crate::shard::run;
@@ -63,6 +64,7 @@ use crate::uring::probe::{self, Refused};
 use crate::uring::{self};
 use crate::worker::WorkPool;
 
+use control::{Control, InputQueues, SHARD_INPUTS_MAX};
 use directories::{Directories, file_system};
 use reread::Running;
 use signals::{Asked, Signals};
@@ -73,10 +75,6 @@ const WORK_THREADS: usize = 2;
 
 /// Connections accepted and not yet taken by their shard.
 const CONNECTIONS_QUEUED_MAX: usize = 1024;
-
-/// Inputs from the metadata thread that wait for a shard. The metadata thread stops long before, see
-/// `metadata::publisher::UNAPPLIED_IMAGES_MAX`: at most four inputs for each image.
-const SHARD_INPUTS_MAX: usize = 1024;
 
 /// Submission entries of the ring that the start and the stop use for themselves.
 const START_RING_DEPTH: u32 = 64;
@@ -219,7 +217,7 @@ pub struct Broker {
     counters: Vec<Arc<ShardCounters>>,
     shards: Vec<ShardHandle>,
     metadata: MetadataHandle,
-    metadata_thread: JoinHandle<()>,
+    control_thread: JoinHandle<()>,
     directories: Arc<Directories>,
     work: WorkPool,
     status: Arc<Status>,
@@ -267,10 +265,11 @@ impl Broker {
         let found = directories.scan(&progress, &work)?;
         config.warnings.extend(import::settle_tree(&config, &directories, &found, &work)?);
         config.warnings.extend(too_few_files(&config, found.partitions().count()));
-        directories.remove_deleted(&found, &work)?;
 
         let config = Arc::new(config);
-        let (metadata, inbox) = metadata_thread::channel(config.shards);
+        let (metadata, inbox) = channel(config.shards);
+        let control = Control::join(&config, &advertised, &directories, &found, inbox, &work)?;
+        directories.remove_deleted(&found, &work)?;
         let starting = Starting {
             config: Arc::clone(&config),
             directories: Arc::clone(&directories),
@@ -283,13 +282,11 @@ impl Broker {
         let (shards, shard_inputs, connections, watched) = start_shards(&starting)?;
         let counters: Vec<_> = watched.iter().map(|shard| Arc::clone(&shard.counters)).collect();
         status.set_shards(watched, work.clone());
-        let tree_path = directories.tree_path();
         let quotas = ConnectionQuotas::new(config.dynamic.connection_quotas.clone());
         let inputs = InputQueues { shards: shard_inputs, quotas: Arc::clone(&quotas) };
-        let (metadata_thread, image) = start_metadata(&config, &advertised, tree_path, inbox, inputs, &progress)?;
+        let cluster_id = Arc::clone(&control.cluster_id);
+        let (control_thread, image) = control.serve(inputs, &progress)?;
         directories.name_strays(&found, &image);
-        let cluster_id = image.cluster_id.to_string();
-        directories.check_meta(&found, "cluster.id", &cluster_id, |meta| meta.cluster_id.clone())?;
         directories.write_meta(&found, &config, &cluster_id, &work)?;
         directories.mark_cache_life(&found, &work)?;
 
@@ -310,7 +307,7 @@ impl Broker {
             counters,
             shards,
             metadata,
-            metadata_thread,
+            control_thread,
             directories,
             work,
             status,
@@ -391,7 +388,7 @@ impl Broker {
             shard.thread.join().map_err(|_| StartError::ShardEnded)?;
         }
         self.metadata.stop();
-        self.metadata_thread.join().map_err(|_| StartError::ShardEnded)?;
+        self.control_thread.join().map_err(|_| StartError::ShardEnded)?;
         if closed.unclean_count > 0 {
             tracing::warn!(logs = closed.unclean_count, "the next start recovers: not all logs were closed in order");
         }
@@ -611,66 +608,6 @@ fn set_socket_buffers(descriptor: &OwnedFd, config: &Config) -> io::Result<()> {
         setsockopt(descriptor, sockopt::RcvBuf, &(bytes as usize))?;
     }
     Ok(())
-}
-
-/// The metadata thread's way to the shards' input queues, and to what all of them share.
-struct InputQueues {
-    shards: Vec<Sender<ShardInput>>,
-    quotas: Arc<ConnectionQuotas>,
-}
-
-impl ShardSink for InputQueues {
-    fn shard_count(&self) -> u16 {
-        u16::try_from(self.shards.len()).expect("as many as shards")
-    }
-
-    fn send(&self, shard: ShardId, input: ShardInput) {
-        if let (ShardInput::Image(image), ShardId(0)) = (&input, shard) {
-            self.quotas.set_limits(&image.dynamic.connection_quotas);
-        }
-        // The bound is far above what the publisher lets be under way. A closed queue: the process stops.
-        if let Err(async_channel::TrySendError::Full(_)) = self.shards[shard.index()].try_send(input) {
-            unreachable!("the publisher waits long before {SHARD_INPUTS_MAX} inputs are under way");
-        }
-    }
-}
-
-/// Starts the metadata thread and waits until every shard shows the first image; gives that.
-fn start_metadata(
-    config: &Arc<Config>,
-    advertised: &[Endpoint],
-    tree_path: PathBuf,
-    inbox: Inbox,
-    inputs: InputQueues,
-    progress: &RecoveryProgress,
-) -> Result<(JoinHandle<()>, Arc<ClusterImage>), StartError> {
-    let (sender, started) = std::sync::mpsc::channel();
-    let settings = NodeSettings::new(config, advertised.to_vec());
-    let thread = metadata_thread::spawn(move || async move {
-        let random = Box::new(|| crate::platform::linux::LinuxRandom.next_u64());
-        let wall = crate::platform::linux::LinuxClock::start().wall();
-        let started = match EmbeddedTree::open(&tree_path) {
-            Ok(tree) => MetadataNode::start(tree, inputs, settings, wall, random)
-                .await
-                .map_err(|source| StartError::Metadata { path: tree_path, source }),
-            Err(source) => Err(StartError::Tree { path: tree_path, source }),
-        };
-        match started {
-            Ok(node) => {
-                let image = Arc::clone(node.image());
-                crate::controller::node::run(node, inbox, move || {
-                    let _ = sender.send(Ok(image));
-                })
-                .await;
-            }
-            Err(error) => {
-                let _ = sender.send(Err(error));
-            }
-        }
-    })
-    .map_err(StartError::Thread)?;
-    let image = wait_for_logs(&started, progress)??;
-    Ok((thread, image))
 }
 
 /// Waits for the first image, and says now and then how far the logs are.

@@ -29,6 +29,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("net", &["platform", "protocol::frame"]),
     ("net::listener", &["platform::linux", "uring"]),
     ("controller", &["metadata"]),
+    ("controller::node", &["platform"]),
     ("admin", &["protocol::api_key", "protocol::error_code"]),
     ("metadata", &[]),
     ("platform", &[]),

@@ -23,3 +23,10 @@ impl Add<Duration> for Monotonic {
 
 /// Milliseconds since the Unix epoch, as record timestamps count them. It may jump.
 pub type WallMs = i64;
+
+/// Both at once, for state machines that wait and stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    pub monotonic: Monotonic,
+    pub wall: WallMs,
+}

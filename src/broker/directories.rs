@@ -258,6 +258,11 @@ impl Directories {
         Ok(())
     }
 
+    /// The same of the cluster's id.
+    pub fn check_cluster(&self, found: &Found, cluster_id: &str) -> Result<(), StartError> {
+        self.check_meta(found, "cluster.id", cluster_id, |meta| meta.cluster_id.clone())
+    }
+
     /// Brings every `meta.properties` up to date.
     pub fn write_meta(
         &self,

@@ -6,8 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::ids::{BrokerId, TopicId};
-use crate::config::dynamic::ConfigMap;
-use crate::config::{DynamicConfig, TopicConfig};
 use crate::metadata::inputs::{
     BrokerImage, BrokerInputs, EPOCH_DURING_DELETE, LEADER_DURING_DELETE, LeaderAndIsr, LeaderAndIsrPartition,
     LeaderAndIsrTopic, Sender, StopReplica, StopReplicaPartition, StopReplicaTopic, UpdateMetadata,
@@ -16,12 +14,15 @@ use crate::metadata::inputs::{
 use crate::metadata::tree::{Operation, Version};
 use crate::metadata::znodes;
 
+use super::leadership::Change;
 use super::partition::Partition;
 use super::{Ticket, topic_name};
 
 pub struct Cluster {
     pub controller_id: BrokerId,
     pub epoch: i32,
+    /// Of this controller's `/controller`: another one there is another's.
+    pub czxid: i64,
     /// Data version of `/controller_epoch` since the election: the fencing token.
     pub epoch_version: i32,
     /// Live brokers with their broker epochs.
@@ -32,20 +33,23 @@ pub struct Cluster {
     pub unified: BTreeMap<String, BTreeSet<Arc<str>>>,
     /// Topics being written.
     pub creating: BTreeSet<String>,
-    /// `/config/topics` nodes without topic, left by a creation that broke off.
-    pub stray_configs: BTreeSet<String>,
-    /// Settings of brokers in the tree, by the name of their node.
-    pub broker_configs: BTreeMap<String, ConfigMap>,
-    /// The notices of the last change of settings; older ones are gone, as nobody else reads this tree.
-    pub config_changes: Vec<String>,
     /// Topics marked for deletion.
     pub deleting: BTreeMap<Arc<str>, Deletion>,
     /// What brokers are giving up, by group.
     pub stopping: BTreeMap<u64, Stopping>,
     pub next_group: u64,
     /// Topics whose logs are gone, and that the tree had no room to forget.
-    pub unremoved: Vec<Vec<Arc<str>>>,
+    pub unremoved: Vec<Arc<str>>,
+    /// Leaderships that the tree had no room for.
+    pub unled: Vec<Change>,
+    /// Topics that can't be read, and why: their names are taken.
+    pub damaged: BTreeMap<String, String>,
+    /// Replicas whose logs can't be opened, by their broker.
+    pub offline: BTreeSet<(BrokerId, Arc<str>, i32)>,
 }
+
+/// Partitions by topic.
+pub type Partitions = BTreeMap<Arc<str>, BTreeSet<i32>>;
 
 #[derive(Default)]
 pub struct Deletion {
@@ -65,34 +69,32 @@ pub struct Stopping {
 pub struct Topic {
     pub id: TopicId,
     pub partitions: BTreeMap<i32, Partition>,
-    pub config: Arc<TopicConfig>,
-    pub has_config_node: bool,
     pub has_partitions_node: bool,
 }
 
 impl Cluster {
-    pub fn new(controller_id: BrokerId, epoch: i32, epoch_version: i32) -> Cluster {
+    pub fn new(controller_id: BrokerId, epoch: i32, czxid: i64, epoch_version: i32) -> Cluster {
         Cluster {
             controller_id,
             epoch,
+            czxid,
             epoch_version,
             brokers: BTreeMap::new(),
             topics: BTreeMap::new(),
             ids: BTreeMap::new(),
             unified: BTreeMap::new(),
             creating: BTreeSet::new(),
-            stray_configs: BTreeSet::new(),
-            broker_configs: BTreeMap::new(),
-            config_changes: Vec::new(),
             deleting: BTreeMap::new(),
             stopping: BTreeMap::new(),
             next_group: 0,
             unremoved: Vec::new(),
+            unled: Vec::new(),
+            damaged: BTreeMap::new(),
+            offline: BTreeSet::new(),
         }
     }
 
     pub fn insert(&mut self, name: Arc<str>, topic: Topic) {
-        self.stray_configs.remove(&*name);
         self.ids.insert(topic.id, name.clone());
         if topic_name::can_collide(&name) {
             self.unified.entry(topic_name::unified(&name)).or_default().insert(name.clone());
@@ -116,30 +118,57 @@ impl Cluster {
         self.brokers.contains_key(&broker)
     }
 
+    /// Whether a broker can lead or follow: it is live, and its log is not known to be broken.
+    pub fn is_online(&self, broker: BrokerId, topic: &Arc<str>, partition: i32) -> bool {
+        self.is_live(broker) && !self.offline.contains(&(broker, topic.clone(), partition))
+    }
+
+    /// All partitions of some topics that are not being deleted.
+    pub fn partitions_of<'t>(&self, topics: impl IntoIterator<Item = &'t Arc<str>>) -> Partitions {
+        let kept = topics.into_iter().filter(|name| !self.deleting.contains_key(*name));
+        let found = kept.filter_map(|name| Some((name.clone(), self.topics.get(name)?)));
+        found.map(|(name, topic)| (name, topic.partitions.keys().copied().collect())).collect()
+    }
+
     /// The first operation of every write made as controller.
     pub fn fence(&self) -> Operation {
         Operation::Check { path: znodes::CONTROLLER_EPOCH.to_owned(), version: Version::Exactly(self.epoch_version) }
     }
 
-    /// What each live broker is told when `topics` have new leaders. `is_new` says whether a partition was never led.
-    pub fn announce(&self, topics: &[Arc<str>], is_new: &dyn Fn(&str, i32) -> bool) -> Vec<(BrokerId, BrokerInputs)> {
-        let known: Vec<(&Arc<str>, &Topic)> =
-            topics.iter().filter_map(|name| Some((name, self.topics.get(name)?))).collect();
-        let updates: Vec<UpdateMetadataTopic> = known.iter().map(|(name, topic)| self.update_of(name, topic)).collect();
-        let configs: Vec<_> = known.iter().map(|(name, topic)| ((*name).clone(), topic.config.clone())).collect();
+    /// What each live broker is told when `shown` partitions have changed: all hear of them, and those that hold replicas
+    /// of `led` who leads these. `new` ones were never led before.
+    pub fn announce(&self, shown: &Partitions, led: &Partitions, new: &Partitions) -> Vec<(BrokerId, BrokerInputs)> {
+        let updates: Vec<UpdateMetadataTopic> = self
+            .known(shown)
+            .map(|(name, topic, numbers)| {
+                let update = |number: &i32| self.update_of(name, *number, topic.partitions.get(number)?);
+                UpdateMetadataTopic {
+                    name: name.clone(),
+                    id: topic.id,
+                    partitions: numbers.iter().filter_map(update).collect(),
+                }
+            })
+            .collect();
+        let is_new = |topic: &str, number: i32| new.get(topic).is_some_and(|numbers| numbers.contains(&number));
         let tell = |(broker, (_, broker_epoch)): (&BrokerId, &(BrokerImage, i64))| {
             let sender = self.sender(*broker_epoch);
-            let led: Vec<_> = known.iter().filter_map(|(name, topic)| lead(*broker, name, topic, is_new)).collect();
+            let led = self.known(led).filter_map(|(name, topic, numbers)| lead(*broker, name, topic, numbers, &is_new));
+            let led: Vec<_> = led.collect();
             let inputs = BrokerInputs {
                 leader_and_isr: (!led.is_empty()).then_some(LeaderAndIsr { sender, topics: led }),
                 stop_replica: None,
                 update_metadata: Some(self.update(sender, updates.clone())),
-                configs: configs.clone(),
-                dynamic: None,
             };
             (*broker, inputs)
         };
         self.brokers.iter().map(tell).collect()
+    }
+
+    fn known<'c>(
+        &'c self,
+        partitions: &'c Partitions,
+    ) -> impl Iterator<Item = (&'c Arc<str>, &'c Topic, &'c BTreeSet<i32>)> {
+        partitions.iter().filter_map(|(name, numbers)| Some((name, self.topics.get(name)?, numbers)))
     }
 
     /// What each live broker is told when topics go: they leave the image, their replicas the disks.
@@ -154,37 +183,24 @@ impl Cluster {
                 leader_and_isr: None,
                 stop_replica: Some(StopReplica { sender, topics }),
                 update_metadata: Some(self.update(sender, updates.clone())),
-                configs: Vec::new(),
-                dynamic: None,
             };
             (*broker, inputs)
         };
         self.brokers.iter().map(tell).collect()
     }
 
-    /// What each live broker is told when only settings have changed. `dynamic` are this broker's own.
-    pub fn announce_configs(
-        &self,
-        topics: &[Arc<str>],
-        dynamic: Option<&Arc<DynamicConfig>>,
-    ) -> Vec<(BrokerId, BrokerInputs)> {
-        let known = topics.iter().filter_map(|name| Some((name.clone(), self.topics.get(name)?.config.clone())));
-        let configs: Vec<_> = known.collect();
-        let tell = |broker: &BrokerId| {
-            let dynamic = dynamic.filter(|_| *broker == self.controller_id).cloned();
-            (*broker, BrokerInputs { configs: configs.clone(), dynamic, ..BrokerInputs::default() })
-        };
-        self.brokers.keys().map(tell).collect()
-    }
-
     fn deletion_of(&self, name: &Arc<str>, topic: &Topic) -> UpdateMetadataTopic {
-        let mut update = self.update_of(name, topic);
-        for partition in &mut update.partitions {
-            partition.leader = LEADER_DURING_DELETE;
-            partition.leader_epoch = 0;
-            partition.partition_epoch = 0;
-        }
-        update
+        let deletion = |(number, partition): (&i32, &Partition)| UpdateMetadataPartition {
+            partition: *number,
+            leader: LEADER_DURING_DELETE,
+            leader_epoch: 0,
+            isr: Vec::new(),
+            partition_epoch: 0,
+            replicas: partition.replicas.clone(),
+            offline_replicas: Vec::new(),
+        };
+        let partitions = topic.partitions.iter().map(deletion).collect();
+        UpdateMetadataTopic { name: name.clone(), id: topic.id, partitions }
     }
 
     fn sender(&self, broker_epoch: i64) -> Sender {
@@ -199,22 +215,19 @@ impl Cluster {
         }
     }
 
-    /// Partitions that never had a leader are left out, as in Kafka.
-    fn update_of(&self, name: &Arc<str>, topic: &Topic) -> UpdateMetadataTopic {
-        let update = |(number, partition): (&i32, &Partition)| {
-            let state = partition.state.as_ref()?;
-            Some(UpdateMetadataPartition {
-                partition: *number,
-                leader: state.leader,
-                leader_epoch: state.leader_epoch,
-                isr: state.isr.clone(),
-                partition_epoch: state.partition_epoch,
-                replicas: partition.replicas.clone(),
-                offline_replicas: partition.replicas.iter().copied().filter(|id| !self.is_live(*id)).collect(),
-            })
-        };
-        let partitions = topic.partitions.iter().filter_map(update).collect();
-        UpdateMetadataTopic { name: name.clone(), id: topic.id, partitions }
+    /// `None`: it never had a leader; such a one is left out, as in Kafka.
+    fn update_of(&self, name: &Arc<str>, number: i32, partition: &Partition) -> Option<UpdateMetadataPartition> {
+        let state = partition.state.as_ref()?;
+        let is_offline = |id: &BrokerId| !self.is_online(*id, name, number);
+        Some(UpdateMetadataPartition {
+            partition: number,
+            leader: state.leader,
+            leader_epoch: state.leader_epoch,
+            isr: state.isr.clone(),
+            partition_epoch: state.partition_epoch,
+            replicas: partition.replicas.clone(),
+            offline_replicas: partition.replicas.iter().copied().filter(is_offline).collect(),
+        })
     }
 }
 
@@ -229,15 +242,17 @@ fn stop(broker: BrokerId, name: &Arc<str>, topic: &Topic) -> StopReplicaTopic {
     StopReplicaTopic { name: name.clone(), partitions: held.map(stop).collect() }
 }
 
-/// The partitions of `topic` that `broker` has a replica of; `None` if there are none.
+/// Those of `numbers` that `broker` has a replica of; `None` if there are none.
 fn lead(
     broker: BrokerId,
     name: &Arc<str>,
     topic: &Topic,
+    numbers: &BTreeSet<i32>,
     is_new: &dyn Fn(&str, i32) -> bool,
 ) -> Option<LeaderAndIsrTopic> {
-    let led = topic.partitions.iter().filter_map(|(number, partition)| {
-        let state = partition.state.as_ref().filter(|_| partition.replicas.contains(&broker))?;
+    let led = numbers.iter().filter_map(|number| {
+        let partition = topic.partitions.get(number).filter(|partition| partition.replicas.contains(&broker))?;
+        let state = partition.state.as_ref()?;
         Some(LeaderAndIsrPartition {
             partition: *number,
             leader: state.leader,

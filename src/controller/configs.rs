@@ -1,27 +1,24 @@
 //! Changing settings of topics and brokers (Kafka 3.9 `ZkAdminManager.alterConfigs`, `ConfigAdminManager`).
 //!
-//! Each proposal is one transaction: the settings' nodes, and one notice below `/config/changes` for each, as Kafka's
-//! tools and brokers expect them. Nobody but this process reads the notices, so those of the last change stay and older
-//! ones go. One proposal runs at a time: each starts from what the one before wrote.
+//! What is there is read first, since others write it too; what it leads to is written over just that version, each with
+//! one notice below `/config/changes`, as Kafka's tools and brokers expect them. From the tree this broker learns of it as
+//! every other does, and the answer waits until it lives by it. One proposal runs at a time: each starts from what the one
+//! before wrote.
 
 #![forbid(unsafe_code)]
-
-use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use crate::config::dynamic::BrokerScope;
 use crate::config::keys::BrokerKey;
 use crate::config::topic::{InvalidTopicConfig, TopicKey};
 use crate::config::value::ConfigType;
-use crate::config::{DynamicConfig, TopicConfig};
 use crate::metadata::proposal::{
     Answer, ConfigChange, ConfigEdit, ConfigMap, ConfigOperation, ConfigRefusal, ConfigResource,
 };
-use crate::metadata::tree::{CreateMode, Operation, Outcome, RequestError, TreeError, Version};
+use crate::metadata::tree::{CreateMode, Operation, Outcome, Reply, Request, RequestError, TreeError, Version, Watch};
 use crate::metadata::znodes;
 
 use super::cluster::Cluster;
-use super::election::read_config;
+use super::writes::{self, Item};
 use super::{Controller, Effect, Open, Settings, Ticket, Waiting, When};
 
 /// The most of one list or value that a setting may become: far above any real one, and what a client can make grow by
@@ -33,8 +30,29 @@ pub struct ConfigDraft {
     /// Place in the proposal's results.
     index: usize,
     resource: ConfigResource,
-    settings: ConfigMap,
     operations: Vec<Operation>,
+}
+
+impl Item for ConfigDraft {
+    fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+}
+
+/// The proposal that runs, until what it changes has been read.
+pub struct Altering {
+    changes: Vec<ConfigChange>,
+    validate_only: bool,
+    /// What each resource's node holds, in order.
+    found: Vec<Option<Result<Stored, String>>>,
+}
+
+/// A node of settings.
+#[derive(Clone, Default)]
+struct Stored {
+    map: ConfigMap,
+    /// `None`: there is no node.
+    version: Option<i32>,
 }
 
 impl Controller {
@@ -45,19 +63,60 @@ impl Controller {
         validate_only: bool,
         effects: &mut Vec<Effect>,
     ) {
+        let broker_id = self.settings.broker_id.0;
+        for (index, change) in changes.iter().enumerate() {
+            let request = Request::Get { path: config_path(&change.resource, broker_id), watch: Watch::None };
+            self.ask(request, Waiting::ConfigRead { ticket, index }, effects);
+        }
+        let found = changes.iter().map(|_| None).collect();
+        self.altering = Some(Altering { changes, validate_only, found });
+        self.check_configs(ticket, effects);
+    }
+
+    pub(super) fn config_read(
+        &mut self,
+        ticket: Ticket,
+        index: usize,
+        result: Result<Reply, RequestError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(altering) = &mut self.altering else { return };
+        let stored = match result {
+            Ok(Reply::Data(data, stat)) => {
+                let path = config_path(&altering.changes[index].resource, self.settings.broker_id.0);
+                let map = znodes::decode_config(&path, &data).map_err(|error| error.to_string());
+                map.map(|map| Stored { map, version: Some(stat.version) })
+            }
+            Err(RequestError { error: TreeError::NoNode(_), .. }) => Ok(Stored::default()),
+            Ok(other) => unreachable!("a get was answered with {other:?}"),
+            Err(failed) => Err(failed.to_string()),
+        };
+        altering.found[index] = Some(stored);
+        self.check_configs(ticket, effects);
+    }
+
+    /// Once all is read: what can be is written.
+    fn check_configs(&mut self, ticket: Ticket, effects: &mut Vec<Effect>) {
+        if self.altering.as_ref().is_none_or(|altering| altering.found.iter().any(Option::is_none)) {
+            return;
+        }
+        let Some(Altering { changes, validate_only, found }) = self.altering.take() else { return };
         let settings = self.settings.clone();
-        let Some(cluster) = self.cluster() else { return };
         let (mut results, mut drafts) = (Vec::with_capacity(changes.len()), Vec::new());
-        for (index, change) in changes.into_iter().enumerate() {
-            let checked = check(cluster, &settings, &change);
-            results.push(match checked {
-                Ok(map) if !validate_only => {
-                    drafts.push(ConfigDraft::new(cluster, &settings, index, change.resource, map));
-                    Ok(())
+        let refusal = self.refusal_of_configs();
+        for (index, (change, found)) in changes.into_iter().zip(found.into_iter().flatten()).enumerate() {
+            let checked = match (self.cluster(), found) {
+                (None, _) => Err(refusal.clone()),
+                (Some(_), Err(reason)) => Err(ConfigRefusal::Tree(reason)),
+                (Some(cluster), Ok(stored)) => {
+                    check(cluster, &settings, &change, &stored.map).map(|map| (map, stored.version))
                 }
-                Ok(_) => Ok(()),
-                Err(refusal) => Err(refusal),
-            });
+            };
+            results.push(checked.map(|(map, version)| {
+                if !validate_only {
+                    drafts.push(ConfigDraft::new(&settings, index, change.resource, &map, version));
+                }
+            }));
         }
         if drafts.is_empty() {
             self.serial_running = false;
@@ -65,21 +124,14 @@ impl Controller {
             return effects.push(Effect::Answer { ticket, answer, when: When::Now });
         }
         self.open.insert(ticket, Open::Configs { results, undecided: drafts.len() });
-        self.write_configs(ticket, drafts, effects);
+        for part in writes::in_parts(drafts) {
+            self.write_configs(ticket, part, effects);
+        }
     }
 
     fn write_configs(&mut self, ticket: Ticket, drafts: Vec<ConfigDraft>, effects: &mut Vec<Effect>) {
         let Some(cluster) = self.cluster() else { return };
-        let mut operations = vec![cluster.fence()];
-        operations.extend(drafts.iter().flat_map(|draft| draft.operations.iter().cloned()));
-        let notice = |draft: &ConfigDraft| Operation::Create {
-            path: znodes::config_change_path(),
-            data: znodes::encode_config_change(&entity(&draft.resource, cluster.controller_id.0)),
-            mode: CreateMode::PersistentSequential,
-        };
-        operations.extend(drafts.iter().map(notice));
-        let older = cluster.config_changes.iter().cloned();
-        operations.extend(older.map(|path| Operation::Delete { path, version: Version::Any }));
+        let operations = writes::multi(cluster.fence(), &drafts);
         self.write(operations, Waiting::Configs { ticket, drafts }, effects);
     }
 
@@ -90,100 +142,31 @@ impl Controller {
         result: Result<Vec<Outcome>, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
-        match result {
-            Ok(outcomes) => {
-                let indexes: Vec<usize> = drafts.iter().map(|draft| draft.index).collect();
-                self.take_configs(drafts, &outcomes, effects);
-                self.decide_configs(ticket, &indexes, None, effects);
-            }
-            Err(failed) => {
-                if self.survives(&failed, effects)
-                    && let Some(at) =
-                        failed.operation.and_then(|index| index.checked_sub(1)).filter(|at| *at < drafts.len())
-                {
-                    let draft = drafts.remove(at);
-                    let refusal = match (failed.error, draft.resource) {
-                        (TreeError::NoNode(_), ConfigResource::Topic(name)) => ConfigRefusal::UnknownTopic(name),
-                        (other, _) => ConfigRefusal::Tree(other.to_string()),
-                    };
-                    if !drafts.is_empty() {
-                        self.write_configs(ticket, drafts, effects);
-                    }
-                    return self.decide_configs(ticket, &[draft.index], Some(refusal), effects);
-                }
-                // Somebody has taken a notice of the change before away: the next try does without.
-                if let (TreeError::NoNode(path), Some(cluster)) = (&failed.error, self.cluster()) {
-                    cluster.config_changes.retain(|notice| notice != path);
-                }
-                let refusal = self.config_refusal(&failed);
-                let indexes: Vec<usize> = drafts.iter().map(|draft| draft.index).collect();
-                self.decide_configs(ticket, &indexes, Some(refusal), effects);
-            }
-        }
-    }
-
-    /// The settings are in the tree: live by them and tell the brokers.
-    fn take_configs(&mut self, drafts: Vec<ConfigDraft>, outcomes: &[Outcome], effects: &mut Vec<Effect>) {
-        let mut settings = self.settings.clone();
-        let Some(cluster) = self.cluster() else { return };
-        let notices = outcomes.iter().filter_map(|outcome| match outcome {
-            Outcome::Created(path, _) if path.starts_with(znodes::CONFIG_CHANGES) => Some(path.clone()),
-            _ => None,
-        });
-        cluster.config_changes = notices.collect();
-        let mut changed: BTreeSet<Arc<str>> = BTreeSet::new();
-        let mut of_brokers = false;
-        for draft in drafts {
-            match draft.resource {
-                ConfigResource::Topic(name) => {
-                    // Gone meanwhile: so are its settings.
-                    let Some((name, _)) = cluster.topics.get_key_value(&*name) else { continue };
-                    let name = name.clone();
-                    let topic = cluster.topics.get_mut(&name).expect("just found");
-                    topic.config = read_config(&name, &draft.settings, &settings.dynamic.topic_defaults);
-                    topic.has_config_node = true;
-                    changed.insert(name);
-                }
-                resource @ (ConfigResource::ThisBroker | ConfigResource::AllBrokers) => {
-                    let node = broker_node(&resource, cluster.controller_id.0);
-                    let is_kept = |name: &&String| BrokerKey::find(name).is_some_and(|key| !key.applied);
-                    for name in draft.settings.keys().filter(is_kept) {
-                        tracing::warn!(name, "this setting is kept, but changes nothing yet");
-                    }
-                    cluster.broker_configs.insert(node, draft.settings);
-                    of_brokers = true;
-                }
-            }
-        }
-        if of_brokers {
-            settings.dynamic = Arc::new(cluster.stored_dynamic(&settings.dynamic));
-            changed = cluster.follow_defaults(&settings.dynamic.topic_defaults);
-        }
-        let changed: Vec<Arc<str>> = changed.into_iter().collect();
-        for (broker, inputs) in cluster.announce_configs(&changed, of_brokers.then_some(&settings.dynamic)) {
-            effects.push(Effect::Tell { broker, inputs: Box::new(inputs), done: None });
-        }
-        self.settings = settings;
-    }
-
-    /// Files and flags are not in the tree: nothing is written.
-    pub(super) fn follow_settings(&mut self, ticket: Ticket, named: ConfigMap, effects: &mut Vec<Effect>) {
-        let mut settings = self.settings.clone();
-        let Some(cluster) = self.cluster() else { return };
-        let (answer, when) = match settings.dynamic.with_files(named) {
-            Ok(dynamic) => {
-                settings.dynamic = Arc::new(cluster.stored_dynamic(&dynamic));
-                let changed = cluster.follow_defaults(&settings.dynamic.topic_defaults);
-                let changed: Vec<Arc<str>> = changed.into_iter().collect();
-                for (broker, inputs) in cluster.announce_configs(&changed, Some(&settings.dynamic)) {
-                    effects.push(Effect::Tell { broker, inputs: Box::new(inputs), done: None });
-                }
-                self.settings = settings;
-                (Ok(()), When::Shown)
-            }
-            Err(error) => (Err(error.to_string()), When::Now),
+        let Err(failed) = result else {
+            let indexes: Vec<usize> = drafts.iter().map(|draft| draft.index).collect();
+            return self.decide_configs(ticket, &indexes, None, effects);
         };
-        effects.push(Effect::Answer { ticket, answer: Answer::FollowSettings(answer), when });
+        if self.survives(&failed, effects)
+            && let Some(at) = writes::culprit(&drafts, failed.operation)
+        {
+            let draft = drafts.remove(at);
+            let refusal = match (failed.error, draft.resource) {
+                (TreeError::BadVersion(_) | TreeError::NodeExists(_) | TreeError::NoNode(_), _) => {
+                    ConfigRefusal::Tree("the settings were changed by another at the same time; try again".to_owned())
+                }
+                (other, _) => ConfigRefusal::Tree(other.to_string()),
+            };
+            if !drafts.is_empty() {
+                self.write_configs(ticket, drafts, effects);
+            }
+            return self.decide_configs(ticket, &[draft.index], Some(refusal), effects);
+        }
+        let refusal = match self.refusal_after(&failed) {
+            crate::metadata::proposal::TopicRefusal::Tree(reason) => ConfigRefusal::Tree(reason),
+            _ => ConfigRefusal::NotController,
+        };
+        let indexes: Vec<usize> = drafts.iter().map(|draft| draft.index).collect();
+        self.decide_configs(ticket, &indexes, Some(refusal), effects);
     }
 
     /// Notes how some of a proposal's resources ended, and answers when these were the last.
@@ -205,60 +188,52 @@ impl Controller {
             && let Some(Open::Configs { results, .. }) = self.open.remove(&ticket)
         {
             self.serial_running = false;
-            effects.push(Effect::Answer { ticket, answer: Answer::AlterConfigs(results), when: When::Shown });
+            effects.push(Effect::Answer { ticket, answer: Answer::AlterConfigs(results), when: When::Followed });
         }
     }
 
-    fn config_refusal(&self, failed: &RequestError) -> ConfigRefusal {
+    fn refusal_of_configs(&self) -> ConfigRefusal {
         match self.refusal() {
-            None => ConfigRefusal::Tree(failed.error.to_string()),
             Some(crate::metadata::proposal::ProposalError::Tree(reason)) => ConfigRefusal::Tree(reason),
-            Some(_) => ConfigRefusal::NotController,
+            _ => ConfigRefusal::NotController,
         }
-    }
-}
-
-impl Cluster {
-    /// `before` with what the tree has of this broker and of all.
-    pub(super) fn stored_dynamic(&self, before: &DynamicConfig) -> DynamicConfig {
-        let none = ConfigMap::new();
-        let of = |node: &str| self.broker_configs.get(node).unwrap_or(&none);
-        before.with_stored(of(znodes::ALL_BROKERS), of(&self.controller_id.0.to_string()))
-    }
-
-    /// Topics have what they set over other defaults now; gives all their names.
-    pub(super) fn follow_defaults(&mut self, defaults: &Arc<TopicConfig>) -> BTreeSet<Arc<str>> {
-        for (name, topic) in &mut self.topics {
-            topic.config = read_config(name, &topic.config.overrides, defaults);
-        }
-        self.topics.keys().cloned().collect()
     }
 }
 
 impl ConfigDraft {
+    /// `version`: of the node that the new settings start from.
     fn new(
-        cluster: &Cluster,
         settings: &Settings,
         index: usize,
         resource: ConfigResource,
-        map: ConfigMap,
+        map: &ConfigMap,
+        version: Option<i32>,
     ) -> ConfigDraft {
-        let (path, exists) = match &resource {
-            ConfigResource::Topic(name) => (
-                znodes::topic_config_path(name),
-                cluster.topics.get(&**name).is_some_and(|topic| topic.has_config_node),
-            ),
-            broker => {
-                let node = broker_node(broker, settings.broker_id.0);
-                (znodes::broker_config_path(&node), cluster.broker_configs.contains_key(&node))
+        let path = config_path(&resource, settings.broker_id.0);
+        let data = znodes::encode_config(map);
+        let written = match version {
+            Some(version) => Operation::Set { path, data, version: Version::Exactly(version) },
+            None => Operation::Create { path, data, mode: CreateMode::Persistent },
+        };
+        let notice = Operation::Create {
+            path: znodes::config_change_path(),
+            data: znodes::encode_config_change(&entity(&resource, settings.broker_id.0)),
+            mode: CreateMode::PersistentSequential,
+        };
+        let is_kept = |name: &&String| BrokerKey::find(name).is_some_and(|key| !key.applied);
+        if !matches!(resource, ConfigResource::Topic(_)) {
+            for name in map.keys().filter(is_kept) {
+                tracing::warn!(name, "this setting is kept, but changes nothing yet");
             }
-        };
-        let data = znodes::encode_config(&map);
-        let operation = match exists {
-            true => Operation::Set { path, data, version: Version::Any },
-            false => Operation::Create { path, data, mode: CreateMode::Persistent },
-        };
-        ConfigDraft { index, resource, settings: map, operations: vec![operation] }
+        }
+        ConfigDraft { index, resource, operations: vec![written, notice] }
+    }
+}
+
+fn config_path(resource: &ConfigResource, broker_id: i32) -> String {
+    match resource {
+        ConfigResource::Topic(name) => znodes::topic_config_path(name),
+        broker => znodes::broker_config_path(&broker_node(broker, broker_id)),
     }
 }
 
@@ -278,17 +253,23 @@ fn entity(resource: &ConfigResource, broker_id: i32) -> String {
     }
 }
 
-/// The settings that a change leads to, checked.
-fn check(cluster: &Cluster, settings: &Settings, change: &ConfigChange) -> Result<ConfigMap, ConfigRefusal> {
+/// The settings that a change leads to, checked. `before`: what the tree has.
+fn check(
+    cluster: &Cluster,
+    settings: &Settings,
+    change: &ConfigChange,
+    before: &ConfigMap,
+) -> Result<ConfigMap, ConfigRefusal> {
+    let dynamic = &settings.followed.dynamic;
     match &change.resource {
         ConfigResource::Topic(name) if name.is_empty() => {
             Err(ConfigRefusal::InvalidRequest("Default topic resources are not allowed.".to_owned()))
         }
         ConfigResource::Topic(name) => {
             let topic = cluster.topics.get(&**name).filter(|_| !cluster.deleting.contains_key(&**name));
-            let topic = topic.ok_or_else(|| ConfigRefusal::UnknownTopic(name.clone()))?;
-            let map = edited(&topic.config.overrides, &change.edit, &topic_list_default)?;
-            let resolved = settings.dynamic.topic_defaults.with_overrides(&map);
+            topic.ok_or_else(|| ConfigRefusal::UnknownTopic(name.clone()))?;
+            let map = edited(before, &change.edit, &topic_list_default)?;
+            let resolved = dynamic.topic_defaults.with_overrides(&map);
             resolved.map(|_| map).map_err(|error| invalid_topic_config(name, &error))
         }
         broker => {
@@ -296,8 +277,8 @@ fn check(cluster: &Cluster, settings: &Settings, change: &ConfigChange) -> Resul
                 ConfigResource::AllBrokers => BrokerScope::All,
                 _ => BrokerScope::This,
             };
-            let map = edited(settings.dynamic.of(scope), &change.edit, &broker_list_default)?;
-            settings.dynamic.with(scope, &map).map(|_| map).map_err(ConfigRefusal::InvalidRequest)
+            let map = edited(before, &change.edit, &broker_list_default)?;
+            dynamic.with(scope, &map).map(|_| map).map_err(ConfigRefusal::InvalidRequest)
         }
     }
 }

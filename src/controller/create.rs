@@ -1,7 +1,9 @@
 //! Creating topics: check, place, write, announce (Kafka 3.9 `ZkAdminManager.createTopics`, `AdminZkClient`).
 //!
-//! A topic is written whole in one transaction, config and partition states included; several small ones share a
-//! transaction. If one of these turns out to exist, it alone is refused and the rest is written again.
+//! A topic whose nodes fit into one transaction is written whole in one, config and partition states included; several small
+//! ones share a transaction. Of a larger one the config and the topic are written first and the states follow, as in
+//! Kafka; a crash between leaves partitions without leaders, and whoever takes over gives them some. If a topic turns out
+//! to exist, it alone is refused and the rest is written again.
 
 #![forbid(unsafe_code)]
 
@@ -9,26 +11,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::ids::{BrokerId, TopicId};
+use crate::config::TopicConfig;
 use crate::metadata::proposal::{Answer, ConfigMap, CreateTopicResult, CreatedTopic, NewTopic, TopicRefusal};
 use crate::metadata::tree::{CreateMode, Operation, Outcome, RequestError, TreeError, Version};
-use crate::metadata::znodes;
+use crate::metadata::znodes::{self, TopicAssignment};
 
 use super::cluster::{Cluster, Topic};
-use super::election::{encode_topic, read_config, state_operations};
-use super::partition::{Partition, first_leadership};
-use super::replicas::{self, PlacementError};
-use super::{Controller, Effect, OPERATIONS_PER_WRITE, Open, Settings, Ticket, Waiting, When, topic_name};
+use super::leadership::{Change, Then, Told, elect};
+use super::partition::Partition;
+use super::writes::{self, Item};
+use super::{Controller, Effect, Open, Settings, Ticket, Waiting, When, replicas, topic_name};
 
 /// Partitions that one request may create, in all: bounds what a request can make the controller hold and write.
 pub const PARTITIONS_PER_REQUEST_MAX: usize = 50_000;
 
 /// A checked topic on its way into the tree.
 pub struct Draft {
+    created: Created,
+    topic: Topic,
+    operations: Vec<Operation>,
+    /// Leaderships among the operations.
+    within: Vec<Change>,
+    /// Leaderships that are written after them.
+    after: Vec<Change>,
+}
+
+/// One topic of a proposal.
+pub struct Created {
     /// Place in the proposal's results.
     index: usize,
     name: Arc<str>,
+}
+
+/// A topic that may be created.
+struct Checked {
     topic: Topic,
-    operations: Vec<Operation>,
+    config: Arc<TopicConfig>,
+}
+
+impl Item for Draft {
+    fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
 }
 
 impl Controller {
@@ -55,10 +79,10 @@ impl Controller {
             } else {
                 check_topic(cluster, &settings, new, &mut room, &mut unified, random)
             };
-            let outcome = checked.map(|topic| {
-                let created = describe(&topic, validate_only);
+            let outcome = checked.map(|checked| {
+                let created = describe(&checked, validate_only);
                 if !validate_only {
-                    drafts.push(Draft::new(cluster, index, &new.name, topic));
+                    drafts.push(Draft::new(cluster, index, &new.name, checked));
                 }
                 created
             });
@@ -69,18 +93,17 @@ impl Controller {
             return effects.push(Effect::Answer { ticket, answer, when: When::Now });
         }
         for draft in &drafts {
-            cluster.creating.insert(draft.name.to_string());
+            cluster.creating.insert(draft.created.name.to_string());
         }
         self.open.insert(ticket, Open::Create { results, undecided: drafts.len() });
-        for part in in_parts(drafts) {
+        for part in writes::in_parts(drafts) {
             self.write_drafts(ticket, part, effects);
         }
     }
 
     fn write_drafts(&mut self, ticket: Ticket, drafts: Vec<Draft>, effects: &mut Vec<Effect>) {
         let Some(cluster) = self.cluster() else { return };
-        let mut operations = vec![cluster.fence()];
-        operations.extend(drafts.iter().flat_map(|draft| draft.operations.iter().cloned()));
+        let operations = writes::multi(cluster.fence(), &drafts);
         self.write(operations, Waiting::Create { ticket, drafts }, effects);
     }
 
@@ -91,74 +114,88 @@ impl Controller {
         result: Result<Vec<Outcome>, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
-        match result {
-            Ok(_) => {
-                let indexes: Vec<usize> = drafts.iter().map(|draft| draft.index).collect();
-                self.install(drafts, effects);
-                self.decide_creations(ticket, &indexes, None, effects);
+        let Err(failed) = result else { return self.install(ticket, drafts, effects) };
+        if self.survives(&failed, effects)
+            && let Some(at) = writes::culprit(&drafts, failed.operation)
+        {
+            if drafts[at].takes_config_over(&failed) {
+                return self.write_drafts(ticket, drafts, effects);
             }
-            Err(failed) => {
-                if self.survives(&failed, effects)
-                    && let Some(at) = culprit(&drafts, failed.operation)
-                {
-                    let draft = drafts.remove(at);
-                    let refusal = match failed.error {
-                        TreeError::NodeExists(_) => TopicRefusal::AlreadyExists(draft.name.to_string()),
-                        other => TopicRefusal::Tree(other.to_string()),
-                    };
-                    self.drop_drafts(std::slice::from_ref(&draft));
-                    if !drafts.is_empty() {
-                        self.write_drafts(ticket, drafts, effects);
-                    }
-                    return self.decide_creations(ticket, &[draft.index], Some(refusal), effects);
-                }
-                let refusal = self.refusal_after(&failed);
-                let indexes: Vec<usize> = drafts.iter().map(|draft| draft.index).collect();
-                self.drop_drafts(&drafts);
-                self.decide_creations(ticket, &indexes, Some(refusal), effects);
+            let draft = drafts.remove(at);
+            let refusal = match failed.error {
+                TreeError::NodeExists(_) => TopicRefusal::AlreadyExists(draft.created.name.to_string()),
+                other => TopicRefusal::Tree(other.to_string()),
+            };
+            if !drafts.is_empty() {
+                self.write_drafts(ticket, drafts, effects);
             }
+            return self.refuse_creations(ticket, &[draft], &refusal, effects);
         }
+        let refusal = self.refusal_after(&failed);
+        self.refuse_creations(ticket, &drafts, &refusal, effects);
     }
 
-    /// The topics are in the tree: take them in and tell the brokers.
-    fn install(&mut self, drafts: Vec<Draft>, effects: &mut Vec<Effect>) {
-        let defaults = self.settings.dynamic.topic_defaults.clone();
-        let Some(cluster) = self.cluster() else { return };
-        let names: Vec<Arc<str>> = drafts.iter().map(|draft| draft.name.clone()).collect();
+    /// The topics are in the tree: take them in, write what is left, and tell the brokers.
+    fn install(&mut self, ticket: Ticket, drafts: Vec<Draft>, effects: &mut Vec<Effect>) {
+        let (mut told, mut changes, mut created) = (Told::default(), Vec::new(), Vec::new());
         for mut draft in drafts {
-            cluster.creating.remove(&*draft.name);
-            // The defaults may have changed since the topic was checked.
-            draft.topic.config = read_config(&draft.name, &draft.topic.config.overrides, &defaults);
-            cluster.insert(draft.name, draft.topic);
+            let name = draft.created.name.clone();
+            for change in draft.within {
+                draft.topic.take(&change);
+                told.add(&name, change.partition, true);
+            }
+            changes.extend(draft.after);
+            created.push(draft.created);
+            self.watch_topic(&name, effects);
+            if let Some(cluster) = self.cluster() {
+                cluster.creating.remove(&*name);
+                cluster.insert(name, draft.topic);
+            }
         }
-        for (broker, inputs) in cluster.announce(&names, &|_, _| true) {
-            effects.push(Effect::Tell { broker, inputs: Box::new(inputs), done: None });
-        }
+        self.lead(changes, told, Then::Created { ticket, created }, effects);
     }
 
-    fn drop_drafts(&mut self, drafts: &[Draft]) {
+    /// The partitions of these topics have leaders, as far as there is a live replica.
+    pub(super) fn creations_led(&mut self, ticket: Ticket, created: &[Created], effects: &mut Vec<Effect>) {
+        let mut outcomes = Vec::with_capacity(created.len());
+        for Created { index, name } in created {
+            let topic = self.cluster().and_then(|cluster| cluster.topics.get(name));
+            let is_led = topic.is_none_or(|topic| topic.partitions.values().all(|partition| partition.state.is_some()));
+            outcomes.push((*index, (!is_led).then_some(TopicRefusal::WithoutLeader)));
+        }
+        self.decide_creations(ticket, outcomes, effects);
+    }
+
+    fn refuse_creations(
+        &mut self,
+        ticket: Ticket,
+        drafts: &[Draft],
+        refusal: &TopicRefusal,
+        effects: &mut Vec<Effect>,
+    ) {
         if let Some(cluster) = self.cluster() {
             for draft in drafts {
-                cluster.creating.remove(&*draft.name);
+                cluster.creating.remove(&*draft.created.name);
             }
         }
+        let outcomes = drafts.iter().map(|draft| (draft.created.index, Some(refusal.clone()))).collect();
+        self.decide_creations(ticket, outcomes, effects);
     }
 
     /// Notes how some of a proposal's topics ended, and answers when these were the last.
     fn decide_creations(
         &mut self,
         ticket: Ticket,
-        indexes: &[usize],
-        refusal: Option<TopicRefusal>,
+        outcomes: Vec<(usize, Option<TopicRefusal>)>,
         effects: &mut Vec<Effect>,
     ) {
         let Some(Open::Create { results, undecided }) = self.open.get_mut(&ticket) else {
             unreachable!("a creation under way is open")
         };
-        *undecided -= indexes.len();
-        if let Some(refusal) = refusal {
-            for index in indexes {
-                results[*index].outcome = Err(refusal.clone());
+        *undecided -= outcomes.len();
+        for (index, refusal) in outcomes {
+            if let Some(refusal) = refusal {
+                results[index].outcome = Err(refusal);
             }
         }
         if *undecided == 0
@@ -170,64 +207,48 @@ impl Controller {
 }
 
 impl Draft {
-    fn new(cluster: &Cluster, index: usize, name: &str, mut topic: Topic) -> Draft {
+    fn new(cluster: &Cluster, index: usize, name: &str, Checked { topic, config }: Checked) -> Draft {
         let create = |path, data| Operation::Create { path, data, mode: CreateMode::Persistent };
-        let config_path = znodes::topic_config_path(name);
-        let config = znodes::encode_config(&topic.config.overrides);
+        let name: Arc<str> = name.into();
         let mut operations = vec![
-            if cluster.stray_configs.contains(name) {
-                Operation::Set { path: config_path, data: config, version: Version::Any }
-            } else {
-                create(config_path, config)
-            },
-            create(znodes::topic_path(name), encode_topic(topic.id, &topic.partitions)),
+            create(znodes::topic_config_path(&name), znodes::encode_config(&config.overrides)),
+            create(znodes::topic_path(&name), encode_topic(topic.id, &topic.partitions)),
         ];
-        for (number, partition) in &mut topic.partitions {
-            let Some(first) = first_leadership(&partition.replicas, |id| cluster.is_live(id)) else { continue };
-            let has_node = std::mem::replace(&mut topic.has_partitions_node, true);
-            operations.extend(state_operations(name, *number, partition, &first, cluster.epoch, has_node));
-            (partition.state, partition.has_node) = (Some(first), true);
-        }
-        Draft { index, name: name.into(), topic, operations }
-    }
-}
-
-/// Drafts by transaction: as many as fit, and at least one.
-fn in_parts(drafts: Vec<Draft>) -> Vec<Vec<Draft>> {
-    let mut parts: Vec<Vec<Draft>> = Vec::new();
-    let mut size = 0;
-    for draft in drafts {
-        size += draft.operations.len();
-        match parts.last_mut() {
-            Some(part) if size <= OPERATIONS_PER_WRITE => part.push(draft),
-            _ => {
-                size = draft.operations.len();
-                parts.push(vec![draft]);
+        let changes = elect(cluster, &name, &topic, topic.partitions.keys().copied(), None, false);
+        let whole: Vec<Operation> =
+            operations.iter().chain(changes.iter().flat_map(Item::operations)).cloned().collect();
+        let (within, after) = match writes::fits(&whole) {
+            true => {
+                operations = whole;
+                (changes, Vec::new())
             }
+            false => (Vec::new(), changes),
+        };
+        Draft { created: Created { index, name }, topic, operations, within, after }
+    }
+
+    /// Whether the write was refused because a creation that broke off, or somebody before it, left a config without
+    /// topic: then it is set instead of made.
+    fn takes_config_over(&mut self, failed: &RequestError) -> bool {
+        let TreeError::NodeExists(path) = &failed.error else { return false };
+        match &mut self.operations[0] {
+            Operation::Create { path: config_path, data, .. } if config_path == path => {
+                let data = std::mem::take(data);
+                self.operations[0] = Operation::Set { path: path.clone(), data, version: Version::Any };
+                true
+            }
+            _ => false,
         }
     }
-    parts
 }
 
-/// Whose operation failed; `None` for the fence, which is nobody's.
-fn culprit(drafts: &[Draft], operation: Option<usize>) -> Option<usize> {
-    let mut left = operation?.checked_sub(1)?;
-    for (at, draft) in drafts.iter().enumerate() {
-        match left.checked_sub(draft.operations.len()) {
-            Some(rest) => left = rest,
-            None => return Some(at),
-        }
-    }
-    None
-}
-
-fn describe(topic: &Topic, validate_only: bool) -> CreatedTopic {
+fn describe(Checked { topic, config }: &Checked, validate_only: bool) -> CreatedTopic {
     let replicas = topic.partitions.values().next().map_or(0, |partition| partition.replicas.len());
     CreatedTopic {
         id: if validate_only { TopicId::ZERO } else { topic.id },
         partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX),
         replication_factor: i16::try_from(replicas).unwrap_or(i16::MAX),
-        config: topic.config.clone(),
+        config: config.clone(),
     }
 }
 
@@ -241,7 +262,7 @@ fn check_topic(
     room: &mut usize,
     unified: &mut BTreeSet<String>,
     random: &mut dyn FnMut() -> u64,
-) -> Result<Topic, TopicRefusal> {
+) -> Result<Checked, TopicRefusal> {
     check_free(cluster, &new.name)?;
     let overrides = check_configs(&new.configs)?;
     let assignment = place(cluster, settings, new, *room, random)?;
@@ -249,20 +270,16 @@ fn check_topic(
     check_collision(cluster, &new.name, unified)?;
     check_assignment(&assignment)?;
     let config = if overrides.is_empty() {
-        settings.dynamic.topic_defaults.clone()
+        settings.followed.dynamic.topic_defaults.clone()
     } else {
-        let config = settings.dynamic.topic_defaults.with_overrides(&overrides);
+        let config = settings.followed.dynamic.topic_defaults.with_overrides(&overrides);
         Arc::new(config.map_err(|error| TopicRefusal::InvalidConfig(error.to_string()))?)
     };
     *room -= assignment.len();
     let partition = |(number, replicas)| (number, Partition { replicas, state: None, has_node: false });
-    Ok(Topic {
-        id: new_id(|id| cluster.ids.contains_key(id), random),
-        partitions: assignment.into_iter().map(partition).collect(),
-        config,
-        has_config_node: true,
-        has_partitions_node: false,
-    })
+    let id = new_id(|id| cluster.ids.contains_key(id), random);
+    let partitions = assignment.into_iter().map(partition).collect();
+    Ok(Checked { topic: Topic { id, partitions, has_partitions_node: false }, config })
 }
 
 fn check_free(cluster: &Cluster, name: &str) -> Result<(), TopicRefusal> {
@@ -272,7 +289,8 @@ fn check_free(cluster: &Cluster, name: &str) -> Result<(), TopicRefusal> {
     if cluster.deleting.contains_key(name) {
         return Err(TopicRefusal::MarkedForDeletion(name.to_owned()));
     }
-    if cluster.topics.contains_key(name) || cluster.creating.contains(name) {
+    let is_taken = cluster.topics.contains_key(name) || cluster.damaged.contains_key(name);
+    if is_taken || cluster.creating.contains(name) {
         return Err(TopicRefusal::AlreadyExists(name.to_owned()));
     }
     Ok(())
@@ -298,10 +316,6 @@ fn place(
     room: usize,
     random: &mut dyn FnMut() -> u64,
 ) -> Result<BTreeMap<i32, Vec<BrokerId>>, TopicRefusal> {
-    let too_many = || {
-        let message = format!("One request may create at most {PARTITIONS_PER_REQUEST_MAX} partitions.");
-        Err(TopicRefusal::InvalidPartitions(message))
-    };
     if !new.assignments.is_empty() {
         if new.partitions != -1 || new.replication_factor != -1 {
             return Err(TopicRefusal::InvalidRequest(
@@ -310,7 +324,7 @@ fn place(
             ));
         }
         if new.assignments.len() > room {
-            return too_many();
+            return Err(too_many_partitions());
         }
         let assignment: BTreeMap<i32, Vec<BrokerId>> = new.assignments.iter().cloned().collect();
         if assignment.len() != new.assignments.len() {
@@ -325,16 +339,9 @@ fn place(
         factor => factor,
     };
     if usize::try_from(partitions).is_ok_and(|partitions| partitions > room) {
-        return too_many();
+        return Err(too_many_partitions());
     }
-    let brokers: Vec<_> = cluster.brokers.values().map(|(broker, _)| (broker.id, broker.rack.clone())).collect();
-    replicas::assign(partitions, replication_factor, &brokers, random(), random()).map_err(|error| match error {
-        PlacementError::NoPartitions => TopicRefusal::InvalidPartitions(error.to_string()),
-        PlacementError::NoReplicas | PlacementError::TooFewBrokers { .. } => {
-            TopicRefusal::InvalidReplicationFactor(error.to_string())
-        }
-        PlacementError::SomeRacksMissing => TopicRefusal::Tree(error.to_string()),
-    })
+    Ok(replicas::assign(partitions, replication_factor, &replicas::live(cluster), random(), random())?)
 }
 
 /// KIP-4's old wound: in metric names `.` becomes `_`, so names that differ only there are one.
@@ -374,6 +381,16 @@ fn check_assignment(assignment: &BTreeMap<i32, Vec<BrokerId>>) -> Result<(), Top
         }
     }
     Ok(())
+}
+
+pub(super) fn too_many_partitions() -> TopicRefusal {
+    TopicRefusal::InvalidPartitions(format!("One request may create at most {PARTITIONS_PER_REQUEST_MAX} partitions."))
+}
+
+/// The topic's value in the tree.
+pub(super) fn encode_topic(id: TopicId, partitions: &BTreeMap<i32, Partition>) -> Vec<u8> {
+    let partitions = partitions.iter().map(|(number, partition)| (*number, partition.replicas.clone())).collect();
+    znodes::encode_topic(&TopicAssignment { id, partitions })
 }
 
 /// A random topic id that no topic has: a version 4 UUID as Kafka makes them, so none of its reserved ones.

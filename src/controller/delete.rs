@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! mark in /admin/delete_topics -> brokers drop it from their image and delete the replicas -> all said so
-//!   -> remove partitions, topic, config and mark in one transaction -> answer
+//!   -> remove partitions, topic, config and mark -> answer
 //! ```
 //! A mark survives a crash: whoever becomes controller goes on from there, so the steps may be done twice. While a
 //! replica's broker is away the deletion is suspended; the mark stays. Topics of one request go together, as many as a
-//! transaction holds: each step is one write and one order to the brokers for all of them.
+//! transaction or an order holds. A topic with more nodes than that is removed by several, leaves first and the mark last.
+//! What somebody else has removed meanwhile is as good as removed.
 //!
 //! Kafka answers when the topic has left the metadata; here the answer also waits for the removal from the tree, so that
 //! a topic of the same name can be created at once.
@@ -21,7 +22,23 @@ use crate::metadata::tree::{CreateMode, Operation, Outcome, RequestError, TreeEr
 use crate::metadata::znodes;
 
 use super::cluster::{Cluster, Deletion, Stopping, Topic};
-use super::{Controller, Effect, OPERATIONS_PER_WRITE, Open, Ticket, Waiting, When};
+use super::writes::{self, Item, OPERATIONS_PER_WRITE_MAX};
+use super::{Controller, Effect, Open, Ticket, Waiting, When};
+
+/// Partitions that one order to give up names at most, as long as no single topic has more.
+const PARTITIONS_PER_ORDER: usize = 4096;
+
+/// What is left in the tree of a topic whose logs are gone, leaves first.
+pub struct Removal {
+    topic: Arc<str>,
+    operations: Vec<Operation>,
+}
+
+impl Item for Removal {
+    fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+}
 
 impl Controller {
     pub(super) fn delete_topics(&mut self, ticket: Ticket, topics: Vec<TopicRef>, effects: &mut Vec<Effect>) {
@@ -73,7 +90,7 @@ impl Controller {
             return effects.push(Effect::Answer { ticket, answer, when: When::Now });
         }
         self.open.insert(ticket, Open::Delete { results, undecided: waiting });
-        for topics in marks.chunks(OPERATIONS_PER_WRITE) {
+        for topics in marks.chunks(OPERATIONS_PER_WRITE_MAX - 1) {
             self.mark(topics.to_vec(), effects);
         }
     }
@@ -102,13 +119,10 @@ impl Controller {
         if !self.survives(&failed, effects) {
             return;
         }
-        if let TreeError::NoSpace(_) = failed.error {
+        // What belongs to no operation is nobody's; one that was refused is decided alone, the others are tried again.
+        let Some(at) = failed.operation.and_then(|index| index.checked_sub(1)) else {
             let refusal = Err(self.refusal_after(&failed));
             return topics.iter().for_each(|topic| self.end_deletion(topic, &refusal, effects));
-        }
-        // The fence is nobody's; the one that failed is decided alone, the others are tried again.
-        let Some(at) = failed.operation.and_then(|index| index.checked_sub(1)) else {
-            return self.fail(format!("marking topics for deletion: {failed}"), effects);
         };
         let topic = topics.remove(at);
         if !topics.is_empty() {
@@ -125,17 +139,18 @@ impl Controller {
         let (mut groups, mut size): (Vec<Vec<Arc<str>>>, usize) = (Vec::new(), 0);
         for name in topics {
             let Some(cluster) = self.cluster() else { return };
-            let topic = cluster.topics.get(name).expect("only a known topic is marked");
+            // Somebody took it out of the tree.
+            let Some(topic) = cluster.topics.get(name) else { continue };
             if !is_eligible(cluster, topic) {
                 self.suspend(name, effects);
                 continue;
             }
-            let operations = removal(name, topic).len();
-            size += operations;
+            let partitions = topic.partitions.len();
+            size += partitions;
             match groups.last_mut() {
-                Some(group) if size <= OPERATIONS_PER_WRITE => group.push(name.clone()),
+                Some(group) if size <= PARTITIONS_PER_ORDER => group.push(name.clone()),
                 _ => {
-                    size = operations;
+                    size = partitions;
                     groups.push(vec![name.clone()]);
                 }
             }
@@ -180,59 +195,98 @@ impl Controller {
 
     fn remove_from_tree(&mut self, topics: Vec<Arc<str>>, effects: &mut Vec<Effect>) {
         let Some(cluster) = self.cluster() else { return };
-        let mut operations = vec![cluster.fence()];
-        operations.extend(topics.iter().flat_map(|name| removal(name, &cluster.topics[name])));
-        self.write(operations, Waiting::Remove { topics }, effects);
+        let removal = |name: &Arc<str>| {
+            Some(Removal { topic: name.clone(), operations: removal(name, cluster.topics.get(name)?) })
+        };
+        let removals = topics.iter().filter_map(removal).collect();
+        for part in writes::in_parts(removals) {
+            self.remove(part, effects);
+        }
+    }
+
+    /// Writes as much of the removals as one transaction holds.
+    fn remove(&mut self, removals: Vec<Removal>, effects: &mut Vec<Effect>) {
+        let Some(cluster) = self.cluster() else { return };
+        let mut operations = writes::multi(cluster.fence(), &removals);
+        operations.truncate(OPERATIONS_PER_WRITE_MAX);
+        self.write(operations, Waiting::Remove { removals }, effects);
     }
 
     pub(super) fn removed(
         &mut self,
-        topics: &[Arc<str>],
+        mut removals: Vec<Removal>,
         result: Result<Vec<Outcome>, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
-        if let Err(failed) = result {
-            if let TreeError::NoSpace(_) = failed.error {
-                return self.put_removal_off(topics, &failed, effects);
+        match result {
+            Ok(outcomes) => {
+                let mut done = outcomes.len() - 1;
+                for removal in &mut removals {
+                    let of_this = done.min(removal.operations.len());
+                    removal.operations.drain(..of_this);
+                    done -= of_this;
+                }
             }
-            if self.survives(&failed, effects) {
-                // The tree has more or less below a topic than this controller wrote: stop rather than guess.
-                self.fail(format!("removing deleted topics: {failed}"), effects);
-            }
-            return;
+            Err(failed) if !self.survives(&failed, effects) => return,
+            Err(failed) => match writes::place(&removals, failed.operation) {
+                Some((at, operation)) if matches!(failed.error, TreeError::NoNode(_)) => {
+                    removals[at].operations.remove(operation);
+                }
+                Some((at, _)) => {
+                    let removal = removals.remove(at);
+                    self.put_removal_off(&[removal], &failed, effects);
+                }
+                None => return self.put_removal_off(&removals, &failed, effects),
+            },
         }
-        for name in topics {
+        let (left, gone): (Vec<_>, Vec<_>) = removals.into_iter().partition(|removal| !removal.operations.is_empty());
+        for removal in gone {
             if let Some(cluster) = self.cluster() {
-                cluster.remove(name);
+                cluster.remove(&removal.topic);
             }
-            self.end_deletion(name, &Ok(()), effects);
+            self.end_deletion(&removal.topic, &Ok(()), effects);
+        }
+        if !left.is_empty() {
+            self.remove(left, effects);
         }
     }
 
-    /// There is no room for the transaction that takes topics out of the tree, though their logs are gone: whoever waits
-    /// is told, the marks stay, and the next proposal tries again.
-    fn put_removal_off(&mut self, topics: &[Arc<str>], failed: &RequestError, effects: &mut Vec<Effect>) {
+    /// The tree has no room for the transaction that takes topics out of it, or somebody has put more below them, though
+    /// their logs are gone: whoever waits is told, the marks stay, and the next proposal tries again.
+    fn put_removal_off(&mut self, removals: &[Removal], failed: &RequestError, effects: &mut Vec<Effect>) {
         let refusal = Err(self.refusal_after(failed));
+        tracing::warn!(topics = removals.len(), %failed, "deleted topics stay in the metadata tree for now");
         let Some(cluster) = self.cluster() else { return };
         let mut waiters = Vec::new();
-        for name in topics {
-            waiters.append(&mut cluster.deleting.get_mut(name).expect("marked").waiters);
+        for Removal { topic, .. } in removals {
+            if let Some(deletion) = cluster.deleting.get_mut(topic) {
+                waiters.append(&mut deletion.waiters);
+            }
+            cluster.unremoved.push(topic.clone());
         }
-        cluster.unremoved.push(topics.to_vec());
         self.decide_deletions(waiters, &refusal, effects);
     }
 
     /// Tries again what had no room.
     pub(super) fn remove_again(&mut self, effects: &mut Vec<Effect>) {
         let Some(cluster) = self.cluster() else { return };
-        for topics in std::mem::take(&mut cluster.unremoved) {
-            self.remove_from_tree(topics, effects);
+        let topics = std::mem::take(&mut cluster.unremoved);
+        self.remove_from_tree(topics, effects);
+    }
+
+    /// Takes marks away that nothing follows from. It is done again by whoever sees them next.
+    pub(super) fn unmark(&mut self, names: Vec<String>, effects: &mut Vec<Effect>) {
+        for name in names {
+            let Some(cluster) = self.cluster() else { return };
+            let delete = Operation::Delete { path: znodes::delete_topic_path(&name), version: Version::Any };
+            let operations = vec![cluster.fence(), delete];
+            self.write(operations, Waiting::Unmark, effects);
         }
     }
 
     fn end_deletion(&mut self, name: &Arc<str>, outcome: &Result<(), TopicRefusal>, effects: &mut Vec<Effect>) {
         let Some(cluster) = self.cluster() else { return };
-        let deletion = cluster.deleting.remove(name).expect("marked");
+        let Some(deletion) = cluster.deleting.remove(name) else { return };
         self.decide_deletions(deletion.waiters, outcome, effects);
     }
 
@@ -288,9 +342,7 @@ fn removal(name: &str, topic: &Topic) -> Vec<Operation> {
         operations.push(delete(znodes::partitions_path(name)));
     }
     operations.push(delete(znodes::topic_path(name)));
-    if topic.has_config_node {
-        operations.push(delete(znodes::topic_config_path(name)));
-    }
+    operations.push(delete(znodes::topic_config_path(name)));
     operations.push(delete(znodes::delete_topic_path(name)));
     operations
 }

@@ -1,7 +1,8 @@
 //! More partitions for topics that are there (Kafka 3.9 `ZkAdminManager.createPartitions`).
 //!
-//! Each proposal is one transaction: the topics' assignments and the new partitions' first states. One proposal runs at a
-//! time, see `configs`: how many partitions a topic has must not change between the check and the write.
+//! Written as topics are created (see `create`): a topic's assignment with the new partitions' first states if they fit into
+//! one transaction, else the states after it. One proposal runs at a time, see `configs`: how many partitions a topic has
+//! must not change between the check and the write.
 
 #![forbid(unsafe_code)]
 
@@ -14,11 +15,11 @@ use crate::metadata::tree::{Operation, Outcome, RequestError, TreeError, Version
 use crate::metadata::znodes;
 
 use super::cluster::{Cluster, Topic};
-use super::create::PARTITIONS_PER_REQUEST_MAX;
-use super::election::{encode_topic, state_operations};
-use super::partition::{Partition, first_leadership};
-use super::replicas::{self, PlacementError};
-use super::{Controller, Effect, Open, Ticket, Waiting, When};
+use super::create::{PARTITIONS_PER_REQUEST_MAX, encode_topic, too_many_partitions};
+use super::leadership::{Change, Then, Told, elect};
+use super::partition::Partition;
+use super::writes::{self, Item};
+use super::{Controller, Effect, Open, Ticket, Waiting, When, replicas};
 
 /// Checked new partitions of one topic on their way into the tree.
 pub struct Expansion {
@@ -27,6 +28,16 @@ pub struct Expansion {
     topic: Arc<str>,
     partitions: BTreeMap<i32, Partition>,
     operations: Vec<Operation>,
+    /// First leaderships among the operations.
+    within: Vec<Change>,
+    /// First leaderships that are written after them.
+    after: Vec<Change>,
+}
+
+impl Item for Expansion {
+    fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
 }
 
 impl Controller {
@@ -52,14 +63,16 @@ impl Controller {
             let answer = Answer::CreatePartitions(results);
             return effects.push(Effect::Answer { ticket, answer, when: When::Now });
         }
-        self.open.insert(ticket, Open::Expand { results });
-        self.write_expansions(ticket, expansions, effects);
+        let undecided = expansions.len();
+        self.open.insert(ticket, Open::Expand { results, undecided });
+        for part in writes::in_parts(expansions) {
+            self.write_expansions(ticket, part, effects);
+        }
     }
 
     fn write_expansions(&mut self, ticket: Ticket, expansions: Vec<Expansion>, effects: &mut Vec<Effect>) {
         let Some(cluster) = self.cluster() else { return };
-        let mut operations = vec![cluster.fence()];
-        operations.extend(expansions.iter().flat_map(|expansion| expansion.operations.iter().cloned()));
+        let operations = writes::multi(cluster.fence(), &expansions);
         self.write(operations, Waiting::Expand { ticket, expansions }, effects);
     }
 
@@ -70,119 +83,106 @@ impl Controller {
         result: Result<Vec<Outcome>, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
-        match result {
-            Ok(_) => self.install_partitions(expansions, effects),
-            Err(failed) => {
-                if self.survives(&failed, effects)
-                    && let Some(at) = culprit(&expansions, failed.operation)
-                {
-                    let expansion = expansions.remove(at);
-                    let refusal = match failed.error {
-                        TreeError::NoNode(_) => TopicRefusal::NoSuchTopic(expansion.topic.to_string()),
-                        other => TopicRefusal::Tree(other.to_string()),
-                    };
-                    self.refuse_expansion(ticket, expansion.index, refusal);
-                    // A deletion that began meanwhile has counted the partitions it takes away.
-                    let (going, expansions): (Vec<_>, Vec<_>) =
-                        expansions.into_iter().partition(|expansion| self.is_deleting(&expansion.topic));
-                    for expansion in going {
-                        self.refuse_expansion(ticket, expansion.index, queued_for_deletion());
-                    }
-                    if !expansions.is_empty() {
-                        return self.write_expansions(ticket, expansions, effects);
-                    }
-                } else {
-                    let refusal = self.refusal_after(&failed);
-                    expansions.iter().for_each(|expansion| {
-                        self.refuse_expansion(ticket, expansion.index, refusal.clone());
-                    });
-                }
+        let Err(failed) = result else { return self.install_partitions(ticket, expansions, effects) };
+        if self.survives(&failed, effects)
+            && let Some(at) = writes::culprit(&expansions, failed.operation)
+        {
+            let expansion = expansions.remove(at);
+            let refusal = match failed.error {
+                TreeError::NoNode(_) => TopicRefusal::NoSuchTopic(expansion.topic.to_string()),
+                other => TopicRefusal::Tree(other.to_string()),
+            };
+            // A deletion that began meanwhile has counted the partitions it takes away.
+            let (going, expansions): (Vec<_>, Vec<_>) =
+                expansions.into_iter().partition(|expansion| self.is_deleting(&expansion.topic));
+            if !expansions.is_empty() {
+                self.write_expansions(ticket, expansions, effects);
             }
+            let refused = [(expansion.index, refusal)].into_iter();
+            let refused = refused.chain(going.into_iter().map(|going| (going.index, queued_for_deletion()))).collect();
+            return self.decide_expansions(ticket, refused, 0, effects);
         }
-        self.serial_running = false;
-        if let Some(Open::Expand { results }) = self.open.remove(&ticket) {
-            effects.push(Effect::Answer { ticket, answer: Answer::CreatePartitions(results), when: When::Shown });
-        }
+        let refusal = self.refusal_after(&failed);
+        let refused = expansions.iter().map(|expansion| (expansion.index, refusal.clone())).collect();
+        self.decide_expansions(ticket, refused, 0, effects);
     }
 
-    /// The partitions are in the tree: take them in and tell the brokers.
-    fn install_partitions(&mut self, expansions: Vec<Expansion>, effects: &mut Vec<Effect>) {
-        let Some(cluster) = self.cluster() else { return };
-        let mut new: BTreeSet<(Arc<str>, i32)> = BTreeSet::new();
-        let mut names = Vec::new();
+    /// The partitions are in the tree: take them in, write what is left, and tell the brokers.
+    fn install_partitions(&mut self, ticket: Ticket, expansions: Vec<Expansion>, effects: &mut Vec<Effect>) {
+        let (mut told, mut changes, count) = (Told::default(), Vec::new(), expansions.len());
         for expansion in expansions {
+            let Some(cluster) = self.cluster() else { break };
             // Deleted meanwhile: then the deletion has seen none of them, and Kafka's brokers would not either.
             let Some(topic) = cluster.topics.get_mut(&expansion.topic) else { continue };
-            topic.has_partitions_node |= expansion.partitions.values().any(|partition| partition.has_node);
-            new.extend(expansion.partitions.keys().map(|number| (expansion.topic.clone(), *number)));
             topic.partitions.extend(expansion.partitions);
-            if !cluster.deleting.contains_key(&expansion.topic) {
-                names.push(expansion.topic);
+            for change in expansion.within {
+                topic.take(&change);
+                told.add(&expansion.topic, change.partition, true);
             }
+            changes.extend(expansion.after);
         }
-        let is_new = |topic: &str, partition: i32| new.contains(&(Arc::from(topic), partition));
-        for (broker, mut inputs) in cluster.announce(&names, &is_new) {
-            // The partitions that were there have no new leaders.
-            if let Some(lead) = &mut inputs.leader_and_isr {
-                for topic in &mut lead.topics {
-                    topic.partitions.retain(|partition| partition.is_new);
-                }
-            }
-            if let Some(update) = &mut inputs.update_metadata {
-                for topic in &mut update.topics {
-                    topic.partitions.retain(|partition| is_new(&topic.name, partition.partition));
-                }
-            }
-            effects.push(Effect::Tell { broker, inputs: Box::new(inputs), done: None });
+        self.lead(changes, told, Then::Expanded { ticket, count }, effects);
+    }
+
+    /// So many topics of a proposal have their new partitions.
+    pub(super) fn expansions_led(&mut self, ticket: Ticket, count: usize, effects: &mut Vec<Effect>) {
+        self.decide_expansions(ticket, Vec::new(), count, effects);
+    }
+
+    /// Notes how some of a proposal's topics ended, and answers when these were the last.
+    fn decide_expansions(
+        &mut self,
+        ticket: Ticket,
+        refused: Vec<(usize, TopicRefusal)>,
+        done: usize,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(Open::Expand { results, undecided }) = self.open.get_mut(&ticket) else {
+            unreachable!("an expansion under way is open")
+        };
+        *undecided -= refused.len() + done;
+        for (index, refusal) in refused {
+            results[index] = Err(refusal);
+        }
+        if *undecided == 0
+            && let Some(Open::Expand { results, .. }) = self.open.remove(&ticket)
+        {
+            self.serial_running = false;
+            effects.push(Effect::Answer { ticket, answer: Answer::CreatePartitions(results), when: When::Shown });
         }
     }
 
     fn is_deleting(&mut self, topic: &str) -> bool {
         self.cluster().is_some_and(|cluster| cluster.deleting.contains_key(topic))
     }
-
-    fn refuse_expansion(&mut self, ticket: Ticket, index: usize, refusal: TopicRefusal) {
-        let Some(Open::Expand { results }) = self.open.get_mut(&ticket) else {
-            unreachable!("an expansion under way is open")
-        };
-        results[index] = Err(refusal);
-    }
 }
 
 impl Expansion {
     fn new(cluster: &Cluster, index: usize, name: Arc<str>, assignment: BTreeMap<i32, Vec<BrokerId>>) -> Expansion {
-        let topic = &cluster.topics[&name];
+        let before = &cluster.topics[&name];
         let partition = |(number, replicas)| (number, Partition { replicas, state: None, has_node: false });
-        let mut partitions: BTreeMap<i32, Partition> = assignment.into_iter().map(partition).collect();
-        let mut all = topic.partitions.clone();
+        let partitions: BTreeMap<i32, Partition> = assignment.into_iter().map(partition).collect();
+        let mut all = before.partitions.clone();
         all.extend(partitions.clone());
-        let data = encode_topic(topic.id, &all);
+        let data = encode_topic(before.id, &all);
         let mut operations = vec![Operation::Set { path: znodes::topic_path(&name), data, version: Version::Any }];
-        let mut has_partitions_node = topic.has_partitions_node;
-        for (number, partition) in &mut partitions {
-            let Some(first) = first_leadership(&partition.replicas, |id| cluster.is_live(id)) else { continue };
-            let has_node = std::mem::replace(&mut has_partitions_node, true);
-            operations.extend(state_operations(&name, *number, partition, &first, cluster.epoch, has_node));
-            (partition.state, partition.has_node) = (Some(first), true);
-        }
-        Expansion { index, topic: name, partitions, operations }
+        let after = Topic { id: before.id, partitions: all, has_partitions_node: before.has_partitions_node };
+        let changes = elect(cluster, &name, &after, partitions.keys().copied(), None, false);
+        let whole: Vec<Operation> =
+            operations.iter().chain(changes.iter().flat_map(Item::operations)).cloned().collect();
+        let (within, after) = match writes::fits(&whole) {
+            true => {
+                operations = whole;
+                (changes, Vec::new())
+            }
+            false => (Vec::new(), changes),
+        };
+        Expansion { index, topic: name, partitions, operations, within, after }
     }
 }
 
 fn queued_for_deletion() -> TopicRefusal {
     TopicRefusal::InvalidName("The topic is queued for deletion.".to_owned())
-}
-
-/// Whose operation failed; `None` for the fence, which is nobody's.
-fn culprit(expansions: &[Expansion], operation: Option<usize>) -> Option<usize> {
-    let mut left = operation?.checked_sub(1)?;
-    for (at, expansion) in expansions.iter().enumerate() {
-        match left.checked_sub(expansion.operations.len()) {
-            Some(rest) => left = rest,
-            None => return Some(at),
-        }
-    }
-    None
 }
 
 /// All checks of Kafka, in its order; gives the new partitions' replicas. `room` is what the request may still create.
@@ -209,7 +209,7 @@ fn check(
     }
     let increment = more.count - existing;
     if usize::try_from(increment).is_ok_and(|increment| increment > *room) {
-        return refuse(format!("One request may create at most {PARTITIONS_PER_REQUEST_MAX} partitions."));
+        return Err(too_many_partitions());
     }
     let Some(first) = topic.partitions.get(&0) else {
         let message = format!("Unexpected existing replica assignment for topic '{name}', partition id 0 is missing.");
@@ -271,16 +271,9 @@ fn place(
     increment: i32,
     first_replicas: &[BrokerId],
 ) -> Result<BTreeMap<i32, Vec<BrokerId>>, TopicRefusal> {
-    let brokers: Vec<_> = cluster.brokers.values().map(|(broker, _)| (broker.id, broker.rack.clone())).collect();
     let factor = i16::try_from(first_replicas.len()).unwrap_or(i16::MAX);
     let leader = first_replicas.first().copied().unwrap_or(cluster.controller_id);
-    replicas::assign_more(existing, increment, factor, &brokers, leader).map_err(|error| match error {
-        PlacementError::NoPartitions => TopicRefusal::InvalidPartitions(error.to_string()),
-        PlacementError::NoReplicas | PlacementError::TooFewBrokers { .. } => {
-            TopicRefusal::InvalidReplicationFactor(error.to_string())
-        }
-        PlacementError::SomeRacksMissing => TopicRefusal::Tree(error.to_string()),
-    })
+    Ok(replicas::assign_more(existing, increment, factor, &replicas::live(cluster), leader)?)
 }
 
 fn list(brokers: impl IntoIterator<Item = BrokerId>) -> String {

@@ -19,8 +19,8 @@ use crate::metadata::proposal::{ConfigMap, NewTopic, PRODUCER_ID_BLOCK_SIZE, Pro
 use crate::metadata::tree::{CreateMode, Operation};
 use crate::metadata::znodes;
 
-use super::create::new_id;
-use super::election::{encode_topic, state_operations};
+use super::create::{encode_topic, new_id};
+use super::leadership::state_operations;
 use super::partition::{Leadership, Partition};
 use super::topic_name;
 

@@ -1,24 +1,24 @@
 //! The controller: who leads which partition, which topics exist.
 //!
-//! [`Controller`] is a pure state machine: an event goes in, effects come out, the tree and the brokers are touched by
-//! whoever runs it ([`node`] on one broker, the simulator in tests). It may have several writes under way.
+//! [`Controller`] is a pure state machine: an event and the time go in, effects come out, the tree and the brokers are
+//! touched by whoever runs it ([`node`]). It has many requests under way.
 //!
 //! ```text
-//!             Start            claimed            loaded           all written
-//!   Idle ------------> Electing -----> Electing -----> TakingOver ------------> Active
-//!                          | lost                                                 | another controller's epoch
-//!                          v                                                      v
-//!                       Standby <-------------------------------------------------+
-//!   any ---- the tree failed ----> Failed
+//!           Start, nobody is controller     claimed            all loaded and written
+//!   Idle ---------------------------> Electing -----> TakingOver -------------------> Active
+//!    ^ \ somebody is                     | lost             |  another controller      |
+//!    |  `-----> Standby <----------------+------------------+--------------------------+
+//!    |             | nobody is any more: Electing
+//!    +---- any, when the session has expired: a new Start follows
+//!   any ---- the embedded tree failed ----> Failed
 //! ```
 //!
 //! Invariants: every write made as controller is a multi whose first operation checks the version that `/controller_epoch`
-//! got when this controller was elected, so a controller that lost its place changes nothing. What is in [`Cluster`] has
-//! been written. A leader epoch only grows.
+//! got when this controller was elected, so a controller that lost its place changes nothing; and it is given under the
+//! session in which it was elected. A multi has bounds (see [`writes`]). What is in [`Cluster`] has been written. A leader
+//! epoch only grows.
 //!
-//! The rules are those of Kafka 3.9's `KafkaController`, for a cluster whose tree nobody else writes: this process's own
-//! broker is the only one that comes and goes. Watches on brokers and topics, ISR changes and reassignment come with
-//! ZooKeeper.
+//! The rules are those of Kafka 3.9's `KafkaController`. ISR changes and reassignment come with several brokers.
 
 #![forbid(unsafe_code)]
 
@@ -29,36 +29,38 @@ mod delete;
 mod election;
 mod expand;
 pub mod import;
+mod leadership;
 pub mod load;
 pub mod node;
 pub mod partition;
 mod producer_ids;
 pub mod replicas;
 pub mod topic_name;
+mod watching;
+pub mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::base::ids::BrokerId;
-use crate::base::time::WallMs;
-use crate::config::DynamicConfig;
+use crate::base::ids::{BrokerId, TopicPartition};
+use crate::base::time::Now;
+use crate::metadata::config_follower::Followed;
 use crate::metadata::inputs::BrokerInputs;
 use crate::metadata::proposal::{
     Answer, ConfigRefusal, CreateTopicResult, DeleteTopicResult, ProducerIdBlock, Proposal, ProposalError, TopicRefusal,
 };
-use crate::metadata::tree::{Operation, Outcome, RequestError, Stat, TreeError};
+use crate::metadata::tree::{Generation, Operation, Reply, Request, RequestError, Stat, TreeError, TreeEvent};
 
 use cluster::Cluster;
-use configs::ConfigDraft;
+use configs::{Altering, ConfigDraft};
 use create::Draft;
-use election::TakeOver;
+use delete::Removal;
 use expand::Expansion;
-use load::Snapshot;
+use leadership::{Change, Group};
+use load::{Loader, Read};
+use watching::{List, Look};
 
-/// Operations that one transaction may hold, as long as no single topic needs more: keeps what is undecided small.
-const OPERATIONS_PER_WRITE: usize = 4096;
-
-/// Names one read, write or order to a broker until its result comes back.
+/// Names one request or order to a broker until its result comes back.
 pub type Token = u64;
 
 /// Names a proposal until it is answered; given by whoever runs the controller.
@@ -71,63 +73,50 @@ pub struct Settings {
     pub num_partitions: i32,
     pub default_replication_factor: i16,
     pub delete_topic_enable: bool,
-    /// What flags and files set; while the controller is active, with what the tree has over it.
-    pub dynamic: Arc<DynamicConfig>,
+    /// What topics and this broker live by; the newest that this broker has read.
+    pub followed: Followed,
 }
 
 /// What the controller hears.
 #[derive(Debug)]
 pub enum Event {
-    /// This broker is registered; try to become controller.
+    /// This broker is registered, in this session; try to become controller.
     Start {
-        wall: WallMs,
+        generation: Generation,
     },
-    /// The result of [`Effect::Read`]; `None`: no such node.
-    Read {
+    /// The session is over: whoever was controller in it is not any more.
+    Expired,
+    /// The result of [`Effect::Ask`].
+    Done {
         token: Token,
-        result: Result<Option<(Vec<u8>, Stat)>, TreeError>,
+        result: Result<Reply, RequestError>,
     },
-    /// The result of [`Effect::Write`].
-    Written {
-        token: Token,
-        result: Result<Vec<Outcome>, RequestError>,
-    },
-    /// The result of [`Effect::Load`].
-    Loaded(Result<Box<Snapshot>, String>),
+    Watched(TreeEvent),
+    /// Topics or this broker live by other settings now.
+    Followed(Followed),
     /// A broker has done what [`Effect::Tell`] told it.
     Told {
         token: Token,
+    },
+    /// A broker could not open these replicas' logs (KAFKA_STORAGE_ERROR in its answer).
+    Offline {
+        broker: BrokerId,
+        partitions: Vec<TopicPartition>,
     },
     Proposed {
         ticket: Ticket,
         proposal: Proposal,
     },
+    /// A time of [`Controller::next_deadline`] may have come.
+    Time,
 }
 
 /// What the controller wants done, in order.
 #[derive(Debug)]
 pub enum Effect {
-    Read {
-        token: Token,
-        path: String,
-    },
-    /// One multi.
-    Write {
-        token: Token,
-        operations: Vec<Operation>,
-    },
-    /// Read brokers, topics, states, configs and pending deletions.
-    Load,
-    Tell {
-        broker: BrokerId,
-        inputs: Box<BrokerInputs>,
-        done: Option<Token>,
-    },
-    Answer {
-        ticket: Ticket,
-        answer: Answer,
-        when: When,
-    },
+    Ask { token: Token, generation: Option<Generation>, request: Request },
+    Tell { broker: BrokerId, inputs: Box<BrokerInputs>, done: Option<Token> },
+    Answer { ticket: Ticket, answer: Answer, when: When },
 }
 
 /// When an answer may leave.
@@ -136,6 +125,8 @@ pub enum When {
     Now,
     /// When all that this broker was told so far is done.
     Shown,
+    /// When this broker lives by all settings that the tree has told of so far, too.
+    Followed,
 }
 
 /// Where the controller stands.
@@ -150,11 +141,22 @@ pub enum Standing {
 pub struct Controller {
     settings: Settings,
     role: Role,
+    generation: Generation,
+    /// Counts the times that the role was lost: results of what was asked before are nobody's.
+    reign: u64,
+    /// Of the event that is being handled.
+    now: Now,
     next_token: Token,
-    /// What each result is needed for.
-    waiting: BTreeMap<Token, Waiting>,
+    /// What each result is needed for, and the reign in which it was asked for.
+    waiting: BTreeMap<Token, (u64, Waiting)>,
+    next_group: u64,
+    groups: BTreeMap<u64, Group>,
+    next_loader: u64,
+    loaders: BTreeMap<u64, Loader>,
+    looks: BTreeMap<List, Look>,
     /// Proposals whose parts are not all decided.
     open: BTreeMap<Ticket, Open>,
+    altering: Option<Altering>,
     /// A proposal that starts from what is there runs, and others of its kind wait for its end: each must see what the
     /// one before it wrote. As few as are ever open.
     serial_running: bool,
@@ -163,33 +165,106 @@ pub struct Controller {
 
 enum Role {
     Idle,
-    Electing { wall: WallMs },
-    TakingOver(Box<Cluster>, TakeOver),
+    Electing,
+    /// `None`: all is loaded, and new leaders are being written.
+    TakingOver(Box<Cluster>, Option<Loader>),
     Active(Box<Cluster>),
     Standby,
     Failed(String),
 }
 
+/// What is being read for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    TakeOver,
+    Topics(u64),
+    Brokers(u64),
+}
+
 enum Waiting {
+    ControllerSeen,
     EpochRead,
     EpochMade,
-    Claim { epoch: i32 },
-    TakeOver { changes: Vec<election::Change> },
-    Create { ticket: Ticket, drafts: Vec<Draft> },
-    Expand { ticket: Ticket, expansions: Vec<Expansion> },
-    Configs { ticket: Ticket, drafts: Vec<ConfigDraft> },
-    Mark { topics: Vec<Arc<str>> },
-    Stop { group: u64 },
-    Remove { topics: Vec<Arc<str>> },
-    ProducerIdsRead { ticket: Ticket },
-    ProducerIdsWritten { ticket: Ticket, block: ProducerIdBlock },
+    Claim {
+        epoch: i32,
+    },
+    Load {
+        purpose: Purpose,
+        read: Read,
+    },
+    List(List),
+    /// A watch is left, and nothing more is wanted.
+    Watch,
+    Lead {
+        group: u64,
+        changes: Vec<Change>,
+    },
+    Create {
+        ticket: Ticket,
+        drafts: Vec<Draft>,
+    },
+    Expand {
+        ticket: Ticket,
+        expansions: Vec<Expansion>,
+    },
+    ConfigRead {
+        ticket: Ticket,
+        index: usize,
+    },
+    Configs {
+        ticket: Ticket,
+        drafts: Vec<ConfigDraft>,
+    },
+    Mark {
+        topics: Vec<Arc<str>>,
+    },
+    Unmark,
+    Stop {
+        group: u64,
+    },
+    Remove {
+        removals: Vec<Removal>,
+    },
+    ProducerIdsRead {
+        ticket: Ticket,
+    },
+    ProducerIdsWritten {
+        ticket: Ticket,
+        block: ProducerIdBlock,
+    },
+}
+
+impl Waiting {
+    /// Whether nobody asks for it once the reign is over.
+    fn is_of_election(&self) -> bool {
+        match self {
+            Waiting::ControllerSeen
+            | Waiting::EpochRead
+            | Waiting::EpochMade
+            | Waiting::Claim { .. }
+            | Waiting::Load { .. }
+            | Waiting::List(_)
+            | Waiting::Watch => true,
+            Waiting::Lead { .. }
+            | Waiting::Create { .. }
+            | Waiting::Expand { .. }
+            | Waiting::ConfigRead { .. }
+            | Waiting::Configs { .. }
+            | Waiting::Mark { .. }
+            | Waiting::Unmark
+            | Waiting::Stop { .. }
+            | Waiting::Remove { .. }
+            | Waiting::ProducerIdsRead { .. }
+            | Waiting::ProducerIdsWritten { .. } => false,
+        }
+    }
 }
 
 /// A proposal of several topics, until the last is decided.
 enum Open {
     Create { results: Vec<CreateTopicResult>, undecided: usize },
     Delete { results: Vec<DeleteTopicResult>, undecided: usize },
-    Expand { results: Vec<Result<(), TopicRefusal>> },
+    Expand { results: Vec<Result<(), TopicRefusal>>, undecided: usize },
     Configs { results: Vec<Result<(), ConfigRefusal>>, undecided: usize },
 }
 
@@ -198,9 +273,18 @@ impl Controller {
         Controller {
             settings,
             role: Role::Idle,
+            generation: Generation(0),
+            reign: 0,
+            now: Now { monotonic: Default::default(), wall: 0 },
             next_token: 0,
             waiting: BTreeMap::new(),
+            next_group: 0,
+            groups: BTreeMap::new(),
+            next_loader: 0,
+            loaders: BTreeMap::new(),
+            looks: BTreeMap::new(),
             open: BTreeMap::new(),
+            altering: None,
             serial_running: false,
             serial: VecDeque::new(),
         }
@@ -208,7 +292,7 @@ impl Controller {
 
     pub fn standing(&self) -> Standing {
         match &self.role {
-            Role::Idle | Role::Electing { .. } | Role::TakingOver(..) => Standing::Undecided,
+            Role::Idle | Role::Electing | Role::TakingOver(..) => Standing::Undecided,
             Role::Active(_) => Standing::Active,
             Role::Standby => Standing::Standby,
             Role::Failed(reason) => Standing::Failed(reason.clone()),
@@ -216,37 +300,26 @@ impl Controller {
     }
 
     /// Takes one event; gives what is to be done, in order. `random` is for topic ids and replica placement.
-    pub fn handle(&mut self, event: Event, random: &mut dyn FnMut() -> u64) -> Vec<Effect> {
+    pub fn handle(&mut self, event: Event, now: Now, random: &mut dyn FnMut() -> u64) -> Vec<Effect> {
+        self.now = now;
         let mut effects = Vec::new();
         match event {
-            Event::Start { wall } => self.start(wall, &mut effects),
-            Event::Loaded(loaded) => self.loaded(loaded, &mut effects),
+            Event::Start { generation } => {
+                self.generation = generation;
+                self.watch_controller(&mut effects);
+            }
+            Event::Expired => self.step_down(Role::Idle, &mut effects),
+            Event::Done { token, result } => self.done(token, result, &mut effects),
+            Event::Watched(event) => self.watched(event, &mut effects),
+            Event::Followed(followed) => self.settings.followed = followed,
             Event::Proposed { ticket, proposal } => self.proposed(ticket, proposal, random, &mut effects),
-            Event::Read { token, result } => match self.take(token) {
-                Waiting::EpochRead => self.epoch_read(result, &mut effects),
-                Waiting::ProducerIdsRead { ticket } => self.producer_ids_read(ticket, result, &mut effects),
-                _ => unreachable!("a read answers for a read"),
-            },
-            Event::Written { token, result } => match self.take(token) {
-                Waiting::EpochMade => self.epoch_made(result, &mut effects),
-                Waiting::Claim { epoch } => self.claimed(epoch, result, &mut effects),
-                Waiting::TakeOver { changes } => self.taken_over(changes, result, &mut effects),
-                Waiting::Create { ticket, drafts } => self.created(ticket, drafts, result, &mut effects),
-                Waiting::Expand { ticket, expansions } => self.expanded(ticket, expansions, result, &mut effects),
-                Waiting::Configs { ticket, drafts } => self.configs_written(ticket, drafts, result, &mut effects),
-                Waiting::Mark { topics } => self.marked(topics, result, &mut effects),
-                Waiting::Remove { topics } => self.removed(&topics, result, &mut effects),
-                Waiting::ProducerIdsWritten { ticket, block } => {
-                    self.producer_ids_written(ticket, block, result, &mut effects);
+            Event::Told { token } => {
+                if let Some(Waiting::Stop { group }) = self.take(token) {
+                    self.stopped(group, &mut effects);
                 }
-                Waiting::EpochRead | Waiting::Stop { .. } | Waiting::ProducerIdsRead { .. } => {
-                    unreachable!("a write answers for a write")
-                }
-            },
-            Event::Told { token } => match self.take(token) {
-                Waiting::Stop { group } => self.stopped(group, &mut effects),
-                _ => unreachable!("a broker answers for what it was told"),
-            },
+            }
+            Event::Offline { broker, partitions } => self.go_offline(broker, partitions, &mut effects),
+            Event::Time => self.look_again(&mut effects),
         }
         while !self.serial_running
             && let Some((ticket, proposal)) = self.serial.pop_front()
@@ -254,6 +327,55 @@ impl Controller {
             self.proposed(ticket, proposal, random, &mut effects);
         }
         effects
+    }
+
+    fn done(&mut self, token: Token, mut result: Result<Reply, RequestError>, effects: &mut Vec<Effect>) {
+        let (reign, waiting) = self.waiting.remove(&token).expect("each result comes once");
+        if reign != self.reign {
+            if waiting.is_of_election() {
+                return;
+            }
+            result = Err(RequestError::of_request(TreeError::SessionExpired));
+        }
+        let outcomes = |result: Result<Reply, RequestError>| match result? {
+            Reply::Multi(outcomes) => Ok(outcomes),
+            other => unreachable!("a multi was answered with {other:?}"),
+        };
+        match waiting {
+            Waiting::ControllerSeen => match result {
+                Ok(Reply::Exists(found)) => self.controller_seen(found, effects),
+                Ok(other) => unreachable!("an exists was answered with {other:?}"),
+                Err(failed) => self.not_seen(&failed.error, effects),
+            },
+            Waiting::EpochRead => match found(result) {
+                Ok(found) => self.epoch_read(found, effects),
+                Err(error) => self.not_elected(&error, effects),
+            },
+            Waiting::EpochMade => self.epoch_made(outcomes(result), effects),
+            Waiting::Claim { epoch } => self.claimed(epoch, outcomes(result), effects),
+            Waiting::Load { purpose: Purpose::TakeOver, read } => self.load_more(read, result, effects),
+            Waiting::Load { purpose, read } => self.read_more(purpose, read, result, effects),
+            Waiting::List(list) => self.listed(list, result, effects),
+            Waiting::Lead { group, changes } => self.led(group, changes, outcomes(result), effects),
+            Waiting::Create { ticket, drafts } => self.created(ticket, drafts, outcomes(result), effects),
+            Waiting::Expand { ticket, expansions } => self.expanded(ticket, expansions, outcomes(result), effects),
+            Waiting::ConfigRead { ticket, index } => self.config_read(ticket, index, result, effects),
+            Waiting::Configs { ticket, drafts } => self.configs_written(ticket, drafts, outcomes(result), effects),
+            Waiting::Mark { topics } => self.marked(topics, outcomes(result), effects),
+            Waiting::Remove { removals } => self.removed(removals, outcomes(result), effects),
+            Waiting::Unmark => {
+                if let Err(failed) = result {
+                    self.survives(&failed, effects);
+                }
+            }
+            Waiting::ProducerIdsRead { ticket } => self.producer_ids_read(ticket, found(result), effects),
+            Waiting::ProducerIdsWritten { ticket, block } => {
+                self.producer_ids_written(ticket, block, outcomes(result), effects);
+            }
+            // Whatever became of it, the topic is read at the next take-over.
+            Waiting::Watch => {}
+            Waiting::Stop { .. } => unreachable!("the tree does not answer for a broker"),
+        }
     }
 
     fn proposed(
@@ -267,6 +389,7 @@ impl Controller {
             return effects.push(Effect::Answer { ticket, answer: Answer::Failed(error), when: When::Now });
         }
         self.remove_again(effects);
+        self.lead_again(effects);
         if proposal.is_serial() && std::mem::replace(&mut self.serial_running, true) {
             return self.serial.push_back((ticket, proposal));
         }
@@ -281,7 +404,7 @@ impl Controller {
                 self.create_topics(ticket, topics, validate_only, random, effects);
             }
             Proposal::DeleteTopics { topics } => self.delete_topics(ticket, topics, effects),
-            Proposal::FollowSettings { named } => self.follow_settings(ticket, named, effects),
+            Proposal::FollowSettings { .. } => unreachable!("files and flags are no affair of the cluster's"),
             Proposal::AllocateProducerIds => self.allocate_producer_ids(ticket, effects),
         }
     }
@@ -291,9 +414,7 @@ impl Controller {
         match &self.role {
             Role::Active(_) => None,
             Role::Failed(reason) => Some(ProposalError::Tree(reason.clone())),
-            Role::Idle | Role::Electing { .. } | Role::TakingOver(..) | Role::Standby => {
-                Some(ProposalError::NotController)
-            }
+            Role::Idle | Role::Electing | Role::TakingOver(..) | Role::Standby => Some(ProposalError::NotController),
         }
     }
 
@@ -307,8 +428,9 @@ impl Controller {
 
     /// The same after a write that failed: a controller that goes on says what the tree said.
     fn refusal_after(&self, failed: &RequestError) -> TopicRefusal {
-        match &self.role {
-            Role::Active(_) => TopicRefusal::Tree(failed.error.to_string()),
+        match (&self.role, &failed.error) {
+            (_, TreeError::SessionExpired) => TopicRefusal::NotController,
+            (Role::Active(_), error) => TopicRefusal::Tree(error.to_string()),
             _ => self.topic_refusal(),
         }
     }
@@ -316,7 +438,7 @@ impl Controller {
     fn cluster(&mut self) -> Option<&mut Cluster> {
         match &mut self.role {
             Role::Active(cluster) | Role::TakingOver(cluster, _) => Some(cluster),
-            Role::Idle | Role::Electing { .. } | Role::Standby | Role::Failed(_) => None,
+            Role::Idle | Role::Electing | Role::Standby | Role::Failed(_) => None,
         }
     }
 
@@ -330,7 +452,9 @@ impl Controller {
                 self.step_down(Role::Standby, effects);
                 false
             }
-            TreeError::ConnectionLoss | TreeError::SessionExpired | TreeError::Storage(_) => {
+            // What expired is told apart, or long over.
+            TreeError::SessionExpired => false,
+            TreeError::ConnectionLoss | TreeError::Storage(_) => {
                 self.fail(failed.to_string(), effects);
                 false
             }
@@ -348,25 +472,73 @@ impl Controller {
     fn step_down(&mut self, role: Role, effects: &mut Vec<Effect>) {
         let deletions = self.cluster().map(|cluster| std::mem::take(&mut cluster.deleting)).unwrap_or_default();
         self.role = role;
+        self.reign += 1;
+        self.loaders.clear();
+        self.looks.clear();
         let refusal = Err(self.topic_refusal());
         for deletion in deletions.into_values() {
             self.decide_deletions(deletion.waiters, &refusal, effects);
         }
     }
 
+    fn is_taking_over(&self) -> bool {
+        matches!(self.role, Role::TakingOver(..))
+    }
+
+    /// Nobody knows who is controller; the next session asks again.
+    fn not_seen(&mut self, error: &TreeError, effects: &mut Vec<Effect>) {
+        match error {
+            TreeError::SessionExpired => {}
+            error => self.fail(error.to_string(), effects),
+        }
+    }
+
+    /// Replicas whose logs can't be opened: others lead in their place, if there are any in sync, and all brokers are told
+    /// (Kafka 3.9 `KafkaController.onReplicasBecomeOffline`). A partition without another keeps its leader, which answers
+    /// KAFKA_STORAGE_ERROR; Kafka takes it away, and clients would wait for another that can't come.
+    fn go_offline(&mut self, broker: BrokerId, partitions: Vec<TopicPartition>, effects: &mut Vec<Effect>) {
+        let followed = self.settings.followed.clone();
+        let Some(cluster) = self.cluster() else { return };
+        let (mut told, mut changes) = (leadership::Told::default(), Vec::new());
+        for TopicPartition { topic: name, partition } in partitions {
+            cluster.offline.insert((broker, name.clone(), partition));
+            let Some(topic) = cluster.topics.get(&name) else { continue };
+            told.shown.entry(name.clone()).or_default().insert(partition);
+            let elected = leadership::elect(cluster, &name, topic, [partition], None, followed.is_unclean(&name));
+            changes.extend(elected.into_iter().filter(Change::has_leader));
+        }
+        self.lead(changes, told, leadership::Then::Nothing, effects);
+    }
+
     fn write(&mut self, operations: Vec<Operation>, purpose: Waiting, effects: &mut Vec<Effect>) {
+        self.ask(Request::Multi(operations), purpose, effects);
+    }
+
+    fn ask(&mut self, request: Request, purpose: Waiting, effects: &mut Vec<Effect>) {
         let token = self.wait_for(purpose);
-        effects.push(Effect::Write { token, operations });
+        effects.push(Effect::Ask { token, generation: Some(self.generation), request });
     }
 
     fn wait_for(&mut self, purpose: Waiting) -> Token {
         self.next_token += 1;
-        self.waiting.insert(self.next_token, purpose);
+        self.waiting.insert(self.next_token, (self.reign, purpose));
         self.next_token
     }
 
-    fn take(&mut self, token: Token) -> Waiting {
-        self.waiting.remove(&token).expect("each result comes once")
+    /// `None`: it was asked for in an earlier reign.
+    fn take(&mut self, token: Token) -> Option<Waiting> {
+        let (reign, waiting) = self.waiting.remove(&token).expect("each result comes once");
+        (reign == self.reign).then_some(waiting)
+    }
+}
+
+/// What a get found; `None`: no such node.
+fn found(result: Result<Reply, RequestError>) -> Result<Option<(Vec<u8>, Stat)>, TreeError> {
+    match result {
+        Ok(Reply::Data(data, stat)) => Ok(Some((data, stat))),
+        Err(RequestError { error: TreeError::NoNode(_), .. }) => Ok(None),
+        Ok(other) => unreachable!("a get was answered with {other:?}"),
+        Err(failed) => Err(failed.error),
     }
 }
 

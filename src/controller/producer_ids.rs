@@ -6,15 +6,15 @@
 #![forbid(unsafe_code)]
 
 use crate::metadata::proposal::{Answer, PRODUCER_ID_BLOCK_SIZE, ProducerIdBlock, ProposalError};
-use crate::metadata::tree::{Operation, Outcome, RequestError, Stat, TreeError, Version};
+use crate::metadata::tree::{Operation, Outcome, Request, RequestError, Stat, TreeError, Version, Watch};
 use crate::metadata::znodes;
 
 use super::{Controller, Effect, Ticket, Waiting, When};
 
 impl Controller {
     pub(super) fn allocate_producer_ids(&mut self, ticket: Ticket, effects: &mut Vec<Effect>) {
-        let token = self.wait_for(Waiting::ProducerIdsRead { ticket });
-        effects.push(Effect::Read { token, path: znodes::LATEST_PRODUCER_ID_BLOCK.to_owned() });
+        let request = Request::Get { path: znodes::LATEST_PRODUCER_ID_BLOCK.to_owned(), watch: Watch::None };
+        self.ask(request, Waiting::ProducerIdsRead { ticket }, effects);
     }
 
     pub(super) fn producer_ids_read(

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::cluster::Cluster;
 use crate::base::ids::BrokerId;
+use crate::metadata::proposal::TopicRefusal;
 
 /// Why there is no assignment. Kafka's code is named beside each.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -28,6 +30,23 @@ pub enum PlacementError {
     /// UNKNOWN_SERVER_ERROR (-1)
     #[error("Not all brokers have rack information.")]
     SomeRacksMissing,
+}
+
+impl From<PlacementError> for TopicRefusal {
+    fn from(error: PlacementError) -> TopicRefusal {
+        match error {
+            PlacementError::NoPartitions => TopicRefusal::InvalidPartitions(error.to_string()),
+            PlacementError::NoReplicas | PlacementError::TooFewBrokers { .. } => {
+                TopicRefusal::InvalidReplicationFactor(error.to_string())
+            }
+            PlacementError::SomeRacksMissing => TopicRefusal::Tree(error.to_string()),
+        }
+    }
+}
+
+/// The live brokers by id, with their racks.
+pub fn live(cluster: &Cluster) -> Vec<(BrokerId, Option<Arc<str>>)> {
+    cluster.brokers.values().map(|(broker, _)| (broker.id, broker.rack.clone())).collect()
 }
 
 /// Replicas for partitions `0..partitions`, the preferred leader first. `brokers` by id, with their racks; `start` and

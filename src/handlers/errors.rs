@@ -81,7 +81,7 @@ pub fn of_topic_refusal(refusal: &TopicRefusal) -> ErrorCode {
         TopicRefusal::UnknownTopic | TopicRefusal::NoSuchTopic(_) => ErrorCode::UnknownTopicOrPartition,
         TopicRefusal::UnknownTopicId => ErrorCode::UnknownTopicId,
         TopicRefusal::DeletionDisabled => ErrorCode::TopicDeletionDisabled,
-        TopicRefusal::DeletionSuspended => ErrorCode::RequestTimedOut,
+        TopicRefusal::DeletionSuspended | TopicRefusal::WithoutLeader => ErrorCode::RequestTimedOut,
         TopicRefusal::NotController => ErrorCode::NotController,
         TopicRefusal::Tree(_) => ErrorCode::UnknownServerError,
     }

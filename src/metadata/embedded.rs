@@ -164,7 +164,7 @@ impl EmbeddedTree {
             if generation.is_some_and(|generation| generation != GENERATION) {
                 let (id, ..) = state.waiting.pop_front().expect("just seen");
                 state.answer(id, Err(RequestError::of_request(TreeError::SessionExpired)));
-            } else if operations_of(request).is_some() {
+            } else if request.is_write() {
                 self.write(state);
             } else {
                 let (id, _, request) = state.waiting.pop_front().expect("just seen");
@@ -178,11 +178,11 @@ impl EmbeddedTree {
     /// Does the writes that wait before the next read, in one transaction if all of them can be done.
     fn write(&self, state: &mut State) {
         let together = |(_, generation, request): &&(_, Option<Generation>, Request)| {
-            generation.is_none_or(|generation| generation == GENERATION) && operations_of(request).is_some()
+            generation.is_none_or(|generation| generation == GENERATION) && request.is_write()
         };
         let count = state.waiting.iter().take(WRITES_TOGETHER_MAX).take_while(together).count();
         let requests: Vec<_> = state.waiting.drain(..count).map(|(id, _, request)| (id, request)).collect();
-        let operations: Vec<_> = requests.iter().filter_map(|(_, request)| operations_of(request)).collect();
+        let operations: Vec<_> = requests.iter().filter_map(|(_, request)| request.operations()).collect();
         let operations: Vec<&[Operation]> = operations.iter().map(|operations| &**operations).collect();
         match self.file.apply(&operations) {
             Ok(done) => {
@@ -245,35 +245,12 @@ impl State {
             }
             outcomes
         });
-        self.answer(
-            id,
-            match (request, result) {
-                (Request::Multi(_), Ok(outcomes)) => Ok(Reply::Multi(outcomes)),
-                (Request::Multi(_), Err(error)) => Err(error),
-                (_, Ok(mut outcomes)) => Ok(reply_of(outcomes.pop().expect("one operation has one outcome"))),
-                (_, Err(RequestError { error, .. })) => Err(RequestError::of_request(error)),
-            },
-        );
-    }
-}
-
-/// The operations of a write; `None` for a read.
-fn operations_of(request: &Request) -> Option<Vec<Operation>> {
-    Some(match request.clone() {
-        Request::Create { path, data, mode } => vec![Operation::Create { path, data, mode }],
-        Request::Set { path, data, version } => vec![Operation::Set { path, data, version }],
-        Request::Delete { path, version } => vec![Operation::Delete { path, version }],
-        Request::Multi(operations) => operations,
-        Request::Get { .. } | Request::Exists { .. } | Request::Children { .. } => return None,
-    })
-}
-
-fn reply_of(outcome: Outcome) -> Reply {
-    match outcome {
-        Outcome::Created(path, stat) => Reply::Created(path, stat),
-        Outcome::Set(stat) => Reply::Set(stat),
-        Outcome::Deleted => Reply::Deleted,
-        Outcome::Checked => unreachable!("a check is never asked for alone"),
+        let result = match result {
+            Ok(outcomes) => Ok(request.reply(outcomes)),
+            Err(error) if matches!(request, Request::Multi(_)) => Err(error),
+            Err(RequestError { error, .. }) => Err(RequestError::of_request(error)),
+        };
+        self.answer(id, result);
     }
 }
 

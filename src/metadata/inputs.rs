@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::base::ids::{BrokerId, LeaderEpoch, TopicId};
-use crate::config::{DynamicConfig, Endpoint, TopicConfig};
+use crate::config::Endpoint;
 
 /// A broker id that means "no leader".
 pub const NO_LEADER: BrokerId = BrokerId(-1);
@@ -111,10 +111,6 @@ pub struct BrokerInputs {
     pub leader_and_isr: Option<LeaderAndIsr>,
     pub stop_replica: Option<StopReplica>,
     pub update_metadata: Option<UpdateMetadata>,
-    /// Topics whose settings are new or changed; Kafka's brokers read them from the tree.
-    pub configs: Vec<(Arc<str>, Arc<TopicConfig>)>,
-    /// The broker's own settings, if they are new or changed.
-    pub dynamic: Option<Arc<DynamicConfig>>,
 }
 
 /// A live broker as clients reach it.

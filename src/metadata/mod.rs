@@ -3,15 +3,17 @@
 
 #![forbid(unsafe_code)]
 
-pub mod ask;
+pub mod behind;
+pub mod config_follower;
 pub mod embedded;
 pub mod image;
 pub mod inputs;
+pub mod membership;
 pub mod node;
 pub mod placement;
 pub mod proposal;
 pub mod publisher;
-pub mod registration;
+pub mod requests;
 pub mod shared_map;
 pub mod thread;
 pub mod tree;

@@ -15,12 +15,17 @@ use crate::config::TopicConfig;
 use super::image::ClusterImage;
 use super::proposal::{AnswerFn, Proposal};
 
-/// The way to the shards' mailboxes.
+/// The way to the shards' queues of inputs.
 pub trait ShardSink: 'static {
     fn shard_count(&self) -> u16;
 
-    /// Never waits. Few are ever under way: no proposal is taken while `publisher::UNAPPLIED_IMAGES_MAX` versions are not
-    /// applied, each version is at most four inputs per shard, and one proposal makes at most some hundred versions.
+    /// How many inputs a shard's queue takes now. It only grows while nothing is sent.
+    fn room(&self, shard: ShardId) -> usize;
+
+    /// Never waits.
+    ///
+    /// # Panics
+    /// There was no room.
     fn send(&self, shard: ShardId, input: ShardInput);
 }
 
@@ -62,5 +67,10 @@ pub enum MetadataInput {
     Applied {
         shard: ShardId,
         image_version: u64,
+    },
+    /// From shards, before the Applied of the version that told them to run these replicas: their logs can't be opened
+    /// (KAFKA_STORAGE_ERROR).
+    Offline {
+        partitions: Vec<TopicPartition>,
     },
 }

@@ -212,6 +212,9 @@ pub enum TopicRefusal {
     /// REQUEST_TIMED_OUT (7): the topic is marked, and goes when all brokers with a replica of it are live.
     #[error("The deletion waits for a broker that is not live.")]
     DeletionSuspended,
+    /// REQUEST_TIMED_OUT (7): the topic is made, but none of the brokers that a partition was assigned to is live.
+    #[error("The topic waits for a live broker to lead it.")]
+    WithoutLeader,
     /// NOT_CONTROLLER (41)
     #[error("This is not the correct controller for this cluster.")]
     NotController,

@@ -1,25 +1,35 @@
 //! The broker's side of metadata: takes what a controller says, tells the shards, publishes images.
 //!
-//! Each [`BrokerInputs`] becomes one image version. Per shard, LeaderAndIsr and StopReplica go first, then the image to
-//! every shard; a shard that says Applied of that version has done all of it.
+//! Each [`BrokerInputs`] becomes one image version, and so does each change of settings. Per shard, LeaderAndIsr and
+//! StopReplica go first, then the image to every shard; a shard that says Applied of that version has done all of it. One
+//! whose queue is full is told all there is once it has room (see [`super::behind`]).
+//!
+//! A controller says nothing of settings. An input with a topic whose settings this broker has not read yet waits, and
+//! what comes after it waits behind: no log is opened with other settings than its topic's. A topic whose settings can't
+//! be read is left out.
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::base::ids::{BrokerId, ShardId, TopicPartition};
-use crate::config::{DynamicConfig, TopicConfig};
+use crate::config::TopicConfig;
 
+use super::behind::ShardPart;
+use super::config_follower::{Followed, TopicSettings};
 use super::image::{ClusterImage, LocalView};
-use super::inputs::{BrokerInputs, LeaderAndIsr, Sender, StopReplica};
+use super::inputs::{BrokerInputs, LEADER_DURING_DELETE, LeaderAndIsr, Sender, StopReplica};
 use super::node::{LocalPartition, ShardInput, ShardSink};
 use super::placement::Placement;
 
 /// Images published but not applied by every shard, beyond which no new proposal is taken.
 pub const UNAPPLIED_IMAGES_MAX: u64 = 64;
+
+/// What one version is to one shard: LeaderAndIsr, StopReplica, Configs, the image.
+pub const INPUTS_PER_VERSION_MAX: usize = 4;
 
 /// An input of the past; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -41,8 +51,21 @@ pub struct Publisher<S: ShardSink> {
     sink: S,
     placement: Placement,
     image: Arc<ClusterImage>,
-    /// By shard: the highest version it said Applied of.
-    applied: Vec<u64>,
+    followed: Followed,
+    shards: Vec<ShardPart>,
+    /// Inputs that wait for settings, and what came after them.
+    waiting: VecDeque<BrokerInputs>,
+    /// How many inputs were taken, and of how many the image tells.
+    received: u64,
+    published: u64,
+}
+
+/// One version's inputs by shard.
+#[derive(Default)]
+struct Told {
+    lead: BTreeMap<ShardId, Vec<LocalPartition>>,
+    stop: BTreeMap<ShardId, Vec<(TopicPartition, bool)>>,
+    configs: Vec<(Arc<str>, Arc<TopicConfig>)>,
 }
 
 impl<S: ShardSink> Publisher<S> {
@@ -50,7 +73,7 @@ impl<S: ShardSink> Publisher<S> {
         broker_id: BrokerId,
         broker_epoch: i64,
         cluster_id: Arc<str>,
-        dynamic: Arc<DynamicConfig>,
+        followed: Followed,
         sink: S,
     ) -> Publisher<S> {
         let shard_count = sink.shard_count();
@@ -60,8 +83,12 @@ impl<S: ShardSink> Publisher<S> {
             controller_epoch: 0,
             sink,
             placement: Placement::new(shard_count),
-            image: Arc::new(ClusterImage::empty(cluster_id, dynamic)),
-            applied: vec![0; usize::from(shard_count)],
+            image: Arc::new(ClusterImage::empty(cluster_id, Arc::clone(&followed.dynamic))),
+            followed,
+            shards: (0..shard_count).map(|_| ShardPart::default()).collect(),
+            waiting: VecDeque::new(),
+            received: 0,
+            published: 0,
         }
     }
 
@@ -69,8 +96,23 @@ impl<S: ShardSink> Publisher<S> {
         &self.image
     }
 
-    /// Takes what a controller says and publishes it; gives the version of the image that shows it.
-    pub fn receive(&mut self, inputs: &BrokerInputs) -> Result<u64, Stale> {
+    /// How many inputs were taken so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// How many of them the image tells of.
+    pub fn published(&self) -> u64 {
+        self.published
+    }
+
+    /// This broker has registered again.
+    pub fn set_broker_epoch(&mut self, broker_epoch: i64) {
+        self.broker_epoch = broker_epoch;
+    }
+
+    /// Takes what a controller says, and publishes it as soon as the settings of its topics are known.
+    pub fn receive(&mut self, inputs: BrokerInputs) -> Result<(), Stale> {
         let senders = [
             inputs.leader_and_isr.as_ref().map(|input| input.sender),
             inputs.stop_replica.as_ref().map(|input| input.sender),
@@ -79,30 +121,46 @@ impl<S: ShardSink> Publisher<S> {
         for sender in senders.into_iter().flatten() {
             self.check(sender)?;
         }
-        let configs: BTreeMap<&str, &Arc<TopicConfig>> =
-            inputs.configs.iter().map(|(topic, config)| (&**topic, config)).collect();
-        let version = self.image.version + 1;
-        if let Some(input) = &inputs.leader_and_isr {
-            self.lead_and_follow(input, &configs, version);
+        self.received += 1;
+        self.waiting.push_back(inputs);
+        self.go_on();
+        Ok(())
+    }
+
+    /// The topics whose settings the next input waits for.
+    pub fn needed(&self) -> Vec<Arc<str>> {
+        let Some(inputs) = self.waiting.front() else { return Vec::new() };
+        let unknown = topics_of(inputs).filter(|topic| self.followed.topic(topic).is_none());
+        unknown.cloned().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// This broker's settings are others now, or those of `topics` are.
+    pub fn follow(&mut self, followed: Followed, topics: &BTreeSet<Arc<str>>) {
+        let is_changed = !Arc::ptr_eq(&self.followed.dynamic, &followed.dynamic);
+        self.followed = followed;
+        let configs = self.changed_configs(topics);
+        if is_changed || !configs.is_empty() {
+            let mut next = self.image.barrier();
+            next.set_configs(&configs);
+            next.dynamic = Arc::clone(&self.followed.dynamic);
+            self.publish(next, Told { configs, ..Told::default() });
         }
-        if let Some(input) = &inputs.stop_replica {
-            self.stop(input, version);
-        }
-        self.change_configs(inputs, version);
-        self.publish(inputs, &configs);
-        Ok(version)
+        self.go_on();
     }
 
     /// Notes a shard's word.
     pub fn applied(&mut self, shard: ShardId, version: u64) {
         assert!(version <= self.image.version, "a shard applied what was not published");
-        let applied = &mut self.applied[shard.index()];
-        *applied = version.max(*applied);
+        let part = &mut self.shards[shard.index()];
+        part.applied = version.max(part.applied);
+        if part.is_behind() && self.sink.room(shard) >= INPUTS_PER_VERSION_MAX {
+            self.tell_all(shard);
+        }
     }
 
     /// The version that all shards have applied.
     pub fn applied_by_all(&self) -> u64 {
-        self.applied.iter().copied().min().unwrap_or(0)
+        self.shards.iter().map(|part| part.applied).min().unwrap_or(0)
     }
 
     /// Whether so few images are under way that another change may start.
@@ -122,18 +180,44 @@ impl<S: ShardSink> Publisher<S> {
         Ok(())
     }
 
-    fn lead_and_follow(
-        &mut self,
-        input: &LeaderAndIsr,
-        configs: &BTreeMap<&str, &Arc<TopicConfig>>,
-        image_version: u64,
-    ) {
-        let mut by_shard: BTreeMap<ShardId, Vec<LocalPartition>> = BTreeMap::new();
+    /// Publishes what waits for nothing more.
+    fn go_on(&mut self) {
+        while !self.waiting.is_empty() && self.needed().is_empty() {
+            let mut inputs = self.waiting.pop_front().expect("just seen");
+            self.leave_out_damaged(&mut inputs);
+            let mut told = Told::default();
+            if let Some(input) = &inputs.leader_and_isr {
+                self.lead_and_follow(input, &mut told);
+            }
+            if let Some(input) = &inputs.stop_replica {
+                self.stop(input, &mut told);
+            }
+            let view = View { publisher: self };
+            let next = match &inputs.update_metadata {
+                Some(update) => self.image.updated(update, &view),
+                None => self.image.barrier(),
+            };
+            self.published += 1;
+            self.publish(next, told);
+        }
+    }
+
+    fn leave_out_damaged(&self, inputs: &mut BrokerInputs) {
+        let is_sound = |topic: &str| !matches!(self.followed.topic(topic), Some(TopicSettings::Damaged));
+        if let Some(input) = &mut inputs.leader_and_isr {
+            input.topics.retain(|topic| is_sound(&topic.name));
+        }
+        if let Some(input) = &mut inputs.update_metadata {
+            input.topics.retain(|topic| is_sound(&topic.name) || is_deletion(topic));
+        }
+    }
+
+    fn lead_and_follow(&mut self, input: &LeaderAndIsr, told: &mut Told) {
         for topic in &input.topics {
-            let config = config_of(&topic.name, configs, &self.image);
+            let config = self.config_of(&topic.name);
             for partition in topic.partitions.iter().filter(|partition| partition.replicas.contains(&self.broker_id)) {
                 let shard = self.placement.place(&topic.name, partition.partition);
-                by_shard.entry(shard).or_default().push(LocalPartition {
+                told.lead.entry(shard).or_default().push(LocalPartition {
                     topic: topic.name.clone(),
                     id: topic.id,
                     partition: partition.partition,
@@ -147,13 +231,9 @@ impl<S: ShardSink> Publisher<S> {
                 });
             }
         }
-        for (shard, partitions) in by_shard {
-            self.sink.send(shard, ShardInput::LeaderAndIsr { partitions, image_version });
-        }
     }
 
-    fn stop(&mut self, input: &StopReplica, image_version: u64) {
-        let mut by_shard: BTreeMap<ShardId, Vec<(TopicPartition, bool)>> = BTreeMap::new();
+    fn stop(&mut self, input: &StopReplica, told: &mut Told) {
         for topic in &input.topics {
             for partition in &topic.partitions {
                 let shard = if partition.delete {
@@ -162,49 +242,109 @@ impl<S: ShardSink> Publisher<S> {
                     self.placement.place(&topic.name, partition.partition)
                 };
                 let name = TopicPartition { topic: topic.name.clone(), partition: partition.partition };
-                by_shard.entry(shard).or_default().push((name, partition.delete));
+                told.stop.entry(shard).or_default().push((name, partition.delete));
             }
         }
-        for (shard, partitions) in by_shard {
-            self.sink.send(shard, ShardInput::StopReplica { partitions, image_version });
-        }
     }
 
-    /// Tells every shard which of the topics that it may run have other settings now.
-    fn change_configs(&mut self, inputs: &BrokerInputs, image_version: u64) {
-        let is_changed = |(name, config): &&(Arc<str>, Arc<TopicConfig>)| {
-            self.image.topic(name).is_some_and(|topic| !Arc::ptr_eq(&topic.config, config))
-        };
-        let configs: Arc<[_]> = inputs.configs.iter().filter(is_changed).cloned().collect();
-        if configs.is_empty() {
-            return;
-        }
-        for shard in 0..self.sink.shard_count() {
-            let configs = Arc::clone(&configs);
-            self.sink.send(ShardId(shard), ShardInput::Configs { configs, image_version });
-        }
+    /// The settings of those of `topics` that the image shows others of.
+    fn changed_configs(&self, topics: &BTreeSet<Arc<str>>) -> Vec<(Arc<str>, Arc<TopicConfig>)> {
+        let changed = topics.iter().filter_map(|name| {
+            let (shown, config) = (self.image.topic(name)?, self.known_config(name)?);
+            (!Arc::ptr_eq(&shown.config, config)).then(|| (name.clone(), config.clone()))
+        });
+        changed.collect()
     }
 
-    fn publish(&mut self, inputs: &BrokerInputs, configs: &BTreeMap<&str, &Arc<TopicConfig>>) {
-        let view = View { publisher: self, configs };
-        let mut next = match &inputs.update_metadata {
-            Some(update) => self.image.updated(update, &view),
-            None => self.image.barrier(),
-        };
-        next.set_configs(&inputs.configs);
-        if let Some(dynamic) = &inputs.dynamic {
-            next.dynamic = Arc::clone(dynamic);
-        }
+    /// Tells each shard of the next version, or notes that it has yet to be told.
+    fn publish(&mut self, next: ClusterImage, mut told: Told) {
         self.image = Arc::new(next);
-        for shard in 0..self.sink.shard_count() {
-            self.sink.send(ShardId(shard), ShardInput::Image(self.image.clone()));
+        let image_version = self.image.version;
+        let configs: Arc<[_]> = told.configs.into();
+        let mut up_to_date = Vec::new();
+        for shard in (0..self.sink.shard_count()).map(ShardId) {
+            let (lead, stop) = (told.lead.remove(&shard), told.stop.remove(&shard));
+            let part = &mut self.shards[shard.index()];
+            if self.sink.room(shard) < INPUTS_PER_VERSION_MAX {
+                #[cfg(test)]
+                if planted::DROP_WHAT_HAS_NO_ROOM.get() {
+                    continue;
+                }
+                part.falls_behind();
+            }
+            // What it is to run again comes after what it gives up, both here and where all is told.
+            part.stop(stop.as_deref().unwrap_or_default());
+            part.lead(lead.as_deref().unwrap_or_default());
+            if part.is_behind() {
+                if self.sink.room(shard) >= INPUTS_PER_VERSION_MAX {
+                    self.tell_all(shard);
+                }
+                continue;
+            }
+            if let Some(partitions) = stop {
+                self.sink.send(shard, ShardInput::StopReplica { partitions, image_version });
+            }
+            if let Some(partitions) = lead {
+                self.sink.send(shard, ShardInput::LeaderAndIsr { partitions, image_version });
+            }
+            if !configs.is_empty() {
+                self.sink.send(shard, ShardInput::Configs { configs: Arc::clone(&configs), image_version });
+            }
+            up_to_date.push(shard);
+        }
+        for shard in up_to_date {
+            self.sink.send(shard, ShardInput::Image(self.image.clone()));
         }
     }
+
+    /// Tells a shard that has fallen behind all that it is to run and to read.
+    fn tell_all(&mut self, shard: ShardId) {
+        let image_version = self.image.version;
+        let (stops, mut replicas) = self.shards[shard.index()].all();
+        let mut configs: BTreeMap<Arc<str>, Arc<TopicConfig>> = BTreeMap::new();
+        for local in &mut replicas {
+            // One that is about to be given up may have no settings any more.
+            if let Some(config) = self.known_config(&local.topic) {
+                local.config = config.clone();
+            }
+            configs.insert(local.topic.clone(), local.config.clone());
+        }
+        tracing::warn!(shard = shard.0, replicas = replicas.len(), "a shard that fell behind is told all anew");
+        let configs = configs.into_iter().collect();
+        self.sink.send(shard, ShardInput::StopReplica { partitions: stops, image_version });
+        self.sink.send(shard, ShardInput::LeaderAndIsr { partitions: replicas, image_version });
+        self.sink.send(shard, ShardInput::Configs { configs, image_version });
+        self.sink.send(shard, ShardInput::Image(self.image.clone()));
+    }
+
+    fn known_config(&self, topic: &str) -> Option<&Arc<TopicConfig>> {
+        match self.followed.topic(topic) {
+            Some(TopicSettings::Known(config)) => Some(config),
+            Some(TopicSettings::Damaged) | None => None,
+        }
+    }
+
+    /// The settings of a topic that is shown: what was read last, else what it is shown with.
+    fn config_of(&self, topic: &str) -> Arc<TopicConfig> {
+        let known = self.known_config(topic).or_else(|| self.image.topic(topic).map(|topic| &topic.config));
+        Arc::clone(known.expect("an input waits until the settings of its topics are known"))
+    }
+}
+
+/// The topics that an input shows or has run.
+fn topics_of(inputs: &BrokerInputs) -> impl Iterator<Item = &Arc<str>> {
+    let led = inputs.leader_and_isr.iter().flat_map(|input| &input.topics).map(|topic| &topic.name);
+    let shown = inputs.update_metadata.iter().flat_map(|input| &input.topics);
+    led.chain(shown.filter(|topic| !is_deletion(topic)).map(|topic| &topic.name))
+}
+
+/// Whether all that is said of a topic is that it goes.
+pub fn is_deletion(topic: &super::inputs::UpdateMetadataTopic) -> bool {
+    topic.partitions.iter().all(|partition| partition.leader == LEADER_DURING_DELETE)
 }
 
 struct View<'a, S: ShardSink> {
     publisher: &'a Publisher<S>,
-    configs: &'a BTreeMap<&'a str, &'a Arc<TopicConfig>>,
 }
 
 impl<S: ShardSink> LocalView for View<'_, S> {
@@ -213,170 +353,19 @@ impl<S: ShardSink> LocalView for View<'_, S> {
     }
 
     fn config_of(&self, topic: &str) -> Arc<TopicConfig> {
-        config_of(topic, self.configs, &self.publisher.image)
+        self.publisher.config_of(topic)
     }
 }
 
-/// A topic's settings: new ones, else the image's, else the broker's.
-fn config_of(topic: &str, configs: &BTreeMap<&str, &Arc<TopicConfig>>, image: &ClusterImage) -> Arc<TopicConfig> {
-    match configs.get(topic) {
-        Some(config) => (*config).clone(),
-        None => image.topic(topic).map_or_else(|| image.dynamic.topic_defaults.clone(), |topic| topic.config.clone()),
+/// The planted bug that the simulator must catch: what a full queue has no room for is forgotten.
+#[cfg(test)]
+pub(crate) mod planted {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(crate) static DROP_WHAT_HAS_NO_ROOM: Cell<bool> = const { Cell::new(false) };
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::rc::Rc;
-
-    use super::super::inputs::*;
-    use super::*;
-    use crate::base::ids::TopicId;
-
-    #[derive(Clone, Default)]
-    struct Sent(Rc<RefCell<Vec<(u16, ShardInput)>>>);
-
-    impl ShardSink for Sent {
-        fn shard_count(&self) -> u16 {
-            2
-        }
-        fn send(&self, shard: ShardId, input: ShardInput) {
-            self.0.borrow_mut().push((shard.0, input));
-        }
-    }
-
-    fn publisher(sent: &Sent) -> Publisher<Sent> {
-        Publisher::new(BrokerId(1), 10, "c".into(), Arc::default(), sent.clone())
-    }
-
-    fn inputs(controller_epoch: i32, broker_epoch: i64) -> BrokerInputs {
-        let sender = Sender { controller_id: BrokerId(1), controller_epoch, broker_epoch };
-        let partition = |partition, replicas: Vec<BrokerId>| LeaderAndIsrPartition {
-            partition,
-            leader: replicas[0],
-            leader_epoch: 0,
-            isr: replicas.clone(),
-            partition_epoch: 0,
-            replicas,
-            is_new: true,
-        };
-        let partitions =
-            vec![partition(0, vec![BrokerId(1)]), partition(1, vec![BrokerId(2)]), partition(2, vec![BrokerId(1)])];
-        let topic = LeaderAndIsrTopic { name: "t".into(), id: TopicId([1; 16]), partitions };
-        let updates = topic.partitions.iter().map(|partition| UpdateMetadataPartition {
-            partition: partition.partition,
-            leader: partition.leader,
-            leader_epoch: 0,
-            isr: partition.isr.clone(),
-            partition_epoch: 0,
-            replicas: partition.replicas.clone(),
-            offline_replicas: vec![],
-        });
-        let update = UpdateMetadataTopic { name: "t".into(), id: topic.id, partitions: updates.collect() };
-        BrokerInputs {
-            update_metadata: Some(UpdateMetadata { sender, topics: vec![update], live_brokers: vec![] }),
-            leader_and_isr: Some(LeaderAndIsr { sender, topics: vec![topic] }),
-            stop_replica: None,
-            configs: vec![],
-            dynamic: None,
-        }
-    }
-
-    #[test]
-    fn shards_hear_of_their_replicas_before_the_image_that_shows_them() {
-        let sent = Sent::default();
-        let mut publisher = publisher(&sent);
-        assert_eq!(publisher.receive(&inputs(1, 10)), Ok(1));
-        let inputs = sent.0.borrow();
-        assert_eq!(inputs.len(), 4);
-        for (shard, input) in &inputs[..2] {
-            let ShardInput::LeaderAndIsr { partitions, image_version: 1 } = input else { panic!("{input:?}") };
-            assert_eq!(partitions.len(), 1);
-            let image = publisher.image().partition("t", partitions[0].partition).unwrap();
-            assert_eq!(image.shard, Some(ShardId(*shard)));
-        }
-        assert!(inputs[2..].iter().all(|(_, input)| matches!(input, ShardInput::Image(image) if image.version == 1)));
-        assert_eq!(publisher.image().partition("t", 1).unwrap().shard, None, "another broker's replica has no shard");
-    }
-
-    #[test]
-    fn every_shard_hears_of_other_settings_before_the_image_that_shows_them() {
-        let sent = Sent::default();
-        let mut publisher = publisher(&sent);
-        publisher.receive(&inputs(1, 10)).unwrap();
-        sent.0.borrow_mut().clear();
-        let config = Arc::new(TopicConfig { segment_bytes: 77, ..TopicConfig::default() });
-        let dynamic = Arc::new(DynamicConfig::default());
-        let configs = vec![("t".into(), Arc::clone(&config)), ("gone".into(), Arc::clone(&config))];
-        let changed = BrokerInputs { configs, dynamic: Some(Arc::clone(&dynamic)), ..BrokerInputs::default() };
-        publisher.receive(&changed).unwrap();
-        let image = publisher.image();
-        assert!(Arc::ptr_eq(&image.topic("t").unwrap().config, &config) && Arc::ptr_eq(&image.dynamic, &dynamic));
-        assert!(Arc::ptr_eq(image.topic("t").unwrap(), image.topic_by_id(TopicId([1; 16])).unwrap()));
-        let kinds: Vec<_> = sent
-            .0
-            .borrow()
-            .iter()
-            .map(|(shard, input)| match input {
-                ShardInput::Configs { configs, image_version: 2 } => (*shard, configs.len()),
-                ShardInput::Image(image) if image.version == 2 => (*shard, 0),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(kinds, [(0, 1), (1, 1), (0, 0), (1, 0)], "and of no topic that is not there");
-        publisher.receive(&changed).unwrap();
-        assert!(sent.0.borrow()[4..].iter().all(|(_, input)| matches!(input, ShardInput::Image(_))), "nothing new");
-    }
-
-    #[test]
-    fn a_version_counts_as_applied_when_the_last_shard_says_so() {
-        let sent = Sent::default();
-        let mut publisher = publisher(&sent);
-        for _ in 0..UNAPPLIED_IMAGES_MAX {
-            assert!(publisher.has_room());
-            publisher.receive(&BrokerInputs::default()).unwrap();
-        }
-        assert!(!publisher.has_room());
-        publisher.applied(ShardId(0), 5);
-        assert_eq!(publisher.applied_by_all(), 0);
-        publisher.applied(ShardId(1), 3);
-        assert_eq!(publisher.applied_by_all(), 3);
-        assert!(publisher.has_room());
-    }
-
-    #[test]
-    fn inputs_of_an_older_controller_or_for_an_older_registration_change_nothing() {
-        let sent = Sent::default();
-        let mut publisher = publisher(&sent);
-        publisher.receive(&inputs(2, -1)).unwrap();
-        assert_eq!(publisher.receive(&inputs(1, 10)), Err(Stale::ControllerEpoch));
-        assert_eq!(publisher.receive(&inputs(2, 9)), Err(Stale::BrokerEpoch));
-        assert_eq!(publisher.image().version, 1);
-        publisher.receive(&inputs(2, 11)).unwrap();
-    }
-
-    #[test]
-    fn a_deleted_replica_is_stopped_where_it_lived_and_an_unknown_one_somewhere() {
-        let sent = Sent::default();
-        let mut publisher = publisher(&sent);
-        publisher.receive(&inputs(1, 10)).unwrap();
-        let shard = publisher.image().partition("t", 2).unwrap().shard.unwrap();
-        sent.0.borrow_mut().clear();
-        let stop = |name: &str| StopReplicaTopic {
-            name: name.into(),
-            partitions: vec![StopReplicaPartition { partition: 2, leader_epoch: EPOCH_DURING_DELETE, delete: true }],
-        };
-        let sender = Sender { controller_id: BrokerId(1), controller_epoch: 1, broker_epoch: 10 };
-        let stop_replica = Some(StopReplica { sender, topics: vec![stop("t"), stop("never-seen")] });
-        publisher.receive(&BrokerInputs { stop_replica, ..BrokerInputs::default() }).unwrap();
-        let mut stopped = Vec::new();
-        for (at, input) in sent.0.borrow().iter() {
-            if let ShardInput::StopReplica { partitions, image_version: 2 } = input {
-                stopped.extend(partitions.iter().map(|(name, delete)| (name.to_string(), *delete, *at)));
-            }
-        }
-        assert!(stopped.contains(&("t-2".to_owned(), true, shard.0)));
-        assert!(stopped.iter().any(|(name, delete, _)| name == "never-seen-2" && *delete));
-    }
-}
+mod tests;

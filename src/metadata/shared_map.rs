@@ -43,9 +43,14 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         Some(&chunk[at].1)
     }
 
+    /// In the order of the keys.
+    pub fn iter(&self) -> impl Iterator<Item = &(K, V)> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter())
+    }
+
     /// Values in the order of their keys.
     pub fn values(&self) -> impl Iterator<Item = &V> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter().map(|(_, value)| value))
+        self.iter().map(|(_, value)| value)
     }
 
     /// Sets `key`; maps cloned from this one before keep what they had.

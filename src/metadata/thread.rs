@@ -1,23 +1,20 @@
-//! The metadata thread: one loop that waits for proposals, for the shards' Applied and for tree events.
+//! The way to the control thread, and what it reads its inputs from.
 //!
 //! [`MetadataHandle`] is how the rest of the process reaches it: proposals go through a bounded queue; what a shard has
-//! applied is one number per shard, so that saying it can never fail. The loop itself is [`Inbox`] plus [`block_on`]; what
-//! is done with an input is the node's affair, and the simulator runs the same node without this thread.
+//! applied is one number per shard, and which logs it could not open a set, so that saying it can never fail. What is done
+//! with an input is the node's affair, and it runs on whatever executor polls the [`Inbox`].
 
 #![forbid(unsafe_code)]
 
-use std::future::Future;
-use std::io;
-use std::pin::pin;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, JoinHandle, Thread};
+use std::task::{Context, Poll, Waker};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use thiserror::Error;
 
-use crate::base::ids::ShardId;
+use crate::base::ids::{ShardId, TopicPartition};
 
 use super::node::MetadataInput;
 use super::proposal::{AnswerFn, Proposal};
@@ -48,6 +45,8 @@ pub struct Inbox {
 struct Shared {
     /// By shard: the highest image version it has applied.
     applied: Vec<AtomicU64>,
+    /// Replicas whose logs could not be opened, and that were not told yet: each once.
+    offline: Mutex<BTreeSet<TopicPartition>>,
     stopping: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
@@ -57,6 +56,7 @@ pub fn channel(shard_count: u16) -> (MetadataHandle, Inbox) {
     let (sender, receiver) = bounded(PROPOSAL_QUEUE_MAX);
     let shared = Arc::new(Shared {
         applied: (0..shard_count).map(|_| AtomicU64::new(0)).collect(),
+        offline: Mutex::default(),
         stopping: AtomicBool::new(false),
         waker: Mutex::new(None),
     });
@@ -79,6 +79,12 @@ impl MetadataHandle {
     /// `shard` reads image `version`, and all inputs of that version and below are done.
     pub fn applied(&self, shard: ShardId, version: u64) {
         self.shared.applied[shard.index()].fetch_max(version, Ordering::Release);
+        self.shared.wake();
+    }
+
+    /// A replica's log can't be opened. To be said before [`MetadataHandle::applied`] of the version that told to run it.
+    pub fn offline(&self, replica: TopicPartition) {
+        self.shared.offline.lock().unwrap_or_else(PoisonError::into_inner).insert(replica);
         self.shared.wake();
     }
 
@@ -107,6 +113,10 @@ impl Inbox {
         if self.shared.stopping.load(Ordering::Acquire) {
             return Poll::Ready(None);
         }
+        let offline = std::mem::take(&mut *self.shared.offline.lock().unwrap_or_else(PoisonError::into_inner));
+        if !offline.is_empty() {
+            return Poll::Ready(Some(MetadataInput::Offline { partitions: offline.into_iter().collect() }));
+        }
         for (index, seen) in self.seen.iter_mut().enumerate() {
             let image_version = self.shared.applied[index].load(Ordering::Acquire);
             if image_version > *seen {
@@ -126,44 +136,12 @@ impl Inbox {
     }
 }
 
-/// Starts the metadata thread; `make` runs on it, so what it makes need not be `Send`.
-pub fn spawn<F: Future<Output = ()>>(make: impl FnOnce() -> F + Send + 'static) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("metadata".to_owned()).spawn(move || block_on(make()))
-}
-
-/// Runs a future on this thread until it is done; the thread sleeps while it waits.
-pub fn block_on<F: Future>(future: F) -> F::Output {
-    let unpark = Arc::new(Unpark { thread: thread::current(), woken: AtomicBool::new(false) });
-    let waker = Waker::from(unpark.clone());
-    let mut cx = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
-            return output;
-        }
-        while !unpark.woken.swap(false, Ordering::Acquire) {
-            thread::park();
-        }
-    }
-}
-
-struct Unpark {
-    thread: Thread,
-    /// Parking may end without reason; this says whether there was one.
-    woken: AtomicBool,
-}
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.woken.store(true, Ordering::Release);
-        self.thread.unpark();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
     use std::sync::mpsc;
+
+    use crate::executor::{Executor, NoDoorbell};
 
     use super::*;
     use crate::metadata::proposal::Answer;
@@ -201,22 +179,40 @@ mod tests {
     }
 
     #[test]
-    fn the_loop_sleeps_wakes_for_each_input_and_ends_on_stop() {
+    fn a_log_that_can_t_be_opened_is_told_once_and_before_the_version() {
+        let (handle, mut inbox) = channel(1);
+        let replica = TopicPartition { topic: "t".into(), partition: 3 };
+        handle.offline(replica.clone());
+        handle.offline(replica.clone());
+        handle.applied(ShardId(0), 1);
+        match poll(&mut inbox, false) {
+            Poll::Ready(Some(MetadataInput::Offline { partitions })) => assert_eq!(partitions, [replica]),
+            _ => panic!("another input came first"),
+        }
+        assert!(matches!(poll(&mut inbox, false), Poll::Ready(Some(MetadataInput::Applied { .. }))));
+        assert!(matches!(poll(&mut inbox, false), Poll::Pending));
+    }
+
+    #[test]
+    fn whoever_waits_is_woken_by_each_input_and_ends_on_stop() {
         let (handle, mut inbox) = channel(1);
         let (saw, inputs) = mpsc::channel();
-        let thread = spawn(move || async move {
+        let executor = Executor::new(NoDoorbell);
+        executor.spawn(async move {
             while let Some(input) = poll_fn(|cx| inbox.poll_next(cx, true)).await {
                 saw.send(matches!(input, MetadataInput::Applied { .. })).unwrap();
             }
-        })
-        .unwrap();
+        });
         for round in 1..=100 {
             handle.applied(ShardId(0), round);
+            executor.run_ready();
             assert!(inputs.recv().unwrap());
             handle.propose(Proposal::AllocateProducerIds, Box::new(|_: Answer| ())).unwrap();
+            executor.run_ready();
             assert!(!inputs.recv().unwrap());
         }
         handle.stop();
-        thread.join().unwrap();
+        executor.run_ready();
+        assert_eq!(executor.task_count(), 0);
     }
 }

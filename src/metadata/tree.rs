@@ -173,6 +173,39 @@ pub enum Request {
     Multi(Vec<Operation>),
 }
 
+impl Request {
+    /// What a write does; `None` for a read.
+    pub fn operations(&self) -> Option<Vec<Operation>> {
+        Some(match self.clone() {
+            Request::Create { path, data, mode } => vec![Operation::Create { path, data, mode }],
+            Request::Set { path, data, version } => vec![Operation::Set { path, data, version }],
+            Request::Delete { path, version } => vec![Operation::Delete { path, version }],
+            Request::Multi(operations) => operations,
+            Request::Get { .. } | Request::Exists { .. } | Request::Children { .. } => return None,
+        })
+    }
+
+    pub fn is_write(&self) -> bool {
+        !matches!(self, Request::Get { .. } | Request::Exists { .. } | Request::Children { .. })
+    }
+
+    /// The reply to a write whose operations led to `outcomes`.
+    ///
+    /// # Panics
+    /// The outcomes are another request's.
+    pub fn reply(&self, mut outcomes: Vec<Outcome>) -> Reply {
+        if let Request::Multi(_) = self {
+            return Reply::Multi(outcomes);
+        }
+        match outcomes.pop() {
+            Some(Outcome::Created(path, stat)) => Reply::Created(path, stat),
+            Some(Outcome::Set(stat)) => Reply::Set(stat),
+            Some(Outcome::Deleted) => Reply::Deleted,
+            Some(Outcome::Checked) | None => unreachable!("a write alone has one outcome"),
+        }
+    }
+}
+
 /// What the [`Request`] of the same name led to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {

@@ -21,6 +21,8 @@ use super::proposal::{ConfigMap, ProducerIdBlock};
 pub const CONTROLLER: &str = "/controller";
 pub const CONTROLLER_EPOCH: &str = "/controller_epoch";
 pub const CLUSTER_ID: &str = "/cluster/id";
+/// There while a cluster is moved to KRaft, and after.
+pub const MIGRATION: &str = "/migration";
 pub const BROKER_IDS: &str = "/brokers/ids";
 pub const TOPICS: &str = "/brokers/topics";
 pub const TOPIC_CONFIGS: &str = "/config/topics";
@@ -109,6 +111,15 @@ pub fn encode_controller(broker: BrokerId, wall: WallMs) -> Vec<u8> {
 pub fn decode_controller(data: &[u8]) -> Result<BrokerId, BadValue> {
     let object = Object::parse(CONTROLLER, data)?;
     Ok(BrokerId(object.i32("brokerid")?))
+}
+
+/// Whether a KRaft controller has taken `/controller`; values before version 2 don't know of any.
+pub fn is_kraft_controller(data: &[u8]) -> Result<bool, BadValue> {
+    let object = Object::parse(CONTROLLER, data)?;
+    match object.value.contains_key("kraftControllerEpoch") {
+        true => Ok(object.i32("kraftControllerEpoch")? > 0),
+        false => Ok(false),
+    }
 }
 
 /// `/controller_epoch` holds plain decimal digits.
@@ -272,6 +283,16 @@ pub fn encode_config_change(entity: &str) -> Vec<u8> {
     bytes(json!({"version": 2, "entity_path": entity}))
 }
 
+/// Whose settings a notice is about: the node's path below `/config`; versions 1 and 2.
+pub fn decode_config_change(data: &[u8]) -> Result<String, BadValue> {
+    let object = Object::parse(CONFIG_CHANGES, data)?;
+    match object.i32("version")? {
+        1 => Ok(format!("{}/{}", object.text("entity_type")?, object.text("entity_name")?)),
+        2 => Ok(object.text("entity_path")?.to_owned()),
+        other => Err(bad(CONFIG_CHANGES, format!("version {other} is not known"))),
+    }
+}
+
 /// The value of `/latest_producer_id_block`; its ends are strings.
 pub fn encode_producer_id_block(broker: BrokerId, block: ProducerIdBlock) -> Vec<u8> {
     bytes(json!({
@@ -301,6 +322,8 @@ pub fn decode_producer_id_block(data: &[u8]) -> Result<Option<ProducerIdBlock>, 
 /// For the fuzz tests: any bytes are a value or an error.
 pub fn fuzz_znodes(data: &[u8]) {
     let _ = decode_controller(data);
+    let _ = is_kraft_controller(data);
+    let _ = decode_config_change(data);
     let _ = decode_controller_epoch(data);
     let _ = decode_cluster_id(data);
     let _ = decode_broker(BrokerId(1), data);

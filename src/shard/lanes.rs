@@ -444,6 +444,7 @@ async fn set_aside<P: Platform>(
 fn report_offline<P: Platform>(local: &Local<P>, topic_partition: &TopicPartition, reason: &dyn std::fmt::Display) {
     tracing::error!(partition = %topic_partition, "the log can't be opened; the partition is offline: {reason}");
     local.counters.partitions_offline_now.add(1);
+    local.metadata.offline(topic_partition.clone());
 }
 
 async fn add_partition<P: Platform>(

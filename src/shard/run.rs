@@ -1,4 +1,4 @@
-//! The loop of a shard's thread, and the only place that waits.
+//! The loop of a shard's thread, and of the control thread: the only place that waits.
 //!
 //! A turn runs the tasks that are ready, fires due timers, lets who waits for buffers or for room in the ring try again,
 //! then enters the ring once: without waiting if tasks are still ready, else asleep until a completion, the doorbell or the
@@ -20,17 +20,17 @@ use crate::uring::doorbell::EventDoorbell;
 const ROUNDS_PER_TURN_MAX: usize = 32;
 const TURN_MAX: Duration = Duration::from_micros(100);
 
-/// Runs the shard's tasks on the calling thread until one of them makes `stopped` true, then drops them all.
+/// Runs the executor's tasks on the calling thread until one of them makes `stopped` true, then drops them all.
 ///
 /// # Errors
-/// The ring failed, which leaves the shard without any I/O.
+/// The ring failed, which leaves the thread without any I/O.
 pub fn run(platform: &LinuxPlatform, doorbell: &EventDoorbell, stopped: impl Fn() -> bool) -> io::Result<()> {
     let executor = platform.executor();
     let bell = doorbell.clone();
     let ring = platform.ring().clone();
     executor.spawn(async move {
         let error = bell.listen(ring).await;
-        tracing::error!(%error, "the shard's doorbell is broken");
+        tracing::error!(%error, "the doorbell of a thread is broken");
     });
     let counters = platform.counters();
     let mut since = platform.clock().now();

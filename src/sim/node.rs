@@ -2,7 +2,6 @@
 //! stopped, killed, or its power cut, and started again on what is left.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +17,7 @@ use super::world::World;
 use crate::base::class::ByClass;
 use crate::base::ids::ShardId;
 use crate::config::{Config, Durability, ServeOptions};
-use crate::controller::node::{MetadataNode, NodeSettings};
+use crate::controller::node::{self, MetadataNode, NodeSettings, SharedNode};
 use crate::executor::Executor;
 use crate::local::mailbox::Mailboxes;
 use crate::metadata::embedded::EmbeddedTree;
@@ -26,7 +25,7 @@ use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::thread;
 use crate::metrics::ShardCounters;
 use crate::net::connection::Arrival;
-use crate::platform::{Clock, Disk, Platform};
+use crate::platform::{Disk, Platform};
 use crate::shard::checkpoints;
 use crate::shard::cleaner::CleanerSlots;
 use crate::shard::metadata_inputs::LastStops;
@@ -119,7 +118,7 @@ pub struct Node {
     /// The metadata's, then the shards'.
     executors: Vec<Executor>,
     shards: Rc<Shards>,
-    tree: Rc<RefCell<Option<MetadataNode<EmbeddedTree, Queues>>>>,
+    metadata: SharedNode<EmbeddedTree, Queues>,
 }
 
 /// The shards of a process, and whose turn it is to get a connection.
@@ -141,6 +140,11 @@ struct Queues(Vec<Sender<ShardInput>>);
 impl ShardSink for Queues {
     fn shard_count(&self) -> u16 {
         self.0.len() as u16
+    }
+
+    fn room(&self, shard: ShardId) -> usize {
+        let queue = &self.0[shard.index()];
+        queue.capacity().map_or(usize::MAX, |capacity| capacity - queue.len())
     }
 
     fn send(&self, shard: ShardId, input: ShardInput) {
@@ -183,7 +187,7 @@ impl Node {
         });
         let (last_stops, scans) = scan(host, &executors[0], &disk, &log_dirs);
 
-        let (metadata, mut inbox) = thread::channel(capacities.shards);
+        let (handle, inbox) = thread::channel(capacities.shards);
         let mailboxes = Mailboxes::new(capacities.shards, ByClass::of(|_| capacities.credits));
         let cleaner_slots = CleanerSlots::default();
         let mut queues = Vec::new();
@@ -197,7 +201,7 @@ impl Node {
                 platform: SimPlatform::on(host, &executor, &disk),
                 config: Arc::clone(&config),
                 log_dirs: Arc::clone(&log_dirs),
-                metadata: metadata.clone(),
+                metadata: handle.clone(),
                 counters: Arc::new(ShardCounters::default()),
                 mailboxes: mailboxes.clone(),
                 inputs,
@@ -208,24 +212,17 @@ impl Node {
             executors.push(executor);
         }
 
-        // Between two inputs the node rests in its place, where a kill finds the tree.
-        let place = Rc::new(RefCell::new(None));
         let shown = Rc::new(Cell::new(false));
-        let (resting, dice, ready) = (Rc::clone(&place), world.clone(), Rc::clone(&shown));
+        let (dice, ready) = (world.clone(), Rc::clone(&shown));
         let settings = NodeSettings::new(&config, config.advertised_listeners.clone());
-        let wall = host.clock().wall();
+        let random = Box::new(move || dice.next_u64());
+        let metadata: SharedNode<_, Queues> = Rc::new(RefCell::new(MetadataNode::new(tree, settings, random)));
+        let (running, platform) = (Rc::clone(&metadata), SimPlatform::on(host, &executors[0], &disk));
         executors[0].spawn(async move {
-            let random = Box::new(move || dice.next_u64());
-            let node = MetadataNode::start(tree, Queues(queues), settings, wall, random).await;
-            *resting.borrow_mut() = Some(node.expect("the only controller"));
-            loop {
-                let room = resting.borrow().as_ref().is_some_and(MetadataNode::has_room);
-                let Some(input) = poll_fn(|context| inbox.poll_next(context, room)).await else { return };
-                let mut node = resting.borrow_mut().take().expect("nobody else takes it");
-                node.handle(input).await;
-                ready.set(node.is_shown());
-                *resting.borrow_mut() = Some(node);
-            }
+            let clock = platform.clock();
+            node::join(&running, clock, None).await.expect("a cluster that it belongs to");
+            node::serve(&running, clock, Queues(queues)).await.expect("a sound tree");
+            node::run(&running, clock, inbox, move |_| ready.set(true)).await;
         });
         world.run_until(|| shown.get());
         mark_cache_life(host, &executors[0], &disk, &log_dirs, scans);
@@ -235,7 +232,7 @@ impl Node {
         host.listen(PORT, &disk, move |socket| serving.serve_next(socket));
         let (host, clients) = (host.clone(), host.network().add_host());
         let platform = shards.all[0].local().platform.clone();
-        Node { host, clients, platform, disk, log_dirs, last_failures, executors, shards, tree: place }
+        Node { host, clients, platform, disk, log_dirs, last_failures, executors, shards, metadata }
     }
 
     /// The disk under it, to break.
@@ -292,7 +289,8 @@ impl Node {
             End::PowerCut | End::Stop => self.host.switch_off(),
         }
         self.host.world().end(&self.executors);
-        let tree = self.tree.borrow_mut().take().expect("the embedded tree never waits").into_tree();
+        let node = Rc::into_inner(self.metadata).expect("its task has ended");
+        let tree = node.into_inner().into_tree();
         let disk = match how {
             End::Kill => self.disk.restart(),
             End::PowerCut | End::Stop => self.disk.power_cut(self.host.world().next_u64()),

@@ -1,10 +1,9 @@
 use super::*;
 use crate::config::ServeOptions;
 use crate::controller::load::{Snapshot, load};
-use crate::metadata::ask::Ask;
 use crate::metadata::embedded::EmbeddedTree;
-use crate::metadata::thread::block_on;
 use crate::metadata::tree::Watch;
+use crate::metadata::tree::suite::Probe;
 
 fn config() -> Config {
     let set = vec!["broker.id=7".to_owned(), "offsets.topic.segment.bytes=2048".to_owned()];
@@ -32,12 +31,17 @@ fn random() -> impl FnMut() -> u64 {
     }
 }
 
-fn imported(found: &[FoundPartition], cluster_id: Option<&str>) -> (EmbeddedTree, Snapshot) {
-    let tree = EmbeddedTree::in_memory().unwrap();
+fn imported(found: &[FoundPartition], cluster_id: Option<&str>) -> (Probe<EmbeddedTree>, Snapshot) {
+    let mut tree = Probe::of(EmbeddedTree::in_memory().unwrap());
     let operations = operations(found, cluster_id, &config(), &mut random()).unwrap();
-    block_on(tree.multi(operations)).unwrap();
-    let snapshot = block_on(load(&tree)).unwrap();
+    tree.multi(operations).unwrap();
+    let snapshot = load(&mut tree);
     (tree, snapshot)
+}
+
+fn settings(tree: &mut Probe<EmbeddedTree>, topic: &str) -> ConfigMap {
+    let path = znodes::topic_config_path(topic);
+    znodes::decode_config(&path, &tree.get(&path, Watch::None).unwrap().0).unwrap()
 }
 
 fn refused(found: &[FoundPartition]) -> String {
@@ -47,8 +51,8 @@ fn refused(found: &[FoundPartition]) -> String {
 #[test]
 fn topics_partitions_ids_and_epochs_come_from_the_directories() {
     let directories = [found("a", 1, Some(A), Some(4)), found("a", 0, None, Some(2)), found("b.c-d", 0, None, None)];
-    let (tree, snapshot) = imported(&directories, Some("a-cluster"));
-    let (data, _) = block_on(tree.get(znodes::CLUSTER_ID, Watch::None)).unwrap();
+    let (mut tree, snapshot) = imported(&directories, Some("a-cluster"));
+    let (data, _) = tree.get(znodes::CLUSTER_ID, Watch::None).unwrap();
     assert_eq!(znodes::decode_cluster_id(&data).unwrap(), "a-cluster");
     let [a, b] = &snapshot.topics[..] else { panic!("{:?}", snapshot.topics) };
     assert_eq!((&*a.name, a.id, a.partitions.len()), ("a", id(A), 2));
@@ -61,14 +65,14 @@ fn topics_partitions_ids_and_epochs_come_from_the_directories() {
     });
     assert_eq!(states.collect::<Vec<_>>(), [2, 4, -1]);
     let keeps_all = KEEPS_ALL.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    assert!([a, b].iter().all(|topic| topic.config == Some(ConfigMap::from(keeps_all.clone()))));
+    assert!(["a", "b.c-d"].iter().all(|topic| settings(&mut tree, topic) == ConfigMap::from(keeps_all.clone())));
 }
 
 #[test]
 fn internal_topics_are_compacted_as_the_broker_would_make_them() {
     let directories = [found("__consumer_offsets", 0, None, Some(0)), found("__transaction_state", 0, None, Some(0))];
-    let (_, snapshot) = imported(&directories, None);
-    let configs: Vec<_> = snapshot.topics.iter().map(|topic| topic.config.clone().unwrap()).collect();
+    let (mut tree, _) = imported(&directories, None);
+    let configs = ["__consumer_offsets", "__transaction_state"].map(|topic| settings(&mut tree, topic));
     assert!(configs.iter().all(|config| config["cleanup.policy"] == "compact"));
     // They are as Kafka made them, so their records go on to be compacted.
     assert!(configs.iter().all(|config| !config.contains_key("min.compaction.lag.ms")));
@@ -122,9 +126,9 @@ fn a_directory_without_topics_gives_a_tree_without_topics() {
 #[test]
 fn topics_whose_settings_are_not_known_keep_every_record_and_those_that_kafka_has_compacted_stay_compacted() {
     let compacted = FoundPartition { was_compacted: true, ..found("kept", 1, None, None) };
-    let (_, snapshot) = imported(&[found("kept", 0, None, None), compacted, found("plain", 0, None, None)], None);
-    let settings =
-        |topic: usize, name: &str| snapshot.topics[topic].config.as_ref().and_then(|all| all.get(name).cloned());
+    let (mut tree, _) = imported(&[found("kept", 0, None, None), compacted, found("plain", 0, None, None)], None);
+    let topics = ["kept", "plain"].map(|topic| settings(&mut tree, topic));
+    let settings = |topic: usize, name: &str| topics[topic].get(name).cloned();
     for (topic, policy) in ["compact", "delete"].into_iter().enumerate() {
         assert_eq!(settings(topic, "cleanup.policy").as_deref(), Some(policy));
         assert_eq!(settings(topic, "retention.ms").as_deref(), Some("-1"));

@@ -1,13 +1,18 @@
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::{Mutex, mpsc};
+//! A node over an embedded tree, with shards that say Applied when a test has them do so.
 
-use crate::base::ids::{ShardId, TopicId};
+use std::sync::Mutex;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::base::ids::{BrokerId, ShardId, TopicId};
+use crate::config::DynamicConfig;
 use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::node::ShardInput;
-use crate::metadata::proposal::{CreateTopicResult, NewTopic, Proposal, TopicRef, TopicRefusal};
-use crate::metadata::thread::{block_on, channel, spawn};
-use crate::metadata::tree::Version;
+use crate::metadata::proposal::{
+    ConfigChange, ConfigEdit, ConfigOperation, ConfigResource, CreateTopicResult, NewTopic, TopicRef, TopicRefusal,
+};
+use crate::metadata::tree::suite::Probe;
+use crate::metadata::tree::{Stat, Version, Watch};
 use crate::metadata::znodes;
 
 use super::*;
@@ -18,6 +23,9 @@ struct Shards(Rc<RefCell<Vec<(ShardId, ShardInput)>>>);
 impl ShardSink for Shards {
     fn shard_count(&self) -> u16 {
         2
+    }
+    fn room(&self, _: ShardId) -> usize {
+        usize::MAX
     }
     fn send(&self, shard: ShardId, input: ShardInput) {
         self.0.borrow_mut().push((shard, input));
@@ -30,8 +38,53 @@ impl Shards {
     }
 }
 
-type Node = MetadataNode<EmbeddedTree, Shards>;
+/// A node and the time it lives in.
+struct Node {
+    node: MetadataNode<EmbeddedTree, Shards>,
+    now: Now,
+}
+
 type Answers = Arc<Mutex<Vec<Answer>>>;
+
+impl Node {
+    fn image(&self) -> &Arc<ClusterImage> {
+        self.node.image().expect("registered")
+    }
+
+    /// Takes what the tree has to say, until it says nothing more.
+    fn run(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(input)) = self.node.poll_input(&mut cx, None, self.now) {
+            self.node.take(input, self.now);
+        }
+    }
+
+    fn take(&mut self, input: MetadataInput) {
+        self.node.take(Input::Metadata(input), self.now);
+        self.run();
+    }
+
+    /// Lets time pass.
+    fn wait(&mut self, time: Duration) {
+        self.now.monotonic = self.now.monotonic + time;
+        self.node.take(Input::Time, self.now);
+        self.run();
+    }
+
+    /// Something is done to the tree by somebody else, between two turns of the node.
+    fn by_another<R>(&mut self, act: impl FnOnce(&mut Probe<EmbeddedTree>) -> R) -> R {
+        let nobodys = Requests::new(EmbeddedTree::in_memory().unwrap());
+        let own = std::mem::replace(&mut self.node.requests, nobodys);
+        let mut probe = Probe::of(own.into_tree());
+        let result = act(&mut probe);
+        self.node.requests = Requests::new(probe.into_tree());
+        result
+    }
+
+    fn into_tree(self) -> EmbeddedTree {
+        self.node.into_tree()
+    }
+}
 
 fn settings() -> NodeSettings {
     let endpoint = Endpoint { listener: "PLAINTEXT".into(), host: "127.0.0.1".into(), port: 9092 };
@@ -42,7 +95,7 @@ fn settings() -> NodeSettings {
             num_partitions: 3,
             default_replication_factor: 1,
             delete_topic_enable: true,
-            dynamic: Arc::default(),
+            followed: Followed::new(Arc::new(DynamicConfig::default())),
         },
     }
 }
@@ -60,7 +113,18 @@ fn random(seed: u64) -> Random {
 }
 
 fn start(tree: EmbeddedTree, shards: &Shards, seed: u64) -> Node {
-    block_on(MetadataNode::start(tree, shards.clone(), settings(), 7, random(seed))).unwrap()
+    let now = Now { monotonic: Monotonic(1), wall: 7 };
+    let mut node = Node { node: MetadataNode::new(tree, settings(), random(seed)), now };
+    node.node.hear([Heard::Membership(membership::Event::Join { cluster_id: None, random: [3, 4] })], now);
+    node.run();
+    assert!(node.node.cluster_id.is_some() && node.node.follower.is_ready());
+    assert!(shards.0.borrow().is_empty(), "no shard hears anything before the broker is registered");
+    node.node.sink = Some(shards.clone());
+    let broker = node.node.broker.clone();
+    node.node.hear([Heard::Membership(membership::Event::Register { broker })], now);
+    node.run();
+    assert_eq!(node.node.controller.standing(), Standing::Active);
+    node
 }
 
 fn fresh() -> (Node, Shards, Answers) {
@@ -82,16 +146,16 @@ fn create(topics: Vec<NewTopic>) -> Proposal {
 fn propose(node: &mut Node, answers: &Answers, proposal: Proposal) {
     let answers = answers.clone();
     let answer = Box::new(move |answer| answers.lock().unwrap().push(answer));
-    block_on(node.handle(MetadataInput::Proposal { proposal, answer }));
+    node.take(MetadataInput::Proposal { proposal, answer });
 }
 
 fn apply(node: &mut Node, shard: u16, image_version: u64) {
-    block_on(node.handle(MetadataInput::Applied { shard: ShardId(shard), image_version }));
+    node.take(MetadataInput::Applied { shard: ShardId(shard), image_version });
 }
 
 /// Both shards keep up until nothing new is published.
 fn apply_all(node: &mut Node) {
-    while !node.is_shown() {
+    while !node.node.is_shown() {
         let version = node.image().version;
         apply(node, 0, version);
         apply(node, 1, version);
@@ -156,7 +220,7 @@ fn a_topic_is_gone_from_tree_image_and_shards_before_its_deletion_is_answered() 
         .sum();
     assert_eq!(stopped, 2);
     assert!(node.image().topic("t").is_none());
-    assert!(block_on(node.tree.exists("/admin/delete_topics/t", Watch::None)).unwrap().is_some());
+    assert!(node.by_another(|tree| tree.exists("/admin/delete_topics/t", Watch::None)).unwrap().is_some());
     propose(&mut node, &answers, create(vec![new_topic("t", 2)]));
     assert_eq!(created(&answers)[0].outcome, Err(TopicRefusal::MarkedForDeletion("t".into())));
 
@@ -164,7 +228,7 @@ fn a_topic_is_gone_from_tree_image_and_shards_before_its_deletion_is_answered() 
     let Some(Answer::DeleteTopics(results)) = take(&answers).pop() else { panic!("no answer") };
     assert_eq!((results[0].outcome.clone(), results[0].name.as_deref()), (Ok(()), Some("t")));
     for path in ["/brokers/topics/t", "/config/topics/t", "/admin/delete_topics/t"] {
-        assert_eq!(block_on(node.tree.exists(path, Watch::None)).unwrap(), None, "{path}");
+        assert_eq!(node.by_another(|tree| tree.exists(path, Watch::None)).unwrap(), None, "{path}");
     }
     propose(&mut node, &answers, create(vec![new_topic("t", 2)]));
     apply_all(&mut node);
@@ -209,8 +273,11 @@ fn a_deletion_cut_short_by_a_crash_ends_after_the_restart() {
     let stops = shards.take().iter().filter(|(_, input)| matches!(input, ShardInput::StopReplica { .. })).count();
     assert!(stops > 0);
     apply_all(&mut node);
-    assert_eq!(block_on(node.tree.children("/brokers/topics", Watch::None)).unwrap(), Vec::<String>::new());
-    assert_eq!(block_on(node.tree.children("/admin/delete_topics", Watch::None)).unwrap(), Vec::<String>::new());
+    assert_eq!(node.by_another(|tree| tree.children("/brokers/topics", Watch::None)).unwrap(), Vec::<String>::new());
+    assert_eq!(
+        node.by_another(|tree| tree.children("/admin/delete_topics", Watch::None)).unwrap(),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -232,10 +299,10 @@ fn producer_id_blocks_follow_each_other_over_restarts() {
 #[test]
 fn a_controller_whose_epoch_was_taken_changes_nothing_any_more() {
     let (mut node, _, answers) = fresh();
-    block_on(node.tree.set("/controller_epoch", b"9", Version::Any)).unwrap();
+    node.by_another(|tree| tree.set("/controller_epoch", b"9", Version::Any)).unwrap();
     propose(&mut node, &answers, create(vec![new_topic("t", 1)]));
     assert_eq!(created(&answers)[0].outcome, Err(TopicRefusal::NotController));
-    assert_eq!(block_on(node.tree.exists("/brokers/topics/t", Watch::None)).unwrap(), None);
+    assert_eq!(node.by_another(|tree| tree.exists("/brokers/topics/t", Watch::None)).unwrap(), None);
     propose(&mut node, &answers, Proposal::AllocateProducerIds);
     assert_eq!(take(&answers), [Answer::Failed(ProposalError::NotController)]);
 }
@@ -244,7 +311,7 @@ fn a_controller_whose_epoch_was_taken_changes_nothing_any_more() {
 fn a_full_table_refuses_as_busy_and_takes_again_once_shards_catch_up() {
     let (mut node, _, answers) = fresh();
     let mut made = 0;
-    while node.has_room() {
+    while node.node.has_room() {
         made += 1;
         propose(&mut node, &answers, create(vec![new_topic(&format!("t{made}"), 1)]));
     }
@@ -253,69 +320,67 @@ fn a_full_table_refuses_as_busy_and_takes_again_once_shards_catch_up() {
     assert_eq!(take(&answers), [Answer::Failed(ProposalError::Busy)]);
     apply_all(&mut node);
     assert_eq!(take(&answers).len(), made);
-    assert!(node.has_room());
+    assert!(node.node.has_room());
 }
 
 #[test]
 fn the_tree_of_a_new_cluster_has_kafkas_values() {
     let (mut node, _, answers) = fresh();
     propose(&mut node, &answers, create(vec![new_topic("t", 1)]));
-    let text = |path: &str| {
-        let (data, stat) = block_on(node.tree.get(path, Watch::None)).unwrap();
+    let id = node.image().topic("t").unwrap().id;
+    let mut text = |path: &str| -> (String, Stat) {
+        let (data, stat) = node.by_another(|tree| tree.get(path, Watch::None)).unwrap();
         (String::from_utf8(data).unwrap(), stat)
     };
     assert_eq!(text(znodes::CONTROLLER_EPOCH).0, "1");
     assert!(text("/controller").0.contains(r#""brokerid":1"#));
     assert_ne!(text("/controller").1.ephemeral_owner, 0);
     assert_eq!(text("/config/topics/t").0, r#"{"config":{},"version":1}"#);
-    let id = node.image().topic("t").unwrap().id;
     assert_ne!(id, TopicId::ZERO);
     assert!(text("/brokers/topics/t").0.contains(&id.to_string()));
     assert!(text("/brokers/topics/t/partitions/0/state").0.contains(r#""leader":1"#));
 }
 
 #[test]
-fn on_its_thread_a_node_answers_proposals_until_it_is_stopped() {
-    struct Echo(mpsc::Sender<(ShardId, u64)>);
-    impl ShardSink for Echo {
-        fn shard_count(&self) -> u16 {
-            2
-        }
-        fn send(&self, shard: ShardId, input: ShardInput) {
-            if let ShardInput::Image(image) = input {
-                self.0.send((shard, image.version)).unwrap();
-            }
-        }
-    }
-    let (images, shown) = mpsc::channel();
-    let (handle, inbox) = channel(2);
-    let shards = {
-        let handle = handle.clone();
-        std::thread::spawn(move || {
-            for (shard, version) in shown {
-                handle.applied(shard, version);
-            }
-        })
+fn changed_settings_are_answered_when_every_shard_lives_by_them() {
+    let (mut node, shards, answers) = fresh();
+    propose(&mut node, &answers, create(vec![new_topic("t", 1)]));
+    apply_all(&mut node);
+    take(&answers);
+    shards.take();
+    let edit = ConfigEdit::Change(vec![("segment.bytes".into(), ConfigOperation::Set("77".into()))]);
+    let changes = vec![ConfigChange { resource: ConfigResource::Topic("t".into()), edit }];
+    propose(&mut node, &answers, Proposal::AlterConfigs { changes, validate_only: false });
+    let is_told = |(_, input): &(ShardId, ShardInput)| match input {
+        ShardInput::Configs { configs, .. } => configs[0].1.segment_bytes == 77,
+        _ => false,
     };
-    let (ready, is_ready) = mpsc::channel();
-    let metadata = spawn(move || async move {
-        let tree = EmbeddedTree::in_memory().unwrap();
-        let node = MetadataNode::start(tree, Echo(images), settings(), 7, random(1)).await.unwrap();
-        run(node, inbox, move || ready.send(()).unwrap()).await;
-    })
-    .unwrap();
-    is_ready.recv().unwrap();
-    let (send, answers) = mpsc::channel();
-    for index in 0..20 {
-        let send = send.clone();
-        let proposal = create(vec![new_topic(&format!("t{index}"), 2)]);
-        handle.propose(proposal, Box::new(move |answer| send.send(answer).unwrap())).unwrap();
+    assert_eq!(shards.take().iter().filter(|sent| is_told(sent)).count(), 2);
+    let version = node.image().version;
+    apply(&mut node, 0, version);
+    assert!(take(&answers).is_empty());
+    apply(&mut node, 1, version);
+    assert_eq!(take(&answers), [Answer::AlterConfigs(vec![Ok(())])]);
+    assert_eq!(node.by_another(|tree| tree.children("/config/changes", Watch::None)).unwrap().len(), 1);
+    node.wait(config_follower::NOTICE_LIFE);
+    assert!(node.by_another(|tree| tree.children("/config/changes", Watch::None)).unwrap().is_empty());
+}
+
+#[test]
+fn a_topic_is_run_by_the_settings_that_it_was_made_with_also_after_one_of_its_name() {
+    let (mut node, shards, answers) = fresh();
+    for bytes in [1000, 2000] {
+        let mut topic = new_topic("t", 1);
+        topic.configs.push(("segment.bytes".into(), Some(bytes.to_string())));
+        propose(&mut node, &answers, create(vec![topic]));
+        apply_all(&mut node);
+        let led = shards.take().into_iter().find_map(|(_, input)| match input {
+            ShardInput::LeaderAndIsr { partitions, .. } => Some(partitions[0].config.segment_bytes),
+            _ => None,
+        });
+        assert_eq!((led, node.image().topic("t").unwrap().config.segment_bytes), (Some(bytes), bytes));
+        propose(&mut node, &answers, Proposal::DeleteTopics { topics: vec![TopicRef::Name("t".into())] });
+        apply_all(&mut node);
+        shards.take();
     }
-    for _ in 0..20 {
-        let Answer::CreateTopics(results) = answers.recv().unwrap() else { panic!("another answer") };
-        assert!(results[0].outcome.is_ok());
-    }
-    handle.stop();
-    metadata.join().unwrap();
-    shards.join().unwrap();
 }

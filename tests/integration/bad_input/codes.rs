@@ -179,9 +179,7 @@ fn row(code: ErrorCode) -> Row {
         LeaderNotAvailable | NotLeaderOrFollower => {
             Momentary("one broker leads all that it shows, but while a partition opens or closes")
         }
-        NotEnoughReplicas | NotEnoughReplicasAfterAppend => {
-            Momentary("one broker has the one replica of each partition, and that is in sync")
-        }
+        NotEnoughReplicas => Momentary("one broker has the one replica of each partition, and that is in sync"),
         NotController => Momentary("one broker is the controller, but while it starts"),
         NetworkException
         | InvalidFetchSize
@@ -192,6 +190,7 @@ fn row(code: ErrorCode) -> Row {
             NotHere("a repeated batch is answered as the first was, and an unknown producer may begin anywhere")
         }
         StaleControllerEpoch
+        | NotEnoughReplicasAfterAppend
         | OffsetNotAvailable
         | StaleBrokerEpoch
         | PreferredLeaderNotAvailable

@@ -1,0 +1,145 @@
+//! What others write into the tree, or take out of it.
+
+use super::*;
+
+fn made(name: &str) -> World {
+    let mut world = World::new();
+    world.propose(Proposal::CreateTopics { topics: vec![new_topic(name.into(), 2)], validate_only: false });
+    world.settle();
+    world
+}
+
+/// Lets the controller see what others have done.
+fn see(world: &mut World) {
+    loop {
+        let events = world.tree().events();
+        if events.is_empty() {
+            break;
+        }
+        events.into_iter().for_each(|event| world.handle(Event::Watched(event)));
+        world.run_out();
+    }
+    world.look();
+}
+
+fn topic(id: TopicId, replicas: &[&[i32]]) -> Vec<u8> {
+    let ids = |ids: &&[i32]| ids.iter().copied().map(BrokerId).collect();
+    let partitions = replicas.iter().enumerate().map(|(number, replicas)| (number as i32, ids(replicas))).collect();
+    znodes::encode_topic(&znodes::TopicAssignment { id, partitions })
+}
+
+#[test]
+fn a_replica_whose_broker_is_away_suspends_the_deletion_but_keeps_the_mark() {
+    let mut world = World::new();
+    let mut topic = new_topic("t".into(), -1);
+    topic.assignments = vec![(0, vec![BrokerId(1), BrokerId(2)])];
+    world.propose(Proposal::CreateTopics { topics: vec![topic], validate_only: false });
+    world.settle();
+    match world.ask(Proposal::DeleteTopics { topics: vec![TopicRef::Name("t".into())] }) {
+        Answer::DeleteTopics(results) => assert_eq!(results[0].outcome, Err(TopicRefusal::DeletionSuspended)),
+        other => panic!("{other:?}"),
+    }
+    assert!(world.tree().exists("/admin/delete_topics/t", Watch::None).unwrap().is_some());
+}
+
+#[test]
+fn a_mark_without_topic_is_taken_away_at_the_take_over_and_when_it_is_seen() {
+    let mut world = World::new();
+    let mark = |world: &mut World| world.tree().create("/admin/delete_topics/t", b"", CreateMode::Persistent).unwrap();
+    mark(&mut world);
+    world.crash();
+    world.run_out();
+    assert_eq!(world.tree().children("/admin/delete_topics", Watch::None).unwrap(), Vec::<String>::new());
+    mark(&mut world);
+    see(&mut world);
+    assert_eq!(world.tree().children("/admin/delete_topics", Watch::None).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_mark_that_somebody_else_makes_deletes_the_topic() {
+    let mut world = made("a");
+    world.tree().create("/admin/delete_topics/a", b"", CreateMode::Persistent).unwrap();
+    see(&mut world);
+    assert!(world.told.is_empty() && world.snapshot().topics.is_empty());
+    for path in ["/config/topics/a", "/admin/delete_topics/a"] {
+        assert_eq!(world.tree().exists(path, Watch::None).unwrap(), None, "{path}");
+    }
+}
+
+#[test]
+fn a_topic_and_more_partitions_that_somebody_else_writes_get_leaders() {
+    let mut world = World::new();
+    let id = TopicId([7; 16]);
+    world.tree().create("/brokers/topics/other", &topic(id, &[&[1]]), CreateMode::Persistent).unwrap();
+    see(&mut world);
+    assert_eq!(world.told.get("other"), Some(&id));
+    world.tree().set("/brokers/topics/other", &topic(id, &[&[1], &[1]]), Version::Any).unwrap();
+    see(&mut world);
+    assert!(world.epochs.contains_key(&(id, 1)), "its partition is led");
+    let snapshot = world.snapshot();
+    assert!(snapshot.topics[0].partitions.values().all(|partition| partition.state.is_some()));
+}
+
+#[test]
+fn a_topic_that_can_t_be_read_is_left_out_and_its_name_is_taken() {
+    let mut world = made("a");
+    world.tree().create("/brokers/topics/broken", b"{", CreateMode::Persistent).unwrap();
+    world.crash();
+    world.run_out();
+    assert_eq!(world.controller.standing(), Standing::Active);
+    assert_eq!(world.told.keys().collect::<Vec<_>>(), ["a"]);
+    let topics = vec![new_topic("broken".into(), 1)];
+    match world.ask(Proposal::CreateTopics { topics, validate_only: false }) {
+        Answer::CreateTopics(results) => {
+            assert_eq!(results[0].outcome, Err(TopicRefusal::AlreadyExists("broken".into())));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.tree().get("/brokers/topics/broken", Watch::None).unwrap().0, b"{", "the tree keeps it");
+}
+
+#[test]
+fn whoever_takes_the_controllers_node_away_makes_it_be_elected_anew() {
+    let mut world = made("a");
+    world.tree().delete("/controller", Version::Any).unwrap();
+    see(&mut world);
+    assert_eq!(world.controller.standing(), Standing::Active);
+    assert_eq!(world.tree().get("/controller_epoch", Watch::None).unwrap().0, b"2");
+    world.propose(Proposal::CreateTopics { topics: vec![new_topic("b".into(), 1)], validate_only: false });
+    world.settle();
+    world.check();
+    assert!(world.exists.contains_key("b"));
+}
+
+#[test]
+fn a_controller_whose_session_expired_resigns_and_answers_what_was_under_way() {
+    let mut world = made("a");
+    world.propose(Proposal::CreateTopics { topics: vec![new_topic("b".into(), 1)], validate_only: false });
+    world.handle(Event::Expired);
+    assert_eq!(world.controller.standing(), Standing::Undecided);
+    world.run_out();
+    assert!(world.asked.is_empty());
+    world.tree().delete("/controller", Version::Any).unwrap();
+    while world.tree().output().is_some() {}
+    let generation = world.tree().tree().generation();
+    world.handle(Event::Start { generation });
+    world.settle();
+    assert_eq!(world.controller.standing(), Standing::Active);
+    world.check();
+}
+
+#[test]
+fn a_log_that_can_t_be_opened_is_shown_offline_and_keeps_its_leader_where_there_is_no_other() {
+    let mut world = made("a");
+    world.handle(Event::Offline {
+        broker: BrokerId(1),
+        partitions: vec![TopicPartition { topic: "a".into(), partition: 1 }],
+    });
+    let Some(Effect::Tell { inputs, .. }) = world.effects.pop_front() else { panic!("brokers are told") };
+    assert!(inputs.leader_and_isr.is_none(), "nothing changes for who leads");
+    let update = &inputs.update_metadata.as_ref().unwrap().topics[0].partitions;
+    assert_eq!((update.len(), update[0].partition, update[0].leader), (1, 1, BrokerId(1)));
+    assert_eq!(update[0].offline_replicas, [BrokerId(1)]);
+    world.settle();
+    world.check();
+}

@@ -1,0 +1,488 @@
+//! The settings of topics and of this broker, as the tree has them: every broker reads them itself (Kafka 3.9
+//! `ZkConfigManager`, `ZkNodeChangeNotificationListener`, contract: `zookeeper.md` section 7).
+//!
+//! ```text
+//!   start:      watch and list /config/changes -> list /config/topics -> read every node -> Ready
+//!   a change:   the watch fires -> list again -> read the new notices -> read the nodes they name -> Changed
+//!   a new topic: whoever needs its settings asks -> read its node -> Changed
+//!   the session has expired: all of the start again
+//! ```
+//! A notice only says what to read; it may come twice, or its node be gone. It stays for [`NOTICE_LIFE`], so that brokers
+//! that are slow still find it, and goes then, whoever sees that first. What is wrong within a node is logged and left
+//! out; a node that can't be read at all takes its topic out ([`TopicSettings::Damaged`]), since defaults might delete what
+//! it was to keep. A pure state machine.
+//!
+//! Invariant: what [`Followed`] says of a topic was in the tree, at or after the time at which it was asked for.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shared_map::SharedMap;
+use super::tree::{Reply, Request, RequestError, TreeError, TreeEvent, Version, Watch};
+use super::znodes;
+use crate::base::ids::BrokerId;
+use crate::base::time::{Monotonic, Now};
+use crate::config::dynamic::ConfigMap;
+use crate::config::{DynamicConfig, TopicConfig};
+
+/// How long a notice stays, counted from when this broker saw it (Kafka's `changeExpirationMs`, counted there from its
+/// making by the clock of ZooKeeper).
+pub const NOTICE_LIFE: Duration = Duration::from_secs(15 * 60);
+
+/// How long it waits after a read that failed.
+const RETRY_BACKOFF: Duration = Duration::from_secs(1);
+
+/// What this broker lives by. Clones share.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    pub dynamic: Arc<DynamicConfig>,
+    topics: SharedMap<Arc<str>, TopicSettings>,
+}
+
+#[derive(Clone, Debug)]
+pub enum TopicSettings {
+    Known(Arc<TopicConfig>),
+    /// Its node can't be read; the log has the reason.
+    Damaged,
+}
+
+impl Followed {
+    pub fn new(dynamic: Arc<DynamicConfig>) -> Followed {
+        Followed { dynamic, topics: SharedMap::new() }
+    }
+
+    /// Whether a topic's leader may be one that is not in sync; never where that is not known.
+    pub fn is_unclean(&self, name: &str) -> bool {
+        matches!(self.topic(name), Some(TopicSettings::Known(config)) if config.unclean_leader_election_enable)
+    }
+
+    pub fn set(&mut self, topic: Arc<str>, settings: TopicSettings) {
+        self.topics.insert(topic, settings);
+    }
+
+    /// `None`: not read yet.
+    pub fn topic(&self, name: &str) -> Option<&TopicSettings> {
+        self.topics.get(name)
+    }
+}
+
+/// Names a read until its result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    Notices,
+    Topics,
+    Notice(String),
+    /// Of [`Followed::dynamic`], by the name of the node.
+    Broker(String),
+    Topic(Arc<str>),
+    /// A notice whose time was over is gone.
+    Purged,
+}
+
+#[derive(Debug)]
+pub enum Event {
+    /// At the start, and in a new session: read all.
+    Start,
+    Done {
+        read: Read,
+        result: Result<Reply, RequestError>,
+    },
+    Watched(TreeEvent),
+    /// A topic is to be served, or to be opened: see [`Effect::Changed`].
+    Need(Arc<str>),
+    /// A topic is gone.
+    Forget(Arc<str>),
+    /// A time of [`ConfigFollower::next_deadline`] may have come.
+    Time,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    Ask {
+        read: Read,
+        request: Request,
+    },
+    /// [`ConfigFollower::followed`] is another: these topics live by other settings now, or by known ones, or the broker
+    /// does.
+    Changed {
+        topics: BTreeSet<Arc<str>>,
+    },
+    /// The tree failed, for good.
+    Failed(TreeError),
+}
+
+pub struct ConfigFollower {
+    broker: String,
+    followed: Followed,
+    /// What the tree has of all brokers and of this one.
+    stored: BTreeMap<String, ConfigMap>,
+    /// Topics whose node is being read.
+    reading: BTreeMap<Arc<str>, Reading>,
+    /// Topics whose node could not be read; it is asked for again with all others.
+    unread: BTreeSet<Arc<str>>,
+    /// Other reads under way.
+    reads: usize,
+    listing: Listing,
+    /// Whether all has been read once.
+    phase: Phase,
+    /// The highest number of a notice that was taken up.
+    last_notice: i64,
+    /// When each notice was seen first.
+    notices: BTreeMap<String, Monotonic>,
+    retry_at: Option<Monotonic>,
+    rounds: Rounds,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Starting,
+    Following,
+}
+
+/// A node that is being read; if it is asked for again meanwhile, it is read once more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Once,
+    Again,
+}
+
+/// The list of notices.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listing {
+    Seen,
+    UnderWay,
+    /// It has changed while it was listed.
+    Again,
+}
+
+/// Counts what is begun and what is all done, for [`ConfigFollower::round`].
+#[derive(Default)]
+struct Rounds {
+    begun: u64,
+    done: u64,
+}
+
+impl ConfigFollower {
+    pub fn new(broker: BrokerId, dynamic: Arc<DynamicConfig>) -> ConfigFollower {
+        ConfigFollower {
+            broker: broker.0.to_string(),
+            followed: Followed::new(dynamic),
+            stored: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            unread: BTreeSet::new(),
+            reads: 0,
+            listing: Listing::Seen,
+            phase: Phase::Idle,
+            last_notice: -1,
+            notices: BTreeMap::new(),
+            retry_at: None,
+            rounds: Rounds::default(),
+        }
+    }
+
+    pub fn followed(&self) -> &Followed {
+        &self.followed
+    }
+
+    /// Whether all settings have been read.
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Following
+    }
+
+    /// The round in which all that the tree has told so far will have been taken up: see [`ConfigFollower::has_done`].
+    pub fn round(&self) -> u64 {
+        self.rounds.begun
+    }
+
+    pub fn has_done(&self, round: u64) -> bool {
+        self.rounds.done >= round
+    }
+
+    /// When [`Event::Time`] is to come.
+    pub fn next_deadline(&self) -> Option<Monotonic> {
+        let oldest = self.notices.values().min().map(|seen| *seen + NOTICE_LIFE);
+        self.retry_at.into_iter().chain(oldest).min()
+    }
+
+    pub fn handle(&mut self, event: Event, now: Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Start => self.start(&mut effects),
+            Event::Done { read, result } => self.done(read, result, now, &mut effects),
+            Event::Watched(TreeEvent::NodeChildrenChanged(path)) if path == znodes::CONFIG_CHANGES => {
+                self.list(&mut effects);
+            }
+            Event::Watched(_) => {}
+            Event::Need(topic) => {
+                if self.followed.topic(&topic).is_none() && !self.reading.contains_key(&topic) {
+                    self.read_topic(topic, &mut effects);
+                }
+            }
+            Event::Forget(topic) => {
+                self.followed.topics.remove(&*topic);
+                effects.push(Effect::Changed { topics: BTreeSet::from([topic]) });
+            }
+            Event::Time => self.time(now, &mut effects),
+        }
+        if self.reads == 0 && self.reading.is_empty() && self.retry_at.is_none() {
+            self.rounds.done = self.rounds.begun;
+            if self.phase == Phase::Starting {
+                self.phase = Phase::Following;
+            }
+        }
+        effects
+    }
+
+    /// This broker's files and flags say something else.
+    ///
+    /// # Errors
+    /// Why they can't be lived by; nothing has changed.
+    pub fn follow_files(&mut self, named: ConfigMap) -> Result<Vec<Effect>, String> {
+        let dynamic = self.followed.dynamic.with_files(named).map_err(|error| error.to_string())?;
+        let mut effects = Vec::new();
+        self.live_by(dynamic, &mut effects);
+        Ok(effects)
+    }
+
+    fn start(&mut self, effects: &mut Vec<Effect>) {
+        if self.phase == Phase::Idle {
+            self.phase = Phase::Starting;
+        }
+        self.retry_at = None;
+        self.list(effects);
+        for node in [znodes::ALL_BROKERS.to_owned(), self.broker.clone()] {
+            self.read_broker(node, effects);
+        }
+        self.ask(Read::Topics, children(znodes::TOPIC_CONFIGS, Watch::None), effects);
+        std::mem::take(&mut self.unread).into_iter().for_each(|topic| self.read_topic(topic, effects));
+    }
+
+    fn list(&mut self, effects: &mut Vec<Effect>) {
+        if self.listing != Listing::Seen {
+            self.listing = Listing::Again;
+            return;
+        }
+        self.listing = Listing::UnderWay;
+        self.ask(Read::Notices, children(znodes::CONFIG_CHANGES, Watch::Set), effects);
+    }
+
+    fn read_broker(&mut self, node: String, effects: &mut Vec<Effect>) {
+        let request = get(znodes::broker_config_path(&node));
+        self.ask(Read::Broker(node), request, effects);
+    }
+
+    fn read_topic(&mut self, topic: Arc<str>, effects: &mut Vec<Effect>) {
+        self.rounds.begun += 1;
+        if let Some(reading) = self.reading.get_mut(&topic) {
+            *reading = Reading::Again;
+            return;
+        }
+        self.reading.insert(topic.clone(), Reading::Once);
+        let request = get(znodes::topic_config_path(&topic));
+        effects.push(Effect::Ask { read: Read::Topic(topic), request });
+    }
+
+    fn ask(&mut self, read: Read, request: Request, effects: &mut Vec<Effect>) {
+        self.rounds.begun += 1;
+        self.reads += 1;
+        effects.push(Effect::Ask { read, request });
+    }
+
+    fn done(&mut self, read: Read, result: Result<Reply, RequestError>, now: Now, effects: &mut Vec<Effect>) {
+        if !matches!(read, Read::Topic(_)) {
+            self.reads -= 1;
+        }
+        let result = match result {
+            Ok(reply) => Ok(Some(reply)),
+            Err(RequestError { error: TreeError::NoNode(_), .. }) => Ok(None),
+            Err(failed) => Err(failed.error),
+        };
+        if let (Err(error), false) = (&result, read == Read::Purged) {
+            self.failed(error, now, effects);
+        }
+        match (read, result) {
+            (Read::Topic(topic), result) => self.topic_read(topic, result, effects),
+            (Read::Notices, result) => {
+                if let Ok(Some(Reply::Children(names))) = result {
+                    self.listed(names, now, effects);
+                }
+                if std::mem::replace(&mut self.listing, Listing::Seen) == Listing::Again {
+                    self.list(effects);
+                }
+            }
+            (Read::Topics, Ok(Some(Reply::Children(names)))) => {
+                let known: Vec<Arc<str>> = self.followed.topics.iter().map(|(name, _)| name.clone()).collect();
+                let names = names.into_iter().map(Arc::from).chain(known);
+                names.collect::<BTreeSet<_>>().into_iter().for_each(|topic| self.read_topic(topic, effects));
+            }
+            (Read::Notice(name), Ok(Some(Reply::Data(data, _)))) => self.noticed(&name, &data, effects),
+            (Read::Broker(node), Ok(found)) => self.broker_read(node, found, effects),
+            // What is gone, and what has failed.
+            (Read::Topics | Read::Notice(_) | Read::Broker(_) | Read::Purged, _) => {}
+        }
+    }
+
+    fn failed(&mut self, error: &TreeError, now: Now, effects: &mut Vec<Effect>) {
+        match error {
+            // A new session reads all anew.
+            TreeError::SessionExpired => {}
+            TreeError::Storage(_) => effects.push(Effect::Failed(error.clone())),
+            error => {
+                tracing::warn!(%error, "settings can't be read from the metadata tree; the broker tries again");
+                self.retry_at = Some(now.monotonic + RETRY_BACKOFF);
+            }
+        }
+    }
+
+    fn listed(&mut self, names: Vec<String>, now: Now, effects: &mut Vec<Effect>) {
+        self.notices.retain(|name, _| names.binary_search(name).is_ok());
+        let last_notice = self.last_notice;
+        for name in names {
+            let number = notice_number(&name);
+            self.notices.entry(name.clone()).or_insert(now.monotonic);
+            // At the start every node is read, whatever notices say.
+            if self.phase == Phase::Following && number > last_notice {
+                let request = get(format!("{}/{name}", znodes::CONFIG_CHANGES));
+                self.ask(Read::Notice(name), request, effects);
+            }
+            self.last_notice = self.last_notice.max(number);
+        }
+    }
+
+    fn noticed(&mut self, name: &str, data: &[u8], effects: &mut Vec<Effect>) {
+        let entity = match znodes::decode_config_change(data) {
+            Ok(entity) => entity,
+            Err(error) => return tracing::warn!(name, %error, "a notice of changed settings is passed over"),
+        };
+        match entity.split_once('/') {
+            // One that nobody here has asked for yet is read then.
+            Some(("topics", topic)) => {
+                if self.followed.topic(topic).is_some() || self.reading.contains_key(topic) {
+                    self.read_topic(topic.into(), effects);
+                }
+            }
+            Some(("brokers", node)) if node == znodes::ALL_BROKERS || node == self.broker => {
+                self.read_broker(node.to_owned(), effects);
+            }
+            // Of another broker, or of what nobody lives by here.
+            _ => {}
+        }
+    }
+
+    fn broker_read(&mut self, node: String, found: Option<Reply>, effects: &mut Vec<Effect>) {
+        let map = match found {
+            Some(Reply::Data(data, _)) => match znodes::decode_config(&znodes::broker_config_path(&node), &data) {
+                Ok(map) => map,
+                Err(error) => return tracing::error!(%error, "the broker goes on with the settings that it has"),
+            },
+            _ => ConfigMap::new(),
+        };
+        self.stored.insert(node, map);
+        let none = ConfigMap::new();
+        let of = |node: &str| self.stored.get(node).unwrap_or(&none);
+        let dynamic = self.followed.dynamic.with_stored(of(znodes::ALL_BROKERS), of(&self.broker));
+        self.live_by(dynamic, effects);
+    }
+
+    fn topic_read(&mut self, topic: Arc<str>, result: Result<Option<Reply>, TreeError>, effects: &mut Vec<Effect>) {
+        if self.reading.remove(&topic) == Some(Reading::Again) {
+            return self.read_topic(topic, effects);
+        }
+        let overrides = match result {
+            Ok(Some(Reply::Data(data, _))) => {
+                znodes::decode_config(&znodes::topic_config_path(&topic), &data).map_err(|error| error.to_string())
+            }
+            Ok(_) => Ok(ConfigMap::new()),
+            Err(error @ TreeError::BadArguments(_)) => Err(error.to_string()),
+            Err(_) => {
+                self.unread.insert(topic);
+                return;
+            }
+        };
+        let settings = match overrides {
+            Ok(overrides) => TopicSettings::Known(resolve(&topic, &overrides, &self.followed.dynamic.topic_defaults)),
+            Err(error) if matches!(self.followed.topic(&topic), Some(TopicSettings::Known(_))) => {
+                return tracing::error!(topic = &*topic, error, "the topic goes on with the settings that it has");
+            }
+            Err(error) => {
+                tracing::error!(topic = &*topic, error, "the topic is left out: its settings can't be read");
+                TopicSettings::Damaged
+            }
+        };
+        self.followed.set(topic.clone(), settings);
+        effects.push(Effect::Changed { topics: BTreeSet::from([topic]) });
+    }
+
+    /// Broker settings, and with them what topics set nothing of.
+    fn live_by(&mut self, dynamic: DynamicConfig, effects: &mut Vec<Effect>) {
+        if *self.followed.dynamic == dynamic {
+            return;
+        }
+        let defaults = Arc::clone(&dynamic.topic_defaults);
+        self.followed.dynamic = Arc::new(dynamic);
+        let resolved = self.followed.topics.iter().filter_map(|(name, settings)| match settings {
+            TopicSettings::Known(config) => Some((name.clone(), resolve(name, &config.overrides, &defaults))),
+            TopicSettings::Damaged => None,
+        });
+        let resolved: Vec<_> = resolved.collect();
+        let topics = resolved.iter().map(|(name, _)| name.clone()).collect();
+        for (name, config) in resolved {
+            self.followed.set(name, TopicSettings::Known(config));
+        }
+        effects.push(Effect::Changed { topics });
+    }
+
+    fn time(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.retry_at.is_some_and(|at| at <= now.monotonic) {
+            self.start(effects);
+        }
+        let is_over = |seen: &Monotonic| *seen + NOTICE_LIFE <= now.monotonic;
+        let over: Vec<_> =
+            self.notices.iter().filter(|(_, seen)| is_over(seen)).map(|(name, _)| name.clone()).collect();
+        for name in over {
+            self.notices.remove(&name);
+            let path = format!("{}/{name}", znodes::CONFIG_CHANGES);
+            self.ask(Read::Purged, Request::Delete { path, version: Version::Any }, effects);
+        }
+    }
+}
+
+/// A topic's settings from its node. What is wrong with them is logged and left out: the topic stays usable, and the tree
+/// keeps what it has.
+fn resolve(topic: &str, overrides: &ConfigMap, defaults: &Arc<TopicConfig>) -> Arc<TopicConfig> {
+    if overrides.is_empty() {
+        return defaults.clone();
+    }
+    if let Ok(config) = defaults.with_overrides(overrides) {
+        return Arc::new(config);
+    }
+    let mut good = BTreeMap::new();
+    for (name, value) in overrides {
+        match defaults.with_overrides(&BTreeMap::from([(name.clone(), value.clone())])) {
+            Ok(_) => drop(good.insert(name.clone(), value.clone())),
+            Err(error) => tracing::warn!(topic, %error, "a topic config is ignored"),
+        }
+    }
+    // Two that are fine alone may still contradict each other.
+    defaults.with_overrides(&good).map_or_else(|_| defaults.clone(), Arc::new)
+}
+
+/// The number that the tree gave a notice; of what is no notice, one that was taken up long ago.
+fn notice_number(name: &str) -> i64 {
+    name.rsplit_once('_').and_then(|(_, digits)| digits.parse().ok()).unwrap_or(-1)
+}
+
+fn get(path: String) -> Request {
+    Request::Get { path, watch: Watch::None }
+}
+
+fn children(path: &str, watch: Watch) -> Request {
+    Request::Children { path: path.to_owned(), watch }
+}
+
+#[cfg(test)]
+mod tests;
