@@ -72,13 +72,15 @@ pub mod local;
 pub mod metadata;
 pub mod metrics;
 pub mod net;
-/// Leader roles over a log.
+/// Replicas: each a role over a log.
 pub mod partition;
 pub mod platform;
 /// Kafka's wire protocol: bytes <-> values.
 pub mod protocol;
 /// The record batch on the wire and on disk: pure, no files, clocks or sockets.
 pub mod record;
+/// Followers of leaders elsewhere.
+pub mod replication;
 pub mod shard;
 /// The world below the real code, simulated under a seed.
 pub mod sim;

@@ -22,6 +22,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("shard", &["handlers", "local", "net", "worker"]),
     ("shard::run", &["platform::linux", "uring"]),
     ("handlers", &["local", "protocol", "net::connection", "net::reply"]),
+    ("replication", &["local"]),
     ("local", &["partition", "protocol"]),
     ("local", &["metadata::image", "metadata::node", "metadata::proposal", "metadata::thread"]),
     ("partition", &["storage"]),

@@ -28,7 +28,7 @@ pub fn of_append(failure: &AppendFailure) -> ErrorCode {
         AppendFailure::Refused(AppendRefusal::TransactionCoordinatorFenced { .. }) => {
             ErrorCode::TransactionCoordinatorFenced
         }
-        AppendFailure::Refused(AppendRefusal::InvalidMarker { .. }) => ErrorCode::CorruptMessage,
+        AppendFailure::Refused(AppendRefusal::Corrupt { .. }) => ErrorCode::CorruptMessage,
         // Of a leader's batches, which no client sends.
         AppendFailure::Refused(AppendRefusal::UnexpectedOffset { .. }) => ErrorCode::UnknownServerError,
         AppendFailure::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,

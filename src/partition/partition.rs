@@ -11,9 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_channel::oneshot;
-
-use super::append::{AppendFailure, AppendQueue, RoleChange};
+use super::append::{AppendFailure, AppendQueue};
 use super::clean::CleanerNotes;
 use super::flush::Flushing;
 use super::home::Home;
@@ -24,7 +22,7 @@ use super::slot::{Job, Jobs, Kept, LogSlot};
 use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::config::{Durability, TopicConfig};
 use crate::platform::{Clock, Disk, Platform};
-use crate::storage::log::{LastStop, Log, LogConfig, LogError};
+use crate::storage::log::{LastStop, Log, LogError};
 use crate::storage::log_dirs::is_fatal;
 use crate::storage::producer_state::ActiveProducer;
 
@@ -214,66 +212,6 @@ impl<P: Platform> State<P> {
         self.slot.is_open() && self.jobs.begin(job)
     }
 
-    /// The log and the high watermark live by the settings: what counts as appended may hang on them.
-    fn follow_config(&mut self) {
-        if let Some(log) = self.slot.open_mut() {
-            log.set_config(LogConfig::new(&self.settings.config, log.config().producer_id_expiration_ms));
-        }
-        self.move_high_watermark();
-    }
-
-    /// Takes on a role between two writes.
-    fn take_role(&mut self, given: &LeaderAndIsr) {
-        let log_end = self.slot.log().map_or(0, Log::log_end_offset);
-        let Some(next) = self.role.next(self.settings.local, given, log_end, self.clock.now()) else { return };
-        let is_new_reign = next.epoch() > self.role.epoch();
-        self.role = next;
-        if is_new_reign {
-            match self.role.is_leader() {
-                true => self.purgatory.fire_watches(),
-                false => self.purgatory.interrupt(&AppendFailure::Interrupted),
-            }
-        }
-        self.move_high_watermark();
-    }
-
-    /// Those that wait for the append task.
-    pub(super) fn take_waiting_roles(&mut self) {
-        while let Some(change) = self.append.roles.pop_front() {
-            self.take_role(&change.given);
-        }
-    }
-
-    /// The leader knows more of its replicas or of its own log than before: the high watermark may have passed more
-    /// (Kafka 3.9 `Partition.maybeIncrementLeaderHW`).
-    pub(super) fn move_high_watermark(&mut self) {
-        let (Some(local), Some(leader)) = (self.local_ends(), self.role.leader()) else { return };
-        let (min_isr, lag_max) = (self.min_isr(), self.settings.replica_lag_time_max);
-        let moved = leader.high_watermark(self.high_watermark, local, min_isr, lag_max, || self.clock.now());
-        self.set_high_watermark(moved);
-    }
-
-    /// Tells who waits for it.
-    pub(super) fn set_high_watermark(&mut self, high_watermark: Offset) {
-        if high_watermark == self.high_watermark {
-            return;
-        }
-        self.high_watermark = high_watermark;
-        if let Some(log) = self.slot.log_mut() {
-            log.high_watermark_moved(high_watermark);
-            let log_bytes = log.appended_bytes();
-            let offsets = offsets_of(log, high_watermark);
-            self.purgatory.high_watermark_moved(&offsets, log_bytes);
-        }
-    }
-
-    /// Tells who waits for it.
-    pub(super) fn log_end_moved(&mut self) {
-        if let Some(log) = self.slot.log() {
-            self.purgatory.log_end_moved(log.log_end_offset(), log.appended_bytes());
-        }
-    }
-
     pub(super) fn offsets(&self) -> Option<Offsets> {
         match &self.slot {
             LogSlot::Truncating(truncating) => Some(truncating.offsets),
@@ -304,6 +242,8 @@ impl<P: Platform> Partition<P> {
         Opened { log, last_stop }: Opened<P::Disk>,
     ) -> Rc<Partition<P>> {
         let known = last_stop.high_watermark;
+        #[cfg(test)]
+        let known = if planted::FORGET_HIGH_WATERMARK.get() { 0 } else { known };
         let (slot, high_watermark) = match log {
             Some(log) => {
                 let high_watermark = known.clamp(log.log_start_offset(), log.log_end_offset());
@@ -334,36 +274,6 @@ impl<P: Platform> Partition<P> {
         }
         state.move_high_watermark();
         Rc::new(Partition { topic_partition, topic_id, platform, home, state: RefCell::new(state) })
-    }
-
-    /// Has the replica take on a role (Kafka 3.9 `Partition.makeLeader`, `makeFollower`): when the write in flight has ended,
-    /// and before anything else is staged. The receiver resolves, with nothing, when it has. A role of an older leader
-    /// epoch is ignored.
-    ///
-    /// Where a reign begins is written down before its first append: a start writes nothing for those that have none.
-    pub fn change_role(&self, given: LeaderAndIsr) -> oneshot::Receiver<()> {
-        let (_taken, receiver) = oneshot::channel();
-        let mut state = self.state.borrow_mut();
-        match state.jobs.is_running(Job::Append) {
-            true => state.append.roles.push_back(RoleChange { given, _taken }),
-            false => state.take_role(&given),
-        }
-        receiver
-    }
-
-    /// The topic has other settings: role and log live by them.
-    pub fn set_config(&self, config: Arc<TopicConfig>) {
-        let mut state = self.state.borrow_mut();
-        state.settings.config = config;
-        state.follow_config();
-    }
-
-    /// `producer.id.expiration.ms` has changed.
-    pub fn set_producer_id_expiration(&self, expiration_ms: i64) {
-        let mut state = self.state.borrow_mut();
-        if let Some(log) = state.slot.open_mut() {
-            log.set_config(LogConfig { producer_id_expiration_ms: expiration_ms, ..log.config().clone() });
-        }
     }
 
     pub fn leader_epoch(&self) -> LeaderEpoch {
@@ -535,5 +445,16 @@ impl<P: Platform> Partition<P> {
             Poll::Ready(log)
         })
         .await
+    }
+}
+
+/// The planted bug that the simulator must catch.
+#[cfg(test)]
+pub(crate) mod planted {
+    use std::cell::Cell;
+
+    thread_local! {
+        /// What the checkpoint says of the high watermark is not looked at.
+        pub(crate) static FORGET_HIGH_WATERMARK: Cell<bool> = const { Cell::new(false) };
     }
 }

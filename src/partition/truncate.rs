@@ -153,6 +153,8 @@ impl<P: Platform> State<P> {
     fn settle_truncated(&mut self, log: Log<P::Disk>) -> Offset {
         let log_end = log.log_end_offset();
         self.slot.end_truncation(Some(log));
+        // They may have changed meanwhile.
+        self.follow_config();
         let high_watermark = self.high_watermark.min(log_end);
         self.set_high_watermark(high_watermark);
         if let Some(log) = self.slot.log_mut() {

@@ -12,6 +12,8 @@
 
 #![forbid(unsafe_code)]
 
+mod open;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,19 +24,17 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 use futures_channel::oneshot;
 
+use self::open::{add_partition, leader_and_isr, open_log, report_offline};
 use super::metadata_inputs::LastStops;
 use crate::base::ids::TopicPartition;
 use crate::base::time::Monotonic;
-use crate::config::{Config, Durability, TopicConfig};
 use crate::executor::{all, either};
 use crate::local::Local;
 use crate::metadata::node::LocalPartition;
+use crate::partition::Partition;
 use crate::partition::partition::Opened;
-use crate::partition::{LeaderAndIsr, Partition, Settings};
-use crate::platform::{Clock, Disk, Platform, Random, Tasks};
-use crate::storage::log::{LastStop, Log, LogConfig, LogError, OpenLog};
-use crate::storage::log_dirs::is_fatal;
-use crate::storage::stray::{self, Found};
+use crate::platform::{Clock, Disk, Platform, Tasks};
+use crate::storage::log::{LastStop, LogError};
 
 /// Logs that one shard opens beside one another in one directory: enough to keep a disk busy, few enough to bound open
 /// files.
@@ -352,122 +352,6 @@ async fn take<P: Platform>(local: &Rc<Local<P>>, log_dir: usize, take: Take, las
     add_partition(local, replica, log_dir, opened).await;
 }
 
-/// Opens a replica's log. If it can't be, the reason is in the log, and what the checkpoints said of it is kept. A directory
-/// of another topic under its name is set aside, and the log begins empty.
-async fn open_log<P: Platform>(
-    local: &Local<P>,
-    log_dir: usize,
-    replica: &LocalPartition,
-    last_stop: LastStop,
-    last_stops: &LastStops,
-) -> Opened<P::Disk> {
-    let topic_partition = topic_partition_of(replica);
-    let open = async |last_stop| {
-        let opened = Log::open(OpenLog {
-            disk: local.platform.disk().clone(),
-            log_dir: local.log_dirs.all()[log_dir].path.clone(),
-            topic_partition: topic_partition.clone(),
-            topic_id: replica.id,
-            config: log_config(local, &replica.config),
-            last_stop,
-            wall: local.platform.clock().wall(),
-            open_files: Rc::clone(&local.open_files),
-            progress: Arc::clone(&last_stops.progress),
-        });
-        opened.await.map(|log| (log, last_stop))
-    };
-    let was_scanned = last_stops.of(&topic_partition).is_some_and(|(found, _)| found == log_dir);
-    let opened = async {
-        if replica.is_new {
-            let path = &local.log_dirs.all()[log_dir].path;
-            local.log_dirs.all()[log_dir].forget_unknown(&topic_partition);
-            let last_stop = match stray::look(local.platform.disk(), path, &topic_partition, replica.id).await? {
-                Found::Own => last_stop,
-                Found::Nothing => LastStop::default(),
-                Found::Foreign => {
-                    set_aside(local, log_dir, &topic_partition, was_scanned).await?;
-                    LastStop::default()
-                }
-            };
-            return open(last_stop).await;
-        }
-        match open(last_stop).await {
-            Err(LogError::InconsistentTopicId { .. }) => {
-                set_aside(local, log_dir, &topic_partition, was_scanned).await?;
-                last_stops.progress.logs_total.add(1);
-                open(LastStop::default()).await
-            }
-            opened => opened,
-        }
-    };
-    match opened.await {
-        Ok((log, last_stop)) => Opened { last_stop, log: Some(log) },
-        Err(error) => {
-            report_offline(local, &topic_partition, &error);
-            if let LogError::Io { source, .. } = &error
-                && is_fatal(source)
-            {
-                local.log_dirs.fail(log_dir, &error);
-            }
-            Opened { last_stop, log: None }
-        }
-    }
-}
-
-/// Gives the directory of another topic, under the name of this partition, a name that nobody looks for.
-async fn set_aside<P: Platform>(
-    local: &Local<P>,
-    log_dir: usize,
-    topic_partition: &TopicPartition,
-    was_scanned: bool,
-) -> Result<(), LogError> {
-    let (log_dirs, random) = (&local.log_dirs, local.platform.random());
-    log_dirs.all()[log_dir].forget_unknown(topic_partition);
-    if log_dirs.is_loaded() {
-        // First: a process that ends before the checkpoints are written next must not leave the old log's recovery point to
-        // the new one, which would seem to have lost what is below. (At a start they are written when all logs are open.)
-        log_dirs.all()[log_dir].rewrite_checkpoints().await;
-    }
-    let unique = (u128::from(random.next_u64()) << 64 | u128::from(random.next_u64())).to_be_bytes();
-    let path = &log_dirs.all()[log_dir].path;
-    if let Some(aside) = stray::set_aside(local.platform.disk(), path, topic_partition, unique).await? {
-        tracing::warn!(partition = %topic_partition, directory = %aside.display(),
-            "a directory of another topic lay under the partition's name: set aside, with all that is in it");
-        // What was there at the start is counted once all logs are open.
-        if !was_scanned || !log_dirs.is_loaded() {
-            log_dirs.all()[log_dir].add_strays(1);
-        }
-    }
-    Ok(())
-}
-
-fn report_offline<P: Platform>(local: &Local<P>, topic_partition: &TopicPartition, reason: &dyn std::fmt::Display) {
-    tracing::error!(partition = %topic_partition, "the log can't be opened; the partition is offline: {reason}");
-    local.counters.partitions_offline_now.add(1);
-    local.metadata.offline(topic_partition.clone());
-}
-
-async fn add_partition<P: Platform>(
-    local: &Rc<Local<P>>,
-    replica: LocalPartition,
-    log_dir: usize,
-    opened: Opened<P::Disk>,
-) {
-    let (settings, given) = (settings(&local.config, &replica.config), leader_and_isr(&replica));
-    let (platform, home) = (local.platform.clone(), Rc::clone(&local.homes[log_dir]));
-    let topic_partition = topic_partition_of(&replica);
-    let partition = Partition::new(platform, home, topic_partition, replica.id, settings, &given, opened);
-    // They may have changed while the log was opened.
-    let (image, dynamic) = (local.image(), local.dynamic());
-    if let Some(topic) = image.topic(&replica.topic).filter(|topic| topic.id == replica.id) {
-        partition.set_config(Arc::clone(&topic.config));
-        partition.set_producer_id_expiration(dynamic.producer_id_expiration_ms);
-    }
-    partition.flush_recovered().await;
-    partition.flush_in_time();
-    local.partitions.add(partition);
-}
-
 /// Gives one replica up; `None`: it was never taken on, and at most something of it is left in this directory.
 async fn stop<P: Platform>(
     local: &Rc<Local<P>>,
@@ -503,30 +387,4 @@ async fn stop<P: Platform>(
 
 fn topic_partition_of(replica: &LocalPartition) -> TopicPartition {
     TopicPartition { topic: Arc::clone(&replica.topic), partition: replica.partition }
-}
-
-fn leader_and_isr(replica: &LocalPartition) -> LeaderAndIsr {
-    LeaderAndIsr {
-        leader: replica.leader,
-        leader_epoch: replica.leader_epoch,
-        isr: replica.isr.clone(),
-        replicas: replica.replicas.clone(),
-    }
-}
-
-fn settings(config: &Config, topic: &Arc<TopicConfig>) -> Settings {
-    Settings {
-        local: config.broker_id,
-        durability: config.durability,
-        rebatch: config.rebatch,
-        replica_lag_time_max: Duration::from_millis(config.replica_lag_time_max_ms),
-        config: Arc::clone(topic),
-    }
-}
-
-/// What a log lives by.
-fn log_config<P: Platform>(local: &Local<P>, config: &TopicConfig) -> LogConfig {
-    let log_config = LogConfig::new(config, local.dynamic().producer_id_expiration_ms);
-    let answers_when_flushed = log_config.answers_when_flushed || local.config.durability == Durability::Fsync;
-    LogConfig { answers_when_flushed, ..log_config }
 }

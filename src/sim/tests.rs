@@ -24,6 +24,7 @@ mod load;
 mod read_committed;
 mod recreated_topic;
 mod repacked;
+mod replica;
 mod slow_directory;
 mod strays;
 mod two_nodes;

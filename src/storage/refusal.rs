@@ -21,8 +21,8 @@ pub enum AppendRefusal {
     #[error("producer {producer_id}: coordinator epoch {coordinator_epoch} is older than {current_epoch}")]
     TransactionCoordinatorFenced { producer_id: i64, coordinator_epoch: i32, current_epoch: i32 },
     /// CORRUPT_MESSAGE.
-    #[error("producer {producer_id}: a control batch that is no transaction marker")]
-    InvalidMarker { producer_id: i64 },
+    #[error("a batch that is not sound at offset {base_offset}")]
+    Corrupt { base_offset: i64 },
     /// A leader's batch does not begin where its follower's log ends: no client is told (Kafka 3.9
     /// `UnexpectedAppendOffsetException`).
     #[error("a batch of the leader begins at {base_offset}, and the log ends at {log_end_offset}")]

@@ -21,7 +21,7 @@ use crate::storage::log::{WRITE_BATCHES_MAX, WRITE_BYTES_MAX};
 use crate::storage::offset_index::relative_offset;
 use crate::storage::producer_state::{Admission, Marker, Undo};
 use crate::storage::refusal::AppendRefusal;
-use crate::storage::segment::{BatchPlace, TRANSACTION_INDEX, WrittenBatch};
+use crate::storage::segment::{BASE_OFFSET_MAX, BatchPlace, TRANSACTION_INDEX, WrittenBatch};
 use crate::storage::transaction_index::{EndedTransaction, encode_entries};
 
 /// Whose batch it is (Kafka 3.9 `AppendOrigin`).
@@ -235,7 +235,7 @@ impl<D: Disk> Log<D> {
             Origin::Coordinator => self.producers.check_epoch(header).map(|()| Admitted::Data),
             Origin::Marker => {
                 let marker = Marker::parse(header, batch).ok().flatten();
-                let marker = marker.ok_or(AppendRefusal::InvalidMarker { producer_id: header.producer_id })?;
+                let marker = marker.ok_or(AppendRefusal::Corrupt { base_offset: header.base_offset })?;
                 self.producers.check_marker(&marker)?;
                 Ok(Admitted::Marker(marker))
             }
@@ -252,13 +252,17 @@ impl<D: Disk> Log<D> {
     /// recovery would take them for a lost tail (Kafka 3.9 `UnifiedLog.append` looks for an overlap alone).
     fn admit_replicated(&self, batch: &[u8], header: &BatchHeader) -> Result<Admitted, AppendRefusal> {
         let (base_offset, log_end_offset) = (header.base_offset, self.staged_end_offset());
+        // The checksum covers neither.
+        if header.last_offset_delta < 0 || base_offset > BASE_OFFSET_MAX {
+            return Err(AppendRefusal::Corrupt { base_offset });
+        }
         if base_offset < log_end_offset || (base_offset > log_end_offset && !self.config.compacted) {
             return Err(AppendRefusal::UnexpectedOffset { base_offset, log_end_offset });
         }
         if !header.is_control() || !header.has_producer_id() {
             return Ok(Admitted::Data);
         }
-        let invalid = |_| AppendRefusal::InvalidMarker { producer_id: header.producer_id };
+        let invalid = |_| AppendRefusal::Corrupt { base_offset: header.base_offset };
         let marker = Marker::parse(header, batch).map_err(invalid)?;
         Ok(marker.map_or(Admitted::Data, Admitted::Marker))
     }
@@ -450,6 +454,7 @@ impl<D: Disk> Log<D> {
     fn keep_aborted(&mut self) {
         let aborted = std::mem::take(&mut self.run.pending.in_flight_aborted);
         let transactions = &mut self.active.transactions;
+        assert!(transactions.is_ahead, "the index comes before the markers");
         transactions.bytes += encode_entries(&aborted).len() as u64;
         transactions.is_ahead = false;
         self.transaction_indexes.insert(self.active.base_offset);

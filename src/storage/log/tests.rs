@@ -937,5 +937,6 @@ mod compaction;
 mod durability;
 mod recovery;
 mod retention;
+mod transactions;
 mod truncation;
 mod written;

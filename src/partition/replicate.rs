@@ -1,0 +1,212 @@
+//! The two ends of replication at a partition: what a leader learns by its followers' fetches, and what a follower does with
+//! its leader's answers.
+//!
+//! ```text
+//!  leader:    read up to the log end ----> answer        follower_fetched: offset --> ISR, high watermark
+//!                                            |                 ^
+//!  follower:              append_as_follower +--> written (flushed, where flushes count) --> next fetch: offset = log end
+//! ```
+
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::append::{Append, AppendFailure, Origin, write_epochs};
+use super::partition::{LeadershipError, Partition, State};
+use super::role::{IsrProposal, NotAssigned};
+use super::truncate::{Cut, TruncationFailure};
+use crate::base::ids::{BrokerId, LeaderEpoch, Offset};
+use crate::platform::{Clock, Platform};
+use crate::record::batch::{BatchError, BatchHeader, has_valid_crc};
+use crate::storage::log::AppendRefusal;
+
+/// Of a batch whose header can't be read.
+const UNKNOWN_OFFSET: Offset = -1;
+
+/// What a leader answers to a follower's fetch of one partition.
+#[derive(Debug, Default)]
+pub struct LeaderRecords {
+    /// Batches; the last one may be cut short, and is fetched again then.
+    pub records: BytesMut,
+    pub high_watermark: Offset,
+    pub log_start: Offset,
+}
+
+/// Where a follower goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerPosition {
+    pub log_start: Offset,
+    pub high_watermark: Offset,
+    /// Where to fetch.
+    pub log_end: Offset,
+    /// Of the log's last batch, if that is known.
+    pub last_epoch: Option<LeaderEpoch>,
+}
+
+impl<P: Platform> Partition<P> {
+    /// A follower has fetched from `offset`, under the leader epoch that it knows: it has all below. Gives what is to be
+    /// proposed to the controller, if it is to join the ISR (Kafka 3.9 `Partition.updateFollowerFetchState`).
+    ///
+    /// # Errors
+    /// Also of a replica that the leader was not told of: it may be newer than what the leader knows.
+    pub fn follower_fetched(
+        &self,
+        follower: BrokerId,
+        offset: Offset,
+        current_leader_epoch: LeaderEpoch,
+    ) -> Result<Option<IsrProposal>, LeadershipError> {
+        let mut state = self.state.borrow_mut();
+        state.check_leader(current_leader_epoch)?;
+        let (high_watermark, now) = (state.high_watermark, state.clock.now());
+        let State { slot, role, .. } = &mut *state;
+        let (Some(log), Some(leader)) = (slot.open(), role.leader_mut()) else {
+            return Err(LeadershipError::NotLeader);
+        };
+        let fetched = leader.follower_fetched(follower, offset, log.log_end_offset(), now);
+        fetched.map_err(|NotAssigned| match current_leader_epoch >= 0 {
+            true => LeadershipError::UnknownLeaderEpoch,
+            false => LeadershipError::NotLeader,
+        })?;
+        let proposal = leader.expansion(follower, high_watermark);
+        state.move_high_watermark();
+        Ok(proposal)
+    }
+
+    /// What is to be proposed to the controller, if members of the ISR lag for too long. To be asked every half of
+    /// `replica.lag.time.max.ms`.
+    pub fn lagging_followers(&self) -> Option<IsrProposal> {
+        let mut state = self.state.borrow_mut();
+        let (now, lag_max) = (state.clock.now(), state.settings.replica_lag_time_max);
+        let State { slot, role, .. } = &mut *state;
+        role.leader_mut()?.shrinkage(slot.open()?.log_end_offset(), lag_max, now)
+    }
+
+    /// The controller has answered a proposal made under this leader epoch: with the ISR of now, or `None`: it stays.
+    pub fn proposal_answered(&self, leader_epoch: LeaderEpoch, committed: Option<Vec<BrokerId>>) {
+        let mut state = self.state.borrow_mut();
+        if let Some(leader) = state.role.leader_mut().filter(|leader| leader.epoch == leader_epoch) {
+            leader.proposal_answered(committed);
+            state.move_high_watermark();
+        }
+    }
+
+    /// Where the follower of this leader epoch is, once its log is not on its way to another end.
+    pub async fn follower_position(&self, leader_epoch: LeaderEpoch) -> Result<FollowerPosition, LeadershipError> {
+        self.unparked().await;
+        let state = self.state.borrow();
+        state.check_follower(leader_epoch)?;
+        let log = state.slot.open().ok_or(LeadershipError::NotLeader)?;
+        Ok(FollowerPosition {
+            log_start: log.log_start_offset(),
+            high_watermark: state.high_watermark,
+            log_end: log.log_end_offset(),
+            last_epoch: log.latest_epoch(),
+        })
+    }
+
+    /// The largest leader epoch up to `requested` that this replica's own log knows, and where it ends there.
+    pub fn own_end_offset_for(&self, requested: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let state = self.state.borrow();
+        let log = state.slot.open()?;
+        log.end_offset_for(requested, log.latest_epoch().unwrap_or(-1))
+    }
+
+    /// Appends a leader's batches as they are, in one write if they fit, and follows its high watermark and its log start.
+    /// Gives the log end, from which the next fetch goes on: what counts as on this replica is there then.
+    ///
+    /// # Errors
+    /// What was appended before the batch that is refused stays.
+    pub async fn append_as_follower(
+        self: &Rc<Self>,
+        leader_epoch: LeaderEpoch,
+        answer: LeaderRecords,
+    ) -> Result<Offset, AppendFailure> {
+        let LeaderRecords { mut records, high_watermark, log_start } = answer;
+        if let Some(base_offset) = self.restart_of(&records) {
+            self.truncate(Cut::All(base_offset), leader_epoch).await.map_err(|failure| match failure {
+                TruncationFailure::Leadership(error) => AppendFailure::Leadership(error),
+                failure => AppendFailure::Storage(failure.to_string()),
+            })?;
+        }
+        // Queued together, so that they are staged together.
+        let mut queued = Vec::new();
+        let mut refused = None;
+        while let Some(next) = next_batch(&mut records) {
+            let appending = next.and_then(|(batch, header)| {
+                let origin = Origin::Replication;
+                self.append_replicated(Append { batch, header, origin, leader_epoch, all_replicas: false })
+            });
+            match appending {
+                Ok(receiver) => queued.push(receiver),
+                Err(failure) => {
+                    refused = Some(failure);
+                    break;
+                }
+            }
+        }
+        for receiver in queued {
+            // Unanswered by a log that is given up.
+            receiver.await.unwrap_or(Err(AppendFailure::Interrupted))?;
+        }
+        if let Some(failure) = refused {
+            return Err(failure);
+        }
+        self.follow(leader_epoch, high_watermark, log_start)
+    }
+
+    /// Where an empty log is to start anew: it starts inside the leader's first batch, since records were deleted there
+    /// (Kafka 3.9 `Partition.doAppendRecordsToFollowerOrFutureReplica`, `UnexpectedAppendOffsetException`).
+    fn restart_of(&self, records: &[u8]) -> Option<Offset> {
+        let state = self.state.borrow();
+        let log = state.slot.open()?;
+        let header = BatchHeader::parse(records).ok()?;
+        let (log_start, log_end) = (log.log_start_offset(), log.log_end_offset());
+        let lies_inside = log_start == log_end && header.base_offset < log_end && log_end <= header.last_offset();
+        lies_inside.then_some(header.base_offset)
+    }
+
+    /// The high watermark is the leader's, as far as this log counts; the log start too, below that.
+    fn follow(
+        self: &Rc<Self>,
+        leader_epoch: LeaderEpoch,
+        high_watermark: Offset,
+        log_start: Offset,
+    ) -> Result<Offset, AppendFailure> {
+        let log_end = {
+            let mut state = self.state.borrow_mut();
+            state.check_follower(leader_epoch)?;
+            let counted = state.local_ends().map_or(0, |local| local.counted);
+            let followed = high_watermark.min(counted).max(state.high_watermark);
+            state.set_high_watermark(followed);
+            let log = state.slot.open_mut().ok_or(LeadershipError::NotLeader)?;
+            if log_start > log.log_start_offset() && log_start <= followed {
+                log.increment_log_start_offset(log_start);
+            }
+            log.log_end_offset()
+        };
+        write_epochs(self);
+        Ok(log_end)
+    }
+}
+
+/// The next batch of an answer, taken out of it; `None` behind the last whole one.
+fn next_batch(records: &mut BytesMut) -> Option<Result<(BytesMut, BatchHeader), AppendFailure>> {
+    if records.is_empty() {
+        return None;
+    }
+    let header = match BatchHeader::parse(records) {
+        Ok(header) => header,
+        // Less than a header is a batch that was cut short.
+        Err(BatchError::Truncated) => return None,
+        Err(_) => return Some(Err(AppendRefusal::Corrupt { base_offset: UNKNOWN_OFFSET }.into())),
+    };
+    let bytes = header.batch_bytes();
+    if bytes > records.len() {
+        return None;
+    }
+    let batch = records.split_to(bytes);
+    match has_valid_crc(&batch) {
+        true => Some(Ok((batch, header))),
+        false => Some(Err(AppendRefusal::Corrupt { base_offset: header.base_offset }.into())),
+    }
+}
