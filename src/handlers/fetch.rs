@@ -26,7 +26,7 @@ use super::distinct::Distinct;
 use super::exchange::Header;
 use super::{Exchange, Handler, Unanswered};
 use crate::base::budget::Permit;
-use crate::base::ids::{ShardId, TopicId};
+use crate::base::ids::{BrokerId, ShardId, TopicId};
 use crate::config::topic::CompressionType;
 use crate::executor::either;
 use crate::local::fetch_sessions::{Begun, Named, TopicKey, Wanted};
@@ -86,7 +86,7 @@ impl<P: Platform> Handler<P> for Fetch {
     async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
         let request: FetchRequest = exchange.decode_for(|_, _| 0).await?;
         let plan = FetchPlan::new(&exchange.local, &exchange.context.header, request);
-        if plan.reader == Reader::Replica {
+        if matches!(plan.reader, Reader::Replica(_)) {
             exchange.connection.is_replica.set(true);
         }
         exchange.passed(Stage::Planned);
@@ -221,7 +221,7 @@ impl FetchPlan {
         if self.version < ZSTD_VERSION && topic.config.compression_type == CompressionType::Zstd {
             return Err(ErrorCode::UnsupportedCompressionType);
         }
-        let converts = self.version < MAGIC_2_VERSION && !matches!(self.reader, Reader::Replica);
+        let converts = self.version < MAGIC_2_VERSION && !matches!(self.reader, Reader::Replica(_));
         if converts && !topic.config.message_downconversion_enable {
             return Err(ErrorCode::UnsupportedVersion);
         }
@@ -313,7 +313,7 @@ fn reader_of(request: &FetchRequest, version: i16) -> Reader {
     let in_state = version >= REPLICA_STATE_VERSION;
     let replica_id = if in_state { request.replica_state.replica_id } else { request.replica_id };
     match (replica_id, request.isolation_level) {
-        (0.., _) => Reader::Replica,
+        (0.., _) => Reader::Replica(BrokerId(replica_id)),
         (FUTURE_REPLICA, _) => Reader::Consumer(Isolation::LogEnd),
         (_, 1) => Reader::Consumer(Isolation::ReadCommitted),
         (_, _) => Reader::Consumer(Isolation::ReadUncommitted),

@@ -46,6 +46,8 @@ use crate::protocol::message::{
 use check::{LookedAt, Refusal, check, refused_topic};
 use late::{Destination, LateBatches, LateWork, Settled};
 use request::Structure;
+#[cfg(test)]
+pub(crate) use work::planted;
 use work::{ProduceBatch, ProduceDone, ProduceWork, Written};
 
 /// The client id that Kafka's own tools may write internal topics with.

@@ -1,8 +1,6 @@
 //! A node in the simulator: the shards and the metadata of one broker process over one disk and one tree. It can be
 //! stopped, killed, or its power cut, and started again on what is left.
 
-mod tree;
-
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,23 +8,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_channel::Sender;
 
-use self::tree::{NodeTree, TreeRemains};
 use super::disk::FakeDisk;
 use super::host::Host;
-use super::invariants::Invariants;
 use super::network::Network;
 use super::platform::SimPlatform;
 use super::socket::SimSocket;
-use super::tree::Ensemble;
 use super::world::World;
 use crate::base::class::ByClass;
-use crate::base::ids::ShardId;
+use crate::base::ids::{BrokerId, ShardId};
 use crate::config::{Config, Durability, ServeOptions};
 use crate::controller::node::{self, MetadataNode, NodeSettings, SharedNode};
 use crate::executor::Executor;
 use crate::local::mailbox::Mailboxes;
 use crate::metadata::embedded::EmbeddedTree;
-use crate::metadata::node::{ShardInput, ShardSink};
+use crate::metadata::node::{LocalPartition, ShardInput, ShardSink};
 use crate::metadata::thread;
 use crate::metrics::ShardCounters;
 use crate::net::connection::Arrival;
@@ -83,7 +78,7 @@ impl From<Capacities> for Setup {
 /// What survives the process.
 pub struct Remains {
     pub disk: FakeDisk,
-    tree: TreeRemains,
+    tree: EmbeddedTree,
 }
 
 impl Remains {
@@ -94,12 +89,7 @@ impl Remains {
 
     /// An empty disk and an empty tree.
     pub fn none() -> Remains {
-        Remains { disk: FakeDisk::new(), tree: TreeRemains::Own(EmbeddedTree::in_memory().expect("memory")) }
-    }
-
-    /// An empty disk, and a tree that others share.
-    pub fn none_but_tree(tree: &Ensemble) -> Remains {
-        Remains { disk: FakeDisk::new(), tree: TreeRemains::Shared(tree.clone()) }
+        Remains { disk: FakeDisk::new(), tree: EmbeddedTree::in_memory().expect("memory") }
     }
 }
 
@@ -128,7 +118,9 @@ pub struct Node {
     /// The metadata's, then the shards'.
     executors: Vec<Executor>,
     shards: Rc<Shards>,
-    metadata: SharedNode<NodeTree, Queues>,
+    metadata: SharedNode<EmbeddedTree, Queues>,
+    /// Of the shards: what they are told.
+    inputs: Vec<Sender<ShardInput>>,
 }
 
 /// The shards of a process, and whose turn it is to get a connection.
@@ -187,7 +179,6 @@ impl Node {
         };
         let config = Arc::new(Config::load(&options).expect("a sound configuration"));
         let Remains { disk, tree } = remains;
-        let tree = tree.connect();
         let mut executors = vec![world.executor()];
         let last_failures = Arc::new(AtomicUsize::new(0));
         let failed = Arc::clone(&last_failures);
@@ -204,11 +195,10 @@ impl Node {
         let mut queues = Vec::new();
         let mut shards = Vec::new();
         for index in 0..capacities.shards {
-            let number = world.executor_count();
             let executor = world.executor();
             let (queue, inputs) = async_channel::bounded(SHARD_INPUTS_MAX);
             queues.push(queue);
-            let shard = Rc::new(Shard::start(ShardParts {
+            shards.push(Rc::new(Shard::start(ShardParts {
                 id: ShardId(index),
                 platform: SimPlatform::on(host, &executor, &disk),
                 config: Arc::clone(&config),
@@ -220,18 +210,11 @@ impl Node {
                 last_stops: Arc::clone(&last_stops),
                 cleaner_slots: cleaner_slots.clone(),
                 limits: capacities.limits,
-            }));
-            let (checked, invariants) = (Rc::downgrade(&shard), Invariants::default());
-            world.check_after(number, move || {
-                if let Some(shard) = checked.upgrade() {
-                    invariants.check(&shard);
-                }
-            });
-            shards.push(shard);
+            })));
             executors.push(executor);
         }
 
-        let shown = Rc::new(Cell::new(false));
+        let (shown, told) = (Rc::new(Cell::new(false)), queues.clone());
         let (dice, ready) = (world.clone(), Rc::clone(&shown));
         let settings = NodeSettings::new(&config, config.advertised_listeners.clone());
         let random = Box::new(move || dice.next_u64());
@@ -240,7 +223,7 @@ impl Node {
         executors[0].spawn(async move {
             let clock = platform.clock();
             node::join(&running, clock, None).await.expect("a cluster that it belongs to");
-            node::serve(&running, clock, Queues(queues)).await.expect("a sound tree");
+            node::serve(&running, clock, Queues(told)).await.expect("a sound tree");
             node::run(&running, clock, inbox, move |_| ready.set(true)).await;
         });
         world.run_until(|| shown.get());
@@ -251,7 +234,7 @@ impl Node {
         host.listen(PORT, &disk, move |socket| serving.serve_next(socket));
         let (host, clients) = (host.clone(), host.network().add_host());
         let platform = shards.all[0].local().platform.clone();
-        Node { host, clients, platform, disk, log_dirs, last_failures, executors, shards, metadata }
+        Node { host, clients, platform, disk, log_dirs, last_failures, executors, shards, metadata, inputs: queues }
     }
 
     /// The disk under it, to break.
@@ -278,6 +261,34 @@ impl Node {
     /// Tasks of all shards.
     pub fn task_count(&self) -> usize {
         self.executors[1..].iter().map(Executor::task_count).sum()
+    }
+
+    pub fn broker_id(&self) -> BrokerId {
+        BrokerId(i32::from(self.host.id().0))
+    }
+
+    /// Tells the shard of a partition that this broker leads what a controller of several brokers would: under the next
+    /// leader epoch these replicas have it, and are all in sync.
+    pub fn set_replicas(&self, topic: &str, partition: i32, replicas: &[BrokerId]) {
+        let owns = |shard: &&Rc<Shard<SimPlatform>>| shard.local().partition(topic, partition).is_some();
+        let shard = self.shards.all.iter().find(owns).expect("a shard of this node has it").local();
+        let image = shard.image();
+        let topic = image.topic(topic).expect("the topic is shown");
+        let shown = topic.partition(partition).expect("the partition is shown");
+        let replica = LocalPartition {
+            topic: Arc::clone(&topic.name),
+            id: topic.id,
+            partition,
+            leader: shown.leader,
+            leader_epoch: shown.leader_epoch + 1,
+            isr: replicas.to_vec(),
+            replicas: replicas.to_vec(),
+            partition_epoch: 1,
+            is_new: false,
+            config: Arc::clone(&topic.config),
+        };
+        let input = ShardInput::LeaderAndIsr { partitions: vec![replica], image_version: image.version };
+        self.inputs[shard.shard.index()].try_send(input).expect("room for a test's inputs");
     }
 
     /// Fetches that wait for partitions, counted at each.
@@ -309,12 +320,12 @@ impl Node {
         }
         self.host.world().end(&self.executors);
         let node = Rc::into_inner(self.metadata).expect("its task has ended");
-        let tree = node.into_inner().into_tree().end(how);
+        let tree = node.into_inner().into_tree();
         let disk = match how {
             End::Kill => self.disk.restart(),
             End::PowerCut | End::Stop => self.disk.power_cut(self.host.world().next_u64()),
         };
-        Remains { disk, tree }
+        Remains { disk, tree: tree.reopen().expect("memory") }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::executor::Executor;
 use crate::protocol::ErrorCode;
 use crate::shard::shard::ShardLimits;
 
+mod back_pressure;
 mod client;
 mod durability;
 mod failing_directory;
@@ -28,7 +29,6 @@ mod replica;
 mod slow_directory;
 mod strays;
 mod two_nodes;
-mod unsteady_tree;
 mod waiting;
 
 const TOPIC: &str = "simulated";

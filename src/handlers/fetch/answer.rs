@@ -101,7 +101,7 @@ impl FetchPlan {
                     (named, Some(&asked.topic).filter(|topic| !topic.is_empty()).cloned(), told)
                 });
                 let now = local.platform.clock().now();
-                let is_privileged = self.reader == Reader::Replica;
+                let is_privileged = matches!(self.reader, Reader::Replica(_));
                 let random = || local.platform.random().next_u64();
                 sessions.create(now, (is_privileged, uses_ids), self.asked.len(), partitions, random)
             }

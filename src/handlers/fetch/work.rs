@@ -3,14 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::base::ids::{LeaderEpoch, Offset, TopicId};
+use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId};
 use crate::handlers::errors;
 use crate::local::{Local, Work};
 use crate::net::reply::FileOf;
 use crate::partition::Partition;
 use crate::partition::partition::{ANY_EPOCH, Isolation, LeadershipError};
 use crate::partition::purgatory::Watch;
-use crate::partition::read::{ReadFailure, ReadRequest, ReadResult};
+use crate::partition::read::{ReadRequest, ReadResult};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 
@@ -19,7 +19,17 @@ use crate::protocol::ErrorCode;
 pub enum Reader {
     Consumer(Isolation),
     /// A broker, for its replica.
-    Replica,
+    Replica(BrokerId),
+}
+
+impl Reader {
+    /// How far it may see.
+    pub fn isolation(self) -> Isolation {
+        match self {
+            Reader::Consumer(isolation) => isolation,
+            Reader::Replica(_) => Isolation::LogEnd,
+        }
+    }
 }
 
 /// Reads for the partitions of one owner.
@@ -65,10 +75,10 @@ impl<P: Platform> Work<P> for FetchWork {
             };
             done.push(FetchDone { place: part.place, result });
         }
-        if let (Some(watch), Reader::Consumer(isolation)) = (&self.watch, self.reader)
+        if let Some(watch) = &self.watch
             && is_short(&done, self.bytes_min)
         {
-            leave_watch(&local, &self.parts, isolation, &done, watch);
+            leave_watch(&local, &self.parts, self.reader.isolation(), &done, watch);
         }
         done
     }
@@ -83,29 +93,31 @@ async fn read<P: Platform>(
     if is_known && part.topic_id != partition.topic_id {
         return Err(ErrorCode::InconsistentTopicId);
     }
-    match reader {
-        Reader::Consumer(isolation) => {
-            let request = ReadRequest {
-                offset: part.offset,
-                bytes_max: part.bytes_max,
-                current_leader_epoch: part.leader_epoch,
-                last_fetched_epoch: part.last_fetched_epoch,
-                isolation,
-            };
-            partition.read(request).await.map_err(|failure| errors::of_read(&failure))
-        }
-        Reader::Replica => Err(errors::of_read(&unknown_replica(partition, part))),
+    let request = ReadRequest {
+        offset: part.offset,
+        bytes_max: part.bytes_max,
+        current_leader_epoch: part.leader_epoch,
+        last_fetched_epoch: part.last_fetched_epoch,
+        isolation: reader.isolation(),
+    };
+    let read = partition.read(request).await.map_err(|failure| errors::of_read(&failure))?;
+    if let (Reader::Replica(replica), None) = (reader, read.diverging) {
+        follower_fetched(partition, part, replica).map_err(errors::of_leadership)?;
     }
+    Ok(read)
 }
 
-/// What a leader without followers says to one (Kafka 3.9 `Partition.followerReplicaOrThrow`).
-fn unknown_replica<P: Platform>(partition: &Partition<P>, part: &FetchPart) -> ReadFailure {
-    let refusal = match partition.leader_offsets(part.leader_epoch) {
-        Err(error) => error,
-        Ok(_) if part.leader_epoch >= 0 => LeadershipError::UnknownLeaderEpoch,
-        Ok(_) => LeadershipError::NotLeader,
-    };
-    refusal.into()
+/// The leader takes note of where its follower is.
+fn follower_fetched<P: Platform>(
+    partition: &Partition<P>,
+    part: &FetchPart,
+    replica: BrokerId,
+) -> Result<(), LeadershipError> {
+    if let Some(proposal) = partition.follower_fetched(replica, part.offset, part.leader_epoch)? {
+        // There is no controller of several brokers to ask yet.
+        partition.proposal_answered(proposal.leader_epoch, None);
+    }
+    Ok(())
 }
 
 /// Registers the watch with each partition; one that has moved since it was read fires it at once.

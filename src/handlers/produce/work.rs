@@ -90,9 +90,36 @@ impl<P: Platform> Work<P> for ProduceWork {
                     };
                     Ok(Written { appended, replicated })
                 });
+                #[cfg(test)]
+                let result = planted::hold_while_replicated(result).await;
                 done.push(ProduceDone { place, result, waited });
             }
             done
+        }
+    }
+}
+
+/// The planted bug that the simulator must catch: a produce that waits for replicas keeps its credit, and all requests
+/// share those of one class.
+#[cfg(test)]
+pub(crate) mod planted {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        pub(crate) static HOLD_CREDITS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) async fn hold_while_replicated(
+        result: Result<Written, AppendFailure>,
+    ) -> Result<Written, AppendFailure> {
+        match result {
+            Ok(Written { appended, replicated: Some(replicated) }) if HOLD_CREDITS.get() => {
+                replicated.await.unwrap_or(Err(AppendFailure::Interrupted))?;
+                Ok(Written { appended, replicated: None })
+            }
+            result => result,
         }
     }
 }

@@ -1,6 +1,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{PARTITIONS, TOPIC};
+use crate::partition::partition::CONSUMER;
 use crate::platform::Socket;
 use crate::protocol::header::{RequestHeader, begin_request, decode_response_header, finish_frame};
 use crate::protocol::message::*;
@@ -178,9 +179,21 @@ impl Client {
     }
 
     pub async fn try_fetch(&mut self, partition: i32, offset: i64, max_wait_ms: i32) -> Option<Fetched> {
+        self.fetch_as(CONSUMER, partition, offset, max_wait_ms).await
+    }
+
+    /// The same by a replica: up to the log end, which its leader then knows that it has to `offset`.
+    pub async fn fetch_as(
+        &mut self,
+        replica_id: i32,
+        partition: i32,
+        offset: i64,
+        max_wait_ms: i32,
+    ) -> Option<Fetched> {
         let asked =
             FetchPartition { partition, fetch_offset: offset, partition_max_bytes: 500, ..FetchPartition::default() };
         let request = FetchRequest {
+            replica_id,
             max_wait_ms,
             min_bytes: 1,
             topics: vec![FetchTopic { topic: TOPIC.into(), partitions: vec![asked], ..FetchTopic::default() }],
