@@ -40,6 +40,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("sim", &["platform"]),
     ("sim::node", &["shard", "controller"]),
     ("sim::tree", &["metadata::tree"]),
+    ("sim::invariants", &["shard"]),
     ("executor", &[]),
     ("record", &[]),
     ("protocol", &[]),

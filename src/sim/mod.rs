@@ -7,6 +7,8 @@
 pub mod disk;
 /// A machine: its clock and its place on the network.
 pub mod host;
+/// What must hold after every step.
+pub mod invariants;
 /// The ways between hosts, and the connections on them.
 pub mod network;
 /// A node: shards and metadata on one disk, cut off and started again.

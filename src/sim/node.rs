@@ -1,6 +1,8 @@
 //! A node in the simulator: the shards and the metadata of one broker process over one disk and one tree. It can be
 //! stopped, killed, or its power cut, and started again on what is left.
 
+mod tree;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,11 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_channel::Sender;
 
+use self::tree::{NodeTree, TreeRemains};
 use super::disk::FakeDisk;
 use super::host::Host;
+use super::invariants::Invariants;
 use super::network::Network;
 use super::platform::SimPlatform;
 use super::socket::SimSocket;
+use super::tree::Ensemble;
 use super::world::World;
 use crate::base::class::ByClass;
 use crate::base::ids::{BrokerId, ShardId};
@@ -78,7 +83,7 @@ impl From<Capacities> for Setup {
 /// What survives the process.
 pub struct Remains {
     pub disk: FakeDisk,
-    tree: EmbeddedTree,
+    tree: TreeRemains,
 }
 
 impl Remains {
@@ -89,7 +94,12 @@ impl Remains {
 
     /// An empty disk and an empty tree.
     pub fn none() -> Remains {
-        Remains { disk: FakeDisk::new(), tree: EmbeddedTree::in_memory().expect("memory") }
+        Remains { disk: FakeDisk::new(), tree: TreeRemains::Own(EmbeddedTree::in_memory().expect("memory")) }
+    }
+
+    /// An empty disk, and a tree that others share.
+    pub fn none_but_tree(tree: &Ensemble) -> Remains {
+        Remains { disk: FakeDisk::new(), tree: TreeRemains::Shared(tree.clone()) }
     }
 }
 
@@ -118,7 +128,7 @@ pub struct Node {
     /// The metadata's, then the shards'.
     executors: Vec<Executor>,
     shards: Rc<Shards>,
-    metadata: SharedNode<EmbeddedTree, Queues>,
+    metadata: SharedNode<NodeTree, Queues>,
     /// Of the shards: what they are told.
     inputs: Vec<Sender<ShardInput>>,
 }
@@ -179,6 +189,7 @@ impl Node {
         };
         let config = Arc::new(Config::load(&options).expect("a sound configuration"));
         let Remains { disk, tree } = remains;
+        let tree = tree.connect();
         let mut executors = vec![world.executor()];
         let last_failures = Arc::new(AtomicUsize::new(0));
         let failed = Arc::clone(&last_failures);
@@ -195,10 +206,11 @@ impl Node {
         let mut queues = Vec::new();
         let mut shards = Vec::new();
         for index in 0..capacities.shards {
+            let number = world.executor_count();
             let executor = world.executor();
             let (queue, inputs) = async_channel::bounded(SHARD_INPUTS_MAX);
             queues.push(queue);
-            shards.push(Rc::new(Shard::start(ShardParts {
+            let shard = Rc::new(Shard::start(ShardParts {
                 id: ShardId(index),
                 platform: SimPlatform::on(host, &executor, &disk),
                 config: Arc::clone(&config),
@@ -210,7 +222,14 @@ impl Node {
                 last_stops: Arc::clone(&last_stops),
                 cleaner_slots: cleaner_slots.clone(),
                 limits: capacities.limits,
-            })));
+            }));
+            let (checked, invariants) = (Rc::downgrade(&shard), Invariants::default());
+            world.check_after(number, move || {
+                if let Some(shard) = checked.upgrade() {
+                    invariants.check(&shard);
+                }
+            });
+            shards.push(shard);
             executors.push(executor);
         }
 
@@ -320,12 +339,12 @@ impl Node {
         }
         self.host.world().end(&self.executors);
         let node = Rc::into_inner(self.metadata).expect("its task has ended");
-        let tree = node.into_inner().into_tree();
+        let tree = node.into_inner().into_tree().end(how);
         let disk = match how {
             End::Kill => self.disk.restart(),
             End::PowerCut | End::Stop => self.disk.power_cut(self.host.world().next_u64()),
         };
-        Remains { disk, tree: tree.reopen().expect("memory") }
+        Remains { disk, tree }
     }
 }
 

@@ -29,6 +29,7 @@ mod replica;
 mod slow_directory;
 mod strays;
 mod two_nodes;
+mod unsteady_tree;
 mod waiting;
 
 const TOPIC: &str = "simulated";

@@ -4,6 +4,7 @@
 //! deadline. The trace holds every choice, so two runs of one seed can be compared to the end.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::base::time::{Monotonic, WallMs};
@@ -25,6 +26,8 @@ struct Inner {
     now: Cell<Monotonic>,
     timers: Timers,
     executors: RefCell<Vec<Executor>>,
+    /// What is looked at after each step of an executor, by its number.
+    checks: RefCell<BTreeMap<usize, Rc<dyn Fn()>>>,
     trace: RefCell<Vec<TraceEntry>>,
 }
 
@@ -48,6 +51,7 @@ impl World {
             now: Cell::new(Monotonic(1)),
             timers: Timers::default(),
             executors: RefCell::default(),
+            checks: RefCell::default(),
             trace: RefCell::default(),
         }))
     }
@@ -84,6 +88,16 @@ impl World {
         let executor = Executor::new(NoDoorbell);
         self.0.executors.borrow_mut().push(executor.clone());
         executor
+    }
+
+    /// How many executors there are: the number of the next.
+    pub fn executor_count(&self) -> usize {
+        self.0.executors.borrow().len()
+    }
+
+    /// After each step of the executor with this number, `check` looks whether all is as it must be.
+    pub fn check_after(&self, executor: usize, check: impl Fn() + 'static) {
+        self.0.checks.borrow_mut().insert(executor, Rc::new(check));
     }
 
     /// Ends a process: its executors' tasks are dropped where they stand.
@@ -128,11 +142,16 @@ impl World {
             return self.advance_clock();
         }
         let executor = ready[self.below(ready.len())];
-        executors[executor].run_one(|ready| {
+        let ran = executors[executor].run_one(|ready| {
             let task = self.below(ready);
             self.0.trace.borrow_mut().push(TraceEntry::Ran { executor, task, ready });
             task
-        })
+        });
+        let check = self.0.checks.borrow().get(&executor).cloned();
+        if let Some(check) = check {
+            check();
+        }
+        ran
     }
 
     fn advance_clock(&self) -> bool {

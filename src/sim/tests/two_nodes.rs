@@ -12,7 +12,7 @@ use crate::platform::{Clock, Platform, Tasks};
 use crate::protocol::message::{InitProducerIdRequest, InitProducerIdResponse, ProduceResponse};
 use crate::protocol::{ApiKey, WireError, Writer};
 use crate::record::compression::{Codec, Compression};
-use crate::sim::host::Host;
+use crate::sim::host::{ClockError, Host};
 use crate::sim::network::{Latency, Network};
 use crate::sim::platform::SimPlatform;
 
@@ -172,8 +172,9 @@ async fn break_and_mend(one: Host, other: Host) {
     loop {
         pause(WHOLE_MAX).await;
         let both = [(one.id(), other.id()), (other.id(), one.id())];
-        match world.below(4) {
+        match world.below(5) {
             0 => network.lose_connections(one.id(), other.id()),
+            4 => one.clock().jump_wall(world.below(7_200_001) as i64 - 3_600_000),
             which => {
                 let cut: Vec<_> = both.into_iter().zip([1, 2]).filter(|(_, mask)| which & mask != 0).collect();
                 cut.iter().for_each(|((from, to), _)| network.cut(*from, *to));
@@ -184,7 +185,7 @@ async fn break_and_mend(one: Host, other: Host) {
     }
 }
 
-/// The second node produces to the first; gives the trace.
+/// The second node produces to the first, and neither's clock is right; gives the trace.
 fn produce_over_a_breaking_link(seed: u64) -> Vec<TraceEntry> {
     let world = World::new(seed);
     let network = Network::new(&world);
@@ -193,6 +194,14 @@ fn produce_over_a_breaking_link(seed: u64) -> Vec<TraceEntry> {
         network.set_latency(from.id(), to.id(), Latency::between(Duration::from_micros(50), Duration::from_millis(20)));
         network.set_window(from.id(), to.id(), WINDOW_BYTES);
         network.set_losses(from.id(), to.id(), 300);
+    }
+    for host in [&one, &other] {
+        host.clock().set_error(ClockError {
+            monotonic_ahead_ns: world.next_u64() >> 20,
+            drift_ppm: world.below(20_001) as i32 - 10_000,
+            wall_ahead_ms: world.below(7_200_001) as i64 - 3_600_000,
+            wall_drift_ppm: world.below(20_001) as i32 - 10_000,
+        });
     }
     let leader = Node::start_on(&one, Remains::none(), TWO_SHARDS);
     let producing = Node::start_on(&other, Remains::none(), TWO_SHARDS);
