@@ -12,16 +12,17 @@
 
 mod control;
 mod directories;
+mod files;
 mod import;
 mod logging;
 mod reread;
 mod service;
+mod shards;
 mod signals;
 mod status;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -30,51 +31,40 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use async_channel::{Receiver, Sender};
-use futures_channel::oneshot;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{setsockopt, sockopt};
-
 use crate::admin::{Admin, Source};
-use crate::base::ids::ShardId;
 use crate::cli::banner;
 use crate::config::{AdminListen, Config, Endpoint};
 use crate::controller::import::ImportError;
 use crate::controller::node::StartError as NodeError;
-use crate::executor::{Executor, either};
+use crate::executor::Executor;
 use crate::local::mailbox::{CREDITS_DEFAULT, Mailboxes};
-use crate::local::routing::Message;
 use crate::metadata::embedded::{FILE_NAME as TREE_FILE, OpenError};
-use crate::metadata::node::ShardInput;
 use crate::metadata::thread::{MetadataHandle, channel};
 use crate::metrics::{RecoveryProgress, ShardCounters};
-use crate::net::listener::{Accepted, Acceptor, Listener, Targets};
+use crate::net::listener::{Acceptor, Listener, Targets};
 use crate::net::quotas::ConnectionQuotas;
-use crate::platform::linux::{Directory, DiskLimits, KERNEL_WORKERS_PER_DIRECTORY, LinuxPlatform, LinuxSocket};
-use crate::platform::{Clock, Platform, Tasks};
+use crate::platform::linux::{Directory, DiskLimits, LinuxPlatform};
 use crate::shard::cleaner::CleanerSlots;
-use crate::shard::metadata_inputs::{FoundTwice, LastStops};
+use crate::shard::metadata_inputs::FoundTwice;
 use crate::shard::run;
-use crate::shard::shard::{ClosedShard, Shard, ShardLimits, ShardParts};
+use crate::shard::shard::ClosedShard;
 use crate::storage::log::LogError;
 use crate::storage::log_dir::LogDirError;
-use crate::sys;
+use crate::uring;
 use crate::uring::doorbell::EventDoorbell;
 use crate::uring::probe::{self, Refused};
-use crate::uring::{self};
 use crate::worker::WorkPool;
 
-use control::{Control, InputQueues, SHARD_INPUTS_MAX};
+use control::{Control, InputQueues};
 use directories::{Directories, file_system};
+use files::{raise_file_limit, too_few_files};
 use reread::Running;
+use shards::{ShardHandle, Starting, Stop, start_shards};
 use signals::{Asked, Signals};
-use status::{QUESTIONS_MAX, Question, Status, Watched};
+use status::Status;
 
 /// Threads for CPU-heavy jobs.
 const WORK_THREADS: usize = 2;
-
-/// Connections accepted and not yet taken by their shard.
-const CONNECTIONS_QUEUED_MAX: usize = 1024;
 
 /// Submission entries of the ring that the start and the stop use for themselves.
 const START_RING_DEPTH: u32 = 64;
@@ -82,14 +72,8 @@ const START_RING_DEPTH: u32 = 64;
 /// How often the start says how far the recovery of the logs is; one that takes less says nothing.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The limit of open files assumed where the kernel does not tell.
-const OPEN_FILES_DEFAULT: u64 = 1024;
-
 /// Exit code when an orderly stop takes longer than it may: that of `timeout(1)`.
 const EXIT_STOP_TIMEOUT: i32 = 124;
-
-/// With fewer files the broker says so: connections and segments would soon be short of them.
-const OPEN_FILES_ADVISED: u64 = 4096;
 
 /// Why the broker does not start; each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -222,22 +206,6 @@ pub struct Broker {
     work: WorkPool,
     status: Arc<Status>,
     admin: Option<Admin>,
-}
-
-/// What a shard is told at the end.
-enum Stop {
-    /// Answer what is under way, for so long at most.
-    Drain(Duration),
-    /// Close the logs, and end.
-    Close,
-}
-
-struct ShardHandle {
-    stop: Sender<Stop>,
-    /// How many connections were still busy when the time of the drain was over.
-    drained: std::sync::mpsc::Receiver<usize>,
-    closed: std::sync::mpsc::Receiver<ClosedShard>,
-    thread: JoinHandle<()>,
 }
 
 impl Broker {
@@ -439,177 +407,6 @@ fn on_own_ring<T: 'static, F: Future<Output = T> + 'static>(
     value.ok_or(StartError::ShardEnded)
 }
 
-/// What every shard is started with.
-struct Starting {
-    config: Arc<Config>,
-    directories: Arc<Directories>,
-    work: WorkPool,
-    metadata: MetadataHandle,
-    mailboxes: Mailboxes<Message<LinuxPlatform>>,
-    last_stops: Arc<LastStops>,
-    cleaner_slots: CleanerSlots,
-}
-
-/// How connections get to the shards: the listeners go to shard 0, which hands them out.
-struct Connections {
-    queues: Vec<Sender<Accepted>>,
-    acceptors: oneshot::Sender<Vec<Acceptor>>,
-}
-
-type StartedShards = (Vec<ShardHandle>, Vec<Sender<ShardInput>>, Connections, Vec<Watched>);
-
-fn start_shards(starting: &Starting) -> Result<StartedShards, StartError> {
-    let cores = if starting.config.pin { sys::allowed_cores().map_err(StartError::Thread)? } else { Vec::new() };
-    let (acceptors, acceptors_receiver) = oneshot::channel();
-    let mut acceptors_receiver = Some(acceptors_receiver);
-    let (mut handles, mut inputs, mut queues, mut watched) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for index in 0..starting.config.shards {
-        let (input, input_receiver) = async_channel::bounded(SHARD_INPUTS_MAX);
-        let (queue, queue_receiver) = async_channel::bounded(CONNECTIONS_QUEUED_MAX);
-        let (stop, stop_receiver) = async_channel::bounded(2);
-        let (questions, questions_receiver) = async_channel::bounded(QUESTIONS_MAX);
-        let (drained_sender, drained) = std::sync::mpsc::channel();
-        let (closed_sender, closed) = std::sync::mpsc::channel();
-        let shard_counters = Arc::new(ShardCounters::default());
-        let parts = ShardThread {
-            id: ShardId(index),
-            core: cores.get(usize::from(index) % cores.len().max(1)).copied(),
-            config: Arc::clone(&starting.config),
-            directories: Arc::clone(&starting.directories),
-            work: starting.work.clone(),
-            metadata: starting.metadata.clone(),
-            mailboxes: starting.mailboxes.clone(),
-            last_stops: Arc::clone(&starting.last_stops),
-            cleaner_slots: starting.cleaner_slots.clone(),
-            counters: Arc::clone(&shard_counters),
-            inputs: input_receiver,
-            connections: queue_receiver,
-            questions: questions_receiver,
-            acceptors: acceptors_receiver.take(),
-            stop: stop_receiver,
-            drained: drained_sender,
-            closed: closed_sender,
-        };
-        let builder = thread::Builder::new().name(format!("shard-{index}"));
-        let thread = builder.spawn(move || parts.run()).map_err(StartError::Thread)?;
-        handles.push(ShardHandle { stop, drained, closed, thread });
-        inputs.push(input);
-        queues.push(queue);
-        watched.push(Watched { counters: shard_counters, questions });
-    }
-    Ok((handles, inputs, Connections { queues, acceptors }, watched))
-}
-
-/// Everything a shard's thread is given.
-struct ShardThread {
-    id: ShardId,
-    core: Option<usize>,
-    config: Arc<Config>,
-    directories: Arc<Directories>,
-    work: WorkPool,
-    metadata: MetadataHandle,
-    mailboxes: Mailboxes<Message<LinuxPlatform>>,
-    last_stops: Arc<LastStops>,
-    cleaner_slots: CleanerSlots,
-    counters: Arc<ShardCounters>,
-    inputs: Receiver<ShardInput>,
-    connections: Receiver<Accepted>,
-    questions: Receiver<Question>,
-    acceptors: Option<oneshot::Receiver<Vec<Acceptor>>>,
-    stop: Receiver<Stop>,
-    drained: std::sync::mpsc::Sender<usize>,
-    closed: std::sync::mpsc::Sender<ClosedShard>,
-}
-
-impl ShardThread {
-    fn run(self) {
-        let id = self.id;
-        if let Err(error) = self.serve() {
-            // A shard without its ring can serve nothing, and its partitions live nowhere else.
-            tracing::error!(shard = id.0, %error, "a shard has failed; the process ends");
-            std::process::abort();
-        }
-    }
-
-    fn serve(self) -> io::Result<()> {
-        if let Some(core) = self.core {
-            sys::pin_to_core(core)?;
-        }
-        let doorbell = EventDoorbell::new()?;
-        let executor = Executor::new(doorbell.clone());
-        let ring = uring::Ring::new(self.config.ring_depth)?;
-        let disks = &self.directories.disks;
-        let workers = KERNEL_WORKERS_PER_DIRECTORY * u32::try_from(disks.len()).unwrap_or(u32::MAX);
-        ring.bound_workers(workers)?;
-        let limits = DiskLimits { cold_bytes_max: self.config.cold_bytes_max, cachestat: self.config.cachestat };
-        let counters = Arc::clone(&self.counters);
-        let (shard, work) = (Some(self.id), self.work.clone());
-        let platform = LinuxPlatform::new(shard, ring, executor, disks, work, limits, Arc::clone(&counters));
-        let shard = Rc::new(Shard::start(ShardParts {
-            id: self.id,
-            platform: platform.clone(),
-            config: Arc::clone(&self.config),
-            log_dirs: Arc::clone(&self.directories.log_dirs),
-            metadata: self.metadata.clone(),
-            counters,
-            mailboxes: self.mailboxes.clone(),
-            inputs: self.inputs.clone(),
-            last_stops: Arc::clone(&self.last_stops),
-            cleaner_slots: self.cleaner_slots.clone(),
-            limits: ShardLimits { segments_open_max: segments_open_max(&self.config), ..ShardLimits::default() },
-        }));
-        platform.tasks().spawn(take_connections(platform.clone(), Rc::clone(&shard), self.connections.clone()));
-        platform.tasks().spawn(status::tell(Rc::clone(&shard), platform.clone(), self.questions.clone()));
-        // Closed by the drop of its sender.
-        let (accepting, no_more) = async_channel::bounded::<()>(1);
-        if let Some(acceptors) = self.acceptors {
-            let platform = platform.clone();
-            platform.clone().tasks().spawn(async move {
-                for acceptor in acceptors.await.unwrap_or_default() {
-                    let (accepting, no_more) = (platform.clone(), no_more.clone());
-                    platform.tasks().spawn(async move {
-                        let _ = either(acceptor.accept(accepting), no_more.recv()).await;
-                    });
-                }
-            });
-        }
-        let stopped = Rc::new(std::cell::Cell::new(false));
-        let (flag, stop, drained, closed) = (Rc::clone(&stopped), self.stop, self.drained, self.closed);
-        let (closing, clock) = (Rc::clone(&shard), platform.clock().clone());
-        platform.tasks().spawn(async move {
-            // An error says that the broker is gone: stop as well.
-            while let Ok(Stop::Drain(time)) = stop.recv().await {
-                accepting.close();
-                let _ = drained.send(closing.drain(clock.now() + time).await);
-            }
-            let _ = closed.send(closing.close().await);
-            flag.set(true);
-        });
-        run::run(&platform, &doorbell, || stopped.get())
-    }
-}
-
-async fn take_connections(platform: LinuxPlatform, shard: Rc<Shard<LinuxPlatform>>, connections: Receiver<Accepted>) {
-    while let Ok(Accepted { socket: descriptor, arrival }) = connections.recv().await {
-        let sized = set_socket_buffers(&descriptor, &shard.local().config);
-        match sized.and_then(|()| LinuxSocket::new(&platform, descriptor)) {
-            Ok(socket) => shard.serve(socket, arrival),
-            Err(error) => tracing::debug!(%error, "a connection was gone before it was served"),
-        }
-    }
-}
-
-/// Only what `server.properties` names: the kernel tunes buffers better than a fixed size, and stops once one is set.
-fn set_socket_buffers(descriptor: &OwnedFd, config: &Config) -> io::Result<()> {
-    if let Some(bytes) = config.socket_send_buffer_bytes {
-        setsockopt(descriptor, sockopt::SndBuf, &(bytes as usize))?;
-    }
-    if let Some(bytes) = config.socket_receive_buffer_bytes {
-        setsockopt(descriptor, sockopt::RcvBuf, &(bytes as usize))?;
-    }
-    Ok(())
-}
-
 /// Waits for the first image, and says now and then how far the logs are.
 fn wait_for_logs<T>(started: &std::sync::mpsc::Receiver<T>, progress: &RecoveryProgress) -> Result<T, StartError> {
     loop {
@@ -649,41 +446,4 @@ fn use_small_pages() {
     if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
         tracing::warn!(%error, "huge pages stay on: the broker takes more memory");
     }
-}
-
-/// As many open files as the process may have.
-fn raise_file_limit() {
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
-}
-
-/// What to say where the limit of open files is low for so many partitions.
-fn too_few_files(config: &Config, partitions: usize) -> Option<String> {
-    let files = open_files_max();
-    let segments = segments_open_of_all(config, files);
-    let is_short = segments < partitions as u64 && config.open_segments_max.is_none();
-    (is_short || files < OPEN_FILES_ADVISED).then(|| {
-        format!(
-            "the limit of open files is {files}: {segments} segments stay open, of {partitions} partitions now, and \
-             connections need one each; raise it with ulimit -n, or LimitNOFILE= in the systemd unit"
-        )
-    })
-}
-
-fn open_files_max() -> u64 {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES_DEFAULT, |(soft, _)| soft)
-}
-
-/// Segments that are kept open: one takes up to two files, and connections and ranges on their way need some too.
-fn segments_open_of_all(config: &Config, files: u64) -> u64 {
-    config.open_segments_max.map_or(files / 4, u64::from)
-}
-
-/// A shard's part of them.
-fn segments_open_max(config: &Config) -> usize {
-    let all = segments_open_of_all(config, open_files_max());
-    usize::try_from(all / u64::from(config.shards)).unwrap_or(usize::MAX).max(1)
 }
