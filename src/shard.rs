@@ -1,7 +1,7 @@
 //! A shard: one thread, one ring, its connections and its partitions.
 //!
 //! `run` is the loop; `dispatch` brings a frame to its handler; what the shard holds is in [`crate::local`];
-//! `metadata_inputs` does what the metadata thread says; `checkpoints` writes down how far the logs are; `flusher`
+//! `metadata_inputs` does what the control thread says; `checkpoints` writes down how far the logs are; `flusher`
 //! bounds what is not flushed;
 //! `retention` and `cleaner` look after what is old in them; `status` tells whoever watches.
 

@@ -12,11 +12,12 @@ use crate::metadata::inputs::{
     UpdateMetadataPartition, UpdateMetadataTopic,
 };
 use crate::metadata::tree::{Operation, Version};
-use crate::metadata::znodes;
+use crate::metadata::znodes::{self, Others};
 
+use super::event::Ticket;
 use super::leadership::Change;
 use super::partition::Partition;
-use super::{Ticket, topic_name};
+use super::topic_name;
 
 pub struct Cluster {
     pub controller_id: BrokerId,
@@ -70,6 +71,8 @@ pub struct Topic {
     pub id: TopicId,
     pub partitions: BTreeMap<i32, Partition>,
     pub has_partitions_node: bool,
+    /// What else its node says.
+    pub others: Others,
 }
 
 impl Cluster {

@@ -15,11 +15,12 @@ use crate::metadata::proposal::{
     Answer, ConfigChange, ConfigEdit, ConfigMap, ConfigOperation, ConfigRefusal, ConfigResource,
 };
 use crate::metadata::tree::{CreateMode, Operation, Outcome, Reply, Request, RequestError, TreeError, Version, Watch};
-use crate::metadata::znodes;
+use crate::metadata::znodes::{self, Others};
 
 use super::cluster::Cluster;
+use super::event::{Effect, Settings, Ticket, When};
 use super::writes::{self, Item};
-use super::{Controller, Effect, Open, Settings, Ticket, Waiting, When};
+use super::{Controller, Open, Waiting};
 
 /// The most of one list or value that a setting may become: far above any real one, and what a client can make grow by
 /// appending.
@@ -51,6 +52,7 @@ pub struct Altering {
 #[derive(Clone, Default)]
 struct Stored {
     map: ConfigMap,
+    others: Others,
     /// `None`: there is no node.
     version: Option<i32>,
 }
@@ -64,11 +66,19 @@ impl Controller {
         effects: &mut Vec<Effect>,
     ) {
         let broker_id = self.settings.broker_id.0;
-        for (index, change) in changes.iter().enumerate() {
+        let Some(cluster) = self.cluster() else { return };
+        let is_there = |resource: &ConfigResource| match resource {
+            ConfigResource::Topic(name) => cluster.topics.contains_key(&**name),
+            ConfigResource::ThisBroker | ConfigResource::AllBrokers => true,
+        };
+        // What is not there is refused unread.
+        let found: Vec<_> =
+            changes.iter().map(|change| (!is_there(&change.resource)).then(|| Ok(Stored::default()))).collect();
+        let reads = changes.iter().enumerate().filter(|(index, _)| found[*index].is_none());
+        for (index, change) in reads {
             let request = Request::Get { path: config_path(&change.resource, broker_id), watch: Watch::None };
             self.ask(request, Waiting::ConfigRead { ticket, index }, effects);
         }
-        let found = changes.iter().map(|_| None).collect();
         self.altering = Some(Altering { changes, validate_only, found });
         self.check_configs(ticket, effects);
     }
@@ -84,8 +94,8 @@ impl Controller {
         let stored = match result {
             Ok(Reply::Data(data, stat)) => {
                 let path = config_path(&altering.changes[index].resource, self.settings.broker_id.0);
-                let map = znodes::decode_config(&path, &data).map_err(|error| error.to_string());
-                map.map(|map| Stored { map, version: Some(stat.version) })
+                let found = znodes::decode_whole_config(&path, &data).map_err(|error| error.to_string());
+                found.map(|(map, others)| Stored { map, others, version: Some(stat.version) })
             }
             Err(RequestError { error: TreeError::NoNode(_), .. }) => Ok(Stored::default()),
             Ok(other) => unreachable!("a get was answered with {other:?}"),
@@ -109,12 +119,12 @@ impl Controller {
                 (None, _) => Err(refusal.clone()),
                 (Some(_), Err(reason)) => Err(ConfigRefusal::Tree(reason)),
                 (Some(cluster), Ok(stored)) => {
-                    check(cluster, &settings, &change, &stored.map).map(|map| (map, stored.version))
+                    check(cluster, &settings, &change, &stored.map).map(|map| Stored { map, ..stored })
                 }
             };
-            results.push(checked.map(|(map, version)| {
+            results.push(checked.map(|new| {
                 if !validate_only {
-                    drafts.push(ConfigDraft::new(&settings, index, change.resource, &map, version));
+                    drafts.push(ConfigDraft::new(&settings, index, change.resource, &new));
                 }
             }));
         }
@@ -201,17 +211,11 @@ impl Controller {
 }
 
 impl ConfigDraft {
-    /// `version`: of the node that the new settings start from.
-    fn new(
-        settings: &Settings,
-        index: usize,
-        resource: ConfigResource,
-        map: &ConfigMap,
-        version: Option<i32>,
-    ) -> ConfigDraft {
+    /// `new`: the settings over the version that they start from.
+    fn new(settings: &Settings, index: usize, resource: ConfigResource, new: &Stored) -> ConfigDraft {
         let path = config_path(&resource, settings.broker_id.0);
-        let data = znodes::encode_config(map);
-        let written = match version {
+        let data = znodes::encode_config(&new.map, &new.others);
+        let written = match new.version {
             Some(version) => Operation::Set { path, data, version: Version::Exactly(version) },
             None => Operation::Create { path, data, mode: CreateMode::Persistent },
         };
@@ -222,7 +226,7 @@ impl ConfigDraft {
         };
         let is_kept = |name: &&String| BrokerKey::find(name).is_some_and(|key| !key.applied);
         if !matches!(resource, ConfigResource::Topic(_)) {
-            for name in map.keys().filter(is_kept) {
+            for name in new.map.keys().filter(is_kept) {
                 tracing::warn!(name, "this setting is kept, but changes nothing yet");
             }
         }

@@ -14,13 +14,14 @@ use crate::base::ids::{BrokerId, TopicId};
 use crate::config::TopicConfig;
 use crate::metadata::proposal::{Answer, ConfigMap, CreateTopicResult, CreatedTopic, NewTopic, TopicRefusal};
 use crate::metadata::tree::{CreateMode, Operation, Outcome, RequestError, TreeError, Version};
-use crate::metadata::znodes::{self, TopicAssignment};
+use crate::metadata::znodes::{self, Others, TopicAssignment};
 
 use super::cluster::{Cluster, Topic};
+use super::event::{Effect, Settings, Ticket, When};
 use super::leadership::{Change, Then, Told, elect};
 use super::partition::Partition;
 use super::writes::{self, Item};
-use super::{Controller, Effect, Open, Settings, Ticket, Waiting, When, replicas, topic_name};
+use super::{Controller, Open, Waiting, replicas, topic_name};
 
 /// Partitions that one request may create, in all: bounds what a request can make the controller hold and write.
 pub const PARTITIONS_PER_REQUEST_MAX: usize = 50_000;
@@ -211,8 +212,8 @@ impl Draft {
         let create = |path, data| Operation::Create { path, data, mode: CreateMode::Persistent };
         let name: Arc<str> = name.into();
         let mut operations = vec![
-            create(znodes::topic_config_path(&name), znodes::encode_config(&config.overrides)),
-            create(znodes::topic_path(&name), encode_topic(topic.id, &topic.partitions)),
+            create(znodes::topic_config_path(&name), znodes::encode_config(&config.overrides, &Others::default())),
+            create(znodes::topic_path(&name), encode_topic(topic.id, &topic.partitions, &topic.others)),
         ];
         let changes = elect(cluster, &name, &topic, topic.partitions.keys().copied(), None, false);
         let whole: Vec<Operation> =
@@ -279,7 +280,7 @@ fn check_topic(
     let partition = |(number, replicas)| (number, Partition { replicas, state: None, has_node: false });
     let id = new_id(|id| cluster.ids.contains_key(id), random);
     let partitions = assignment.into_iter().map(partition).collect();
-    Ok(Checked { topic: Topic { id, partitions, has_partitions_node: false }, config })
+    Ok(Checked { topic: Topic { id, partitions, has_partitions_node: false, others: Others::default() }, config })
 }
 
 fn check_free(cluster: &Cluster, name: &str) -> Result<(), TopicRefusal> {
@@ -388,9 +389,9 @@ pub(super) fn too_many_partitions() -> TopicRefusal {
 }
 
 /// The topic's value in the tree.
-pub(super) fn encode_topic(id: TopicId, partitions: &BTreeMap<i32, Partition>) -> Vec<u8> {
+pub(super) fn encode_topic(id: TopicId, partitions: &BTreeMap<i32, Partition>, others: &Others) -> Vec<u8> {
     let partitions = partitions.iter().map(|(number, partition)| (*number, partition.replicas.clone())).collect();
-    znodes::encode_topic(&TopicAssignment { id, partitions })
+    znodes::encode_topic(&TopicAssignment { id, partitions, others: others.clone() })
 }
 
 /// A random topic id that no topic has: a version 4 UUID as Kafka makes them, so none of its reserved ones.

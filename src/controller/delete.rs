@@ -22,8 +22,9 @@ use crate::metadata::tree::{CreateMode, Operation, Outcome, RequestError, TreeEr
 use crate::metadata::znodes;
 
 use super::cluster::{Cluster, Deletion, Stopping, Topic};
+use super::event::{Effect, Ticket, When};
 use super::writes::{self, Item, OPERATIONS_PER_WRITE_MAX};
-use super::{Controller, Effect, Open, Ticket, Waiting, When};
+use super::{Controller, Open, Waiting};
 
 /// Partitions that one order to give up names at most, as long as no single topic has more.
 const PARTITIONS_PER_ORDER: usize = 4096;

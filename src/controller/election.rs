@@ -15,9 +15,10 @@ use crate::metadata::tree::{
 use crate::metadata::znodes;
 
 use super::cluster::{Cluster, Deletion, Topic};
+use super::event::Effect;
 use super::leadership::{Change, Then, Told, elect};
 use super::load::{Loader, Read, Snapshot, Step, TopicSnapshot};
-use super::{Controller, Effect, Purpose, Role, Waiting};
+use super::{Controller, Purpose, Role, Waiting};
 
 impl Controller {
     /// Looks who is controller, and is told when that changes.
@@ -198,6 +199,6 @@ impl Controller {
 }
 
 pub(super) fn taken(topic: TopicSnapshot) -> (Arc<str>, Topic) {
-    let TopicSnapshot { name, id, partitions, has_partitions_node } = topic;
-    (name.into(), Topic { id, partitions, has_partitions_node })
+    let TopicSnapshot { name, id, partitions, has_partitions_node, others } = topic;
+    (name.into(), Topic { id, partitions, has_partitions_node, others })
 }

@@ -16,10 +16,11 @@ use crate::metadata::znodes;
 
 use super::cluster::{Cluster, Topic};
 use super::create::{PARTITIONS_PER_REQUEST_MAX, encode_topic, too_many_partitions};
+use super::event::{Effect, Ticket, When};
 use super::leadership::{Change, Then, Told, elect};
 use super::partition::Partition;
 use super::writes::{self, Item};
-use super::{Controller, Effect, Open, Ticket, Waiting, When, replicas};
+use super::{Controller, Open, Waiting, replicas};
 
 /// Checked new partitions of one topic on their way into the tree.
 pub struct Expansion {
@@ -164,9 +165,14 @@ impl Expansion {
         let partitions: BTreeMap<i32, Partition> = assignment.into_iter().map(partition).collect();
         let mut all = before.partitions.clone();
         all.extend(partitions.clone());
-        let data = encode_topic(before.id, &all);
+        let data = encode_topic(before.id, &all, &before.others);
         let mut operations = vec![Operation::Set { path: znodes::topic_path(&name), data, version: Version::Any }];
-        let after = Topic { id: before.id, partitions: all, has_partitions_node: before.has_partitions_node };
+        let after = Topic {
+            id: before.id,
+            partitions: all,
+            has_partitions_node: before.has_partitions_node,
+            others: before.others.clone(),
+        };
         let changes = elect(cluster, &name, &after, partitions.keys().copied(), None, false);
         let whole: Vec<Operation> =
             operations.iter().chain(changes.iter().flat_map(Item::operations)).cloned().collect();

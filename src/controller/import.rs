@@ -17,7 +17,7 @@ use crate::base::ids::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 use crate::config::Config;
 use crate::metadata::proposal::{ConfigMap, NewTopic, PRODUCER_ID_BLOCK_SIZE, ProducerIdBlock};
 use crate::metadata::tree::{CreateMode, Operation};
-use crate::metadata::znodes;
+use crate::metadata::znodes::{self, Others};
 
 use super::create::{encode_topic, new_id};
 use super::leadership::state_operations;
@@ -207,8 +207,8 @@ fn topic_operations(
         overrides.extend(keeps_all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     }
     let mut operations = vec![
-        create(znodes::topic_config_path(topic), znodes::encode_config(&overrides)),
-        create(znodes::topic_path(topic), encode_topic(id, &partitions)),
+        create(znodes::topic_config_path(topic), znodes::encode_config(&overrides, &Others::default())),
+        create(znodes::topic_path(topic), encode_topic(id, &partitions, &Others::default())),
     ];
     for (index, (number, partition)) in partitions.iter().enumerate() {
         let FoundPartition { topic_partition, latest_epoch, .. } = found[number];
@@ -218,8 +218,13 @@ fn topic_operations(
         if leader_epoch == LeaderEpoch::MAX {
             return Err(ImportError::LeaderEpoch { topic_partition: topic_partition.clone(), epoch: leader_epoch });
         }
-        let leadership =
-            Leadership { leader: config.broker_id, leader_epoch, isr: replicas.clone(), partition_epoch: 0 };
+        let leadership = Leadership {
+            leader: config.broker_id,
+            leader_epoch,
+            isr: replicas.clone(),
+            partition_epoch: 0,
+            others: Others::default(),
+        };
         operations.extend(state_operations(topic, *number, partition, &leadership, 0, index > 0));
     }
     Ok(operations)

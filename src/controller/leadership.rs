@@ -8,16 +8,17 @@
 
 use std::sync::Arc;
 
-use crate::base::ids::BrokerId;
+use crate::base::ids::{BrokerId, TopicPartition};
 use crate::metadata::inputs::NO_LEADER;
 use crate::metadata::tree::{CreateMode, Operation, Outcome, RequestError, Version};
 use crate::metadata::znodes::{self, PartitionState};
 
 use super::cluster::{Cluster, Partitions, Topic};
 use super::create::Created;
+use super::event::{Effect, Ticket};
 use super::partition::{Leadership, Partition, first_leadership, next_leadership};
 use super::writes::{self, Item};
-use super::{Controller, Effect, Ticket, Waiting};
+use super::{Controller, Waiting};
 
 /// One partition's new leadership, to be written.
 #[derive(Clone, Debug)]
@@ -186,6 +187,23 @@ impl Controller {
         }
     }
 
+    /// Replicas whose logs can't be opened: others lead in their place, if there are any in sync, and all brokers are told
+    /// (Kafka 3.9 `KafkaController.onReplicasBecomeOffline`). A partition without another keeps its leader, which answers
+    /// KAFKA_STORAGE_ERROR; Kafka takes it away, and clients would wait for another that can't come.
+    pub(super) fn go_offline(&mut self, broker: BrokerId, partitions: Vec<TopicPartition>, effects: &mut Vec<Effect>) {
+        let followed = self.settings.followed.clone();
+        let Some(cluster) = self.cluster() else { return };
+        let (mut told, mut changes) = (Told::default(), Vec::new());
+        for TopicPartition { topic: name, partition } in partitions {
+            cluster.offline.insert((broker, name.clone(), partition));
+            let Some(topic) = cluster.topics.get(&name) else { continue };
+            told.shown.entry(name.clone()).or_default().insert(partition);
+            let elected = elect(cluster, &name, topic, [partition], None, followed.is_unclean(&name));
+            changes.extend(elected.into_iter().filter(Change::has_leader));
+        }
+        self.lead(changes, told, Then::Nothing, effects);
+    }
+
     /// Tries again what had no room.
     pub(super) fn lead_again(&mut self, effects: &mut Vec<Effect>) {
         let Some(cluster) = self.cluster() else { return };
@@ -250,6 +268,7 @@ pub(super) fn state_operations(
         leader_epoch: leadership.leader_epoch,
         isr: leadership.isr.clone(),
         controller_epoch,
+        others: leadership.others.clone(),
     });
     let path = znodes::partition_state_path(topic, number);
     if let Some(state) = &before.state {

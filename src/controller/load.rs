@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use crate::base::ids::{BrokerId, TopicId};
 use crate::metadata::inputs::BrokerImage;
 use crate::metadata::tree::{Reply, Request, RequestError, TreeError, Watch};
-use crate::metadata::znodes;
+use crate::metadata::znodes::{self, Others};
 
 use super::partition::{Leadership, Partition};
 
@@ -35,6 +35,8 @@ pub struct TopicSnapshot {
     pub id: TopicId,
     pub partitions: BTreeMap<i32, Partition>,
     pub has_partitions_node: bool,
+    /// What else the topic's node says.
+    pub others: Others,
 }
 
 /// One thing to read.
@@ -185,6 +187,7 @@ impl Loader {
                                 leader_epoch: state.leader_epoch,
                                 isr: state.isr,
                                 partition_epoch: stat.version,
+                                others: state.others,
                             });
                         }
                     }
@@ -206,7 +209,13 @@ impl Loader {
         let partition = |(number, replicas)| (number, Partition { replicas, state: None, has_node: false });
         let partitions: BTreeMap<i32, Partition> = assignment.partitions.into_iter().map(partition).collect();
         let numbers = partitions.keys().copied().collect();
-        let topic = TopicSnapshot { name: name.to_owned(), id: assignment.id, partitions, has_partitions_node: false };
+        let topic = TopicSnapshot {
+            name: name.to_owned(),
+            id: assignment.id,
+            partitions,
+            has_partitions_node: false,
+            others: assignment.others,
+        };
         self.topics.insert(name.to_owned(), topic);
         Ok(numbers)
     }

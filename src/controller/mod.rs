@@ -27,6 +27,7 @@ mod configs;
 mod create;
 mod delete;
 mod election;
+pub mod event;
 mod expand;
 pub mod import;
 mod leadership;
@@ -42,101 +43,21 @@ pub mod writes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::base::ids::{BrokerId, TopicPartition};
 use crate::base::time::Now;
-use crate::metadata::config_follower::Followed;
-use crate::metadata::inputs::BrokerInputs;
 use crate::metadata::proposal::{
     Answer, ConfigRefusal, CreateTopicResult, DeleteTopicResult, ProducerIdBlock, Proposal, ProposalError, TopicRefusal,
 };
-use crate::metadata::tree::{Generation, Operation, Reply, Request, RequestError, Stat, TreeError, TreeEvent};
+use crate::metadata::tree::{Generation, Operation, Reply, Request, RequestError, Stat, TreeError};
 
 use cluster::Cluster;
 use configs::{Altering, ConfigDraft};
 use create::Draft;
 use delete::Removal;
+use event::{Effect, Event, Settings, Standing, Ticket, Token, When};
 use expand::Expansion;
 use leadership::{Change, Group};
 use load::{Loader, Read};
 use watching::{List, Look};
-
-/// Names one request or order to a broker until its result comes back.
-pub type Token = u64;
-
-/// Names a proposal until it is answered; given by whoever runs the controller.
-pub type Ticket = u64;
-
-/// What of the broker's settings the controller needs.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub broker_id: BrokerId,
-    pub num_partitions: i32,
-    pub default_replication_factor: i16,
-    pub delete_topic_enable: bool,
-    /// What topics and this broker live by; the newest that this broker has read.
-    pub followed: Followed,
-}
-
-/// What the controller hears.
-#[derive(Debug)]
-pub enum Event {
-    /// This broker is registered, in this session; try to become controller.
-    Start {
-        generation: Generation,
-    },
-    /// The session is over: whoever was controller in it is not any more.
-    Expired,
-    /// The result of [`Effect::Ask`].
-    Done {
-        token: Token,
-        result: Result<Reply, RequestError>,
-    },
-    Watched(TreeEvent),
-    /// Topics or this broker live by other settings now.
-    Followed(Followed),
-    /// A broker has done what [`Effect::Tell`] told it.
-    Told {
-        token: Token,
-    },
-    /// A broker could not open these replicas' logs (KAFKA_STORAGE_ERROR in its answer).
-    Offline {
-        broker: BrokerId,
-        partitions: Vec<TopicPartition>,
-    },
-    Proposed {
-        ticket: Ticket,
-        proposal: Proposal,
-    },
-    /// A time of [`Controller::next_deadline`] may have come.
-    Time,
-}
-
-/// What the controller wants done, in order.
-#[derive(Debug)]
-pub enum Effect {
-    Ask { token: Token, generation: Option<Generation>, request: Request },
-    Tell { broker: BrokerId, inputs: Box<BrokerInputs>, done: Option<Token> },
-    Answer { ticket: Ticket, answer: Answer, when: When },
-}
-
-/// When an answer may leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    Now,
-    /// When all that this broker was told so far is done.
-    Shown,
-    /// When this broker lives by all settings that the tree has told of so far, too.
-    Followed,
-}
-
-/// Where the controller stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    Undecided,
-    Active,
-    Standby,
-    Failed(String),
-}
 
 pub struct Controller {
     settings: Settings,
@@ -491,23 +412,6 @@ impl Controller {
             TreeError::SessionExpired => {}
             error => self.fail(error.to_string(), effects),
         }
-    }
-
-    /// Replicas whose logs can't be opened: others lead in their place, if there are any in sync, and all brokers are told
-    /// (Kafka 3.9 `KafkaController.onReplicasBecomeOffline`). A partition without another keeps its leader, which answers
-    /// KAFKA_STORAGE_ERROR; Kafka takes it away, and clients would wait for another that can't come.
-    fn go_offline(&mut self, broker: BrokerId, partitions: Vec<TopicPartition>, effects: &mut Vec<Effect>) {
-        let followed = self.settings.followed.clone();
-        let Some(cluster) = self.cluster() else { return };
-        let (mut told, mut changes) = (leadership::Told::default(), Vec::new());
-        for TopicPartition { topic: name, partition } in partitions {
-            cluster.offline.insert((broker, name.clone(), partition));
-            let Some(topic) = cluster.topics.get(&name) else { continue };
-            told.shown.entry(name.clone()).or_default().insert(partition);
-            let elected = leadership::elect(cluster, &name, topic, [partition], None, followed.is_unclean(&name));
-            changes.extend(elected.into_iter().filter(Change::has_leader));
-        }
-        self.lead(changes, told, leadership::Then::Nothing, effects);
     }
 
     fn write(&mut self, operations: Vec<Operation>, purpose: Waiting, effects: &mut Vec<Effect>) {

@@ -4,6 +4,7 @@
 
 use crate::base::ids::{BrokerId, LeaderEpoch};
 use crate::metadata::inputs::NO_LEADER;
+use crate::metadata::znodes::Others;
 
 /// A partition as the tree has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,13 +25,15 @@ pub struct Leadership {
     pub isr: Vec<BrokerId>,
     /// Data version of the state node.
     pub partition_epoch: i32,
+    /// What else the state node says.
+    pub others: Others,
 }
 
 /// The first leadership of a partition: the first live replica leads, all live ones are in sync. `None` while none lives.
 pub fn first_leadership(replicas: &[BrokerId], is_live: impl Fn(BrokerId) -> bool) -> Option<Leadership> {
     let isr: Vec<BrokerId> = replicas.iter().copied().filter(|id| is_live(*id)).collect();
     let leader = *isr.first()?;
-    Some(Leadership { leader, leader_epoch: 0, isr, partition_epoch: 0 })
+    Some(Leadership { leader, leader_epoch: 0, isr, partition_epoch: 0, others: Others::default() })
 }
 
 /// The next leadership after the leader went: the first live replica of the ISR, in the order of assignment; with
@@ -54,7 +57,8 @@ pub fn next_leadership(
     };
     // Epochs and versions come from a tree that others may have written, so they may be at their end.
     let leader_epoch = before.leader_epoch.checked_add(1)?;
-    Some(Leadership { leader, leader_epoch, isr, partition_epoch: before.partition_epoch.wrapping_add(1) })
+    let partition_epoch = before.partition_epoch.wrapping_add(1);
+    Some(Leadership { leader, leader_epoch, isr, partition_epoch, others: before.others.clone() })
 }
 
 #[cfg(test)]
@@ -66,7 +70,13 @@ mod tests {
     }
 
     fn before(leader: i32, isr: &[i32]) -> Leadership {
-        Leadership { leader: BrokerId(leader), leader_epoch: 5, isr: ids(isr), partition_epoch: 8 }
+        Leadership {
+            leader: BrokerId(leader),
+            leader_epoch: 5,
+            isr: ids(isr),
+            partition_epoch: 8,
+            others: Others::default(),
+        }
     }
 
     #[test]
@@ -79,7 +89,16 @@ mod tests {
     #[test]
     fn the_next_leader_is_the_first_live_one_of_the_isr() {
         let next = next_leadership(&ids(&[1, 2, 3]), &before(1, &[3, 2, 1]), |id| id.0 != 1, false).unwrap();
-        assert_eq!(next, Leadership { leader: BrokerId(2), leader_epoch: 6, isr: ids(&[3, 2]), partition_epoch: 9 });
+        assert_eq!(
+            next,
+            Leadership {
+                leader: BrokerId(2),
+                leader_epoch: 6,
+                isr: ids(&[3, 2]),
+                partition_epoch: 9,
+                others: Others::default()
+            }
+        );
         let same = next_leadership(&ids(&[1]), &before(1, &[1]), |_| true, false).unwrap();
         assert_eq!((same.leader, same.leader_epoch), (BrokerId(1), 6), "a leader that returns starts a new epoch");
     }

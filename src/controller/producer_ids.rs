@@ -9,7 +9,8 @@ use crate::metadata::proposal::{Answer, PRODUCER_ID_BLOCK_SIZE, ProducerIdBlock,
 use crate::metadata::tree::{Operation, Outcome, Request, RequestError, Stat, TreeError, Version, Watch};
 use crate::metadata::znodes;
 
-use super::{Controller, Effect, Ticket, Waiting, When};
+use super::event::{Effect, Ticket, When};
+use super::{Controller, Waiting};
 
 impl Controller {
     pub(super) fn allocate_producer_ids(&mut self, ticket: Ticket, effects: &mut Vec<Effect>) {

@@ -17,9 +17,10 @@ use crate::metadata::znodes;
 
 use super::cluster::{Deletion, Partitions};
 use super::election::taken;
+use super::event::Effect;
 use super::leadership::{Then, Told, elect};
 use super::load::{Loader, Read, Snapshot, Step};
-use super::{Controller, Effect, Purpose, Role, Waiting};
+use super::{Controller, Purpose, Role, Waiting};
 
 /// How often one list is read at most.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -229,6 +230,7 @@ impl Controller {
                     let unknown: Vec<_> = unknown.collect();
                     let numbers = unknown.iter().map(|(number, _)| *number).collect();
                     topic.partitions.extend(unknown);
+                    topic.others = read.others;
                     numbers
                 }
                 _ => {

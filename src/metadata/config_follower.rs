@@ -244,7 +244,7 @@ impl ConfigFollower {
     pub fn follow_files(&mut self, named: ConfigMap) -> Result<Vec<Effect>, String> {
         let dynamic = self.followed.dynamic.with_files(named).map_err(|error| error.to_string())?;
         let mut effects = Vec::new();
-        self.live_by(dynamic, &mut effects);
+        self.live_by(self.with_stored(&dynamic), &mut effects);
         Ok(effects)
     }
 
@@ -382,10 +382,14 @@ impl ConfigFollower {
             _ => ConfigMap::new(),
         };
         self.stored.insert(node, map);
+        self.live_by(self.with_stored(&self.followed.dynamic), effects);
+    }
+
+    /// Settings of files and flags with what the tree has over them.
+    fn with_stored(&self, fixed: &DynamicConfig) -> DynamicConfig {
         let none = ConfigMap::new();
         let of = |node: &str| self.stored.get(node).unwrap_or(&none);
-        let dynamic = self.followed.dynamic.with_stored(of(znodes::ALL_BROKERS), of(&self.broker));
-        self.live_by(dynamic, effects);
+        fixed.with_stored(of(znodes::ALL_BROKERS), of(&self.broker))
     }
 
     fn topic_read(&mut self, topic: Arc<str>, result: Result<Option<Reply>, TreeError>, effects: &mut Vec<Effect>) {

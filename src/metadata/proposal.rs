@@ -136,7 +136,7 @@ pub enum Answer {
     Failed(ProposalError),
 }
 
-/// Takes an answer to whoever asked. Runs on the metadata thread: it only passes on.
+/// Takes an answer to whoever asked. Runs on the control thread: it only passes on.
 pub type AnswerFn = Box<dyn FnOnce(Answer) + Send>;
 
 #[derive(Clone, Debug, PartialEq)]

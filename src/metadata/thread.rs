@@ -19,22 +19,22 @@ use crate::base::ids::{ShardId, TopicPartition};
 use super::node::MetadataInput;
 use super::proposal::{AnswerFn, Proposal};
 
-/// Proposals that may wait for the metadata thread; more are refused.
+/// Proposals that may wait for the control thread; more are refused.
 pub const PROPOSAL_QUEUE_MAX: usize = 256;
 
 /// The proposal was not taken, and its answer will never come: the queue is full, or the thread has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the metadata thread takes no more proposals now")]
+#[error("the control thread takes no more proposals now")]
 pub struct Full;
 
-/// The way to the metadata thread, from any other.
+/// The way to the control thread, from any other.
 #[derive(Clone)]
 pub struct MetadataHandle {
     proposals: Sender<(Proposal, AnswerFn)>,
     shared: Arc<Shared>,
 }
 
-/// What the metadata thread reads its inputs from.
+/// What the control thread reads its inputs from.
 pub struct Inbox {
     proposals: Receiver<(Proposal, AnswerFn)>,
     shared: Arc<Shared>,
@@ -65,7 +65,7 @@ pub fn channel(shard_count: u16) -> (MetadataHandle, Inbox) {
 }
 
 impl MetadataHandle {
-    /// Hands a proposal over; `answer` runs once, on the metadata thread, when every shard shows the outcome.
+    /// Hands a proposal over; `answer` runs once, on the control thread, when every shard shows the outcome.
     pub fn propose(&self, proposal: Proposal, answer: AnswerFn) -> Result<(), Full> {
         match self.proposals.try_send((proposal, answer)) {
             Ok(()) => {

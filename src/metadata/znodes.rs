@@ -1,7 +1,8 @@
 //! Kafka 3.9's paths and values in the tree (`ZkData.scala`), both ways.
 //!
 //! Values are JSON of Kafka's versions; reading accepts older versions and unknown keys as Kafka does. What can't be
-//! read is an error that names the path, never a default.
+//! read is an error that names the path, never a default. A value that is read and written again keeps the keys that this
+//! code does not know ([`Others`]): a newer version's, or those of what this broker has no part in yet.
 
 #![forbid(unsafe_code)]
 
@@ -62,6 +63,26 @@ pub const PERSISTENT_PATHS: [&str; 19] = [
 pub struct BadValue {
     pub path: String,
     pub reason: String,
+}
+
+/// The keys of a value that this code does not know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Others(Map<String, Value>);
+
+impl Others {
+    fn of(mut object: Map<String, Value>, known: &[&str]) -> Others {
+        known.iter().for_each(|key| drop(object.remove(*key)));
+        Others(object)
+    }
+
+    /// A value of these keys and `known` ones.
+    fn with(&self, known: Value) -> Vec<u8> {
+        let mut object = self.0.clone();
+        if let Value::Object(known) = known {
+            object.extend(known);
+        }
+        bytes(Value::Object(object))
+    }
 }
 
 pub fn broker_path(id: BrokerId) -> String {
@@ -184,6 +205,9 @@ pub fn decode_broker(id: BrokerId, data: &[u8]) -> Result<BrokerImage, BadValue>
     Ok(BrokerImage { id, endpoints, rack })
 }
 
+/// What a reassignment adds and removes; empty without one.
+const REASSIGNED: [&str; 2] = ["adding_replicas", "removing_replicas"];
+
 /// What `/brokers/topics/T` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicAssignment {
@@ -191,22 +215,22 @@ pub struct TopicAssignment {
     pub id: TopicId,
     /// Replicas by partition, the preferred leader first.
     pub partitions: BTreeMap<i32, Vec<BrokerId>>,
+    /// A reassignment under way among them.
+    pub others: Others,
 }
 
-/// The value of `/brokers/topics/T`, version 3, without a reassignment under way.
+/// The value of `/brokers/topics/T`, version 3.
 pub fn encode_topic(assignment: &TopicAssignment) -> Vec<u8> {
     let partitions: Map<String, Value> = assignment
         .partitions
         .iter()
         .map(|(partition, replicas)| (partition.to_string(), broker_list(replicas)))
         .collect();
-    bytes(json!({
-        "version": 3,
-        "topic_id": assignment.id.to_string(),
-        "partitions": partitions,
-        "adding_replicas": {},
-        "removing_replicas": {},
-    }))
+    let mut others = assignment.others.clone();
+    for reassigned in REASSIGNED {
+        others.0.entry(reassigned).or_insert_with(|| json!({}));
+    }
+    others.with(json!({"version": 3, "topic_id": assignment.id.to_string(), "partitions": partitions}))
 }
 
 pub fn decode_topic(topic: &str, data: &[u8]) -> Result<TopicAssignment, BadValue> {
@@ -226,7 +250,9 @@ pub fn decode_topic(topic: &str, data: &[u8]) -> Result<TopicAssignment, BadValu
             .ok_or_else(|| bad(&path, "a partition is no number"))?;
         partitions.insert(partition, brokers(&path, replicas)?);
     }
-    Ok(TopicAssignment { id, partitions })
+    let mut others = Others::of(object.value, &["version", "topic_id", "partitions"]);
+    others.0.retain(|key, value| !REASSIGNED.contains(&&**key) || value.as_object().is_none_or(|map| !map.is_empty()));
+    Ok(TopicAssignment { id, partitions, others })
 }
 
 /// What `.../partitions/P/state` says.
@@ -238,10 +264,11 @@ pub struct PartitionState {
     pub isr: Vec<BrokerId>,
     /// The controller that wrote it.
     pub controller_epoch: i32,
+    pub others: Others,
 }
 
 pub fn encode_partition_state(state: &PartitionState) -> Vec<u8> {
-    bytes(json!({
+    state.others.with(json!({
         "version": 1,
         "leader": state.leader.0,
         "leader_epoch": state.leader_epoch,
@@ -258,24 +285,30 @@ pub fn decode_partition_state(topic: &str, partition: i32, data: &[u8]) -> Resul
         leader_epoch: object.i32("leader_epoch")?,
         isr: brokers(&path, object.field("isr")?)?,
         controller_epoch: object.i32("controller_epoch")?,
+        others: Others::of(object.value, &["version", "leader", "leader_epoch", "controller_epoch", "isr"]),
     })
 }
 
 /// The value of `/config/topics/T` and its like.
-pub fn encode_config(config: &ConfigMap) -> Vec<u8> {
-    bytes(json!({"version": 1, "config": config}))
+pub fn encode_config(config: &ConfigMap, others: &Others) -> Vec<u8> {
+    others.with(json!({"version": 1, "config": config}))
 }
 
 /// `path` names the entity, for the error only.
 pub fn decode_config(path: &str, data: &[u8]) -> Result<ConfigMap, BadValue> {
+    decode_whole_config(path, data).map(|(config, _)| config)
+}
+
+/// The same, for whoever writes it again.
+pub fn decode_whole_config(path: &str, data: &[u8]) -> Result<(ConfigMap, Others), BadValue> {
     let object = Object::parse(path, data)?;
     let map = object.field("config")?.as_object().ok_or_else(|| bad(path, "config is no object"))?;
-    map.iter()
-        .map(|(key, value)| {
-            let text = value.as_str().ok_or_else(|| bad(path, format!("the value of {key} is no text")))?;
-            Ok((key.clone(), text.to_owned()))
-        })
-        .collect()
+    let text = |(key, value): (&String, &Value)| {
+        let text = value.as_str().ok_or_else(|| bad(path, format!("the value of {key} is no text")))?;
+        Ok((key.clone(), text.to_owned()))
+    };
+    let config = map.iter().map(text).collect::<Result<_, BadValue>>()?;
+    Ok((config, Others::of(object.value, &["version", "config"])))
 }
 
 /// The value of a notice below `/config/changes`, version 2. `entity` is the node's path below `/config`.

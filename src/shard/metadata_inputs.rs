@@ -1,4 +1,4 @@
-//! What the metadata thread tells a shard: open logs, give replicas up, read the new image, say so.
+//! What the control thread tells a shard: open logs, give replicas up, read the new image, say so.
 //!
 //! Inputs are taken in order; what they ask of a log directory goes to that directory's lane (see [`super::lanes`]), and an
 //! image is read when the lanes have done what came before it, but for those of directories that hang.

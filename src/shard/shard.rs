@@ -85,7 +85,7 @@ pub struct Shard<P: Platform> {
 }
 
 impl<P: Platform> Shard<P> {
-    /// Starts the standing tasks: the mailbox, what the metadata thread says, and on one shard the checkpoints.
+    /// Starts the standing tasks: the mailbox, what the control thread says, and on one shard the checkpoints.
     pub fn start(parts: ShardParts<P>) -> Shard<P> {
         let ShardParts { id, platform, config, log_dirs, metadata, counters, mailboxes, inputs, .. } = parts;
         let (last_stops, limits) = (parts.last_stops, parts.limits);

@@ -22,11 +22,12 @@ use super::world::World;
 use crate::base::class::ByClass;
 use crate::base::ids::{BrokerId, ShardId};
 use crate::config::{Config, Durability, ServeOptions};
-use crate::controller::node::{self, MetadataNode, NodeSettings, SharedNode};
+use crate::controller::node::{self, MetadataNode, NodeSettings, SharedNode, StartError};
 use crate::executor::Executor;
 use crate::local::mailbox::Mailboxes;
 use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::node::{LocalPartition, ShardInput, ShardSink};
+use crate::metadata::publisher::INPUTS_PER_VERSION_MAX;
 use crate::metadata::thread;
 use crate::metrics::ShardCounters;
 use crate::net::connection::Arrival;
@@ -39,8 +40,8 @@ use crate::storage::cache_mark::{self, CACHE_MARK};
 use crate::storage::log_dir::{self, LogDirError, LogDirScan};
 use crate::storage::log_dirs::{LogDirs, is_fatal};
 
-/// Inputs that may wait for a shard; nothing bounds them here but the test's own size.
-const SHARD_INPUTS_MAX: usize = 4096;
+/// Inputs that may wait for a shard: few, so that every test meets a shard that falls behind.
+const SHARD_INPUTS_MAX: usize = 2 * INPUTS_PER_VERSION_MAX;
 
 /// Where each node listens.
 pub const PORT: u16 = 9092;
@@ -84,6 +85,14 @@ impl From<Capacities> for Setup {
 pub struct Remains {
     pub disk: FakeDisk,
     tree: TreeRemains,
+    /// What `meta.properties` says.
+    cluster_id: Option<String>,
+}
+
+/// A process that ended before it served, and what it left.
+pub struct Refused {
+    pub error: StartError,
+    pub remains: Remains,
 }
 
 impl Remains {
@@ -94,12 +103,18 @@ impl Remains {
 
     /// An empty disk and an empty tree.
     pub fn none() -> Remains {
-        Remains { disk: FakeDisk::new(), tree: TreeRemains::Own(EmbeddedTree::in_memory().expect("memory")) }
+        let tree = TreeRemains::Own(EmbeddedTree::in_memory().expect("memory"));
+        Remains { disk: FakeDisk::new(), tree, cluster_id: None }
     }
 
     /// An empty disk, and a tree that others share.
     pub fn none_but_tree(tree: &Ensemble) -> Remains {
-        Remains { disk: FakeDisk::new(), tree: TreeRemains::Shared(tree.clone()) }
+        Remains { disk: FakeDisk::new(), tree: TreeRemains::Shared(tree.clone()), cluster_id: None }
+    }
+
+    /// Somebody starts each process on the tree of the other.
+    pub fn swap_trees(&mut self, other: &mut Remains) {
+        std::mem::swap(&mut self.tree, &mut other.tree);
     }
 }
 
@@ -131,6 +146,7 @@ pub struct Node {
     metadata: SharedNode<NodeTree, Queues>,
     /// Of the shards: what they are told.
     inputs: Vec<Sender<ShardInput>>,
+    cluster_id: String,
 }
 
 /// The shards of a process, and whose turn it is to get a connection.
@@ -173,6 +189,12 @@ impl Node {
     /// Starts a process on what the last one left, and runs the world until every shard shows its first image. Its broker
     /// id is the host's number, and it listens at [`PORT`].
     pub fn start_on(host: &Host, remains: Remains, setup: impl Into<Setup>) -> Node {
+        Node::try_start_on(host, remains, setup)
+            .unwrap_or_else(|refused| panic!("a cluster that it belongs to: {}", refused.error))
+    }
+
+    /// The same; a process whose disk and tree don't belong together ends before it runs a shard.
+    pub fn try_start_on(host: &Host, remains: Remains, setup: impl Into<Setup>) -> Result<Node, Refused> {
         let world = host.world();
         host.switch_on();
         let Setup { capacities, log_dirs, durability, settings, rebatch, unflushed_bytes_max } = setup.into();
@@ -188,7 +210,7 @@ impl Node {
             ..ServeOptions::default()
         };
         let config = Arc::new(Config::load(&options).expect("a sound configuration"));
-        let Remains { disk, tree } = remains;
+        let Remains { disk, tree, cluster_id } = remains;
         let tree = tree.connect();
         let mut executors = vec![world.executor()];
         let last_failures = Arc::new(AtomicUsize::new(0));
@@ -199,6 +221,29 @@ impl Node {
             failed.fetch_add(usize::from(left == 0), Ordering::Relaxed);
         });
         let (last_stops, scans) = scan(host, &executors[0], &disk, &log_dirs);
+
+        let dice = world.clone();
+        let settings = NodeSettings::new(&config, config.advertised_listeners.clone());
+        let random = Box::new(move || dice.next_u64());
+        let metadata: SharedNode<_, Queues> = Rc::new(RefCell::new(MetadataNode::new(tree, settings, random)));
+        let platform = SimPlatform::on(host, &executors[0], &disk);
+        let joined = Rc::new(RefCell::new(None));
+        let (joining, clock) = (Rc::clone(&metadata), platform.clock().clone());
+        let (place, expected) = (Rc::clone(&joined), cluster_id.clone());
+        executors[0].spawn(async move {
+            let result = node::join(&joining, &clock, expected).await;
+            *place.borrow_mut() = Some(result);
+        });
+        world.run_until(|| joined.borrow().is_some());
+        let cluster_id = match joined.take().expect("just seen") {
+            Ok(joined) => joined.to_string(),
+            Err(error) => {
+                host.switch_off();
+                world.end(&executors);
+                let remains = Remains { disk: disk.restart(), tree: tree_of(metadata, End::Stop), cluster_id };
+                return Err(Refused { error, remains });
+            }
+        };
 
         let (handle, inbox) = thread::channel(capacities.shards);
         let mailboxes = Mailboxes::new(capacities.shards, ByClass::of(|_| capacities.credits));
@@ -234,14 +279,9 @@ impl Node {
         }
 
         let (shown, told) = (Rc::new(Cell::new(false)), queues.clone());
-        let (dice, ready) = (world.clone(), Rc::clone(&shown));
-        let settings = NodeSettings::new(&config, config.advertised_listeners.clone());
-        let random = Box::new(move || dice.next_u64());
-        let metadata: SharedNode<_, Queues> = Rc::new(RefCell::new(MetadataNode::new(tree, settings, random)));
-        let (running, platform) = (Rc::clone(&metadata), SimPlatform::on(host, &executors[0], &disk));
+        let (running, ready) = (Rc::clone(&metadata), Rc::clone(&shown));
         executors[0].spawn(async move {
             let clock = platform.clock();
-            node::join(&running, clock, None).await.expect("a cluster that it belongs to");
             node::serve(&running, clock, Queues(told)).await.expect("a sound tree");
             node::run(&running, clock, inbox, move |_| ready.set(true)).await;
         });
@@ -253,7 +293,20 @@ impl Node {
         host.listen(PORT, &disk, move |socket| serving.serve_next(socket));
         let (host, clients) = (host.clone(), host.network().add_host());
         let platform = shards.all[0].local().platform.clone();
-        Node { host, clients, platform, disk, log_dirs, last_failures, executors, shards, metadata, inputs: queues }
+        let inputs = queues;
+        Ok(Node {
+            host,
+            clients,
+            platform,
+            disk,
+            log_dirs,
+            last_failures,
+            executors,
+            shards,
+            metadata,
+            inputs,
+            cluster_id,
+        })
     }
 
     /// The disk under it, to break.
@@ -338,14 +391,19 @@ impl Node {
             End::PowerCut | End::Stop => self.host.switch_off(),
         }
         self.host.world().end(&self.executors);
-        let node = Rc::into_inner(self.metadata).expect("its task has ended");
-        let tree = node.into_inner().into_tree().end(how);
+        let tree = tree_of(self.metadata, how);
         let disk = match how {
             End::Kill => self.disk.restart(),
             End::PowerCut | End::Stop => self.disk.power_cut(self.host.world().next_u64()),
         };
-        Remains { disk, tree }
+        Remains { disk, tree, cluster_id: Some(self.cluster_id) }
     }
+}
+
+/// The tree that the next process finds.
+fn tree_of(metadata: SharedNode<NodeTree, Queues>, how: End) -> TreeRemains {
+    let node = Rc::into_inner(metadata).expect("its task has ended");
+    node.into_inner().into_tree().end(how)
 }
 
 impl Node {

@@ -15,6 +15,7 @@ use crate::shard::shard::ShardLimits;
 
 mod back_pressure;
 mod client;
+mod control;
 mod durability;
 mod failing_directory;
 mod flushing;

@@ -1,11 +1,14 @@
 //! A node over an embedded tree, with shards that say Applied when a test has them do so.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Mutex;
 use std::task::Waker;
 use std::time::Duration;
 
 use crate::base::ids::{BrokerId, ShardId, TopicId};
 use crate::config::DynamicConfig;
+use crate::controller::event::Standing;
 use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::node::ShardInput;
 use crate::metadata::proposal::{

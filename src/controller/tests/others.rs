@@ -25,7 +25,7 @@ fn see(world: &mut World) {
 fn topic(id: TopicId, replicas: &[&[i32]]) -> Vec<u8> {
     let ids = |ids: &&[i32]| ids.iter().copied().map(BrokerId).collect();
     let partitions = replicas.iter().enumerate().map(|(number, replicas)| (number as i32, ids(replicas))).collect();
-    znodes::encode_topic(&znodes::TopicAssignment { id, partitions })
+    znodes::encode_topic(&znodes::TopicAssignment { id, partitions, others: znodes::Others::default() })
 }
 
 #[test]

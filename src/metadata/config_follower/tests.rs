@@ -205,3 +205,18 @@ fn a_read_that_fails_is_tried_again_and_nothing_is_settled_before() {
     assert_eq!(world.segment_bytes("t"), Some(1 << 30));
     assert!(world.follower.has_done(world.follower.round()));
 }
+
+#[test]
+fn what_files_say_anew_does_not_go_before_what_the_tree_has() {
+    let mut world = World::new();
+    world.set("brokers/1", r#"{"log.segment.bytes":"2000"}"#);
+    world.start();
+    let named = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let effects = world.follower.follow_files(named(&[("log.segment.bytes", "9"), ("log.retention.ms", "7")]));
+    assert!(effects.is_err(), "that many bytes can't be");
+    let effects =
+        world.follower.follow_files(named(&[("log.segment.bytes", "9000"), ("log.retention.ms", "7")])).unwrap();
+    assert!(matches!(effects[..], [Effect::Changed { .. }]));
+    let defaults = &world.follower.followed().dynamic.topic_defaults;
+    assert_eq!((defaults.segment_bytes, defaults.retention_ms), (2000, 7));
+}

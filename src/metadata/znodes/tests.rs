@@ -30,18 +30,28 @@ fn values_are_those_of_kafka() {
                "rack":"r1","jmx_port":-1,"timestamp":"5","features":{}})
     );
     assert!(text(encode_broker(&broker(None), 5)).get("rack").is_none());
-    let assignment = TopicAssignment { id: TopicId([0; 16]), partitions: [(0, vec![BrokerId(1), BrokerId(2)])].into() };
+    let assignment = TopicAssignment {
+        id: TopicId([0; 16]),
+        partitions: [(0, vec![BrokerId(1), BrokerId(2)])].into(),
+        others: Others::default(),
+    };
     assert_eq!(
         text(encode_topic(&assignment)),
         json!({"version":3,"topic_id":"AAAAAAAAAAAAAAAAAAAAAA","partitions":{"0":[1,2]},
                "adding_replicas":{},"removing_replicas":{}})
     );
-    let state = PartitionState { leader: BrokerId(1), leader_epoch: 4, isr: vec![BrokerId(1)], controller_epoch: 2 };
+    let state = PartitionState {
+        leader: BrokerId(1),
+        leader_epoch: 4,
+        isr: vec![BrokerId(1)],
+        controller_epoch: 2,
+        others: Others::default(),
+    };
     assert_eq!(
         text(encode_partition_state(&state)),
         json!({"version":1,"leader":1,"leader_epoch":4,"controller_epoch":2,"isr":[1]})
     );
-    assert_eq!(text(encode_config(&ConfigMap::new())), json!({"version":1,"config":{}}));
+    assert_eq!(text(encode_config(&ConfigMap::new(), &Others::default())), json!({"version":1,"config":{}}));
     assert_eq!(text(encode_config_change("topics/t")), json!({"version":2,"entity_path":"topics/t"}));
     assert_eq!(broker_config_path(ALL_BROKERS), "/config/brokers/<default>");
     assert_eq!(
@@ -60,12 +70,19 @@ fn what_is_written_reads_back() {
     let assignment = TopicAssignment {
         id: TopicId(*b"0123456789abcdef"),
         partitions: (0..12).map(|partition| (partition, vec![BrokerId(partition), BrokerId(7)])).collect(),
+        others: Others::default(),
     };
     assert_eq!(decode_topic("t", &encode_topic(&assignment)).unwrap(), assignment);
-    let state = PartitionState { leader: BrokerId(-1), leader_epoch: 4, isr: vec![BrokerId(1)], controller_epoch: 2 };
+    let state = PartitionState {
+        leader: BrokerId(-1),
+        leader_epoch: 4,
+        isr: vec![BrokerId(1)],
+        controller_epoch: 2,
+        others: Others::default(),
+    };
     assert_eq!(decode_partition_state("t", 0, &encode_partition_state(&state)).unwrap(), state);
     let config: ConfigMap = [("retention.ms".to_owned(), "1".to_owned())].into();
-    assert_eq!(decode_config("/config/topics/t", &encode_config(&config)).unwrap(), config);
+    assert_eq!(decode_config("/config/topics/t", &encode_config(&config, &Others::default())).unwrap(), config);
     let block = ProducerIdBlock { start: 1000, last: 1999 };
     assert_eq!(decode_producer_id_block(&encode_producer_id_block(BrokerId(1), block)).unwrap(), Some(block));
     assert_eq!(decode_producer_id_block(b"").unwrap(), None);
@@ -129,4 +146,19 @@ proptest! {
         }
         fuzz_znodes(&data);
     }
+}
+
+#[test]
+fn what_is_written_back_keeps_the_keys_that_are_not_known() {
+    let parse = |data: &[u8]| serde_json::from_slice::<serde_json::Value>(data).unwrap();
+    let topic =
+        br#"{"version":3,"topic_id":"AQEBAQEBAQEBAQEBAQEBAQ","partitions":{"0":[1,2]},"adding_replicas":{"0":[2]},
+        "removing_replicas":{},"newer":[1]}"#;
+    assert_eq!(parse(&encode_topic(&decode_topic("t", topic).unwrap())), parse(topic));
+    let state =
+        br#"{"version":1,"leader":1,"leader_epoch":4,"controller_epoch":2,"isr":[1],"leader_recovery_state":1}"#;
+    assert_eq!(parse(&encode_partition_state(&decode_partition_state("t", 0, state).unwrap())), parse(state));
+    let config = br#"{"version":1,"config":{"a":"b"},"newer":{"c":1}}"#;
+    let (map, others) = decode_whole_config("/config/topics/t", config).unwrap();
+    assert_eq!(parse(&encode_config(&map, &others)), parse(config));
 }
