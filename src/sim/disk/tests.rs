@@ -1,8 +1,12 @@
 use std::collections::BTreeSet;
 use std::task::Context;
 
+use bytes::BytesMut;
+
 use super::inode::SECTOR_BYTES;
+use super::power_cut::{PowerCut, Unsynced};
 use super::*;
+use crate::platform::{Disk, OpenMode};
 
 /// Runs a future that nothing outside wakes.
 pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
