@@ -27,6 +27,7 @@ mod read_committed;
 mod recreated_topic;
 mod repacked;
 mod replica;
+mod shared_tree;
 mod slow_directory;
 mod strays;
 mod two_nodes;

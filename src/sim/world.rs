@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::thread;
 
 use crate::base::time::{Monotonic, WallMs};
 use crate::base::timers::Timers;
@@ -22,6 +23,7 @@ pub const STEPS_MAX: u64 = 20_000_000;
 pub struct World(Rc<Inner>);
 
 struct Inner {
+    seed: u64,
     dice: Cell<u64>,
     now: Cell<Monotonic>,
     timers: Timers,
@@ -47,6 +49,7 @@ pub enum TraceEntry {
 impl World {
     pub fn new(seed: u64) -> World {
         World(Rc::new(Inner {
+            seed,
             dice: Cell::new(seed),
             now: Cell::new(Monotonic(1)),
             timers: Timers::default(),
@@ -123,8 +126,10 @@ impl World {
         }
     }
 
-    /// Runs until `done`; panics, with the seed's state lost in the trace, if nothing can ever happen again.
+    /// Runs until `done`; panics, with the seed's state lost in the trace, if nothing can ever happen again. Whatever
+    /// panics on the way, its seed is printed.
     pub fn run_until(&self, done: impl Fn() -> bool) {
+        let _told = Replay(self.0.seed);
         for _ in 0..STEPS_MAX {
             if done() {
                 return;
@@ -161,5 +166,17 @@ impl World {
         self.0.trace.borrow_mut().push(TraceEntry::Time(now));
         self.0.timers.fire(now);
         true
+    }
+}
+
+/// Says how to come to a panic again.
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let test = thread::current();
+            eprintln!("replay: world {} of {}", self.0, test.name().unwrap_or("a test"));
+        }
     }
 }
