@@ -8,9 +8,8 @@
 //!   v9 -5, the latest tiered offset, which there is none of.
 //! - Where records by time are looked for in a batch that can't be decoded, that batch is the answer.
 //! - Any replica answers replica id -2, which looks for faults.
-//!
-//! OFFSET_NOT_AVAILABLE is for a leader whose high watermark has not reached its reign yet: one replica is always
-//! there.
+//! - OFFSET_NOT_AVAILABLE (before v5 LEADER_NOT_AVAILABLE) is a consumer told by a leader whose high watermark has not
+//!   reached its reign yet: the latest offset, and a time for which nothing below the high watermark was found (KIP-207).
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -128,6 +127,10 @@ async fn answer<P: Platform>(
                 if let Some(failure) = failure {
                     tracing::warn!(%failure, "an offset could not be looked up by time");
                 }
+                let code = match code {
+                    ErrorCode::OffsetNotAvailable if version < 5 => ErrorCode::LeaderNotAvailable,
+                    code => code,
+                };
                 answers[place].error_code = code.code();
             }
         }
@@ -242,7 +245,9 @@ async fn find<P: Platform>(partition: &Partition<P>, part: &ListOffsetsPart) -> 
     }
     let offsets = partition.offsets(leader_epoch, asked).map_err(errors::of_leadership)?;
     let at = |offset, leader_epoch| Ok(Found::One { offset, timestamp: -1, leader_epoch });
+    let is_unknown = isolation != Isolation::LogEnd && partition.is_catching_up();
     let found = match timestamp {
+        LATEST if is_unknown => return Err(ErrorCode::OffsetNotAvailable.into()),
         LATEST => return at(isolation.ceiling(&offsets), partition.leader_epoch()),
         EARLIEST | EARLIEST_LOCAL => return at(offsets.log_start, partition.epoch_at(offsets.log_start)),
         // There is no tiered storage.
@@ -252,6 +257,7 @@ async fn find<P: Platform>(partition: &Partition<P>, part: &ListOffsetsPart) -> 
     };
     match found {
         Ok(Some((offset, timestamp))) => Ok(Found::One { offset, timestamp, leader_epoch: partition.epoch_at(offset) }),
+        Ok(None) if is_unknown => Err(ErrorCode::OffsetNotAvailable.into()),
         Ok(None) => at(-1, -1),
         Err(failure) => Err(failure.into()),
     }

@@ -221,11 +221,11 @@ impl<P: Platform> Partition<P> {
         Ok(CleanOutcome::Cleaned { bytes_read, bytes_written, undecodable_batches: undecodable.count })
     }
 
-    /// Writes down, if it is news, up to where the log is clean.
-    async fn note_cleaned_to(&self, offset: Offset) -> Result<(), CleanError> {
+    /// Writes down, if it is news, up to where the log is clean; from then on it may miss offsets.
+    pub(super) async fn note_cleaned_to(&self, offset: Offset) -> Result<(), CleanError> {
         {
             let mut state = self.state.borrow_mut();
-            let log = state.slot.log_mut().ok_or(CleanError::Aborted)?;
+            let log = state.slot.open_mut().ok_or(CleanError::Aborted)?;
             if log.cleaned_to() == Some(offset) {
                 return Ok(());
             }
@@ -233,13 +233,15 @@ impl<P: Platform> Partition<P> {
         }
         let mut written = pin!(self.home.log_dir().rewrite_checkpoints());
         let clock = self.platform.clock();
-        // At a stop nobody may be there any more who writes them, but at the end of it.
-        while either(written.as_mut(), clock.sleep_until(clock.now() + NAP)).await.is_err() {
-            if self.is_wanted() {
-                return Err(CleanError::Aborted);
+        loop {
+            match either(written.as_mut(), clock.sleep_until(clock.now() + NAP)).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(CleanError::Aborted),
+                // At a stop nobody may be there any more who writes them, but at the end of it.
+                Err(()) if self.is_wanted() => return Err(CleanError::Aborted),
+                Err(()) => {}
             }
         }
-        Ok(())
     }
 
     fn cleaning_failed(&self, error: &CleanError) -> CleanOutcome {

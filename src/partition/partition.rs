@@ -295,6 +295,13 @@ impl<P: Platform> Partition<P> {
         state.offsets().ok_or(LeadershipError::LogOffline)
     }
 
+    /// Whether the high watermark has not reached the beginning of this leader's reign yet: the leaders before may have shown
+    /// consumers more, so that where they may read to last is not known (KIP-207).
+    pub fn is_catching_up(&self) -> bool {
+        let state = self.state.borrow();
+        state.role.leader().is_some_and(|leader| state.high_watermark < leader.epoch_start)
+    }
+
     /// The largest leader epoch up to `requested` and where it ends; `None` if that can't be said (Kafka 3.9
     /// `Partition.lastOffsetForLeaderEpoch`).
     pub fn end_offset_for_epoch(

@@ -128,15 +128,15 @@ impl<P: Platform> Partition<P> {
                 failure => AppendFailure::Storage(failure.to_string()),
             })?;
         }
+        let (batches, mut refused) = split(&mut records);
+        if self.has_hole(&batches) {
+            self.admit_holes().await?;
+        }
         // Queued together, so that they are staged together.
-        let mut queued = Vec::new();
-        let mut refused = None;
-        while let Some(next) = next_batch(&mut records) {
-            let appending = next.and_then(|(batch, header)| {
-                let origin = Origin::Replication;
-                self.append_replicated(Append { batch, header, origin, leader_epoch, all_replicas: false })
-            });
-            match appending {
+        let mut queued = Vec::with_capacity(batches.len());
+        for (batch, header) in batches {
+            let origin = Origin::Replication;
+            match self.append_replicated(Append { batch, header, origin, leader_epoch, all_replicas: false }) {
                 Ok(receiver) => queued.push(receiver),
                 Err(failure) => {
                     refused = Some(failure);
@@ -165,6 +165,28 @@ impl<P: Platform> Partition<P> {
         lies_inside.then_some(header.base_offset)
     }
 
+    /// Offsets are missing before one of the batches.
+    fn has_hole(&self, batches: &[(BytesMut, BatchHeader)]) -> bool {
+        let state = self.state.borrow();
+        let Some(log) = state.slot.open() else { return false };
+        let ends = batches.iter().map(|(_, header)| header.last_offset().saturating_add(1));
+        let before = std::iter::once(log.log_end_offset()).chain(ends);
+        batches.iter().zip(before).any(|((_, header), end)| header.base_offset > end)
+    }
+
+    /// The leader's log was compacted, whatever the topic says now, and this one will miss the same offsets: recovery must
+    /// not take them for a lost tail.
+    async fn admit_holes(&self) -> Result<(), AppendFailure> {
+        let log_start = self.of_log(|log| log.cleaned_to().is_none().then(|| log.log_start_offset())).flatten();
+        match log_start {
+            Some(log_start) => {
+                let noted = self.note_cleaned_to(log_start).await;
+                noted.map_err(|error| AppendFailure::Storage(error.to_string()))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The high watermark is the leader's, as far as this log counts; the log start too, below that.
     fn follow(
         self: &Rc<Self>,
@@ -189,24 +211,24 @@ impl<P: Platform> Partition<P> {
     }
 }
 
-/// The next batch of an answer, taken out of it; `None` behind the last whole one.
-fn next_batch(records: &mut BytesMut) -> Option<Result<(BytesMut, BatchHeader), AppendFailure>> {
-    if records.is_empty() {
-        return None;
-    }
-    let header = match BatchHeader::parse(records) {
-        Ok(header) => header,
-        // Less than a header is a batch that was cut short.
-        Err(BatchError::Truncated) => return None,
-        Err(_) => return Some(Err(AppendRefusal::Corrupt { base_offset: UNKNOWN_OFFSET }.into())),
-    };
-    let bytes = header.batch_bytes();
-    if bytes > records.len() {
-        return None;
-    }
-    let batch = records.split_to(bytes);
-    match has_valid_crc(&batch) {
-        true => Some(Ok((batch, header))),
-        false => Some(Err(AppendRefusal::Corrupt { base_offset: header.base_offset }.into())),
+/// The whole batches of an answer, and what is wrong with what follows them.
+fn split(records: &mut BytesMut) -> (Vec<(BytesMut, BatchHeader)>, Option<AppendFailure>) {
+    let mut batches = Vec::new();
+    let corrupt = |base_offset| Some(AppendRefusal::Corrupt { base_offset }.into());
+    loop {
+        let header = match BatchHeader::parse(records) {
+            Ok(header) => header,
+            // Also where nothing follows.
+            Err(BatchError::Truncated) => return (batches, None),
+            Err(_) => return (batches, corrupt(UNKNOWN_OFFSET)),
+        };
+        if header.batch_bytes() > records.len() {
+            return (batches, None);
+        }
+        let batch = records.split_to(header.batch_bytes());
+        if !has_valid_crc(&batch) {
+            return (batches, corrupt(header.base_offset));
+        }
+        batches.push((batch, header));
     }
 }

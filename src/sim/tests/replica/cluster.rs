@@ -84,7 +84,7 @@ pub struct Cluster {
 type Started = (Rc<Partition<SimPlatform>>, Arc<LogDirs>);
 
 /// A record as it lies in a log.
-type Found = (Offset, LeaderEpoch, Vec<u8>);
+pub type Found = (Offset, LeaderEpoch, Vec<u8>);
 
 fn topic_partition() -> TopicPartition {
     TopicPartition { topic: TOPIC.into(), partition: 0 }
@@ -275,6 +275,12 @@ impl Cluster {
         self.reign(leader, isr);
     }
 
+    /// A process ends and begins again at once.
+    pub fn restart(&self, id: BrokerId, death: Death) {
+        let disk = self.end(id, death);
+        self.start_replica(id, disk);
+    }
+
     fn end(&self, id: BrokerId, death: Death) -> FakeDisk {
         let replica = self.state.borrow_mut().running[id.0 as usize].take().expect("it runs");
         if death == Death::Stop {
@@ -337,7 +343,7 @@ impl Cluster {
     }
 
     /// All records of a replica's log, with the epochs that their batches name.
-    fn records(&self, replica: &Replica) -> Vec<Found> {
+    pub fn records(&self, replica: &Replica) -> Vec<Found> {
         let Offsets { log_start, log_end, .. } = offsets(replica);
         let directory = Path::new(LOG_DIR).join(topic_partition().to_string());
         let is_log =

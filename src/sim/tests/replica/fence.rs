@@ -1,5 +1,7 @@
-//! What a change of role, a truncation and an ISR that shrinks mean for who waits at a replica.
+//! What a change of role, a truncation and an ISR that shrinks mean for who waits at a replica, and what a follower makes
+//! of odd answers.
 
+use bytes::BytesMut;
 use futures_channel::oneshot;
 
 use super::cluster::Replica;
@@ -9,8 +11,9 @@ use crate::base::ids::BrokerId;
 use crate::partition::LeaderAndIsr;
 use crate::partition::append::{AppendFailure, Appended, Origin, Replication};
 use crate::partition::partition::{ANY_EPOCH, Asked, Isolation, LeadershipError};
+use crate::partition::replicate::LeaderRecords;
 use crate::partition::truncate::Cut;
-use crate::record::batch::BatchBuilder;
+use crate::record::batch::{BatchBuilder, stamp};
 use crate::record::compression::Codec;
 use crate::sim::disk::Delay;
 
@@ -110,6 +113,25 @@ fn with_too_few_in_sync_nothing_is_promised_and_the_high_watermark_stands_still(
 }
 
 #[test]
+fn a_leader_is_catching_up_until_its_follower_has_what_was_there_when_its_reign_began() {
+    let cluster = Cluster::start(3635, CLEAN);
+    let leader = cluster.running(FIRST).expect("it runs");
+    cluster.pause_follower(SECOND);
+    produced(&cluster, &leader, "value", false).expect("written");
+    assert!(!leader.partition.is_catching_up(), "its reign began empty");
+    drop(leader.partition.change_role(given(FIRST, 1, &[FIRST, SECOND])));
+    cluster.run_for(TAKES);
+    assert!(leader.partition.is_catching_up());
+    assert_eq!(leader.partition.follower_fetched(SECOND, 0, 1), Ok(None));
+    assert!(leader.partition.is_catching_up());
+    assert_eq!(leader.partition.follower_fetched(SECOND, 1, 1), Ok(None));
+    assert!(!leader.partition.is_catching_up());
+    let unknown = leader.partition.follower_fetched(BrokerId(7), 1, 1);
+    assert_eq!(unknown, Err(LeadershipError::UnknownLeaderEpoch));
+    assert_eq!(leader.partition.follower_fetched(SECOND, 1, 0), Err(LeadershipError::FencedLeaderEpoch));
+}
+
+#[test]
 fn a_reader_waits_for_a_truncation_and_goes_on_after_it_and_only_a_failed_one_takes_the_log_offline() {
     for seed in 3640..3650 {
         let cluster = Cluster::start(seed, CLEAN);
@@ -150,5 +172,58 @@ fn a_reader_waits_for_a_truncation_and_goes_on_after_it_and_only_a_failed_one_ta
         assert!(matches!(follower.partition.offsets(ANY_EPOCH, Asked::AnyReplica), Err(LeadershipError::LogOffline)));
         let checkpoint = follower.partition.checkpoint().expect("it is known");
         assert_eq!((checkpoint.recovery_point, checkpoint.high_watermark), (0, 0), "what recovery must know");
+    }
+}
+
+fn replicated(cluster: &Cluster, follower: &Replica, records: BytesMut) -> Result<i64, AppendFailure> {
+    let partition = Rc::clone(&follower.partition);
+    run(&cluster.world, &cluster.clients, async move {
+        let answer = LeaderRecords { records, high_watermark: 0, log_start: 0 };
+        partition.append_as_follower(0, answer).await
+    })
+}
+
+fn of_leader(offset: i64) -> BytesMut {
+    let mut batch = builder(&format!("0/{offset}")).build();
+    stamp(&mut batch, offset, 0);
+    batch
+}
+
+#[test]
+fn a_follower_of_a_log_that_was_compacted_once_misses_the_same_offsets_after_every_end() {
+    for death in [Death::Kill, Death::PowerCut, Death::Stop] {
+        let cluster = Cluster::start(3660, CLEAN);
+        let follower = cluster.running(SECOND).expect("it runs");
+        cluster.pause_follower(SECOND);
+        let records = [of_leader(0), of_leader(5), of_leader(9)].concat();
+        assert_eq!(replicated(&cluster, &follower, BytesMut::from(&*records)).expect("appended"), 10);
+        // Longer than an idle log waits for its flush.
+        cluster.run_for(Duration::from_secs(20));
+        cluster.restart(SECOND, death);
+        let follower = cluster.running(SECOND).expect("it runs");
+        let offsets: Vec<_> = cluster.records(&follower).into_iter().map(|(offset, ..)| offset).collect();
+        assert_eq!(offsets, [0, 5, 9], "{death:?}");
+    }
+}
+
+#[test]
+fn a_garbled_answer_is_refused_and_what_was_sound_before_it_stays() {
+    let cluster = Cluster::start(3670, CLEAN);
+    let follower = cluster.running(SECOND).expect("it runs");
+    cluster.pause_follower(SECOND);
+    let mut end = 0;
+    for _ in 0..300 {
+        let sound = of_leader(end);
+        let mut records = BytesMut::from(&*[&*sound, &*of_leader(end + 1)].concat());
+        let at = sound.len() + cluster.world.below(records.len() - sound.len());
+        records[at] ^= 1 << cluster.world.below(8);
+        let before = end;
+        // What the checksum does not cover may be taken as it is.
+        let _ = replicated(&cluster, &follower, records);
+        end = follower.partition.offsets(ANY_EPOCH, Asked::AnyReplica).expect("open").log_end;
+        assert!(end > before, "the first batch is there");
+        if end > i64::MAX / 4 {
+            break;
+        }
     }
 }
