@@ -21,34 +21,38 @@
 //! this table.
 //!
 //! ```text
-//!  main > broker, cli > shard > handlers > partition > storage > record
-//!  storage, net, partition, handlers, shard, worker > platform      platform::linux, broker, net::listener > uring, worker > sys
-//!  shard > net > protocol::frame         shard, handlers > protocol, metadata::{image, node, proposal, thread}
+//!  main > broker, cli > shard > handlers > local > partition > storage > record        replication > local
+//!  storage, net, partition, local, handlers, shard, worker > platform    platform::linux, broker, net::listener > uring, worker > sys
+//!  shard, handlers > net > protocol::frame          handlers, local > protocol, metadata::{image, node, proposal, thread}
 //!  cli > client > protocol, record
 //!  broker > admin > protocol::{api_key, error_code}      broker > controller > metadata        sim stands below platform, and in tests above everything
 //! ```
 //!
 //! # Two walks
 //!
-//! **Produce.** `net/connection.rs` cuts a frame (`net/frames.rs`) and takes the next reply slot -> `shard/dispatch.rs`
-//! checks key and version, one match arm -> `handlers/produce.rs::Plan::new` validates batch header and CRC on the received
-//! bytes (`record/validate.rs`; what is to change its codec goes over a work thread and `record/repack.rs`, in the order
-//! that `produce/order.rs` keeps) -> `shard/router.rs` brings the work to its owner, over `shard/mailbox.rs` if that is another
-//! shard -> `produce.rs::execute` there -> `partition/append.rs` checks leadership and queues (`partition/gather.rs`
-//! with `--rebatch`) -> `storage/log.rs::stage`
-//! checks the producer's sequence (`storage/producer_state.rs`), stamps base offset and leader epoch in place
-//! (`record/batch.rs`) -> `Disk::append` (`platform/linux/disk.rs`) -> `log.rs::finish_write`: the log end and its index
-//! (`storage/segment.rs`, `storage/offset_index.rs`) move; acks=all waits in `partition/purgatory.rs` for the high watermark
-//! (`partition/replica_set.rs`) -> `produce.rs::Plan::reply` fills the slot -> `net/reply.rs` sends slots in order.
+//! Seven files each, in the order in which a request goes through them; what they call on the way is named in brackets.
 //!
-//! **Fetch.** Same door -> `handlers/fetch.rs::Plan::new` takes up the session (`handlers/fetch/session.rs`) and asks
-//! each owner with the whole byte budget, by `shard/router.rs` -> `handlers/fetch/work.rs::execute` there ->
-//! `partition/read.rs` checks the epochs, reads below the high watermark or the last stable offset ->
-//! `storage/log/read.rs` goes index (`storage/offset_index.rs`) -> position of the batch -> `FileRange`
-//! (`platform.rs`) -> short of `min.bytes`: a watch in `partition/purgatory.rs`, which counts the bytes that come ->
-//! `handlers/fetch/answer.rs` trims in request order and writes headers around the ranges, converted records for old
-//! versions (`handlers/fetch/convert.rs`) -> `net/reply.rs` sends bytes, then sendfile per range
-//! (`platform/linux/socket.rs`), bringing in what is not resident first.
+//! **Produce.**
+//! 1. `net/connection.rs` cuts a frame (`net/frames.rs`), has its header read, and takes the next reply slot for it.
+//! 2. `shard/dispatch.rs` finds the row of its API (`handlers/api.rs`) and calls the handler with an `Exchange`.
+//! 3. `handlers/produce.rs` plans: each batch is checked on the received bytes (`produce/check.rs`, `record/validate.rs`) and
+//!    handed, in the order of the connection, to the shard that owns its partition (`local/routing.rs`); one that changes
+//!    its codec goes over a work thread first (`produce/late.rs`).
+//! 4. `handlers/produce/work.rs` executes there: queues the batches, and answers when they are written.
+//! 5. `partition/append.rs` checks leadership and queues; its task (`append/task.rs`) stages what waits, and writes.
+//! 6. `storage/log/append.rs` checks the producer's sequence, stamps base offset and leader epoch in place, and after
+//!    `Disk::append` moves the log end and the index. acks=all then waits at home for the high watermark
+//!    (`partition/purgatory.rs`, `partition/role.rs`), holding neither bytes nor credit.
+//! 7. Back in `produce.rs` the answers are gathered; `net/reply.rs` sends replies in the order of their slots.
+//!
+//! **Fetch.** In by the same door (1, 2), then
+//!
+//! 3. `handlers/fetch.rs` takes up the session (`local/fetch_sessions.rs`) and asks each owner with the whole byte budget.
+//! 4. `handlers/fetch/work.rs` executes there, and leaves a watch (`partition/purgatory.rs`) if it finds less than `min.bytes`.
+//! 5. `partition/read.rs` checks the epochs and reads below the high watermark, the last stable offset or the log end.
+//! 6. `storage/log/read.rs` goes from index to the position of the batch to a `FileRange` (`platform.rs`).
+//! 7. `handlers/fetch/answer.rs` trims in request order and writes headers around the ranges; `net/reply.rs` sends bytes, then
+//!    sendfile for each range, bringing in what is not resident first.
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 

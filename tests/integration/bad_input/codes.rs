@@ -179,7 +179,10 @@ fn row(code: ErrorCode) -> Row {
         LeaderNotAvailable | NotLeaderOrFollower => {
             Momentary("one broker leads all that it shows, but while a partition opens or closes")
         }
-        NotEnoughReplicas => Momentary("one broker has the one replica of each partition, and that is in sync"),
+        NotEnoughReplicas | NotEnoughReplicasAfterAppend | OffsetNotAvailable => {
+            Momentary("one broker has the one replica of each partition, and that is in sync")
+        }
+        TransactionCoordinatorFenced => Momentary("a coordinator is told it of its markers, and no client sends those"),
         NotController => Momentary("one broker is the controller, but while it starts"),
         NetworkException
         | InvalidFetchSize
@@ -190,8 +193,6 @@ fn row(code: ErrorCode) -> Row {
             NotHere("a repeated batch is answered as the first was, and an unknown producer may begin anywhere")
         }
         StaleControllerEpoch
-        | NotEnoughReplicasAfterAppend
-        | OffsetNotAvailable
         | StaleBrokerEpoch
         | PreferredLeaderNotAvailable
         | EligibleLeadersNotAvailable
@@ -222,7 +223,6 @@ fn row(code: ErrorCode) -> Row {
         | UnstableOffsetCommit => NotHere(GROUPS),
         InvalidProducerIdMapping
         | ConcurrentTransactions
-        | TransactionCoordinatorFenced
         | ProducerFenced
         | TransactionalIdNotFound
         | TransactionAbortable => NotHere(TRANSACTIONS),
