@@ -53,6 +53,13 @@ use work::{ProduceBatch, ProduceDone, ProduceWork, Written};
 /// The client id that Kafka's own tools may write internal topics with.
 const ADMIN_CLIENT: &str = "__admin_client";
 
+/// What the answer of one partition takes while replicas are waited for.
+const ANSWER_BYTES: u64 = size_of::<PartitionProduceResponse>() as u64;
+
+/// A produce that takes no more waits for as long as it likes; larger ones share
+/// [`waiting_produce_bytes`](crate::local::budgets::Budgets::waiting_produce_bytes).
+const WAITING_UNCOUNTED_BYTES: u64 = 64 * 1024;
+
 pub struct Produce;
 
 impl<P: Platform> Handler<P> for Produce {
@@ -209,6 +216,14 @@ impl ProducePlan {
         if !waiting.is_empty() {
             // From here on it is others that are waited for: no batch of it is here any more.
             exchange.give_back_request_bytes();
+            let bytes = answers.len() as u64 * ANSWER_BYTES;
+            let (timeout, _room) = match bytes > WAITING_UNCOUNTED_BYTES {
+                true => match local.budgets.waiting_produce_bytes.try_acquire(bytes) {
+                    Some(room) => (timeout, Some(room)),
+                    None => (Duration::ZERO, None),
+                },
+                false => (timeout, None),
+            };
             waited += wait_for_replicas(&local, waiting, timeout, &mut answers).await;
         }
         local.counters.requests.executed(exchange.passage(), waited, local.platform.clock().now());

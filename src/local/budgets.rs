@@ -12,6 +12,10 @@ const CONVERSION_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Bytes per shard of what large fetches keep while they wait. Who finds no room is answered with what there is.
 pub const WAITING_FETCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// Bytes per shard of what the answers of produces take while they wait for replicas, where that is much. Who finds no room
+/// is told that its time is over.
+const WAITING_PRODUCE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
 /// Those that are not constants.
 #[derive(Clone, Copy, Debug)]
 pub struct BudgetBounds {
@@ -24,6 +28,8 @@ pub struct Budgets {
     pub conversion_bytes: Rc<Budget>,
     /// Of large fetches that wait.
     pub waiting_fetch_bytes: Rc<Budget>,
+    /// Of large produces that wait for replicas.
+    pub waiting_produce_bytes: Rc<Budget>,
     /// Of produced batches that are at work threads.
     pub away_bytes: Rc<Budget>,
 }
@@ -33,26 +39,31 @@ impl Budgets {
         Budgets {
             conversion_bytes: Budget::new(CONVERSION_BYTES_MAX),
             waiting_fetch_bytes: Budget::new(WAITING_FETCH_BYTES_MAX),
+            waiting_produce_bytes: Budget::new(WAITING_PRODUCE_BYTES_MAX),
             away_bytes: Budget::new(bounds.away_bytes_max),
         }
     }
 
     /// How much of each is in use.
     pub fn in_use(&self) -> Vec<BoundUse> {
+        let never_waited_for =
+            |name, help, budget| BoundUse { waits_total: None, ..BoundUse::of_budget(name, help, budget) };
         vec![
             BoundUse::of_budget(
                 "conversion_bytes",
                 "Bytes of records that are converted to an older format, and of answers made of them.",
                 &self.conversion_bytes,
             ),
-            BoundUse {
-                waits_total: None,
-                ..BoundUse::of_budget(
-                    "waiting_fetch_bytes",
-                    "Bytes that large fetches keep while they wait for records.",
-                    &self.waiting_fetch_bytes,
-                )
-            },
+            never_waited_for(
+                "waiting_fetch_bytes",
+                "Bytes that large fetches keep while they wait for records.",
+                &self.waiting_fetch_bytes,
+            ),
+            never_waited_for(
+                "waiting_produce_bytes",
+                "Bytes that large produces keep while they wait for replicas.",
+                &self.waiting_produce_bytes,
+            ),
             BoundUse::of_budget("away_bytes", "Bytes of produced batches at work threads.", &self.away_bytes),
         ]
     }

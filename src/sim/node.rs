@@ -24,6 +24,7 @@ use crate::base::ids::{BrokerId, ShardId};
 use crate::config::{Config, Durability, ServeOptions};
 use crate::controller::node::{self, MetadataNode, NodeSettings, SharedNode, StartError};
 use crate::executor::Executor;
+use crate::local::Local;
 use crate::local::mailbox::Mailboxes;
 use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::node::{LocalPartition, ShardInput, ShardSink};
@@ -335,6 +336,11 @@ impl Node {
         self.executors[1..].iter().map(Executor::task_count).sum()
     }
 
+    /// What its shards hold.
+    pub fn locals(&self) -> impl Iterator<Item = &Rc<Local<SimPlatform>>> {
+        self.shards.all.iter().map(|shard| shard.local())
+    }
+
     pub fn broker_id(&self) -> BrokerId {
         BrokerId(i32::from(self.host.id().0))
     }
@@ -342,8 +348,8 @@ impl Node {
     /// Tells the shard of a partition that this broker leads what a controller of several brokers would: under the next
     /// leader epoch these replicas have it, and are all in sync.
     pub fn set_replicas(&self, topic: &str, partition: i32, replicas: &[BrokerId]) {
-        let owns = |shard: &&Rc<Shard<SimPlatform>>| shard.local().partition(topic, partition).is_some();
-        let shard = self.shards.all.iter().find(owns).expect("a shard of this node has it").local();
+        let owns = |shard: &&Rc<Local<SimPlatform>>| shard.partition(topic, partition).is_some();
+        let shard = self.locals().find(owns).expect("a shard of this node has it");
         let image = shard.image();
         let topic = image.topic(topic).expect("the topic is shown");
         let shown = topic.partition(partition).expect("the partition is shown");

@@ -1,9 +1,13 @@
 //! Produces that wait for a replica, and that replica's fetches: neither may take what the other needs.
 
-use super::client::{Batch, Client};
+use super::client::{Batch, Client, PRODUCE_VERSION};
 use super::*;
 use crate::base::ids::BrokerId;
 use crate::handlers::produce::planted;
+use crate::protocol::message::{ProduceRequestToSend, ProduceResponse};
+use crate::protocol::{ApiKey, Reader, Writer};
+use crate::record::batch::BatchBuilder;
+use crate::record::compression::Codec;
 
 /// Not this node's own id.
 const FOLLOWER: BrokerId = BrokerId(77);
@@ -73,4 +77,59 @@ fn produces_that_keep_what_the_replica_needs_while_they_wait_for_it_are_caught()
     planted::HOLD_CREDITS.set(false);
     let again = again.expect("some seed shows it");
     assert!(again < PRODUCERS, "the seed replays");
+}
+
+/// One batch for the topic, and partitions of another one that is not there: their answers are what it waits with.
+fn wide_produce(batch: &[u8], partitions: &[(i32, Option<&[u8]>)]) -> Vec<u8> {
+    let request = ProduceRequestToSend {
+        transactional_id: None,
+        acks: -1,
+        timeout_ms: 25_000,
+        topics: &[(TOPIC, &[(0, Some(batch))]), ("another", partitions)],
+    };
+    let mut writer = Writer::new();
+    request.encode(&mut writer, PRODUCE_VERSION).expect("a request");
+    writer.into_bytes().to_vec()
+}
+
+#[test]
+fn a_large_produce_that_finds_no_room_to_wait_for_its_replicas_is_told_that_its_time_is_over() {
+    let world = World::new(7);
+    let clients = world.executor();
+    let node = Node::start(&world, Remains::none(), TWO_SHARDS);
+    create_topic(&world, &clients, &node);
+    node.set_replicas(TOPIC, 0, &[node.broker_id(), FOLLOWER]);
+    run_for(&world, Duration::from_secs(1));
+    let taken: Vec<_> = node
+        .locals()
+        .map(|local| {
+            let room = &local.budgets.waiting_produce_bytes;
+            room.try_acquire(room.bytes_max()).expect("all of it is free")
+        })
+        .collect();
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(1_700_000_000_000, None, Some(b"waits"), &[]);
+    let batch = builder.build();
+    let absent: Vec<(i32, Option<&[u8]>)> = (0..2_000).map(|partition| (partition, None)).collect();
+    let answer_to = |partitions: &[(i32, Option<&[u8]>)]| {
+        let (mut client, body) = (Client::new(node.connect()), wide_produce(&batch, partitions));
+        let before = world.now();
+        let answer = run(&world, &clients, async move {
+            let write = |writer: &mut Writer| {
+                writer.bytes(&body);
+                Ok(())
+            };
+            client.ask(ApiKey::Produce, PRODUCE_VERSION, write).await.expect("answered")
+        });
+        let response = ProduceResponse::decode(&mut Reader::new(&answer), PRODUCE_VERSION).expect("produced");
+        (response.responses[0].partition_responses[0].error_code, world.now().since(before))
+    };
+    let (code, took) = answer_to(&absent);
+    assert_eq!(code, ErrorCode::RequestTimedOut.code());
+    assert!(took < Duration::from_secs(1), "it waited for {took:?}");
+    // A small one takes nothing to speak of, and waits; a large one with room waits too.
+    assert!(answer_to(&absent[..1]).1 >= Duration::from_secs(25));
+    drop(taken);
+    assert!(answer_to(&absent).1 >= Duration::from_secs(25));
+    node.end(End::Kill);
 }
