@@ -50,6 +50,12 @@ pub struct Group {
     then: Then,
 }
 
+impl Group {
+    pub fn is_take_over(&self) -> bool {
+        matches!(self.then, Then::Speak)
+    }
+}
+
 /// What brokers are told of.
 #[derive(Default)]
 pub struct Told {
@@ -126,7 +132,7 @@ impl Controller {
                     if !changes.is_empty() {
                         return self.write_changes(group, changes, effects);
                     }
-                } else if matches!(self.groups.get(&group), Some(Group { then: Then::Speak, .. })) {
+                } else if self.groups.get(&group).is_some_and(Group::is_take_over) {
                     self.fail(format!("taking over: {failed}"), effects);
                 } else if let Some(cluster) = self.cluster() {
                     tracing::warn!(partitions = changes.len(), %failed, "new leaders are written with the next change");
@@ -166,11 +172,6 @@ impl Controller {
         let Some(Group { told: Told { mut shown, mut led, new }, then, .. }) = self.groups.remove(&group) else {
             return;
         };
-        if let Then::Speak = then
-            && !self.is_taking_over()
-        {
-            return;
-        }
         if let Some(cluster) = self.cluster() {
             // One that began to be deleted meanwhile is not shown again.
             shown.retain(|topic, _| !cluster.deleting.contains_key(topic));

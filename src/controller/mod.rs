@@ -396,14 +396,12 @@ impl Controller {
         self.reign += 1;
         self.loaders.clear();
         self.looks.clear();
+        // What a take-over still waits for must not let the next one speak.
+        self.groups.retain(|_, group| !group.is_take_over());
         let refusal = Err(self.topic_refusal());
         for deletion in deletions.into_values() {
             self.decide_deletions(deletion.waiters, &refusal, effects);
         }
-    }
-
-    fn is_taking_over(&self) -> bool {
-        matches!(self.role, Role::TakingOver(..))
     }
 
     /// Nobody knows who is controller; the next session asks again.

@@ -1,6 +1,7 @@
 //! A node in the simulator: the shards and the metadata of one broker process over one disk and one tree. It can be
 //! stopped, killed, or its power cut, and started again on what is left.
 
+mod remains;
 mod tree;
 
 use std::cell::{Cell, RefCell};
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_channel::Sender;
 
+pub use self::remains::{Refused, Remains};
 use self::tree::{NodeTree, TreeRemains};
 use super::disk::FakeDisk;
 use super::host::Host;
@@ -17,16 +19,14 @@ use super::invariants::Invariants;
 use super::network::Network;
 use super::platform::SimPlatform;
 use super::socket::SimSocket;
-use super::tree::Ensemble;
 use super::world::World;
 use crate::base::class::ByClass;
 use crate::base::ids::{BrokerId, ShardId};
 use crate::config::{Config, Durability, ServeOptions};
-use crate::controller::node::{self, MetadataNode, NodeSettings, SharedNode, StartError};
+use crate::controller::node::{self, MetadataNode, NodeSettings, SharedNode};
 use crate::executor::Executor;
 use crate::local::Local;
 use crate::local::mailbox::Mailboxes;
-use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::node::{LocalPartition, ShardInput, ShardSink};
 use crate::metadata::publisher::INPUTS_PER_VERSION_MAX;
 use crate::metadata::thread;
@@ -79,43 +79,6 @@ impl From<Capacities> for Setup {
             rebatch: false,
             unflushed_bytes_max: None,
         }
-    }
-}
-
-/// What survives the process.
-pub struct Remains {
-    pub disk: FakeDisk,
-    tree: TreeRemains,
-    /// What `meta.properties` says.
-    cluster_id: Option<String>,
-}
-
-/// A process that ended before it served, and what it left.
-pub struct Refused {
-    pub error: StartError,
-    pub remains: Remains,
-}
-
-impl Remains {
-    /// The metadata is lost.
-    pub fn without_metadata(self) -> Remains {
-        Remains { disk: self.disk, ..Remains::none() }
-    }
-
-    /// An empty disk and an empty tree.
-    pub fn none() -> Remains {
-        let tree = TreeRemains::Own(EmbeddedTree::in_memory().expect("memory"));
-        Remains { disk: FakeDisk::new(), tree, cluster_id: None }
-    }
-
-    /// An empty disk, and a tree that others share.
-    pub fn none_but_tree(tree: &Ensemble) -> Remains {
-        Remains { disk: FakeDisk::new(), tree: TreeRemains::Shared(tree.clone()), cluster_id: None }
-    }
-
-    /// Somebody starts each process on the tree of the other.
-    pub fn swap_trees(&mut self, other: &mut Remains) {
-        std::mem::swap(&mut self.tree, &mut other.tree);
     }
 }
 

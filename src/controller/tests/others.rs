@@ -129,6 +129,40 @@ fn a_controller_whose_session_expired_resigns_and_answers_what_was_under_way() {
 }
 
 #[test]
+fn a_take_over_that_broke_off_does_not_let_the_next_one_speak_too_early() {
+    let mut world = made("a");
+    world.told.clear();
+    world.controller = controller();
+    world.tree().delete("/controller", Version::Any).unwrap();
+    while world.tree().output().is_some() {}
+    let generation = world.tree().tree().generation();
+    world.handle(Event::Start { generation });
+    let writes_leaders = |effect: &Effect| match effect {
+        Effect::Ask { request: Request::Multi(operations), .. } => operations[1].path().ends_with("/state"),
+        _ => false,
+    };
+    while !world.effects.iter().any(writes_leaders) {
+        world.perform(1);
+    }
+    // Its write is done, and the reply comes late.
+    let late = std::mem::take(&mut world.effects);
+    world.handle(Event::Expired);
+    world.tree().delete("/controller", Version::Any).unwrap();
+    while world.tree().output().is_some() {}
+    world.handle(Event::Start { generation });
+    while !matches!(world.controller.role, Role::TakingOver(..)) {
+        world.perform(1);
+    }
+    let next = std::mem::replace(&mut world.effects, late);
+    world.run_out();
+    assert_eq!(world.controller.standing(), Standing::Undecided, "it has loaded nothing yet");
+    world.effects.extend(next);
+    world.settle();
+    assert_eq!((world.controller.standing(), world.told.len()), (Standing::Active, 1));
+    world.check();
+}
+
+#[test]
 fn a_log_that_can_t_be_opened_is_shown_offline_and_keeps_its_leader_where_there_is_no_other() {
     let mut world = made("a");
     world.handle(Event::Offline {
