@@ -16,7 +16,8 @@ use crate::storage::log::{LastStop, Log};
 
 pub(super) enum LogSlot<D: Disk> {
     Open(Log<D>),
-    Truncating(Truncating<D>),
+    /// Rare, and larger than the others.
+    Truncating(Box<Truncating<D>>),
     Offline(Kept<D>),
     Leaving(Kept<D>),
 }
@@ -155,7 +156,7 @@ impl<D: Disk> LogSlot<D> {
     pub fn go_offline(&mut self) {
         self.change(|slot| match slot {
             LogSlot::Open(log) => LogSlot::Offline(Kept::Log(log)),
-            LogSlot::Truncating(truncating) => LogSlot::Offline(truncating.give_up()),
+            LogSlot::Truncating(truncating) => LogSlot::Offline((*truncating).give_up()),
             LogSlot::Offline(_) | LogSlot::Leaving(_) => slot,
         });
     }
@@ -164,7 +165,7 @@ impl<D: Disk> LogSlot<D> {
     pub fn leave(&mut self) {
         self.change(|slot| match slot {
             LogSlot::Open(log) => LogSlot::Leaving(Kept::Log(log)),
-            LogSlot::Truncating(truncating) => LogSlot::Leaving(truncating.give_up()),
+            LogSlot::Truncating(truncating) => LogSlot::Leaving((*truncating).give_up()),
             LogSlot::Offline(kept) | LogSlot::Leaving(kept) => LogSlot::Leaving(kept),
         });
     }
@@ -181,7 +182,8 @@ impl<D: Disk> LogSlot<D> {
     pub fn begin_truncation(&mut self, last_stop: LastStop, offsets: Offsets) {
         self.change(|slot| match slot {
             LogSlot::Open(log) => {
-                LogSlot::Truncating(Truncating { log: Some(log), last_stop, offsets, parked: Vec::new() })
+                let truncating = Truncating { log: Some(log), last_stop, offsets, parked: Vec::new() };
+                LogSlot::Truncating(Box::new(truncating))
             }
             LogSlot::Truncating(_) | LogSlot::Offline(_) | LogSlot::Leaving(_) => slot,
         });
@@ -202,7 +204,7 @@ impl<D: Disk> LogSlot<D> {
                 truncating.wake();
                 LogSlot::Open(log)
             }
-            (LogSlot::Truncating(truncating), None) => LogSlot::Offline(truncating.give_up()),
+            (LogSlot::Truncating(truncating), None) => LogSlot::Offline((*truncating).give_up()),
             (LogSlot::Offline(Kept::Cut(_)), Some(log)) => LogSlot::Offline(Kept::Log(log)),
             (LogSlot::Leaving(Kept::Cut(_)), Some(log)) => LogSlot::Leaving(Kept::Log(log)),
             (slot, _) => slot,

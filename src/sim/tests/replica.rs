@@ -36,6 +36,7 @@ fn life(seed: u64, setup: ClusterSetup) -> Result<Events, String> {
             2 => cluster.die_and_return(Death::Kill),
             3 if setup.power_cuts => cluster.die_and_return(Death::PowerCut),
             4 if setup.unclean => cluster.lead_by_anybody(),
+            5 => cluster.die_together(),
             _ => {}
         }
         cluster.check()?;
@@ -56,7 +57,13 @@ fn survive(seeds: std::ops::Range<u64>, setup: ClusterSetup) -> Events {
     all
 }
 
-const CLEAN: ClusterSetup = ClusterSetup { min_isr: 1, power_cuts: false, unclean: false, transactions: true };
+const CLEAN: ClusterSetup = ClusterSetup {
+    min_isr: 1,
+    durability: Durability::PageCache,
+    power_cuts: false,
+    unclean: false,
+    transactions: true,
+};
 
 #[test]
 fn over_changes_of_leader_and_kills_no_promise_is_broken_and_the_logs_become_the_same() {
@@ -69,6 +76,13 @@ fn with_two_in_sync_a_power_cut_of_either_breaks_no_promise() {
     let setup = ClusterSetup { min_isr: 2, power_cuts: true, ..CLEAN };
     let Events { promises, cuts } = survive(3100..3130, setup);
     assert!(promises > 300 && cuts > 30, "{promises} promises, {cuts} cuts");
+}
+
+#[test]
+fn with_fsync_a_power_cut_of_all_replicas_at_once_breaks_no_promise() {
+    let setup = ClusterSetup { durability: Durability::Fsync, power_cuts: true, ..CLEAN };
+    let Events { promises, cuts } = survive(3700..3730, setup);
+    assert!(promises > 300 && cuts > 20, "{promises} promises, {cuts} cuts");
 }
 
 #[test]

@@ -37,6 +37,7 @@ const LONG: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterSetup {
     pub min_isr: i32,
+    pub durability: Durability,
     pub power_cuts: bool,
     /// Leaders from outside of the ISR.
     pub unclean: bool,
@@ -156,7 +157,7 @@ impl Cluster {
             TopicConfig { segment_bytes: 3000, min_insync_replicas: self.setup.min_isr, ..TopicConfig::default() };
         Settings {
             local,
-            durability: Durability::PageCache,
+            durability: self.setup.durability,
             rebatch: false,
             replica_lag_time_max: LAG_MAX,
             config: Arc::new(config),
@@ -273,6 +274,18 @@ impl Cluster {
             (state.leader, state.isr.clone())
         };
         self.reign(leader, isr);
+    }
+
+    /// All processes end at once, and begin again on what is left: which is all that was promised, if it was flushed or the
+    /// page cache lives.
+    pub fn die_together(&self) {
+        let death = match self.setup.durability {
+            Durability::Fsync => Death::PowerCut,
+            Durability::PageCache => Death::Kill,
+        };
+        let disks: Vec<_> = everybody().into_iter().map(|id| (id, self.end(id, death))).collect();
+        disks.into_iter().for_each(|(id, disk)| self.start_replica(id, disk));
+        self.lead_by_another();
     }
 
     /// A process ends and begins again at once.
