@@ -26,9 +26,19 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
+/// So that a run takes as long as many breaks of the link.
+const REQUEST_PAUSE_MAX_MS: usize = 2000;
+
 /// How long the link is whole, and how long it is not, at most: longer than some senders' patience.
 const WHOLE_MAX: Duration = Duration::from_secs(4);
 const BROKEN_MAX: Duration = Duration::from_secs(25);
+
+/// How long the leader lives at least, and for how many milliseconds more, where it ends; how long it is gone then.
+const LIFE_MIN: Duration = Duration::from_secs(2);
+const LIFE_MORE_MS: usize = 20_000;
+const OFF_MAX_MS: usize = 15_000;
+
+const LEADER_ENDS: &str = "the leader ends";
 
 /// The connection of one node to the broker of another, opened again whenever it has failed.
 struct Peer {
@@ -111,7 +121,7 @@ async fn produce_all(mut peer: Peer) {
     let options = ProducerOptions {
         acks: -1,
         compression: Compression::of(Codec::None),
-        batch_bytes: 8 * 1024,
+        batch_bytes: 3 * 1024,
         linger: Duration::from_millis(5),
         timeout_ms: 5000,
         buffer_bytes: BUFFER_BYTES,
@@ -147,6 +157,7 @@ async fn produce_all(mut peer: Peer) {
         }
         match producer.next_request(peer.platform.clock().now()) {
             Some(request) => {
+                peer.pause(Duration::from_millis(peer.to.world().below(REQUEST_PAUSE_MAX_MS) as u64)).await;
                 let answer = peer.ask(&Batches(&request), PRODUCE_VERSION).await;
                 let now = peer.platform.clock().now();
                 match answer {
@@ -185,8 +196,9 @@ async fn break_and_mend(one: Host, other: Host) {
     }
 }
 
-/// The second node produces to the first, and neither's clock is right; gives the trace.
-fn produce_over_a_breaking_link(seed: u64) -> Vec<TraceEntry> {
+/// The second node produces to the first, and neither's clock is right. The first ends in one of these ways now and then, and
+/// comes again. Gives the trace.
+fn produce_over_a_breaking_link(seed: u64, ends: &[End]) -> Vec<TraceEntry> {
     let world = World::new(seed);
     let network = Network::new(&world);
     let (one, other) = (network.add_host(), network.add_host());
@@ -203,23 +215,33 @@ fn produce_over_a_breaking_link(seed: u64) -> Vec<TraceEntry> {
             wall_drift_ppm: world.below(20_001) as i32 - 10_000,
         });
     }
-    let leader = Node::start_on(&one, Remains::none(), TWO_SHARDS);
+    let setup = Setup { durability: Durability::Fsync, ..TWO_SHARDS.into() };
+    let mut leader = Node::start_on(&one, Remains::none(), setup);
     let producing = Node::start_on(&other, Remains::none(), TWO_SHARDS);
     let clients = world.executor();
     create_topic(&world, &clients, &leader);
 
     clients.spawn(break_and_mend(one.clone(), other.clone()));
     let done = Rc::new(Cell::new(false));
-    let (seen, platform) = (Rc::clone(&done), producing.platform().clone());
+    let (seen, platform, to) = (Rc::clone(&done), producing.platform().clone(), one.clone());
     producing.platform().tasks().spawn(async move {
-        produce_all(Peer { platform, to: one, connection: None }).await;
+        produce_all(Peer { platform, to, connection: None }).await;
         seen.set(true);
     });
-    world.run_until(|| {
-        let held = network.held_bytes_max();
-        assert!(held <= WINDOW_BYTES, "{held} bytes are under way (seed {seed})");
-        done.get()
-    });
+    while !done.get() {
+        let end_at = world.now() + LIFE_MIN + Duration::from_millis(world.below(LIFE_MORE_MS) as u64);
+        world.run_until(|| {
+            let held = network.held_bytes_max();
+            assert!(held <= WINDOW_BYTES, "{held} bytes are under way (seed {seed})");
+            done.get() || world.now() >= end_at
+        });
+        if !ends.is_empty() && !done.get() {
+            world.note(LEADER_ENDS);
+            let remains = leader.end(ends[world.below(ends.len())]);
+            run_for(&world, Duration::from_millis(world.below(OFF_MAX_MS) as u64));
+            leader = Node::start_on(&one, remains, setup);
+        }
+    }
     clients.clear();
 
     let stored = fetch_everything(&world, &clients, &leader);
@@ -233,17 +255,33 @@ fn produce_over_a_breaking_link(seed: u64) -> Vec<TraceEntry> {
     world.trace()
 }
 
+/// How often the trace tells of this.
+fn noted(trace: &[TraceEntry], what: &str) -> usize {
+    trace.iter().filter(|entry| matches!(entry, TraceEntry::Note(note) if note.ends_with(what))).count()
+}
+
 #[test]
 fn two_nodes_where_one_produces_to_the_other_over_a_link_that_is_cut_and_mended() {
+    let (mut cuts, mut losses) = (0, 0);
     for seed in 4000..4040 {
-        produce_over_a_breaking_link(seed);
+        let trace = produce_over_a_breaking_link(seed, &[]);
+        cuts += noted(&trace, "is cut");
+        losses += noted(&trace, "is lost");
     }
+    assert!(cuts > 150 && losses > 40, "the link hardly ever breaks: {cuts} cuts, {losses} losses");
+}
+
+#[test]
+fn the_same_with_a_leader_that_is_killed_loses_its_power_or_stops_and_comes_again() {
+    let run = |seed| produce_over_a_breaking_link(seed, &[End::Kill, End::PowerCut, End::Stop]);
+    let ended: usize = (4050..4080).map(|seed| noted(&run(seed), LEADER_ENDS)).sum();
+    assert!(ended > 60, "the leader hardly ever ends: {ended} times");
 }
 
 #[test]
 fn a_broken_link_runs_the_same_twice_under_one_seed() {
-    for seed in 4100..4103 {
-        let trace = produce_over_a_breaking_link(seed);
-        assert!(trace == produce_over_a_breaking_link(seed), "seed {seed} ran differently the second time");
+    for (seed, ends) in [(4100, &[][..]), (4101, &[End::PowerCut]), (4102, &[End::Kill, End::Stop])] {
+        let trace = produce_over_a_breaking_link(seed, ends);
+        assert!(trace == produce_over_a_breaking_link(seed, ends), "seed {seed} ran differently the second time");
     }
 }
