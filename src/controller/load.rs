@@ -249,3 +249,6 @@ pub fn load<T: crate::metadata::tree::MetadataTree>(tree: &mut crate::metadata::
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
