@@ -38,6 +38,8 @@ const LONG: Duration = Duration::from_secs(60);
 pub struct ClusterSetup {
     pub min_isr: i32,
     pub durability: Durability,
+    /// How all processes end at once.
+    pub common_death: Death,
     pub power_cuts: bool,
     /// Leaders from outside of the ISR.
     pub unclean: bool,
@@ -279,11 +281,8 @@ impl Cluster {
     /// All processes end at once, and begin again on what is left: which is all that was promised, if it was flushed or the
     /// page cache lives.
     pub fn die_together(&self) {
-        let death = match self.setup.durability {
-            Durability::Fsync => Death::PowerCut,
-            Durability::PageCache => Death::Kill,
-        };
-        let disks: Vec<_> = everybody().into_iter().map(|id| (id, self.end(id, death))).collect();
+        let end = |id| (id, self.end(id, self.setup.common_death));
+        let disks: Vec<_> = everybody().into_iter().map(end).collect();
         disks.into_iter().for_each(|(id, disk)| self.start_replica(id, disk));
         self.lead_by_another();
     }
