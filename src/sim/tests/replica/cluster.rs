@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::super::*;
 use super::producer::Ledger;
 use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
-use crate::base::time::Monotonic;
 use crate::config::TopicConfig;
 use crate::executor::either;
 use crate::partition::home::{Home, WaitingMax};
@@ -488,8 +487,7 @@ fn keep_checkpoints(platform: &SimPlatform, partition: &Rc<Partition<SimPlatform
         let clock = platform.clock();
         loop {
             let asked = log_dirs.all()[0].rewrites().recv();
-            let due: Monotonic = clock.now() + CHECKPOINT_INTERVAL;
-            let request = either(asked, clock.sleep_until(due)).await;
+            let request = either(asked, clock.sleep_until(clock.now() + CHECKPOINT_INTERVAL)).await;
             let Some(checkpoint) = partition.checkpoint() else { return };
             checkpoints::write_all(platform.disk(), Path::new(LOG_DIR), &[checkpoint]).await.expect("checkpoints");
             if let Ok(Ok(request)) = request {
