@@ -140,7 +140,7 @@ impl<T: MetadataTree, S: ShardSink> MetadataNode<T, S> {
         let NodeSettings { broker, controller } = settings;
         MetadataNode {
             requests: Requests::new(tree),
-            membership: Membership::new(),
+            membership: Membership::default(),
             follower: ConfigFollower::new(broker.id, Arc::clone(&controller.followed.dynamic)),
             controller: Controller::new(controller),
             broker,

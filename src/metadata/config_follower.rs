@@ -360,10 +360,8 @@ impl ConfigFollower {
         };
         match entity.split_once('/') {
             // One that nobody here has asked for yet is read then.
-            Some(("topics", topic)) => {
-                if self.followed.topic(topic).is_some() || self.reading.contains_key(topic) {
-                    self.read_topic(topic.into(), effects);
-                }
+            Some(("topics", topic)) if self.followed.topic(topic).is_some() || self.reading.contains_key(topic) => {
+                self.read_topic(topic.into(), effects);
             }
             Some(("brokers", node)) if node == znodes::ALL_BROKERS || node == self.broker => {
                 self.read_broker(node.to_owned(), effects);

@@ -103,6 +103,7 @@ pub struct Session {
     pub generation: Generation,
 }
 
+#[derive(Default)]
 pub struct Membership {
     state: State,
     /// Of the last request; results of older ones say nothing any more.
@@ -115,12 +116,16 @@ pub struct Membership {
     has_registered: bool,
 }
 
+#[derive(Default)]
 enum State {
+    #[default]
     Idle,
     Joining(Joining, Join),
     Joined,
     Registering(Register),
-    BackingOff { until: Monotonic },
+    BackingOff {
+        until: Monotonic,
+    },
     Registered,
     Refused,
 }
@@ -156,17 +161,6 @@ enum Register {
 }
 
 impl Membership {
-    pub fn new() -> Membership {
-        Membership {
-            state: State::Idle,
-            number: 0,
-            broker: None,
-            past_sessions: BTreeSet::new(),
-            session: None,
-            has_registered: false,
-        }
-    }
-
     /// When [`Event::Time`] is to come.
     pub fn next_deadline(&self) -> Option<Monotonic> {
         match self.state {
@@ -253,18 +247,27 @@ impl Membership {
                 }
                 match next + 1 < znodes::PERSISTENT_PATHS.len() {
                     true => look_for_path(next + 1, missing),
-                    false if missing.is_empty() => return Ok(self.make_cluster_id(joining, effects)),
+                    false if missing.is_empty() => {
+                        self.make_cluster_id(joining, effects);
+                        return Ok(());
+                    }
                     false => (Join::MakePaths, make_paths(&missing)),
                 }
             }
             Join::MakePaths => match result {
-                Ok(_) => return Ok(self.make_cluster_id(joining, effects)),
+                Ok(_) => {
+                    self.make_cluster_id(joining, effects);
+                    return Ok(());
+                }
                 // Another broker starts too; each round finds fewer missing.
                 Err(RequestError { error: TreeError::NodeExists(_), .. }) => look_for_path(0, Vec::new()),
                 Err(failed) => return Err(Refusal::Tree(failed.error)),
             },
             Join::MakeClusterId => match result {
-                Ok(_) => return Ok(self.joined(new_cluster_id(joining.random), effects)),
+                Ok(_) => {
+                    self.joined(new_cluster_id(joining.random), effects);
+                    return Ok(());
+                }
                 // Another broker was faster.
                 Err(RequestError { error: TreeError::NodeExists(_), .. }) => (Join::ClusterId, get(znodes::CLUSTER_ID)),
                 Err(failed) => return Err(Refusal::Tree(failed.error)),

@@ -89,31 +89,35 @@ impl<P: Platform> Partition<P> {
         let ReadRequest { offset, bytes_max, current_leader_epoch, isolation, .. } = request;
         let mut held = Held::default();
         for tries in 0..READ_TRIES_MAX {
-            let (offsets, outcome, aborted, has_later_segment) = {
+            let looked = {
                 let state = self.state.borrow();
                 state.check_leader(current_leader_epoch)?;
-                let (Some(log), Some(offsets)) = (state.slot.open(), state.offsets()) else {
-                    drop(state);
-                    self.unparked().await;
-                    continue;
-                };
-                if request.last_fetched_epoch >= 0 {
-                    let diverging = diverging_epoch(log, &request, &offsets, state.role.epoch())?;
-                    if diverging.is_some() {
-                        return Ok(ReadResult { offsets, data: None, diverging, has_later_segment: false });
-                    }
-                }
-                let ceiling = isolation.ceiling(&offsets);
-                let outcome = log.read_holding(&held, offset, bytes_max, ceiling);
-                let aborted = match (&outcome, isolation) {
-                    (Read::Range { base_offset, .. }, Isolation::ReadCommitted) => {
-                        let end = log.segment_end_offset((*base_offset).max(offset)).min(ceiling);
-                        log.aborted_transactions(offset, end)
+                match (state.slot.open(), state.offsets()) {
+                    (Some(log), Some(offsets)) => {
+                        if request.last_fetched_epoch >= 0 {
+                            let diverging = diverging_epoch(log, &request, &offsets, state.role.epoch())?;
+                            if diverging.is_some() {
+                                return Ok(ReadResult { offsets, data: None, diverging, has_later_segment: false });
+                            }
+                        }
+                        let ceiling = isolation.ceiling(&offsets);
+                        let outcome = log.read_holding(&held, offset, bytes_max, ceiling);
+                        let aborted = match (&outcome, isolation) {
+                            (Read::Range { base_offset, .. }, Isolation::ReadCommitted) => {
+                                let end = log.segment_end_offset((*base_offset).max(offset)).min(ceiling);
+                                log.aborted_transactions(offset, end)
+                            }
+                            _ => None,
+                        };
+                        let has_later_segment = offset < ceiling && log.segment_end_offset(offset) < ceiling;
+                        Some((offsets, outcome, aborted, has_later_segment))
                     }
                     _ => None,
-                };
-                let has_later_segment = offset < ceiling && log.segment_end_offset(offset) < ceiling;
-                (offsets, outcome, aborted, has_later_segment)
+                }
+            };
+            let Some((offsets, outcome, aborted, has_later_segment)) = looked else {
+                self.unparked().await;
+                continue;
             };
             match outcome {
                 Read::Range { range, first_batch_bytes, recently_appended, .. } => {

@@ -34,6 +34,7 @@ pub(super) struct Truncating<D: Disk> {
 }
 
 /// What is left of a log that is not served.
+#[expect(clippy::large_enum_variant, reason = "a slot has the room for a log anyway")]
 pub(super) enum Kept<D: Disk> {
     Log(Log<D>),
     /// It could not be opened: what the checkpoints said, and must go on saying until it is recovered.

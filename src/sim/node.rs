@@ -158,7 +158,7 @@ impl Node {
     }
 
     /// The same; a process whose disk and tree don't belong together ends before it runs a shard.
-    pub fn try_start_on(host: &Host, remains: Remains, setup: impl Into<Setup>) -> Result<Node, Refused> {
+    pub fn try_start_on(host: &Host, remains: Remains, setup: impl Into<Setup>) -> Result<Node, Box<Refused>> {
         let world = host.world();
         host.switch_on();
         let Setup { capacities, log_dirs, durability, settings, rebatch, unflushed_bytes_max } = setup.into();
@@ -205,7 +205,7 @@ impl Node {
                 host.switch_off();
                 world.end(&executors);
                 let remains = Remains { disk: disk.restart(), tree: tree_of(metadata, End::Stop), cluster_id };
-                return Err(Refused { error, remains });
+                return Err(Box::new(Refused { error, remains }));
             }
         };
 

@@ -34,7 +34,7 @@ fn run(membership: &mut Membership, tree: &mut Probe<EmbeddedTree>, event: Event
 
 fn join(tree: &mut Probe<EmbeddedTree>, cluster_id: Option<&str>) -> Result<String, Refusal> {
     let event = Event::Join { cluster_id: cluster_id.map(str::to_owned), random: [1, 2] };
-    match run(&mut Membership::new(), tree, event) {
+    match run(&mut Membership::default(), tree, event) {
         Some(Effect::Joined { cluster_id }) => Ok(cluster_id.to_string()),
         Some(Effect::Refused(refusal)) => Err(refusal),
         other => panic!("{other:?}"),
@@ -42,7 +42,7 @@ fn join(tree: &mut Probe<EmbeddedTree>, cluster_id: Option<&str>) -> Result<Stri
 }
 
 fn register(tree: &mut Probe<EmbeddedTree>) -> Result<i64, Refusal> {
-    match run(&mut Membership::new(), tree, Event::Register { broker: broker() }) {
+    match run(&mut Membership::default(), tree, Event::Register { broker: broker() }) {
         Some(Effect::Registered { broker_epoch, .. }) => Ok(broker_epoch),
         Some(Effect::Refused(refusal)) => Err(refusal),
         other => panic!("{other:?}"),
@@ -108,7 +108,7 @@ fn an_id_that_another_live_broker_has_is_refused_and_an_own_node_is_kept() {
 fn after_its_session_a_broker_registers_anew_over_the_node_that_is_left_of_it() {
     let mut tree = tree();
     join(&mut tree, None).unwrap();
-    let mut membership = Membership::new();
+    let mut membership = Membership::default();
     let Some(Effect::Registered { broker_epoch: first, .. }) =
         run(&mut membership, &mut tree, Event::Register { broker: broker() })
     else {
@@ -140,7 +140,7 @@ fn after_its_session_a_broker_registers_anew_over_the_node_that_is_left_of_it() 
 fn a_broker_that_served_tries_again_to_register_until_it_can() {
     let mut tree = tree();
     join(&mut tree, None).unwrap();
-    let mut membership = Membership::new();
+    let mut membership = Membership::default();
     run(&mut membership, &mut tree, Event::Register { broker: broker() });
     tree.delete("/brokers/ids/1", Version::Any).unwrap();
     make(&mut tree, "/brokers/ids/1", b"another's");

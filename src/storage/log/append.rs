@@ -464,7 +464,7 @@ impl<D: Disk> Log<D> {
     pub(super) fn cut_transactions(&self) -> Option<impl Future<Output = Result<(), LogError>> + use<D> + 'static> {
         let (directory, base_offset) = (self.files_of(), self.active.base_offset);
         let bytes = self.active.transactions.bytes;
-        self.active.transactions.is_ahead.then(|| async move {
+        self.active.transactions.is_ahead.then_some(async move {
             directory.rewrite_index(base_offset, TRANSACTION_INDEX, bytes, Vec::new()).await.map(drop)
         })
     }
