@@ -6,7 +6,8 @@
 //!  main       starts and stops everything (broker)
 //!  signals    waits for SIGINT, SIGTERM and SIGHUP
 //!  shard-0..N one thread, one ring, one executor each: connections, partitions   (shard/run.rs is the only place that waits)
-//!  metadata   owns the metadata tree and the controller; publishes images, takes proposals
+//!  metadata   the same loop over a small ring: the metadata tree, and this broker's membership, settings and controller
+//!             as pure machines over it; publishes images, takes proposals
 //!  disk-D.0.. helpers of log directory D: open, close, delete, preallocate, checkpoints; one partition's always on the same
 //!  sync-D     sixteen for each log directory: fsync and write-back
 //!  admin      HTTP: /metrics, /healthz, /readyz

@@ -22,7 +22,7 @@ use crate::base::class::Class;
 use crate::base::ids::{LeaderEpoch, Offset, ShardId};
 use crate::local::{Local, Work, owner_of};
 use crate::partition::Partition;
-use crate::partition::partition::{Asked, Isolation, LeadershipError};
+use crate::partition::partition::{AnsweredBy, Isolation, LeadershipError};
 use crate::partition::read::ReadFailure;
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -55,7 +55,7 @@ struct ListOffsetsPart {
     /// Only in version 0: a list of at most so many.
     count_max: Option<i32>,
     leader_epoch: LeaderEpoch,
-    asked: Asked,
+    asked: AnsweredBy,
     isolation: Isolation,
 }
 
@@ -147,7 +147,7 @@ fn plan<P: Platform>(
     let mut response = ListOffsetsResponse::default();
     let mut work: Vec<(ShardId, ListOffsetsWork)> = Vec::new();
     let isolation = Isolation::of_request(request.replica_id, request.isolation_level);
-    let asked = if request.replica_id == DEBUGGING { Asked::AnyReplica } else { Asked::Leader };
+    let asked = if request.replica_id == DEBUGGING { AnsweredBy::AnyReplica } else { AnsweredBy::Leader };
     let repeated = repeated_partitions(request);
     let (mut listed, mut topics) = (Distinct::with_capacity(0), Distinct::with_capacity(request.topics.len()));
     let mut place = 0;

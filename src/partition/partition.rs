@@ -34,7 +34,7 @@ pub const CONSUMER: i32 = -1;
 
 /// Which replica may answer a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum AnsweredBy {
     Leader,
     AnyReplica,
 }
@@ -175,19 +175,19 @@ pub(super) struct State<P: Platform> {
 impl<P: Platform> State<P> {
     /// Checks that this replica leads, under the epoch that the request names (-1: any; KIP-320).
     pub(super) fn check_leader(&self, current_leader_epoch: LeaderEpoch) -> Result<(), LeadershipError> {
-        self.check(current_leader_epoch, Asked::Leader)
+        self.check(current_leader_epoch, AnsweredBy::Leader)
     }
 
     /// Checks that this replica follows, under exactly this epoch.
     pub(super) fn check_follower(&self, leader_epoch: LeaderEpoch) -> Result<(), LeadershipError> {
-        self.check(leader_epoch, Asked::AnyReplica)?;
+        self.check(leader_epoch, AnsweredBy::AnyReplica)?;
         match self.role.is_leader() {
             true => Err(LeadershipError::NotFollower),
             false => Ok(()),
         }
     }
 
-    pub(super) fn check(&self, current_leader_epoch: LeaderEpoch, asked: Asked) -> Result<(), LeadershipError> {
+    pub(super) fn check(&self, current_leader_epoch: LeaderEpoch, asked: AnsweredBy) -> Result<(), LeadershipError> {
         match &self.slot {
             // Kafka looks at nothing else of a partition whose directory has failed (`HostedPartition.Offline`).
             LogSlot::Offline(_) => return Err(LeadershipError::LogOffline),
@@ -201,7 +201,7 @@ impl<P: Platform> State<P> {
         if current_leader_epoch > leader_epoch {
             return Err(LeadershipError::UnknownLeaderEpoch);
         }
-        if asked == Asked::Leader && !self.role.is_leader() {
+        if asked == AnsweredBy::Leader && !self.role.is_leader() {
             return Err(LeadershipError::NotLeader);
         }
         Ok(())
@@ -286,10 +286,10 @@ impl<P: Platform> Partition<P> {
 
     /// The offsets, for a request under `current_leader_epoch`.
     pub fn leader_offsets(&self, current_leader_epoch: LeaderEpoch) -> Result<Offsets, LeadershipError> {
-        self.offsets(current_leader_epoch, Asked::Leader)
+        self.offsets(current_leader_epoch, AnsweredBy::Leader)
     }
 
-    pub fn offsets(&self, current_leader_epoch: LeaderEpoch, asked: Asked) -> Result<Offsets, LeadershipError> {
+    pub fn offsets(&self, current_leader_epoch: LeaderEpoch, asked: AnsweredBy) -> Result<Offsets, LeadershipError> {
         let state = self.state.borrow();
         state.check(current_leader_epoch, asked)?;
         state.offsets().ok_or(LeadershipError::LogOffline)
@@ -318,7 +318,7 @@ impl<P: Platform> Partition<P> {
     /// What the log knows of each producer id; a follower answers too (Kafka 3.9 `Partition.activeProducerState`).
     pub fn active_producers(&self) -> Result<Vec<ActiveProducer>, LeadershipError> {
         let state = self.state.borrow();
-        state.check(ANY_EPOCH, Asked::AnyReplica)?;
+        state.check(ANY_EPOCH, AnsweredBy::AnyReplica)?;
         Ok(state.slot.log().map(Log::active_producers).unwrap_or_default())
     }
 

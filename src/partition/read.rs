@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use super::partition::{ANY_EPOCH, Asked, Isolation, LeadershipError, Offsets, Partition};
+use super::partition::{ANY_EPOCH, AnsweredBy, Isolation, LeadershipError, Offsets, Partition};
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::platform::{Clock, Disk, FileRange, Platform};
 use crate::storage::held::Held;
@@ -177,7 +177,7 @@ impl<P: Platform> Partition<P> {
         &self,
         timestamp: i64,
         current_leader_epoch: LeaderEpoch,
-        asked: Asked,
+        asked: AnsweredBy,
         isolation: Isolation,
     ) -> Result<Option<(Offset, i64)>, ReadFailure> {
         for _ in 0..READ_TRIES_MAX {
@@ -198,7 +198,7 @@ impl<P: Platform> Partition<P> {
     pub async fn offset_of_max_timestamp(
         &self,
         current_leader_epoch: LeaderEpoch,
-        asked: Asked,
+        asked: AnsweredBy,
         isolation: Isolation,
     ) -> Result<Option<(Offset, i64)>, ReadFailure> {
         for _ in 0..READ_TRIES_MAX {
@@ -226,7 +226,7 @@ impl<P: Platform> Partition<P> {
         &self,
         before: Before,
         count_max: usize,
-        asked: Asked,
+        asked: AnsweredBy,
         isolation: Isolation,
     ) -> Result<Vec<Offset>, ReadFailure> {
         let now = self.platform.clock().wall();
@@ -246,7 +246,7 @@ impl<P: Platform> Partition<P> {
     async fn with_log<T>(
         &self,
         current_leader_epoch: LeaderEpoch,
-        asked: Asked,
+        asked: AnsweredBy,
         look: impl FnOnce(&Log<P::Disk>, &Offsets) -> T,
     ) -> Result<T, LeadershipError> {
         loop {

@@ -10,7 +10,7 @@ use crate::base::class::Class;
 use crate::metrics::status::{BoundUse, PartitionStatus, ShardStatus};
 use crate::net::claims::Claims;
 use crate::partition::Partition;
-use crate::partition::partition::{ANY_EPOCH, Asked};
+use crate::partition::partition::{ANY_EPOCH, AnsweredBy};
 use crate::platform::Platform;
 
 impl<P: Platform> Shard<P> {
@@ -66,7 +66,7 @@ impl<P: Platform> Shard<P> {
 
 /// `None` while its directory is offline.
 fn of_partition<P: Platform>(partition: &Partition<P>, size_bytes: u64) -> Option<PartitionStatus> {
-    let offsets = partition.offsets(ANY_EPOCH, Asked::AnyReplica).ok()?;
+    let offsets = partition.offsets(ANY_EPOCH, AnsweredBy::AnyReplica).ok()?;
     Some(PartitionStatus {
         topic: Arc::clone(&partition.topic_partition.topic),
         partition: partition.topic_partition.partition,

@@ -10,8 +10,7 @@ use super::{Ensemble, SESSION_TIMEOUT, TreeFaults};
 use crate::base::time::Monotonic;
 use crate::metadata::tree::watches::Watches;
 use crate::metadata::tree::{
-    Generation, MetadataTree, Operation, Outcome, Reply, Request, RequestError, RequestId, SessionState, TreeError,
-    TreeEvent, TreeOutput,
+    Generation, MetadataTree, Reply, Request, RequestError, RequestId, SessionState, TreeError, TreeEvent, TreeOutput,
 };
 
 /// Within which time a lost connection is there again, unless the way is cut.
@@ -206,9 +205,12 @@ impl Handle {
         };
         let result = if asked.generation.is_some_and(|theirs| theirs != generation) {
             Err(RequestError::of_request(TreeError::SessionExpired))
-        } else if let Some(operations) = operations_of(&asked.request) {
+        } else if let Some(operations) = asked.request.operations() {
             let written = self.ensemble.write(&operations, session);
-            reply_of(&asked.request, written)
+            written.map(|outcomes| asked.request.reply(outcomes)).map_err(|failed| match asked.request {
+                Request::Multi(_) => failed,
+                _ => RequestError::of_request(failed.error),
+            })
         } else {
             let read = self.ensemble.0.nodes.borrow().read(&asked.request);
             self.state.borrow_mut().watches.leave(&asked.request, read.is_ok());
@@ -396,30 +398,6 @@ impl MetadataTree for SimTree {
     fn generation(&self) -> Generation {
         self.0.state.borrow().generation
     }
-}
-
-/// The operations of a write; `None` for a read.
-fn operations_of(request: &Request) -> Option<Vec<Operation>> {
-    Some(match request.clone() {
-        Request::Create { path, data, mode } => vec![Operation::Create { path, data, mode }],
-        Request::Set { path, data, version } => vec![Operation::Set { path, data, version }],
-        Request::Delete { path, version } => vec![Operation::Delete { path, version }],
-        Request::Multi(operations) => operations,
-        Request::Get { .. } | Request::Exists { .. } | Request::Children { .. } => return None,
-    })
-}
-
-fn reply_of(request: &Request, written: Result<Vec<Outcome>, RequestError>) -> Result<Reply, RequestError> {
-    if let Request::Multi(_) = request {
-        return written.map(Reply::Multi);
-    }
-    let mut outcomes = written.map_err(|failed| RequestError::of_request(failed.error))?;
-    Ok(match outcomes.pop() {
-        Some(Outcome::Created(path, stat)) => Reply::Created(path, stat),
-        Some(Outcome::Set(stat)) => Reply::Set(stat),
-        Some(Outcome::Deleted) => Reply::Deleted,
-        other => unreachable!("no such request is given alone: {other:?}"),
-    })
 }
 
 /// The planted bug that whoever counts on the order of events must notice: one comes behind the reply that shows the

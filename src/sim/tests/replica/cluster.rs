@@ -9,7 +9,7 @@ use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::config::TopicConfig;
 use crate::executor::either;
 use crate::partition::home::{Home, WaitingMax};
-use crate::partition::partition::{ANY_EPOCH, Asked, LogCheckpoint, Offsets, Opened, Settings};
+use crate::partition::partition::{ANY_EPOCH, AnsweredBy, LogCheckpoint, Offsets, Opened, Settings};
 use crate::partition::role::IsrProposal;
 use crate::partition::{LeaderAndIsr, Partition};
 use crate::platform::{Clock, Platform, Tasks};
@@ -451,7 +451,7 @@ impl Cluster {
 }
 
 fn offsets(replica: &Replica) -> Offsets {
-    replica.partition.offsets(ANY_EPOCH, Asked::AnyReplica).expect("open")
+    replica.partition.offsets(ANY_EPOCH, AnsweredBy::AnyReplica).expect("open")
 }
 
 /// Opens what the disk holds, as a start does.

@@ -10,7 +10,7 @@ use super::*;
 use crate::base::ids::BrokerId;
 use crate::partition::LeaderAndIsr;
 use crate::partition::append::{AppendFailure, Appended, Origin, Replication};
-use crate::partition::partition::{ANY_EPOCH, Asked, Isolation, LeadershipError};
+use crate::partition::partition::{ANY_EPOCH, AnsweredBy, Isolation, LeadershipError};
 use crate::partition::replicate::LeaderRecords;
 use crate::partition::truncate::Cut;
 use crate::record::batch::{BatchBuilder, stamp};
@@ -145,7 +145,7 @@ fn a_reader_waits_for_a_truncation_and_goes_on_after_it_and_only_a_failed_one_ta
         follower.disk.delay("/data".as_ref(), Delay::For(TAKES));
         let look = |isolation| {
             let partition = Rc::clone(&follower.partition);
-            async move { partition.offset_for_timestamp(0, ANY_EPOCH, Asked::AnyReplica, isolation).await }
+            async move { partition.offset_for_timestamp(0, ANY_EPOCH, AnsweredBy::AnyReplica, isolation).await }
         };
         let (partition, since) = (Rc::clone(&follower.partition), cluster.world.now());
         let cut = Rc::new(RefCell::new(None));
@@ -159,7 +159,7 @@ fn a_reader_waits_for_a_truncation_and_goes_on_after_it_and_only_a_failed_one_ta
         assert_eq!(found.expect("served"), Some((0, 1)), "seed {seed}");
         assert!(cluster.world.now().since(since) > TAKES, "seed {seed}: it was not waited for");
         assert_eq!(cut.borrow_mut().take().map(|cut| cut.expect("cut")), Some(1));
-        let offsets = follower.partition.offsets(ANY_EPOCH, Asked::AnyReplica).expect("open");
+        let offsets = follower.partition.offsets(ANY_EPOCH, AnsweredBy::AnyReplica).expect("open");
         assert_eq!((offsets.log_end, offsets.high_watermark), (1, 1), "seed {seed}: the high watermark falls with it");
 
         follower.disk.inject(crate::sim::disk::Fault::SetLength(std::io::ErrorKind::StorageFull).lasting());
@@ -169,7 +169,10 @@ fn a_reader_waits_for_a_truncation_and_goes_on_after_it_and_only_a_failed_one_ta
         assert!(failed.is_err());
         let offline = run(&cluster.world, &cluster.clients, look(Isolation::LogEnd));
         assert!(offline.is_err(), "seed {seed}: {offline:?}");
-        assert!(matches!(follower.partition.offsets(ANY_EPOCH, Asked::AnyReplica), Err(LeadershipError::LogOffline)));
+        assert!(matches!(
+            follower.partition.offsets(ANY_EPOCH, AnsweredBy::AnyReplica),
+            Err(LeadershipError::LogOffline)
+        ));
         let checkpoint = follower.partition.checkpoint().expect("it is known");
         assert_eq!((checkpoint.recovery_point, checkpoint.high_watermark), (0, 0), "what recovery must know");
     }
@@ -220,7 +223,7 @@ fn a_garbled_answer_is_refused_and_what_was_sound_before_it_stays() {
         let before = end;
         // What the checksum does not cover may be taken as it is.
         let _ = replicated(&cluster, &follower, records);
-        end = follower.partition.offsets(ANY_EPOCH, Asked::AnyReplica).expect("open").log_end;
+        end = follower.partition.offsets(ANY_EPOCH, AnsweredBy::AnyReplica).expect("open").log_end;
         assert!(end > before, "the first batch is there");
         if end > i64::MAX / 4 {
             break;
