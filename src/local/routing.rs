@@ -53,7 +53,8 @@ impl<P: Platform> Local<P> {
         work: W,
     ) -> impl Future<Output = Option<W::Done>> + 'static {
         let hop = if owner == self.shard {
-            Hop::Here(work.execute(Rc::clone(self)))
+            // Boxed at once: such a future is large, and would be copied each time that it changes hands.
+            Hop::Here(Box::pin(work.execute(Rc::clone(self))))
         } else {
             Hop::There(self.send(owner, class, work))
         };
