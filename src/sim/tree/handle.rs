@@ -10,7 +10,7 @@ use super::{Ensemble, SESSION_TIMEOUT, TreeFaults};
 use crate::base::time::Monotonic;
 use crate::metadata::tree::watches::Watches;
 use crate::metadata::tree::{
-    Generation, MetadataTree, Reply, Request, RequestError, RequestId, SessionState, TreeError, TreeEvent, TreeOutput,
+    Generation, MetadataTree, Request, RequestError, RequestId, SessionState, TreeError, TreeEvent, TreeOutput,
 };
 
 /// Within which time a lost connection is there again, unless the way is cut.
