@@ -26,7 +26,7 @@
 //!  storage, net, partition, local, handlers, shard, worker > platform    platform::linux, broker, net::listener > uring, worker > sys
 //!  shard, handlers > net > protocol::frame          handlers, local > protocol, metadata::{image, node, proposal, thread}
 //!  cli > client > protocol, record
-//!  broker > admin > protocol::{api_key, error_code}      broker > controller > metadata        sim stands below platform, and in tests above everything
+//!  broker > admin > protocol::{api_key, error_code}      broker > controller > metadata        sim::disk stands below platform; the rest of sim is in tests only
 //! ```
 //!
 //! # Two walks

@@ -21,6 +21,7 @@ use super::status::{self, QUESTIONS_MAX, Question, Watched};
 use crate::base::ids::ShardId;
 use crate::config::Config;
 use crate::executor::{Executor, either};
+use crate::local::local::LocalParts;
 use crate::local::mailbox::Mailboxes;
 use crate::local::routing::Message;
 use crate::metadata::node::ShardInput;
@@ -164,13 +165,15 @@ impl ShardThread {
         let (shard, work) = (Some(self.id), self.work.clone());
         let platform = LinuxPlatform::new(shard, ring, executor, disks, work, limits, Arc::clone(&counters));
         let shard = Rc::new(Shard::start(ShardParts {
-            id: self.id,
-            platform: platform.clone(),
-            config: Arc::clone(&self.config),
-            log_dirs: Arc::clone(&self.directories.log_dirs),
-            metadata: self.metadata.clone(),
-            counters,
-            mailboxes: self.mailboxes.clone(),
+            local: LocalParts {
+                shard: self.id,
+                platform: platform.clone(),
+                config: Arc::clone(&self.config),
+                log_dirs: Arc::clone(&self.directories.log_dirs),
+                metadata: self.metadata.clone(),
+                counters,
+                mailboxes: self.mailboxes.clone(),
+            },
             inputs: self.inputs.clone(),
             last_stops: Arc::clone(&self.last_stops),
             cleaner_slots: self.cleaner_slots.clone(),

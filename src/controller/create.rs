@@ -216,15 +216,7 @@ impl Draft {
             create(znodes::topic_path(&name), encode_topic(topic.id, &topic.partitions, &topic.others)),
         ];
         let changes = elect(cluster, &name, &topic, topic.partitions.keys().copied(), None, false);
-        let whole: Vec<Operation> =
-            operations.iter().chain(changes.iter().flat_map(Item::operations)).cloned().collect();
-        let (within, after) = match writes::fits(&whole) {
-            true => {
-                operations = whole;
-                (changes, Vec::new())
-            }
-            false => (Vec::new(), changes),
-        };
+        let (within, after) = writes::join(&mut operations, changes);
         Draft { created: Created { index, name }, topic, operations, within, after }
     }
 

@@ -174,15 +174,7 @@ impl Expansion {
             others: before.others.clone(),
         };
         let changes = elect(cluster, &name, &after, partitions.keys().copied(), None, false);
-        let whole: Vec<Operation> =
-            operations.iter().chain(changes.iter().flat_map(Item::operations)).cloned().collect();
-        let (within, after) = match writes::fits(&whole) {
-            true => {
-                operations = whole;
-                (changes, Vec::new())
-            }
-            false => (Vec::new(), changes),
-        };
+        let (within, after) = writes::join(&mut operations, changes);
         Expansion { index, topic: name, partitions, operations, within, after }
     }
 }

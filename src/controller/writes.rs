@@ -26,6 +26,17 @@ pub fn fits(operations: &[Operation]) -> bool {
     operations.len() < OPERATIONS_PER_WRITE_MAX && bytes_of(operations) <= WRITE_BYTES_MAX
 }
 
+/// Takes `items` to `operations` if all of them are one multi then; gives what was taken, and what is still to be written.
+pub fn join<I: Item>(operations: &mut Vec<Operation>, items: Vec<I>) -> (Vec<I>, Vec<I>) {
+    let before = operations.len();
+    operations.extend(items.iter().flat_map(Item::operations).cloned());
+    if fits(operations) {
+        return (items, Vec::new());
+    }
+    operations.truncate(before);
+    (Vec::new(), items)
+}
+
 /// Items by multi, in order: as many as fit, and at least one.
 pub fn in_parts<I: Item>(items: Vec<I>) -> Vec<Vec<I>> {
     let mut parts: Vec<Vec<I>> = Vec::new();
@@ -108,6 +119,15 @@ mod tests {
         assert_eq!(counts((0..3).map(|_| item(1, WRITE_BYTES_MAX / 3)).collect()), [2, 1]);
         assert_eq!(counts(vec![item(1, 2 * WRITE_BYTES_MAX), item(1, 1)]), [1, 1], "one may be too large alone");
         assert!(fits(&item(127, 1).0) && !fits(&item(128, 1).0) && !fits(&item(1, WRITE_BYTES_MAX).0));
+    }
+
+    #[test]
+    fn items_join_a_write_all_or_none() {
+        let mut operations = item(2, 1).0;
+        let (taken, left) = join(&mut operations, vec![item(100, 1), item(26, 1)]);
+        assert_eq!((taken.len(), left.len(), operations.len()), (0, 2, 2));
+        let (taken, left) = join(&mut operations, vec![item(100, 1), item(25, 1)]);
+        assert_eq!((taken.len(), left.len(), operations.len()), (2, 0, 127));
     }
 
     #[test]

@@ -46,7 +46,6 @@ pub struct LocalParts<P: Platform> {
     pub metadata: MetadataHandle,
     pub counters: Arc<ShardCounters>,
     pub mailboxes: Mailboxes<Message<P>>,
-    pub bounds: Bounds,
 }
 
 /// Where a shard is between its start and its stop.
@@ -85,8 +84,8 @@ pub struct Local<P: Platform> {
 }
 
 impl<P: Platform> Local<P> {
-    pub fn new(parts: LocalParts<P>) -> Rc<Local<P>> {
-        let LocalParts { shard, platform, config, log_dirs, metadata, counters, mailboxes, bounds } = parts;
+    pub fn new(parts: LocalParts<P>, bounds: Bounds) -> Rc<Local<P>> {
+        let LocalParts { shard, platform, config, log_dirs, metadata, counters, mailboxes } = parts;
         let slots = config.max_incremental_fetch_session_cache_slots;
         let fetch_sessions = SessionCache::new(CacheLimits::share(slots, shard.0, config.shards));
         let image = ClusterImage::empty("".into(), Arc::clone(&config.dynamic));

@@ -17,22 +17,16 @@ use super::metadata_inputs::{self, LastStops};
 use super::retention;
 use crate::base::ids::ShardId;
 use crate::base::time::Monotonic;
-use crate::config::Config;
 use crate::executor::{all, either};
 use crate::local::Local;
 use crate::local::budgets::BudgetBounds;
 use crate::local::local::{Bounds, LocalParts};
-use crate::local::mailbox::Mailboxes;
-use crate::local::routing::Message;
 use crate::metadata::node::ShardInput;
-use crate::metadata::thread::MetadataHandle;
-use crate::metrics::ShardCounters;
 use crate::net::connection::{self, Arrival, ConnectionLimits};
 use crate::partition::Partition;
 use crate::partition::home::WaitingMax;
 use crate::partition::partition::LogCheckpoint;
 use crate::platform::{Clock, Platform, Tasks};
-use crate::storage::log_dirs::LogDirs;
 
 /// Logs that one shard closes beside one another at an orderly stop.
 const LOGS_CLOSED_AT_ONCE_MAX: usize = 32;
@@ -66,13 +60,7 @@ impl Default for ShardLimits {
 
 /// What a shard is given at its start.
 pub struct ShardParts<P: Platform> {
-    pub id: ShardId,
-    pub platform: P,
-    pub config: Arc<Config>,
-    pub log_dirs: Arc<LogDirs>,
-    pub metadata: MetadataHandle,
-    pub counters: Arc<ShardCounters>,
-    pub mailboxes: Mailboxes<Message<P>>,
+    pub local: LocalParts<P>,
     pub inputs: Receiver<ShardInput>,
     pub last_stops: Arc<LastStops>,
     pub cleaner_slots: CleanerSlots,
@@ -87,33 +75,24 @@ pub struct Shard<P: Platform> {
 impl<P: Platform> Shard<P> {
     /// Starts the standing tasks: the mailbox, what the control thread says, and on one shard the checkpoints.
     pub fn start(parts: ShardParts<P>) -> Shard<P> {
-        let ShardParts { id, platform, config, log_dirs, metadata, counters, mailboxes, inputs, .. } = parts;
-        let (last_stops, limits) = (parts.last_stops, parts.limits);
+        let ShardParts { local, inputs, last_stops, cleaner_slots, limits } = parts;
+        let (id, platform) = (local.shard, local.platform.clone());
         let connection_limits = ConnectionLimits {
-            frame_bytes_max: config.socket_request_max_bytes as usize,
+            frame_bytes_max: local.config.socket_request_max_bytes as usize,
             requests_in_flight_max: limits.requests_in_flight_max,
         };
         // Half of it for one directory: whoever waits for another one still finds room, and credits.
-        let batches = (mailboxes.credits().client / 2).max(1);
+        let batches = (local.mailboxes.credits().client / 2).max(1);
         let waiting_max = WaitingMax { bytes: limits.request_bytes_max / 2, batches };
         let ShardLimits { segments_open_max, away_bytes_max, .. } = limits;
         let bounds = Bounds { segments_open_max, waiting_max, budgets: BudgetBounds { away_bytes_max } };
-        let local = Local::new(LocalParts {
-            shard: id,
-            platform: platform.clone(),
-            config,
-            log_dirs,
-            metadata,
-            counters,
-            mailboxes,
-            bounds,
-        });
+        let local = Local::new(local, bounds);
         platform.tasks().spawn(Rc::clone(&local).serve_mailbox());
         platform.tasks().spawn(give_up_offline(Rc::clone(&local)));
         for (log_dir, _) in local.log_dirs.online() {
             platform.tasks().spawn(retention::keep(log_dir, Rc::clone(&local)));
             platform.tasks().spawn(flusher::keep(log_dir, Rc::clone(&local)));
-            platform.tasks().spawn(cleaner::keep(log_dir, Rc::clone(&local), parts.cleaner_slots.clone()));
+            platform.tasks().spawn(cleaner::keep(log_dir, Rc::clone(&local), cleaner_slots.clone()));
         }
         platform.tasks().spawn(metadata_inputs::serve(Rc::clone(&local), inputs, last_stops));
         if id == CHECKPOINT_SHARD {

@@ -28,7 +28,7 @@ pub(super) use self::connection::Connection;
 pub(super) use self::connection::Side;
 #[cfg(test)]
 pub(crate) use self::connection::planted;
-pub use self::way::{Latency, WINDOW_BYTES};
+pub use self::way::Latency;
 use self::way::{Passage, Way};
 use super::disk::FakeDisk;
 use super::host::Host;

@@ -26,6 +26,7 @@ use crate::config::{Config, Durability, ServeOptions};
 use crate::controller::node::{self, MetadataNode, NodeSettings, SharedNode};
 use crate::executor::Executor;
 use crate::local::Local;
+use crate::local::local::LocalParts;
 use crate::local::mailbox::Mailboxes;
 use crate::metadata::node::{LocalPartition, ShardInput, ShardSink};
 use crate::metadata::publisher::INPUTS_PER_VERSION_MAX;
@@ -220,13 +221,15 @@ impl Node {
             let (queue, inputs) = async_channel::bounded(SHARD_INPUTS_MAX);
             queues.push(queue);
             let shard = Rc::new(Shard::start(ShardParts {
-                id: ShardId(index),
-                platform: SimPlatform::on(host, &executor, &disk),
-                config: Arc::clone(&config),
-                log_dirs: Arc::clone(&log_dirs),
-                metadata: handle.clone(),
-                counters: Arc::new(ShardCounters::default()),
-                mailboxes: mailboxes.clone(),
+                local: LocalParts {
+                    shard: ShardId(index),
+                    platform: SimPlatform::on(host, &executor, &disk),
+                    config: Arc::clone(&config),
+                    log_dirs: Arc::clone(&log_dirs),
+                    metadata: handle.clone(),
+                    counters: Arc::new(ShardCounters::default()),
+                    mailboxes: mailboxes.clone(),
+                },
                 inputs,
                 last_stops: Arc::clone(&last_stops),
                 cleaner_slots: cleaner_slots.clone(),

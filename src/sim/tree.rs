@@ -52,7 +52,8 @@ struct Inner {
     /// Who has which session; one whose process is gone lives on until its time is over.
     sessions: RefCell<BTreeMap<i64, Weak<Handle>>>,
     faults: Cell<TreeFaults>,
-    latency: Cell<Latency>,
+    /// What each way takes, to the ensemble and back.
+    latency: Latency,
 }
 
 impl Ensemble {
@@ -63,7 +64,7 @@ impl Ensemble {
             nodes: RefCell::new(Nodes::new()),
             sessions: RefCell::default(),
             faults: Cell::default(),
-            latency: Cell::new(Latency::between(Duration::from_micros(100), Duration::from_millis(2))),
+            latency: Latency::between(Duration::from_micros(100), Duration::from_millis(2)),
         }))
     }
 
@@ -74,11 +75,6 @@ impl Ensemble {
 
     pub fn set_faults(&self, faults: TreeFaults) {
         self.0.faults.set(faults);
-    }
-
-    /// What each way takes, to the ensemble and back.
-    pub fn set_latency(&self, latency: Latency) {
-        self.0.latency.set(latency);
     }
 
     /// The data of a node, as it is now; for what a test wants to see.
@@ -111,7 +107,7 @@ impl Ensemble {
 
     /// How long the next word takes.
     fn takes(&self) -> Duration {
-        self.0.latency.get().draw(&self.0.world)
+        self.0.latency.draw(&self.0.world)
     }
 
     fn at(&self, time: Monotonic, what: impl FnOnce() + 'static) {

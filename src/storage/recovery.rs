@@ -20,7 +20,9 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod durable;
 mod files;
+mod finish;
 mod replay;
 mod times;
 pub(crate) mod written;
@@ -36,19 +38,13 @@ use crate::base::time::WallMs;
 use crate::metrics::RecoveryProgress;
 use crate::platform::{Disk, DiskFile};
 use crate::storage::checkpoint::CheckpointError;
-use crate::storage::entry::{Entry, Scanned, Scanner};
+use crate::storage::entry::Entry;
 use crate::storage::leader_epoch::LeaderEpochs;
-use crate::storage::log::{
-    LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, LogError, Names, OpenLog, PARTITION_METADATA, Run, Snapshots,
-    Unflushed,
-};
+use crate::storage::log::{LEADER_EPOCH_CHECKPOINT, LastStop, Log, LogConfig, LogError, OpenLog, PARTITION_METADATA};
 use crate::storage::log_dir::RECOVERY_POINTS;
-use crate::storage::offset_index::{ENTRY_BYTES, OffsetEntry, OffsetIndex, relative_offset};
+use crate::storage::offset_index::relative_offset;
 use crate::storage::open_files::OpenFiles;
-use crate::storage::segment::{
-    ActiveSegment, BASE_OFFSET_MAX, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, WrittenBatch,
-};
-use crate::storage::time_index::TimeIndex;
+use crate::storage::segment::{ActiveSegment, BASE_OFFSET_MAX, ClosedSegment, LOG, SNAPSHOT};
 use crate::storage::transaction_index::TransactionIndex;
 
 use check::{Checked, Start};
@@ -210,51 +206,6 @@ impl<D: Disk> Recovery<D> {
         match end_offset(&active) >= self.last_stop.log_start_offset {
             true => Ok((active, replay)),
             false => Ok((self.start_anew().await?, None)),
-        }
-    }
-
-    /// A segment that is durable and has others behind it.
-    ///
-    /// Its time index is looked at when somebody asks it ([`Directory::time_index`]): few do.
-    async fn load_closed(&mut self, base_offset: Offset) -> Result<ClosedSegment<D::File>, LogError> {
-        if self.has_offset_index(base_offset).await? && self.transaction_index(base_offset).await?.is_some() {
-            let size = self.files.logs.get(&base_offset).copied().unwrap_or(0);
-            return Ok(ClosedSegment::new(base_offset, size));
-        }
-        let active = self.check_durable(base_offset).await?;
-        self.close_checked(active, true).await
-    }
-
-    /// Whether the offset index is there, as long as an index can be, and not empty where it should not be.
-    async fn has_offset_index(&self, base_offset: Offset) -> Result<bool, LogError> {
-        let size = self.files.logs.get(&base_offset).copied().unwrap_or(0);
-        let interval_bytes = u64::from(self.config.index_interval_bytes);
-        match self.files.offset_indexes.get(&base_offset) {
-            Some(0) if size > interval_bytes => {
-                let (file, _) = self.directory.open(base_offset, LOG).await?;
-                let mut scanner = Scanner::new(self.directory.disk.clone(), file, 0, size);
-                loop {
-                    let path = self.directory.path_of(base_offset, LOG);
-                    match scanner.next().await.map_err(LogError::io_at(&path))? {
-                        Scanned::Entry { position, .. } if position > interval_bytes => return Ok(false),
-                        Scanned::Entry { .. } => {}
-                        Scanned::End | Scanned::Torn { .. } => return Ok(true),
-                    }
-                }
-            }
-            Some(bytes) => Ok(bytes.is_multiple_of(ENTRY_BYTES as u64)),
-            None => Ok(false),
-        }
-    }
-
-    /// The last segment, after a clean stop.
-    async fn load_last(&mut self, base_offset: Offset) -> Result<ActiveSegment<D::File>, LogError> {
-        match self.load_clean(base_offset).await? {
-            Some(active) => {
-                self.must_go_on(&active, None)?;
-                Ok(active)
-            }
-            None => self.check_durable(base_offset).await,
         }
     }
 
@@ -437,66 +388,6 @@ impl<D: Disk> Recovery<D> {
         self.new_segment(log_start_offset).await
     }
 
-    /// The last segment after a clean stop: indexes from their files, the batches behind the last entry from the log.
-    /// `None` if that does not fit together; then it is checked whole.
-    async fn load_clean(&self, base_offset: Offset) -> Result<Option<ActiveSegment<D::File>>, LogError> {
-        let (file, length) = self.directory.open(base_offset, LOG).await?;
-        let mut active = ActiveSegment::new(base_offset, file.clone(), &self.open_files, &self.config, self.wall);
-        if length == 0 {
-            return Ok(Some(active));
-        }
-        let Ok(size) = u32::try_from(length) else { return Ok(None) };
-        let index_bytes = self.config.segment_index_bytes;
-        if self.transaction_index(base_offset).await?.is_none() {
-            return Ok(None);
-        }
-        let Some(index) = self.directory.read_index(base_offset, OFFSET_INDEX).await? else { return Ok(None) };
-        active.offset_index = OffsetIndex::decode(base_offset, index_bytes, &index, size);
-        if active.offset_index.bytes() != index.len() as u64 {
-            return Ok(None);
-        }
-        let indexed = active.offset_index.last();
-        let start = indexed.map_or(0, |entry| u64::from(entry.position));
-        let interval_bytes = u64::from(self.config.index_interval_bytes);
-
-        let log_path = self.directory.path_of(base_offset, LOG);
-        if start > 0 {
-            let mut first = Scanner::new(self.directory.disk.clone(), file.clone(), 0, length);
-            match first.next().await.map_err(LogError::io_at(&log_path))? {
-                Scanned::Entry { entry, .. } => active.first_timestamp = Some(entry.max_timestamp),
-                _ => return Ok(None),
-            }
-        }
-        let mut scanner = Scanner::new(self.directory.disk.clone(), file, start, length);
-        loop {
-            match scanner.next().await.map_err(LogError::io_at(&log_path))? {
-                Scanned::Entry { position, entry } if !is_where(indexed, position, base_offset, &entry) => {
-                    return Ok(None);
-                }
-                Scanned::Entry { entry, .. } if !follows(&active, &entry) => return Ok(None),
-                // It would have an entry.
-                Scanned::Entry { position, .. } if indexed.is_none() && position > interval_bytes => return Ok(None),
-                Scanned::Entry { position, entry } => {
-                    active.note_indexed_batch(&WrittenBatch::of_entry(&entry, position));
-                }
-                Scanned::End => break,
-                Scanned::Torn { .. } => return Ok(None),
-            }
-        }
-        active.forget_appended();
-        let index = self.directory.read_index(base_offset, TIME_INDEX).await?.unwrap_or_default();
-        active.time_index = TimeIndex::decode(base_offset, index_bytes, &index, end_offset(&active));
-        // A stop in order ends the index with the latest timestamp; as far as batches were looked at they must know none
-        // that is later.
-        let seen = active.latest.map(|latest| latest.timestamp).max(active.first_timestamp).unwrap_or(-1);
-        let indexed = active.time_index.last();
-        if active.time_index.bytes() != index.len() as u64 || indexed.map_or(-1, |last| last.timestamp) < seen {
-            return Ok(None);
-        }
-        active.latest = indexed;
-        Ok(Some(active))
-    }
-
     /// The newest first: a crash in between leaves segments that follow one another.
     async fn set_aside_segments_behind(&mut self, base_offset: Offset) -> Result<(), LogError> {
         let behind = self.files.logs.split_off(&base_offset.saturating_add(1));
@@ -509,139 +400,11 @@ impl<D: Disk> Recovery<D> {
         }
         Ok(())
     }
-
-    async fn finish(
-        mut self,
-        mut active: ActiveSegment<D::File>,
-        replay: Option<Replay>,
-        topic_id: TopicId,
-        epochs_file: Option<Vec<u8>>,
-    ) -> Result<Log<D>, LogError> {
-        let log_end_offset = end_offset(&active);
-        let first_base_offset = self.closed.keys().next().copied().unwrap_or(active.base_offset);
-        let log_start_offset = self.last_stop.log_start_offset.max(first_base_offset);
-        self.epochs.truncate_from_end(log_end_offset + 1);
-        self.epochs.truncate_from_start(self.last_stop.log_start_offset);
-        let epochs = self.epochs.encode();
-        // An epoch that has written nothing yet: whoever leads on begins it again, the file may keep it.
-        self.epochs.truncate_from_end(log_end_offset);
-        let replay = match replay {
-            Some(replay) => replay,
-            None => self.replay_clean(log_end_offset).await?,
-        };
-        let flushed_offset = match self.last_stop.unclean {
-            true => self.last_stop.recovery_point.clamp(first_base_offset, log_end_offset),
-            false => log_end_offset,
-        };
-        let snapshots = self.keep_snapshots(log_end_offset, flushed_offset).await?;
-        if epochs_file.as_ref().map_or(self.epochs != LeaderEpochs::default(), |file| *file != epochs) {
-            let path = self.directory.path.join(LEADER_EPOCH_CHECKPOINT);
-            self.directory.disk.replace(&path, epochs).await.map_err(LogError::io_at(&path))?;
-            self.has_new_name = false;
-        }
-        if self.has_new_name {
-            self.directory.sync().await?;
-        }
-        let found = self.unflushed(&active, flushed_offset, log_end_offset).await?;
-        active.forget_written(false);
-        active.transactions.bytes = self.files.transaction_indexes.get(&active.base_offset).copied().unwrap_or(0);
-        let is_kept = |(base_offset, bytes): (Offset, u64)| (bytes > 0).then_some(base_offset);
-        let transaction_indexes = self.files.transaction_indexes.into_iter().filter_map(is_kept).collect();
-        Ok(Log {
-            disk: self.directory.disk,
-            directory: self.directory.path,
-            topic_partition: self.topic_partition,
-            topic_id,
-            config: self.config,
-            closed: self.closed,
-            active,
-            open_files: self.open_files,
-            log_start_offset,
-            log_end_offset,
-            flushed_offset,
-            producers: replay.producers,
-            epochs: self.epochs,
-            snapshots,
-            transaction_indexes,
-            cleaned_to: self.last_stop.cleaned_to,
-            names: Names::new(),
-            run: Run::new(self.changed || self.last_stop.unclean, self.wall, found),
-        })
-    }
-
-    /// The bytes past the flushed offset, to an index entry before it.
-    async fn unflushed(
-        &self,
-        active: &ActiveSegment<D::File>,
-        flushed_offset: Offset,
-        log_end_offset: Offset,
-    ) -> Result<Unflushed, LogError> {
-        let mut unflushed = Unflushed::default();
-        if flushed_offset == log_end_offset {
-            return Ok(unflushed);
-        }
-        let holder =
-            self.closed.range(..=flushed_offset).next_back().map_or(Offset::MIN, |(base_offset, _)| *base_offset);
-        if active.base_offset > flushed_offset {
-            unflushed.closed_bytes = self.closed.range(holder..).map(|(_, closed)| closed.size).sum();
-            unflushed.active_bytes = active.size;
-            if let Some(closed) = self.closed.get(&holder).filter(|closed| closed.base_offset < flushed_offset) {
-                let index = self.directory.read_index(holder, OFFSET_INDEX).await?.unwrap_or_default();
-                let size = u32::try_from(closed.size).unwrap_or(u32::MAX);
-                let indexed = OffsetIndex::decode(holder, u32::MAX, &index, size).lookup(flushed_offset);
-                unflushed.closed_bytes -= indexed.map_or(0, |entry| u64::from(entry.position));
-            }
-        } else {
-            let indexed = active.offset_index.lookup(flushed_offset);
-            unflushed.active_bytes = active.size - indexed.map_or(0, |entry| u64::from(entry.position));
-        }
-        Ok(unflushed)
-    }
-
-    /// The producer state at the end of a log that was closed in order.
-    async fn replay_clean(&mut self, log_end_offset: Offset) -> Result<Replay, LogError> {
-        let had_snapshots = !self.files.snapshots.is_empty();
-        let mut replay = self.begin_replay(log_end_offset).await?;
-        // Kafka before 2.2 took none on a clean stop; it does not read the whole log for that either.
-        if had_snapshots || self.last_stop.unclean {
-            replay.run(&self.directory, &self.files.logs, log_end_offset).await?;
-        }
-        Ok(replay)
-    }
-
-    /// Removes what is of no use: snapshots past the log end, and those of earlier stops: the ones at a segment's
-    /// base are kept, and of the others the newest of all, which must be past those, and the newest durable one (Kafka 3.9
-    /// `ProducerStateManager.removeStraySnapshots`). Gives what is left.
-    async fn keep_snapshots(&mut self, log_end_offset: Offset, flushed_offset: Offset) -> Result<Snapshots, LogError> {
-        let beyond = self.files.snapshots.split_off(&(log_end_offset + 1));
-        let found = &self.files.snapshots;
-        let newest = [found.last(), found.range(..=flushed_offset).next_back()].map(Option::<&Offset>::copied);
-        let is_base = |offset: &Offset| self.files.logs.contains_key(offset);
-        let (kept, strays): (Vec<_>, Vec<_>) =
-            found.iter().copied().partition(|offset| is_base(offset) || newest.contains(&Some(*offset)));
-        let between = kept.iter().copied().filter(|offset| !is_base(offset)).collect();
-        let newest = kept.last().copied();
-        for offset in strays.iter().chain(&beyond) {
-            self.useless.push(self.directory.path_of(*offset, SNAPSHOT));
-        }
-        for path in std::mem::take(&mut self.useless) {
-            self.directory.remove(&path).await?;
-            (self.changed, self.has_new_name) = (true, true);
-        }
-        Ok(Snapshots { newest, between })
-    }
 }
 
 /// Whether an entry's offsets are behind those before it, and such that the segment's indexes can hold them.
 fn follows<F: DiskFile>(active: &ActiveSegment<F>, entry: &Entry) -> bool {
     entry.base_offset >= end_offset(active) && relative_offset(active.base_offset, entry.last_offset).is_some()
-}
-
-/// Whether the entry at an index entry's position is the one that the index speaks of.
-fn is_where(indexed: Option<OffsetEntry>, position: u64, base_offset: Offset, entry: &Entry) -> bool {
-    indexed.is_none_or(|indexed| {
-        u64::from(indexed.position) != position || indexed.points_at(base_offset, entry.last_offset)
-    })
 }
 
 /// The offset behind the segment's last batch.

@@ -34,7 +34,7 @@ impl Shards {
         let mailboxes = Mailboxes::new(2, credits);
         let executors: Vec<_> = (0..2).map(|_| world.executor()).collect();
         let start = |(index, executor): (u16, &Executor)| {
-            let local = Local::new(LocalParts {
+            let parts = LocalParts {
                 shard: ShardId(index),
                 platform: SimPlatform::new(&world, executor, &disk),
                 config: Arc::clone(&config),
@@ -42,12 +42,13 @@ impl Shards {
                 metadata: metadata.clone(),
                 counters: Arc::new(ShardCounters::default()),
                 mailboxes: mailboxes.clone(),
-                bounds: Bounds {
-                    segments_open_max: 1,
-                    waiting_max: WaitingMax { bytes: 1, batches: 1 },
-                    budgets: BudgetBounds { away_bytes_max: 1 },
-                },
-            });
+            };
+            let bounds = Bounds {
+                segments_open_max: 1,
+                waiting_max: WaitingMax { bytes: 1, batches: 1 },
+                budgets: BudgetBounds { away_bytes_max: 1 },
+            };
+            let local = Local::new(parts, bounds);
             executor.spawn(Rc::clone(&local).serve_mailbox());
             local
         };

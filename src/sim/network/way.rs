@@ -7,7 +7,7 @@ use crate::sim::world::World;
 
 /// What may be under way or unread on a connection in one direction, in bytes, unless a test says otherwise; then the
 /// sender waits.
-pub const WINDOW_BYTES: usize = 256 * 1024;
+const WINDOW_BYTES: usize = 256 * 1024;
 
 /// How long a piece takes: between these, both included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

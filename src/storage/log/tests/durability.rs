@@ -174,3 +174,80 @@ fn a_look_at_the_times_of_a_segment_whose_log_is_missing_is_an_error_and_makes_n
     assert!(log.finish_age(age).is_err());
     assert!(disk.contents(&path).is_err());
 }
+
+#[test]
+fn flushed_records_survive_any_power_cut_and_what_is_left_is_whole() {
+    let mut seed = 1;
+    for round in 0..300 {
+        let disk = FakeDisk::new();
+        let mut log = open(&disk, small(), CLEAN);
+        let mut recovery_point = 0;
+        for _ in 0..next(&mut seed) % 60 {
+            let at = log.log_end_offset();
+            append(&mut log, batch(at, 1 + (next(&mut seed) % 6) as i64));
+            if next(&mut seed).is_multiple_of(8) {
+                let flushed = run(log.flush());
+                log.finish_flush(flushed).unwrap();
+                recovery_point = log.recovery_point();
+            }
+        }
+        let (flushed, end) = (log.flushed_offset(), log.log_end_offset());
+        let disk = disk.power_cut(round);
+        let mut log = open(&disk, small(), LastStop { recovery_point, ..KILLED });
+        assert!((flushed..=end).contains(&log.log_end_offset()), "round {round}");
+        let left: BTreeMap<_, _> = records_from(&mut log, 0, 500).into_iter().collect();
+        assert!((0..flushed).all(|offset| left.contains_key(&offset)), "round {round}");
+        assert!(left.iter().all(|(offset, value)| *value == format!("{offset:040}")), "round {round}");
+        // It goes on, and a second start finds the same.
+        let at = log.log_end_offset();
+        append(&mut log, batch(at, 3));
+        let left = records_from(&mut log, 0, 500);
+        close(log);
+        assert_eq!(records_from(&mut open(&disk, small(), CLEAN), 0, 500), left, "round {round}");
+    }
+}
+
+#[test]
+fn a_failed_sync_never_counts_as_flushed() {
+    let disk = FakeDisk::new();
+    let mut log = filled(&disk, 50);
+    disk.inject(Fault::Sync(ErrorKind::Other));
+    let flushed = run(log.flush());
+    assert!(log.finish_flush(flushed).is_err());
+    assert_eq!((log.flushed_offset(), log.recovery_point()), (0, 0));
+}
+
+#[test]
+fn a_roll_during_a_flush_does_not_pass_the_recovery_point_over_its_indexes() {
+    let disk = FakeDisk::new();
+    let mut log = filled(&disk, 30);
+    let (base_offset, flushing) = (log.active.base_offset, log.flush());
+    roll(&mut log);
+    log.finish_flush(run(flushing)).unwrap();
+    assert_eq!(log.flushed_offset(), 30);
+    assert!((base_offset..30).contains(&log.recovery_point()), "the rolled segment's indexes are not durable");
+    let flushed = run(log.flush());
+    log.finish_flush(flushed).unwrap();
+    assert_eq!(log.recovery_point(), 30);
+}
+
+#[test]
+fn a_recovery_point_noted_before_a_roll_covers_the_indexes_that_the_roll_wrote() {
+    let disk = FakeDisk::new();
+    let mut log = filled(&disk, 100);
+    let flushed = run(log.flush());
+    log.finish_flush(flushed).unwrap();
+    let recovery_point = log.recovery_point();
+    roll(&mut log);
+    append(&mut log, batch(100, 1));
+    for seed in 0..64 {
+        let log = open(&disk.power_cut(seed), small(), LastStop { recovery_point, ..KILLED });
+        for at in 0..100 {
+            assert_eq!(
+                run(log.lookup_timestamp(10_000 + at, 100, &Inline)).unwrap(),
+                Some((at, 10_000 + at)),
+                "seed {seed}"
+            );
+        }
+    }
+}
