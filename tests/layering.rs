@@ -1,54 +1,65 @@
-//! Who may import whom: the source is parsed and held to one table.
+//! Who may import whom: the source is parsed and held to the table that `lib.rs` shows.
 //!
-//! Looked at are all paths that begin with `crate`, `self` or `super`, in imports and in code, and some of the standard
-//! library's; code under `#[cfg(test)]` may import what it likes. A path within a module is always allowed.
+//! Looked at are all paths that begin with `crate`, `self`, `super` or the crate's name, in imports, in code and in what
+//! macros are given, and some of the standard library's; code under `#[cfg(test)]` may import what it likes. A path within a
+//! module is always allowed.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use syn::buffer::{Cursor, TokenBuffer};
 use syn::visit::Visit;
 
-/// Each module, or part of one, and what it may import: whole modules or parts of them. Who may import a whole module may
-/// also import what that one may ("everything further right"); what is allowed to a module is allowed to its parts.
-const TABLE: &[(&str, &[&str])] = &[
-    ("main", &["broker", "cli"]),
-    ("cli", &["client"]),
-    ("cli::log", &["storage"]),
-    ("cli::kafka::dump_log", &["storage"]),
-    ("client", &["protocol", "record"]),
-    ("client::connection", &["platform"]),
-    ("broker", &["shard", "controller", "admin", "worker", "platform::linux", "uring", "cli::banner"]),
-    ("shard", &["handlers", "local", "net", "worker"]),
-    ("shard::run", &["platform::linux", "uring"]),
-    ("handlers", &["local", "protocol", "net::connection", "net::reply"]),
-    ("replication", &["local"]),
-    ("local", &["partition", "protocol"]),
-    ("local", &["metadata::image", "metadata::node", "metadata::proposal", "metadata::thread"]),
-    ("partition", &["storage"]),
-    ("storage", &["record", "platform"]),
-    ("net", &["platform", "protocol::frame"]),
-    ("net::listener", &["platform::linux", "uring"]),
-    ("controller", &["metadata"]),
-    ("controller::node", &["platform"]),
-    ("admin", &["protocol::api_key", "protocol::error_code"]),
-    ("metadata", &[]),
-    ("platform", &[]),
-    ("platform::linux", &["uring", "worker"]),
-    ("worker", &["platform", "sys"]),
-    ("uring", &["sys", "platform::RECEIVE_CHUNK_BYTES_MAX"]),
-    ("sim", &["platform"]),
-    ("executor", &[]),
-    ("record", &[]),
-    ("protocol", &[]),
-    ("sys", &[]),
-    ("config", &[]),
-    ("metrics", &[]),
-    ("base", &[]),
-];
+/// A row: a module, or part of one, and what it may import: whole modules or parts of them.
+struct Row {
+    module: &'static str,
+    targets: Vec<&'static str>,
+    reach: Reach,
+}
+
+/// How far a row goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// `>`: to what the targets may import, too.
+    On,
+    /// `only`
+    Here,
+}
+
+/// Where the table of `lib.rs` begins; it ends with its fence.
+const TABLE_HEAD: &str = "//! # Who may import whom";
+const FENCE: &str = "//! ```";
+
+/// The table. What is allowed to a module is allowed to its parts. A part that has a row of its own is not meant by the name
+/// of the whole.
+fn table() -> &'static [Row] {
+    static TABLE: OnceLock<Vec<Row>> = OnceLock::new();
+    TABLE.get_or_init(|| rows(include_str!("../src/lib.rs")))
+}
+
+fn rows(map: &'static str) -> Vec<Row> {
+    let lines = map.lines().skip_while(|line| *line != TABLE_HEAD).skip_while(|line| !line.starts_with(FENCE)).skip(1);
+    lines.take_while(|line| !line.starts_with(FENCE)).map(row).collect()
+}
+
+fn row(line: &'static str) -> Row {
+    let line = line.trim_start_matches("//!").trim();
+    let (module, rest) = line.split_once(' ').unwrap_or_else(|| panic!("a row of the table: {line}"));
+    let (reach, targets) = match rest.split_at_checked(rest.find(' ').unwrap_or(rest.len())) {
+        Some((">", targets)) => (Reach::On, targets),
+        Some(("only", targets)) => (Reach::Here, targets),
+        _ => panic!("a row of the table: {line}"),
+    };
+    Row { module, targets: targets.split(',').map(str::trim).filter(|target| !target.is_empty()).collect(), reach }
+}
 
 /// What every module may import.
 const EVERYONE: &[&str] = &["base", "config", "metrics", "executor"];
+
+/// What code outside of the library calls the library.
+const CRATE: &str = "ringlog";
 
 /// What leaves may not touch: no files, sockets or clocks in pure modules.
 const PURE: &[&str] = &["protocol", "record", "client"];
@@ -97,7 +108,7 @@ impl Collector<'_> {
         let mut base = self.module.clone();
         let mut rest = &segments[..];
         match first.as_str() {
-            "crate" => {
+            "crate" | CRATE => {
                 base.clear();
                 rest = &rest[1..];
             }
@@ -132,6 +143,46 @@ impl Collector<'_> {
     }
 }
 
+impl Collector<'_> {
+    /// What a macro is given: paths, also those of imports, and the word that makes code unsafe.
+    fn tokens(&mut self, prefix: &[String], mut cursor: Cursor<'_>) {
+        while !cursor.eof() {
+            if let Some((ident, rest)) = cursor.ident() {
+                let mut path = [prefix, &[ident.to_string()]].concat();
+                cursor = rest;
+                while let Some((ident, rest)) = colons(cursor).and_then(Cursor::ident) {
+                    path.push(ident.to_string());
+                    cursor = rest;
+                }
+                if let Some((group, _, _, rest)) = colons(cursor).and_then(Cursor::any_group) {
+                    self.tokens(&path, group);
+                    cursor = rest;
+                } else if path == ["unsafe"] {
+                    self.is_unsafe();
+                } else if path.len() > 1 {
+                    self.name(path);
+                }
+            } else if let Some((group, _, _, rest)) = cursor.any_group() {
+                self.tokens(&[], group);
+                cursor = rest;
+            } else if let Some((_, rest)) = cursor.token_tree() {
+                cursor = rest;
+            }
+        }
+    }
+
+    fn is_unsafe(&mut self) {
+        self.found.unsafe_modules.insert(self.module.join("::"));
+    }
+}
+
+/// What follows `::`.
+fn colons(cursor: Cursor<'_>) -> Option<Cursor<'_>> {
+    let (first, rest) = cursor.punct()?;
+    let (second, rest) = rest.punct()?;
+    (first.as_char() == ':' && second.as_char() == ':').then_some(rest)
+}
+
 fn is_test_only(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         syn::Meta::List(list) if list.path.is_ident("cfg") => {
@@ -150,6 +201,9 @@ impl<'ast> Visit<'ast> for Collector<'_> {
             syn::Item::Mod(item) => &item.attrs,
             syn::Item::Use(item) => &item.attrs,
             syn::Item::Const(item) => &item.attrs,
+            syn::Item::Static(item) => &item.attrs,
+            syn::Item::Struct(item) => &item.attrs,
+            syn::Item::Macro(item) => &item.attrs,
             _ => return syn::visit::visit_item(self, item),
         };
         if !is_test_only(attributes) {
@@ -176,9 +230,47 @@ impl<'ast> Visit<'ast> for Collector<'_> {
         syn::visit::visit_path(self, path);
     }
 
+    fn visit_local(&mut self, local: &'ast syn::Local) {
+        if !is_test_only(&local.attrs) {
+            syn::visit::visit_local(self, local);
+        }
+    }
+
+    fn visit_macro(&mut self, invoked: &'ast syn::Macro) {
+        let tokens = TokenBuffer::new2(invoked.tokens.clone());
+        self.tokens(&[], tokens.begin());
+        syn::visit::visit_macro(self, invoked);
+    }
+
     fn visit_expr_unsafe(&mut self, block: &'ast syn::ExprUnsafe) {
-        self.found.unsafe_modules.insert(self.module.join("::"));
+        self.is_unsafe();
         syn::visit::visit_expr_unsafe(self, block);
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        if item.unsafety.is_some() {
+            self.is_unsafe();
+        }
+        syn::visit::visit_item_impl(self, item);
+    }
+
+    fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
+        if item.unsafety.is_some() {
+            self.is_unsafe();
+        }
+        syn::visit::visit_item_trait(self, item);
+    }
+
+    fn visit_signature(&mut self, signature: &'ast syn::Signature) {
+        if matches!(signature.safety, syn::Safety::Unsafe(_)) {
+            self.is_unsafe();
+        }
+        syn::visit::visit_signature(self, signature);
+    }
+
+    fn visit_item_foreign_mod(&mut self, item: &'ast syn::ItemForeignMod) {
+        self.is_unsafe();
+        syn::visit::visit_item_foreign_mod(self, item);
     }
 }
 
@@ -197,15 +289,25 @@ fn is_within(path: &str, prefix: &str) -> bool {
 /// All that a module may import, "further right" included.
 fn allowed(module: &str) -> BTreeSet<&'static str> {
     let mut reached: BTreeSet<&'static str> = EVERYONE.iter().copied().collect();
-    let targets_of = |entry: &(&'static str, &'static [&'static str])| entry.1.iter().copied();
-    let mut open: Vec<&'static str> =
-        TABLE.iter().filter(|entry| is_within(module, entry.0)).flat_map(targets_of).collect();
+    let mut open = Vec::new();
+    for row in table().iter().filter(|row| is_within(module, row.module)) {
+        match row.reach {
+            Reach::On => open.extend(&row.targets),
+            Reach::Here => reached.extend(&row.targets),
+        }
+    }
     while let Some(next) = open.pop() {
         if reached.insert(next) {
-            open.extend(TABLE.iter().filter(|entry| entry.0 == next).flat_map(targets_of));
+            open.extend(table().iter().filter(|row| row.module == next).flat_map(|row| &row.targets));
         }
     }
     reached
+}
+
+/// Whether `target` means `path`: it does not where the path lies in a part that has a row of its own.
+fn means(target: &str, path: &str) -> bool {
+    let is_apart = |name: &str| name != target && is_within(name, target) && is_within(path, name);
+    is_within(path, target) && !table().iter().any(|row| is_apart(row.module))
 }
 
 fn violations(found: &Found) -> Vec<String> {
@@ -213,10 +315,10 @@ fn violations(found: &Found) -> Vec<String> {
     let mut wrong = Vec::new();
     for import in found.imports.iter().filter(|import| !found.is_test(&import.from)) {
         let module = top(&import.from);
-        let known = TABLE.iter().any(|(name, _)| *name == top(&import.path));
+        let known = table().iter().any(|row| row.module == top(&import.path));
         let may = is_within(&import.path, &module)
-            || !known && TABLE.iter().any(|(name, _)| *name == module)
-            || allowed(&import.from).iter().any(|target| is_within(&import.path, target));
+            || !known && table().iter().any(|row| row.module == module)
+            || allowed(&import.from).iter().any(|target| means(target, &import.path));
         if !may {
             wrong.push(format!("{} may not import {}", import.from, import.path));
         }
@@ -285,8 +387,11 @@ fn every_module_of_the_crate_stands_in_the_table() {
     let modules: BTreeSet<String> =
         sources().into_iter().map(|(module, _)| module.split("::").next().unwrap_or_default().to_owned()).collect();
     let missing: Vec<_> =
-        modules.iter().filter(|module| *module != "lib" && !TABLE.iter().any(|(name, _)| name == module)).collect();
-    assert!(missing.is_empty(), "say in TABLE what these may import: {missing:?}");
+        modules.iter().filter(|module| *module != "lib" && !table().iter().any(|row| row.module == *module)).collect();
+    assert!(missing.is_empty(), "say in the table of lib.rs what these may import: {missing:?}");
+    let rows = table().iter().map(|row| row.module.split("::").next().unwrap_or_default());
+    let gone: Vec<_> = rows.filter(|module| !modules.contains(*module)).collect();
+    assert!(gone.is_empty(), "the table of lib.rs speaks of what is not there: {gone:?}");
 }
 
 #[test]
@@ -307,7 +412,52 @@ fn a_planted_violation_is_caught_in_whatever_form() {
         violations_of("net::reply", "fn f() { std::thread::spawn(|| ()); }"),
         ["net::reply may not start threads"]
     );
-    assert_eq!(violations_of("net::reply", "fn f() { unsafe { g() } }"), ["net::reply may not be unsafe"]);
+}
+
+#[test]
+fn whoever_may_import_a_module_may_not_for_that_import_a_part_that_has_a_row_of_its_own() {
+    let import = "use crate::platform::linux::LinuxPlatform;";
+    let caught = ["storage::log may not import platform::linux::LinuxPlatform"];
+    assert_eq!(violations_of("storage::log", import), caught);
+    assert!(violations_of("storage::log", "use crate::platform::Disk;").is_empty());
+    assert!(violations_of("broker", import).is_empty());
+    assert!(violations_of("platform::linux::disk", "use crate::platform::linux::held::Held;").is_empty());
+}
+
+#[test]
+fn what_starts_the_process_is_held_to_its_row_though_it_calls_the_crate_by_its_name() {
+    let caught = ["main may not import storage::log::Log"];
+    assert_eq!(violations_of("main", "use ringlog::storage::log::Log;"), caught);
+    assert_eq!(violations_of("main", "fn main() { ringlog::storage::log::Log(1); }"), caught);
+    assert!(violations_of("main", "use ringlog::broker;").is_empty());
+}
+
+#[test]
+fn a_planted_violation_in_what_a_macro_is_given_or_makes_is_caught() {
+    let caught = ["net::reply may not import storage::log::Log"];
+    assert_eq!(violations_of("net::reply", "fn f() { assert!(g(crate::storage::log::Log)); }"), caught);
+    assert_eq!(violations_of("net::reply", "macro_rules! m { () => { $crate::storage::log::Log }; }"), caught);
+    assert_eq!(violations_of("net::reply", "m! { use crate::storage::{log::Log}; }").len(), 1);
+    assert_eq!(violations_of("record", "thread_local! { static F: std::fs::File = f(); }").len(), 1);
+    assert_eq!(violations_of("net::reply", "m! { unsafe { g() } }"), ["net::reply may not be unsafe"]);
+    assert!(violations_of("net::reply", "fn f() { panic!(\"crate::storage::log::Log, unsafe\"); }").is_empty());
+}
+
+#[test]
+fn code_that_is_unsafe_in_whatever_form_is_caught() {
+    let caught = ["net::reply may not be unsafe"];
+    for source in [
+        "fn f() { unsafe { g() } }",
+        "unsafe impl Send for T {}",
+        "unsafe fn f() {}",
+        "impl T { unsafe fn f(&self) {} }",
+        "trait T { unsafe fn f(&self); }",
+        "unsafe trait T {}",
+        "unsafe extern \"C\" { fn f(); }",
+    ] {
+        assert_eq!(violations_of("net::reply", source), caught, "{source}");
+        assert!(violations_of("uring::op", source).is_empty(), "{source}");
+    }
 }
 
 #[test]
