@@ -39,6 +39,7 @@ pub fn check() -> Result<(), Refused> {
         opcode::AcceptMulti::CODE,
         opcode::RecvMulti::CODE,
         opcode::Send::CODE,
+        opcode::Connect::CODE,
         opcode::Fadvise::CODE,
         opcode::PollAdd::CODE,
         opcode::AsyncCancel::CODE,

@@ -1,10 +1,17 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn, bind, listen, socket};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, connect, listen,
+    socket,
+};
 
 use super::*;
 use crate::executor::{either, yield_now};
+use crate::uring::ops::connect as ring_connect;
 
 /// Runs `test` on a shard, beside a listener that somebody else accepts from.
 fn on_a_shard_beside<F: Future<Output = ()> + 'static>(test: impl FnOnce(LinuxPlatform, TcpListener) -> F) {
@@ -42,8 +49,11 @@ fn a_port_where_nobody_listens_refuses() {
         let refused = platform.connect(address).await.err().expect("refused");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         // By IPv6 too, where there is such an interface at all.
-        let refused = platform.connect(SocketAddr::new("::1".parse().expect("address"), address.port())).await;
-        assert!(refused.is_err());
+        let Ok(listener) = TcpListener::bind("[::1]:0") else { return };
+        let address = listener.local_addr().expect("address");
+        drop(listener);
+        let refused = platform.connect(address).await.err().expect("refused");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     });
 }
 
@@ -51,9 +61,9 @@ fn a_port_where_nobody_listens_refuses() {
 fn silent_listener() -> (OwnedFd, SocketAddr, Vec<TcpStream>) {
     let listener =
         socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp).expect("socket");
-    bind(std::os::fd::AsRawFd::as_raw_fd(&listener), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("bound");
+    bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("bound");
     listen(&listener, Backlog::new(0).expect("backlog")).expect("listening");
-    let bound: SockaddrIn = nix::sys::socket::getsockname(std::os::fd::AsRawFd::as_raw_fd(&listener)).expect("address");
+    let bound: SockaddrIn = nix::sys::socket::getsockname(listener.as_raw_fd()).expect("address");
     let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), bound.port());
     let mut waiting = Vec::new();
     while let Ok(connection) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
@@ -80,5 +90,54 @@ fn a_try_that_is_given_up_leaves_the_ring() {
             assert!(clock.now() < deadline, "the kernel still tries");
             clock.sleep_until(clock.now() + Duration::from_millis(1)).await;
         }
+    });
+}
+
+/// A socket whose try to reach `address` was begun already, as by an operation that was interrupted.
+fn begun(address: SocketAddr) -> Rc<OwnedFd> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let begun = socket(AddressFamily::Inet, SockType::Stream, flags, SockProtocol::Tcp).expect("socket");
+    let outcome = connect(begun.as_raw_fd(), &SockaddrStorage::from(address));
+    assert_eq!(outcome, Err(Errno::EINPROGRESS));
+    Rc::new(begun)
+}
+
+#[test]
+fn a_try_that_is_under_way_already_is_waited_for_to_its_good_end() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (listener, address, waiting) = silent_listener();
+    on_a_shard(directory.path(), |platform| async move {
+        let socket = begun(address);
+        let mut connecting = Box::pin(ring_connect::connect(platform.ring(), &socket, address));
+        let clock = platform.clock().clone();
+        let soon = clock.sleep_until(clock.now() + Duration::from_millis(50));
+        assert!(either(connecting.as_mut(), soon).await.is_err(), "nobody accepts");
+        let listener = TcpListener::from(listener);
+        for _ in &waiting {
+            listener.accept().expect("one that waits");
+        }
+        connecting.await.expect("the kernel tries again, and now there is room");
+        assert!(TcpStream::from(Rc::into_inner(socket).expect("the only one")).peer_addr().is_ok());
+    });
+}
+
+#[test]
+fn a_try_that_is_under_way_already_is_waited_for_to_its_bad_end() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (listener, address, waiting) = silent_listener();
+    on_a_shard(directory.path(), |platform| async move {
+        let socket = begun(address);
+        drop((listener, waiting));
+        let error = ring_connect::connect(platform.ring(), &socket, address).await.expect_err("nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn a_socket_that_is_connected_already_is_as_it_should_be() {
+    on_a_shard_beside(|platform, listener| async move {
+        let address = listener.local_addr().expect("address");
+        let socket = Rc::new(OwnedFd::from(TcpStream::connect(address).expect("connected")));
+        ring_connect::connect(platform.ring(), &socket, address).await.expect("no error");
     });
 }
