@@ -14,4 +14,4 @@ pub mod proposing;
 pub mod routing;
 
 pub use local::Local;
-pub use routing::{Work, owner_of};
+pub use routing::{Work, by_owner, owner_of};

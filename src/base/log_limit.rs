@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use super::time::Monotonic;
 
+/// Lines about refused connections and requests, of each kind on each shard, in [`REFUSALS_LOGGED_INTERVAL`].
+const REFUSALS_LOGGED_MAX: u32 = 10;
+const REFUSALS_LOGGED_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Lines of one kind in one interval.
 pub struct LogLimit {
     interval: Duration,
@@ -17,6 +21,11 @@ pub struct LogLimit {
 impl LogLimit {
     pub const fn new(interval: Duration, lines_max: u32) -> LogLimit {
         LogLimit { interval, lines_max, since: Cell::new(None), lines: Cell::new(0), suppressed: Cell::new(0) }
+    }
+
+    /// For lines about what peers send that is refused.
+    pub const fn of_refusals() -> LogLimit {
+        LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX)
     }
 
     /// Whether a line may be logged now; with it, how many were left out since the last one.

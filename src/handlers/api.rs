@@ -10,19 +10,17 @@ use super::{
     describe_configs, describe_log_dirs, describe_producers, fetch, find_coordinator, incremental_alter_configs,
     init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce, sasl,
 };
-use crate::base::class::Class;
 use crate::platform::Platform;
 use crate::protocol::ApiKey;
 
-/// One API, and the versions of it, both ends included, that ApiVersions lists and the broker answers. From which version on
-/// it is flexible (KIP-482), the codec knows: [`ApiKey::is_flexible`].
+/// One API, and the versions of it, both ends included, that ApiVersions lists and the broker answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served {
     pub api_key: ApiKey,
     pub lowest_version: i16,
     pub highest_version: i16,
-    /// On a connection of clients; on one on which a replica fetches it is the replica's.
-    pub class: Class,
+    /// Of which classes its requests are.
+    pub askers: Askers,
     pub order: Order,
     /// What it needs in general, and of what: which topic, what else in which case, is said by its handler.
     pub needs: Option<(Operation, Resource)>,
@@ -30,12 +28,28 @@ pub struct Served {
 }
 
 impl Served {
+    /// The first version with compact forms and tagged fields (KIP-482), which the codec's table of all APIs knows; `None`: no
+    /// version has them.
+    pub fn flexible_from(&self) -> Option<i16> {
+        self.api_key.versions().find(|version| self.api_key.is_flexible(*version))
+    }
+
     pub fn has(&self, version: i16) -> bool {
         (self.lowest_version..=self.highest_version).contains(&version)
     }
 }
 
-/// How a request stands to others of its connection.
+/// Who sends requests of an API, and so of which class they are. Nothing that a controller sends is served yet, which
+/// would be [`Class::Control`](crate::base::class::Class::Control).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Askers {
+    Clients,
+    /// On a connection that is known to be a follower's it is the follower's work, else a client's.
+    ClientsAndFollowers,
+}
+
+/// How a request stands to others of its connection. The row says it alone: what a connection's state adds (it ends, it
+/// drains) stops all kinds alike, in `net::connection`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Starts when all before it are answered.
@@ -70,8 +84,7 @@ pub enum Resource {
 /// Which quotas it counts against, beside the time that it takes (Kafka 3.9 `QuotaFactory`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quota {
-    /// None: `RequestHandlerHelper.sendResponseExemptThrottle`, or it comes before there is a principal.
-    Exempt,
+    /// That alone. (What brokers ask of one another is exempt from it, and is not served yet.)
     RequestTime,
     ProduceBytes,
     FetchBytes,
@@ -107,7 +120,7 @@ macro_rules! needs {
 
 macro_rules! apis {
     ($(
-        $key:ident $lowest:literal ..= $highest:literal, $handler:ty, $class:ident, $order:ident,
+        $key:ident $lowest:literal ..= $highest:literal, $handler:ty, $askers:ident, $order:ident,
         needs($($needs:ident)+), $quota:ident;
     )*) => {
         /// What the broker serves, ascending by key: the whole answer to ApiVersions, and the gate of the dispatcher.
@@ -115,7 +128,7 @@ macro_rules! apis {
             api_key: ApiKey::$key,
             lowest_version: $lowest,
             highest_version: $highest,
-            class: Class::$class,
+            askers: Askers::$askers,
             order: Order::$order,
             needs: needs!($($needs)+),
             quota: Quota::$quota,
@@ -132,28 +145,28 @@ macro_rules! apis {
 }
 
 apis! {
-    Produce 0..=11, produce::Produce, Client, Overlaps, needs(Write Topic), ProduceBytes;
-    Fetch 0..=17, fetch::Fetch, Client, Alone, needs(Read Topic), FetchBytes;
-    ListOffsets 0..=9, list_offsets::ListOffsets, Client, Alone, needs(Describe Topic), RequestTime;
-    Metadata 0..=12, metadata::Metadata, Client, Alone, needs(Describe Topic), RequestTime;
-    FindCoordinator 0..=6, find_coordinator::FindCoordinator, Client, Alone, needs(Describe Group), RequestTime;
-    SaslHandshake 0..=1, sasl::SaslHandshake, Client, Alone, needs(nothing), Exempt;
-    ApiVersions 0..=4, api_versions::ApiVersions, Client, Alone, needs(nothing), RequestTime;
-    CreateTopics 0..=7, create_topics::CreateTopics, Client, Alone, needs(Create Cluster), ControllerMutations;
-    DeleteTopics 0..=6, delete_topics::DeleteTopics, Client, Alone, needs(Delete Topic), ControllerMutations;
-    DeleteRecords 0..=2, delete_records::DeleteRecords, Client, Alone, needs(Delete Topic), RequestTime;
-    InitProducerId 0..=5, init_producer_id::InitProducerId, Client, Alone, needs(IdempotentWrite Cluster), RequestTime;
-    OffsetForLeaderEpoch 0..=4, offset_for_leader_epoch::OffsetForLeaderEpoch, Client, Alone, needs(Describe Topic),
+    Produce 0..=11, produce::Produce, Clients, Overlaps, needs(Write Topic), ProduceBytes;
+    Fetch 0..=17, fetch::Fetch, ClientsAndFollowers, Alone, needs(Read Topic), FetchBytes;
+    ListOffsets 0..=9, list_offsets::ListOffsets, ClientsAndFollowers, Alone, needs(Describe Topic), RequestTime;
+    Metadata 0..=12, metadata::Metadata, Clients, Alone, needs(Describe Topic), RequestTime;
+    FindCoordinator 0..=6, find_coordinator::FindCoordinator, Clients, Alone, needs(Describe Group), RequestTime;
+    SaslHandshake 0..=1, sasl::SaslHandshake, Clients, Alone, needs(nothing), RequestTime;
+    ApiVersions 0..=4, api_versions::ApiVersions, Clients, Alone, needs(nothing), RequestTime;
+    CreateTopics 0..=7, create_topics::CreateTopics, Clients, Alone, needs(Create Cluster), ControllerMutations;
+    DeleteTopics 0..=6, delete_topics::DeleteTopics, Clients, Alone, needs(Delete Topic), ControllerMutations;
+    DeleteRecords 0..=2, delete_records::DeleteRecords, Clients, Alone, needs(Delete Topic), RequestTime;
+    InitProducerId 0..=5, init_producer_id::InitProducerId, Clients, Alone, needs(IdempotentWrite Cluster), RequestTime;
+    OffsetForLeaderEpoch 0..=4, offset_for_leader_epoch::OffsetForLeaderEpoch, ClientsAndFollowers, Alone, needs(Describe Topic),
         RequestTime;
-    DescribeConfigs 0..=4, describe_configs::DescribeConfigs, Client, Alone, needs(DescribeConfigs Topic), RequestTime;
-    AlterConfigs 0..=2, alter_configs::AlterConfigs, Client, Alone, needs(AlterConfigs Topic), RequestTime;
-    DescribeLogDirs 0..=4, describe_log_dirs::DescribeLogDirs, Client, Alone, needs(Describe Cluster), RequestTime;
-    SaslAuthenticate 0..=2, sasl::SaslAuthenticate, Client, Alone, needs(nothing), Exempt;
-    CreatePartitions 0..=3, create_partitions::CreatePartitions, Client, Alone, needs(Alter Topic), ControllerMutations;
-    IncrementalAlterConfigs 0..=1, incremental_alter_configs::IncrementalAlterConfigs, Client, Alone,
+    DescribeConfigs 0..=4, describe_configs::DescribeConfigs, Clients, Alone, needs(DescribeConfigs Topic), RequestTime;
+    AlterConfigs 0..=2, alter_configs::AlterConfigs, Clients, Alone, needs(AlterConfigs Topic), RequestTime;
+    DescribeLogDirs 0..=4, describe_log_dirs::DescribeLogDirs, Clients, Alone, needs(Describe Cluster), RequestTime;
+    SaslAuthenticate 0..=2, sasl::SaslAuthenticate, Clients, Alone, needs(nothing), RequestTime;
+    CreatePartitions 0..=3, create_partitions::CreatePartitions, Clients, Alone, needs(Alter Topic), ControllerMutations;
+    IncrementalAlterConfigs 0..=1, incremental_alter_configs::IncrementalAlterConfigs, Clients, Alone,
         needs(AlterConfigs Topic), RequestTime;
-    DescribeCluster 0..=1, describe_cluster::DescribeCluster, Client, Alone, needs(nothing), RequestTime;
-    DescribeProducers 0..=0, describe_producers::DescribeProducers, Client, Alone, needs(Read Topic), RequestTime;
+    DescribeCluster 0..=1, describe_cluster::DescribeCluster, Clients, Alone, needs(nothing), RequestTime;
+    DescribeProducers 0..=0, describe_producers::DescribeProducers, Clients, Alone, needs(Read Topic), RequestTime;
 }
 
 impl<P: Platform> Api<P> {
@@ -163,11 +176,6 @@ impl<P: Platform> Api<P> {
         let api = Api::ALL.iter().find(|api| api.served.api_key == api_key)?;
         (api.served.has(version) || api_key == ApiKey::ApiVersions).then_some(api)
     }
-}
-
-/// Whether an API of this key is served in this version.
-pub fn is_served(api_key: i16, version: i16) -> bool {
-    SERVED.iter().any(|served| served.api_key.code() == api_key && served.has(version))
 }
 
 #[cfg(test)]
@@ -181,9 +189,56 @@ mod tests {
             assert!(served.api_key.versions().contains(&served.lowest_version), "{}", served.api_key);
             assert!(served.api_key.versions().contains(&served.highest_version), "{}", served.api_key);
         }
-        assert!(is_served(1, 17));
-        for (key, version) in [(1, -1), (1, 18), (-1, 0), (4, 0), (3, 13), (3, -1)] {
-            assert!(!is_served(key, version), "{key} {version}");
+        assert!(served(ApiKey::Fetch).has(17));
+        for (key, version) in [(ApiKey::Fetch, -1), (ApiKey::Fetch, 18), (ApiKey::Metadata, 13), (ApiKey::Metadata, -1)]
+        {
+            assert!(!served(key).has(version), "{key} {version}");
         }
+    }
+
+    /// Key, versions, first flexible version, what a client needs first and of what, and the quota, as Kafka 3.9's schemas and
+    /// `KafkaApis` have them.
+    const KAFKA: &str = "
+        0 0-11 9 Write Topic ProduceBytes
+        1 0-17 12 Read Topic FetchBytes
+        2 0-9 6 Describe Topic RequestTime
+        3 0-12 9 Describe Topic RequestTime
+        10 0-6 3 Describe Group RequestTime
+        17 0-1 never nothing RequestTime
+        18 0-4 3 nothing RequestTime
+        19 0-7 5 Create Cluster ControllerMutations
+        20 0-6 4 Delete Topic ControllerMutations
+        21 0-2 2 Delete Topic RequestTime
+        22 0-5 2 IdempotentWrite Cluster RequestTime
+        23 0-4 4 Describe Topic RequestTime
+        32 0-4 4 DescribeConfigs Topic RequestTime
+        33 0-2 2 AlterConfigs Topic RequestTime
+        35 0-4 2 Describe Cluster RequestTime
+        36 0-2 2 nothing RequestTime
+        37 0-3 2 Alter Topic ControllerMutations
+        44 0-1 1 AlterConfigs Topic RequestTime
+        60 0-1 0 nothing RequestTime
+        61 0-0 0 Read Topic RequestTime
+    ";
+
+    #[test]
+    fn every_row_says_what_kafka_does() {
+        let rows = SERVED.iter().map(|served| {
+            let flexible = served.flexible_from().map_or("never".to_owned(), |version| version.to_string());
+            let needs = served.needs.map_or("nothing".to_owned(), |(what, of)| format!("{what:?} {of:?}"));
+            let (key, lowest, highest) = (served.api_key.code(), served.lowest_version, served.highest_version);
+            format!("{key} {lowest}-{highest} {flexible} {needs} {:?}", served.quota)
+        });
+        let kafka = KAFKA.lines().map(str::trim).filter(|line| !line.is_empty());
+        assert_eq!(rows.collect::<Vec<_>>(), kafka.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn only_what_followers_ask_may_be_a_followers_work_and_only_produce_overlaps() {
+        let keys =
+            |is_so: fn(&Served) -> bool| SERVED.iter().filter(move |served| is_so(served)).map(|served| served.api_key);
+        let followers = keys(|served| served.askers == Askers::ClientsAndFollowers);
+        assert!(followers.eq([ApiKey::Fetch, ApiKey::ListOffsets, ApiKey::OffsetForLeaderEpoch]));
+        assert!(keys(|served| served.order == Order::Overlaps).eq([ApiKey::Produce]));
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::errors;
 use crate::local::Local;
-use crate::metadata::proposal::{Answer, ConfigChange, ConfigResource, Proposal};
+use crate::metadata::proposal::{ConfigChange, ConfigRefusal, ConfigResource};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 
@@ -128,15 +128,14 @@ pub async fn alter<P: Platform>(
         return outcomes;
     }
     let refuse = |code, message: &str| vec![Err(Refusal::new(code, message)); places.len()];
-    let decided = match local.propose(Proposal::AlterConfigs { changes, validate_only }).await {
-        Answer::AlterConfigs(results) => {
-            let told = |result: Result<(), crate::metadata::proposal::ConfigRefusal>| {
+    let decided = match local.alter_configs(changes, validate_only).await {
+        Ok(results) => {
+            let told = |result: Result<(), ConfigRefusal>| {
                 result.map_err(|refusal| Refusal::new(errors::of_config_refusal(&refusal), refusal.to_string()))
             };
             results.into_iter().map(told).collect()
         }
-        Answer::Failed(error) => refuse(errors::of_proposal(&error), &error.to_string()),
-        _ => refuse(ErrorCode::UnknownServerError, "The controller gave another answer."),
+        Err(error) => refuse(errors::of_proposal(&error), &error.to_string()),
     };
     for (place, result) in places.into_iter().zip(decided) {
         outcomes[place].2 = result;

@@ -11,8 +11,8 @@ use super::errors;
 use super::{Exchange, Handler, Unanswered};
 use crate::base::ids::BrokerId;
 use crate::local::Local;
-use crate::local::proposing::{TimedOut, waits_for_nothing};
-use crate::metadata::proposal::{Answer, MorePartitions, Proposal};
+use crate::local::proposing::{NoOutcome, Patience};
+use crate::metadata::proposal::MorePartitions;
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{
@@ -43,30 +43,24 @@ async fn answer<P: Platform>(local: &Local<P>, request: CreatePartitionsRequest)
     let once = request.topics.iter().filter(|topic| named[&*topic.name] == 1);
     let topics: Vec<MorePartitions> = once.map(more_partitions).collect();
     let names: Vec<String> = topics.iter().map(|topic| topic.topic.clone()).collect();
-    let proposal = Proposal::CreatePartitions { topics, validate_only: request.validate_only };
-    // Nothing is waited for when nothing is made.
-    let answer = match request.validate_only {
-        true => Ok(local.propose(proposal).await),
-        false => local.propose_within(proposal, request.timeout_ms).await,
-    };
-    let too_late = !request.validate_only && waits_for_nothing(request.timeout_ms);
+    let patience = Patience::of(request.timeout_ms, request.validate_only);
+    let answer = local.create_partitions(topics, request.validate_only, patience).await;
     let of_all = |code: ErrorCode, message: &str| {
         let message = Some(message.to_owned());
         names.iter().map(|name| result(name.clone(), code, message.clone())).collect()
     };
     let of_each: Vec<CreatePartitionsTopicResult> = match answer {
-        Ok(Answer::CreatePartitions(outcomes)) => names
+        Ok(outcomes) => names
             .into_iter()
             .zip(outcomes)
             .map(|(name, outcome)| match outcome {
-                Ok(()) if too_late => result(name, ErrorCode::RequestTimedOut, Some(GOES_ON.to_owned())),
+                Ok(()) if patience.is_none() => result(name, ErrorCode::RequestTimedOut, Some(GOES_ON.to_owned())),
                 Ok(()) => result(name, ErrorCode::None, None),
                 Err(refusal) => result(name, errors::of_topic_refusal(&refusal), Some(refusal.to_string())),
             })
             .collect(),
-        Ok(Answer::Failed(error)) => of_all(errors::of_proposal(&error), &error.to_string()),
-        Ok(_) => of_all(ErrorCode::UnknownServerError, "The controller gave another answer."),
-        Err(TimedOut) => of_all(ErrorCode::RequestTimedOut, GOES_ON),
+        Err(NoOutcome::Failed(error)) => of_all(errors::of_proposal(&error), &error.to_string()),
+        Err(NoOutcome::TimedOut) => of_all(ErrorCode::RequestTimedOut, GOES_ON),
     };
     results.extend(of_each);
     CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() }

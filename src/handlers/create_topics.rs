@@ -14,8 +14,8 @@ use crate::base::ids::BrokerId;
 use crate::config::DynamicConfig;
 use crate::config::describe::{self, ConfigEntry};
 use crate::local::Local;
-use crate::local::proposing::{TimedOut, waits_for_nothing};
-use crate::metadata::proposal::{Answer, CreateTopicResult, NewTopic, Proposal};
+use crate::local::proposing::{NoOutcome, Patience};
+use crate::metadata::proposal::{CreateTopicResult, NewTopic};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{
@@ -69,26 +69,19 @@ async fn create<P: Platform>(
 ) -> Vec<CreatableTopicResult> {
     let names: Vec<String> = topics.iter().map(|topic| topic.name.clone()).collect();
     let topics = topics.into_iter().map(new_topic).collect();
-    let proposal = Proposal::CreateTopics { topics, validate_only };
-    // Nothing is waited for when nothing is made.
-    let answer = match validate_only {
-        true => Ok(local.propose(proposal).await),
-        false => local.propose_within(proposal, timeout_ms).await,
-    };
-    match answer {
-        Ok(Answer::CreateTopics(results)) => {
+    let patience = Patience::of(timeout_ms, validate_only);
+    match local.create_topics(topics, validate_only, patience).await {
+        Ok(results) => {
             let dynamic = local.dynamic();
             let mut room = SETTINGS_BYTES_MAX;
-            let in_time = validate_only || !waits_for_nothing(timeout_ms);
             let describe = |result: CreateTopicResult| match &result.outcome {
-                Ok(_) if !in_time => refuse(result.name, ErrorCode::RequestTimedOut, GOES_ON),
+                Ok(_) if patience.is_none() => refuse(result.name, ErrorCode::RequestTimedOut, GOES_ON),
                 _ => describe(result, &dynamic, &mut room),
             };
             results.into_iter().map(describe).collect()
         }
-        Ok(Answer::Failed(error)) => refuse_all(names, errors::of_proposal(&error), &error.to_string()),
-        Ok(_) => refuse_all(names, ErrorCode::UnknownServerError, "The controller gave another answer."),
-        Err(TimedOut) => refuse_all(names, ErrorCode::RequestTimedOut, GOES_ON),
+        Err(NoOutcome::Failed(error)) => refuse_all(names, errors::of_proposal(&error), &error.to_string()),
+        Err(NoOutcome::TimedOut) => refuse_all(names, ErrorCode::RequestTimedOut, GOES_ON),
     }
 }
 

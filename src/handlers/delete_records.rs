@@ -3,8 +3,7 @@
 //! - v1 and v2 change nothing here but the encoding. Of a partition named twice the last offset counts, as in Kafka.
 //! - The log start moves at once; the segments below it go with the next retention run. It survives a crash once it is
 //!   checkpointed (`log.flush.start.offset.checkpoint.interval.ms`).
-//! - The answer waits for the log start of every replica that lives. The leader's is the only one there is yet, so
-//!   that nothing is waited
+//! - Kafka's answer waits for the log start of every live replica; here the leader's is the only one yet, nothing is waited
 //!   for, and the request's timeout is never met.
 
 use std::collections::BTreeMap;
@@ -15,7 +14,7 @@ use super::errors;
 use super::{Exchange, Handler, Unanswered};
 use crate::base::class::Class;
 use crate::base::ids::{Offset, ShardId};
-use crate::local::{Local, Work, owner_of};
+use crate::local::{Local, Work, by_owner, owner_of};
 use crate::partition::partition::LeadershipError;
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -73,12 +72,9 @@ async fn answer<P: Platform>(
     Some(reply(results))
 }
 
-fn plan<P: Platform>(
-    local: &Local<P>,
-    request: &DeleteRecordsRequest,
-) -> (Results, BTreeMap<ShardId, DeleteRecordsWork>) {
+fn plan<P: Platform>(local: &Local<P>, request: &DeleteRecordsRequest) -> (Results, Vec<(ShardId, DeleteRecordsWork)>) {
     let image = local.image();
-    let (mut results, mut work) = (Results::new(), BTreeMap::<ShardId, DeleteRecordsWork>::new());
+    let (mut results, mut work) = (Results::new(), Vec::new());
     let mut offsets = BTreeMap::new();
     for requested in &request.topics {
         for partition in &requested.partitions {
@@ -91,12 +87,14 @@ fn plan<P: Platform>(
             Some(topic) if topic.internal => Err(ErrorCode::InvalidTopicException),
             _ => owner_of(topic, partition),
         };
-        let topic = topic.map_or_else(|| Arc::from(name), |topic| Arc::clone(&topic.name));
         match owner {
-            Ok(owner) => work.entry(owner).or_default().parts.push(DeleteRecordsPart { topic, partition, offset }),
+            Ok((owner, topic)) => {
+                let part = DeleteRecordsPart { topic: Arc::clone(&topic.name), partition, offset };
+                by_owner(&mut work, owner, DeleteRecordsWork::default).parts.push(part);
+            }
             Err(code) => {
-                let code = if code == ErrorCode::LeaderNotAvailable { ErrorCode::NotLeaderOrFollower } else { code };
-                results.entry(topic).or_default().insert(partition, Err(code));
+                let name = topic.map_or_else(|| Arc::from(name), |topic| Arc::clone(&topic.name));
+                results.entry(name).or_default().insert(partition, Err(code));
             }
         }
     }

@@ -6,8 +6,8 @@ use super::errors;
 use super::{Exchange, Handler, Unanswered};
 use crate::base::ids::TopicId;
 use crate::local::Local;
-use crate::local::proposing::{TimedOut, waits_for_nothing};
-use crate::metadata::proposal::{Answer, DeleteTopicResult, Proposal, TopicRef, TopicRefusal};
+use crate::local::proposing::{NoOutcome, Patience};
+use crate::metadata::proposal::{DeleteTopicResult, TopicRef, TopicRefusal};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
@@ -38,15 +38,11 @@ async fn answer<P: Platform>(local: &Local<P>, request: DeleteTopicsRequest, ver
     let named = by_state.chain(request.topic_names.into_iter().map(TopicRef::Name));
     let mut distinct = Distinct::with_capacity(0);
     let topics: Vec<TopicRef> = named.filter(|topic| distinct.is_new(topic.clone())).collect();
-    let proposal = Proposal::DeleteTopics { topics: topics.clone() };
-    let too_late = waits_for_nothing(request.timeout_ms);
-    let responses = match local.propose_within(proposal, request.timeout_ms).await {
-        Ok(Answer::DeleteTopics(results)) => {
-            results.into_iter().map(|result| describe(result, version, too_late)).collect()
-        }
-        Ok(Answer::Failed(error)) => refuse_all(topics, errors::of_proposal(&error)),
-        Ok(_) => refuse_all(topics, ErrorCode::UnknownServerError),
-        Err(TimedOut) => refuse_all(topics, ErrorCode::RequestTimedOut),
+    let patience = Patience::Ms(request.timeout_ms);
+    let responses = match local.delete_topics(topics.clone(), patience).await {
+        Ok(results) => results.into_iter().map(|result| describe(result, version, patience.is_none())).collect(),
+        Err(NoOutcome::Failed(error)) => refuse_all(topics, errors::of_proposal(&error)),
+        Err(NoOutcome::TimedOut) => refuse_all(topics, ErrorCode::RequestTimedOut),
     };
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
 }

@@ -9,7 +9,7 @@ use super::{Exchange, Handler, Unanswered};
 use super::{errors, metadata};
 use crate::base::class::Class;
 use crate::base::ids::ShardId;
-use crate::local::{Local, Work, owner_of};
+use crate::local::{Local, Work, by_owner, owner_of};
 use crate::partition::partition::LeadershipError;
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
@@ -19,7 +19,7 @@ use crate::protocol::message::describe_producers::{
 use crate::storage::producer_state::ActiveProducer;
 
 /// Questions for the partitions of one owner.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct DescribeProducersWork {
     parts: Vec<DescribeProducersPart>,
 }
@@ -99,17 +99,13 @@ fn plan<P: Platform>(
                 true => owner_of(topic, partition_index),
                 false => Err(ErrorCode::InvalidTopicException),
             };
-            match (owner, topic) {
-                (Ok(owner), Some(topic)) => {
+            match owner {
+                Ok((owner, topic)) => {
                     let part =
                         DescribeProducersPart { place, topic: Arc::clone(&topic.name), partition: partition_index };
-                    match work.iter_mut().find(|(shard, _)| *shard == owner) {
-                        Some((_, work)) => work.parts.push(part),
-                        None => work.push((owner, DescribeProducersWork { parts: vec![part] })),
-                    }
+                    by_owner(&mut work, owner, DescribeProducersWork::default).parts.push(part);
                 }
-                (Err(code), _) => answer.error_code = code.code(),
-                (Ok(_), None) => answer.error_code = ErrorCode::UnknownTopicOrPartition.code(),
+                Err(code) => answer.error_code = code.code(),
             }
             place += 1;
             partitions.push(answer);

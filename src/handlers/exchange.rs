@@ -1,13 +1,16 @@
 //! A request and the way to its answer: what every handler is given.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::produce::order::Order;
+use super::api::Askers;
+use super::produce::order::BatchOrder;
 use crate::base::class::Class;
+use crate::base::ids::BrokerId;
 use crate::base::log_request::Requester;
 use crate::base::principal::Principal;
 use crate::local::Local;
@@ -39,6 +42,24 @@ pub enum Unanswered {
     Gone,
     #[error("the process stops")]
     Stopping,
+}
+
+impl Unanswered {
+    /// Counts and logs what is news to the operator: what the client has sent or lost, not that it is gone.
+    pub fn tell<P: Platform>(&self, local: &Local<P>, api_key: ApiKey) {
+        match self {
+            Unanswered::Malformed(_) | Unanswered::Busy | Unanswered::Failed => refuse(local, api_key.code(), self),
+            Unanswered::Gone | Unanswered::Stopping => {}
+        }
+    }
+}
+
+/// Counts and logs a request that is not answered; the drop of its slot closes the connection.
+pub fn refuse<P: Platform>(local: &Local<P>, api_key: i16, reason: &dyn Display) {
+    local.counters.connections_refused_total.add(1);
+    if let Some(left_out) = local.refusals.allow(local.platform.clock().now()) {
+        tracing::info!(api_key, left_out, error = %reason, "closing a connection whose request can't be answered");
+    }
 }
 
 /// A request's header, understood.
@@ -74,21 +95,33 @@ impl RequestContext {
 /// What is known of a connection from its requests so far.
 #[derive(Default)]
 pub struct ConnectionState {
-    /// A follower fetches on it.
-    pub is_replica: Cell<bool>,
+    /// A follower's.
+    is_replica: Cell<bool>,
     /// Of its produced batches.
-    pub order: Rc<Order>,
+    pub order: Rc<BatchOrder>,
     client_id: RefCell<Option<Rc<str>>>,
 }
 
 impl ConnectionState {
-    /// Whose work a request is, of an API of class `own`: on a replica's connection, the replica's.
-    pub fn class(&self, own: Class) -> Class {
+    /// Whose work a request is, of an API that these send.
+    pub fn class(&self, askers: Askers) -> Class {
         #[cfg(test)]
         if super::produce::planted::HOLD_CREDITS.get() {
             return Class::Client;
         }
-        if self.is_replica.get() { Class::Replication } else { own }
+        match askers {
+            Askers::ClientsAndFollowers if self.is_replica.get() => Class::Replication,
+            Askers::Clients | Askers::ClientsAndFollowers => Class::Client,
+        }
+    }
+
+    /// A request says that it is asked by this replica: from now on the connection is a follower's, if there is such a broker
+    /// beside this one. Anybody may name a number, and what followers have is not for anybody to take.
+    pub fn asked_by<P: Platform>(&self, local: &Local<P>, replica_id: i32) {
+        let id = BrokerId(replica_id);
+        if replica_id >= 0 && id != local.config.broker_id && local.image().broker(id).is_some() {
+            self.is_replica.set(true);
+        }
     }
 
     /// The client id of a request: nearly always that of the one before.
@@ -107,22 +140,22 @@ pub struct Exchange<P: Platform> {
     pub context: RequestContext,
     pub connection: Rc<ConnectionState>,
     /// Of its API.
-    class: Class,
+    askers: Askers,
     body: BytesMut,
     slot: ReplySlot<P>,
 }
 
 impl<P: Platform> Exchange<P> {
-    /// Of an API of `class`; `body`: all that follows the header.
+    /// `askers`: who sends requests of its API; `body`: all that follows the header.
     pub fn new(
         local: Rc<Local<P>>,
         context: RequestContext,
         connection: Rc<ConnectionState>,
-        class: Class,
+        askers: Askers,
         body: BytesMut,
         slot: ReplySlot<P>,
     ) -> Exchange<P> {
-        Exchange { local, context, connection, class, body, slot }
+        Exchange { local, context, connection, askers, body, slot }
     }
 
     pub fn version(&self) -> i16 {
@@ -131,7 +164,12 @@ impl<P: Platform> Exchange<P> {
 
     /// Whose work it is, and what it asks of other shards.
     pub fn class(&self) -> Class {
-        self.connection.class(self.class)
+        self.connection.class(self.askers)
+    }
+
+    /// The request says that it is asked by this replica.
+    pub fn asked_by(&self, replica_id: i32) {
+        self.connection.asked_by(&self.local, replica_id);
     }
 
     /// How far it is.
@@ -158,9 +196,9 @@ impl<P: Platform> Exchange<P> {
         let (body, version) = (self.take_body(), self.version());
         let request_bytes = body.len() as u64;
         let decoded = if body.len() <= DECODED_INLINE_BYTES_MAX {
-            T::decode(&mut Reader::new(&body), version)
+            decode(body, version)
         } else {
-            let decoding = self.local.platform.tasks().work(move || T::decode(&mut Reader::new(&body), version));
+            let decoding = self.local.platform.tasks().work(move || decode(body, version));
             decoding.await.ok_or(Unanswered::Busy)?
         };
         let request = decoded?;
@@ -181,10 +219,16 @@ impl<P: Platform> Exchange<P> {
 
     /// Waits until the answer may take so many bytes, which it may turn out not to need, until it is sent.
     pub async fn claim_answer(&mut self, bytes: u64) {
-        self.slot.claim_answer(bytes, self.local.platform.clock()).await;
+        self.slot.claim_answer(bytes, self.class(), self.local.platform.clock()).await;
     }
 
-    /// Resolves when the peer sends no more: hardly anybody waits for the answer any more.
+    /// Resolves when the peer sends no more: hardly anybody waits for the answer any more. A request waits for this or for
+    /// [`Exchange::closed`], one of them at a time.
+    pub async fn ended(&self) {
+        self.slot.ended().await;
+    }
+
+    /// Resolves when the connection is closed, and nobody can take the answer any more.
     pub async fn closed(&self) {
         self.slot.closed().await;
     }
@@ -209,7 +253,7 @@ impl<P: Platform> Exchange<P> {
     /// Sends an answer that is made.
     pub async fn send(mut self, reply: Reply<FileOf<P>>) {
         self.claim_answer(reply.bytes_held()).await;
-        self.slot.fill(reply);
+        self.slot.fill(reply, self.local.platform.clock());
     }
 
     /// The request has no answer (acks=0).
@@ -218,4 +262,9 @@ impl<P: Platform> Exchange<P> {
         self.local.counters.requests.done(self.slot.passage(), now);
         self.slot.leave_empty(now);
     }
+}
+
+/// Decodes a body, whose memory is free then: nothing of the request refers to it.
+fn decode<T: Body>(body: BytesMut, version: i16) -> Result<T, WireError> {
+    T::decode(&mut Reader::new(&body), version)
 }

@@ -30,7 +30,7 @@ use crate::base::ids::{BrokerId, ShardId, TopicId};
 use crate::config::topic::CompressionType;
 use crate::executor::either;
 use crate::local::fetch_sessions::{Begun, Named, TopicKey, Wanted};
-use crate::local::{Local, owner_of};
+use crate::local::{Local, by_owner, owner_of};
 use crate::metadata::image::{ClusterImage, TopicImage};
 use crate::metrics::Stage;
 use crate::net::reply::{FileOf, Reply, ReplyPart};
@@ -86,8 +86,8 @@ impl<P: Platform> Handler<P> for Fetch {
     async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
         let request: FetchRequest = exchange.decode_for(|_, _| 0).await?;
         let plan = FetchPlan::new(&exchange.local, &exchange.context.header, request);
-        if matches!(plan.reader, Reader::Replica(_)) {
-            exchange.connection.is_replica.set(true);
+        if let Reader::Replica(BrokerId(id)) = plan.reader {
+            exchange.asked_by(id);
         }
         exchange.passed(Stage::Planned);
         let (plan, done) = plan.read(&exchange).await?;
@@ -216,8 +216,7 @@ impl FetchPlan {
         if name.is_empty() && self.version >= TOPIC_IDS_VERSION {
             return Err(ErrorCode::UnknownTopicId);
         }
-        let owner = owner_of(topic, partition)?;
-        let Some(topic) = topic else { return Err(ErrorCode::UnknownTopicOrPartition) };
+        let (owner, topic) = owner_of(topic, partition)?;
         if self.version < ZSTD_VERSION && topic.config.compression_type == CompressionType::Zstd {
             return Err(ErrorCode::UnsupportedCompressionType);
         }
@@ -243,10 +242,7 @@ impl FetchPlan {
                 leader_epoch: asked.wanted.current_leader_epoch,
                 last_fetched_epoch: asked.wanted.last_fetched_epoch,
             };
-            match parts.iter_mut().find(|(shard, _)| *shard == owner) {
-                Some((_, parts)) => parts.push(part),
-                None => parts.push((owner, vec![part])),
-            }
+            by_owner(&mut parts, owner, Vec::new).push(part);
         }
         parts
     }
@@ -263,7 +259,7 @@ impl FetchPlan {
         let deadline = clock.now() + self.max_wait;
         let waiting_bytes = self.asked.len() as u64 * WAITING_PARTITION_BYTES;
         let mut room: Option<Permit> = None;
-        let mut closed = pin!(exchange.closed());
+        let mut ended = pin!(exchange.ended());
         loop {
             let may_wait = !self.max_wait.is_zero() && !local.is_draining();
             let mut waits = may_wait && self.asked.iter().any(|asked| asked.owner.is_ok()) && clock.now() < deadline;
@@ -290,7 +286,7 @@ impl FetchPlan {
             // A large one reads again, rather than keep what it found.
             let done = Some(done).filter(|_| room.is_none());
             let waited = either(watch.fired(), clock.sleep_until(deadline));
-            let outcome = either(waited, closed.as_mut()).await;
+            let outcome = either(waited, ended.as_mut()).await;
             exchange.passed(Stage::Waited);
             match (outcome, done) {
                 (Ok(Err(())), Some(done)) => return Ok((self, done)),

@@ -6,7 +6,7 @@
 use super::errors;
 use super::{Exchange, Handler, Unanswered};
 use crate::local::Local;
-use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal};
+use crate::metadata::proposal::ProducerIdBlock;
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{InitProducerIdRequest, InitProducerIdResponse};
@@ -47,18 +47,13 @@ async fn next_producer_id<P: Platform>(local: &Local<P>) -> Result<i64, ErrorCod
     if let Some(id) = take(local) {
         return Ok(id);
     }
-    match local.propose(Proposal::AllocateProducerIds).await {
+    match local.allocate_producer_ids().await {
         // Another request may have brought a block meanwhile: the older one's rest is given up, ids are plenty.
-        Answer::AllocateProducerIds(block) => {
+        Ok(block) => {
             local.producer_ids.set(Some(block));
             take(local).ok_or(ErrorCode::UnknownServerError)
         }
-        Answer::Failed(error) => Err(errors::of_proposal(&error)),
-        Answer::CreateTopics(_)
-        | Answer::DeleteTopics(_)
-        | Answer::CreatePartitions(_)
-        | Answer::AlterConfigs(_)
-        | Answer::FollowSettings(_) => Err(ErrorCode::UnknownServerError),
+        Err(error) => Err(errors::of_proposal(&error)),
     }
 }
 

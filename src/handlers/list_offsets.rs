@@ -20,7 +20,7 @@ use super::errors;
 use super::{Exchange, Handler, Unanswered};
 use crate::base::class::Class;
 use crate::base::ids::{LeaderEpoch, Offset, ShardId};
-use crate::local::{Local, Work, owner_of};
+use crate::local::{Local, Work, by_owner, owner_of};
 use crate::partition::Partition;
 use crate::partition::partition::{AnsweredBy, Isolation, LeadershipError};
 use crate::partition::read::ReadFailure;
@@ -41,7 +41,7 @@ const LATEST_TIERED: i64 = -5;
 const DEBUGGING: i32 = -2;
 
 /// Questions for the partitions of one owner.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ListOffsetsWork {
     parts: Vec<ListOffsetsPart>,
 }
@@ -96,6 +96,7 @@ pub struct ListOffsets;
 impl<P: Platform> Handler<P> for ListOffsets {
     async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
         let request: ListOffsetsRequest = exchange.decode().await?;
+        exchange.asked_by(request.replica_id);
         let response =
             answer(&exchange.local, exchange.class(), request, exchange.version()).await.ok_or(Unanswered::Stopping)?;
         exchange.reply(&response).await
@@ -169,8 +170,8 @@ fn plan<P: Platform>(
             } else {
                 owner_of(topic, index)
             };
-            match (owner, topic) {
-                (Ok(owner), Some(topic)) => {
+            match owner {
+                Ok((owner, topic)) => {
                     let part = ListOffsetsPart {
                         place,
                         topic: Arc::clone(&topic.name),
@@ -181,13 +182,9 @@ fn plan<P: Platform>(
                         asked,
                         isolation,
                     };
-                    match work.iter_mut().find(|(shard, _)| *shard == owner) {
-                        Some((_, work)) => work.parts.push(part),
-                        None => work.push((owner, ListOffsetsWork { parts: vec![part] })),
-                    }
+                    by_owner(&mut work, owner, ListOffsetsWork::default).parts.push(part);
                 }
-                (Err(code), _) => answer.error_code = code.code(),
-                (Ok(_), None) => answer.error_code = ErrorCode::UnknownTopicOrPartition.code(),
+                Err(code) => answer.error_code = code.code(),
             }
             place += 1;
             partitions.push(answer);

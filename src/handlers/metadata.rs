@@ -15,8 +15,9 @@ use super::distinct::Distinct;
 use super::{Exchange, Handler, Unanswered, errors};
 use crate::base::ids::TopicId;
 use crate::local::Local;
+use crate::local::proposing::Patience;
 use crate::metadata::image::{ClusterImage, NO_LEADER, PartitionImage, TopicImage};
-use crate::metadata::proposal::{Answer, NewTopic, Proposal, TopicRefusal};
+use crate::metadata::proposal::{NewTopic, TopicRefusal};
 use crate::platform::Platform;
 use crate::protocol::ErrorCode;
 use crate::protocol::message::{
@@ -137,8 +138,8 @@ async fn create_missing<P: Platform>(local: &Local<P>, request: &MetadataRequest
         return BTreeMap::new();
     }
     let topics = missing.iter().map(|name| NewTopic::auto_created(name, &local.config)).collect();
-    match local.propose(Proposal::CreateTopics { topics, validate_only: false }).await {
-        Answer::CreateTopics(results) => {
+    match local.create_topics(topics, false, Patience::AsLongAsItTakes).await {
+        Ok(results) => {
             let refused = results.into_iter().filter_map(|result| match result.outcome {
                 // Another request was faster.
                 Ok(_) | Err(TopicRefusal::AlreadyExists(_)) => None,
@@ -146,7 +147,7 @@ async fn create_missing<P: Platform>(local: &Local<P>, request: &MetadataRequest
             });
             refused.collect()
         }
-        _ => missing.into_iter().map(|name| (name.to_owned(), ErrorCode::LeaderNotAvailable)).collect(),
+        Err(_) => missing.into_iter().map(|name| (name.to_owned(), ErrorCode::LeaderNotAvailable)).collect(),
     }
 }
 

@@ -12,16 +12,15 @@ use super::errors;
 use super::{Exchange, Handler, Unanswered};
 use crate::base::class::Class;
 use crate::base::ids::{LeaderEpoch, Offset, ShardId};
-use crate::local::{Local, Work, owner_of};
+use crate::local::{Local, Work, by_owner, owner_of};
 use crate::partition::partition::LeadershipError;
 use crate::platform::Platform;
-use crate::protocol::ErrorCode;
 use crate::protocol::message::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
 };
 
 /// Questions for the partitions of one owner.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct OffsetForLeaderEpochWork {
     parts: Vec<OffsetForLeaderEpochPart>,
 }
@@ -46,6 +45,7 @@ pub struct OffsetForLeaderEpoch;
 impl<P: Platform> Handler<P> for OffsetForLeaderEpoch {
     async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
         let request: OffsetForLeaderEpochRequest = exchange.decode().await?;
+        exchange.asked_by(request.replica_id);
         let response = answer(&exchange.local, exchange.class(), request).await.ok_or(Unanswered::Stopping)?;
         exchange.reply(&response).await
     }
@@ -92,8 +92,8 @@ fn plan<P: Platform>(
                 continue;
             }
             let mut answer = EpochEndOffset { partition: asked.partition, ..Default::default() };
-            match (owner_of(topic, asked.partition), topic) {
-                (Ok(owner), Some(topic)) => {
+            match owner_of(topic, asked.partition) {
+                Ok((owner, topic)) => {
                     let part = OffsetForLeaderEpochPart {
                         place,
                         topic: Arc::clone(&topic.name),
@@ -101,13 +101,9 @@ fn plan<P: Platform>(
                         current_leader_epoch: asked.current_leader_epoch,
                         leader_epoch: asked.leader_epoch,
                     };
-                    match work.iter_mut().find(|(shard, _)| *shard == owner) {
-                        Some((_, work)) => work.parts.push(part),
-                        None => work.push((owner, OffsetForLeaderEpochWork { parts: vec![part] })),
-                    }
+                    by_owner(&mut work, owner, OffsetForLeaderEpochWork::default).parts.push(part);
                 }
-                (Err(code), _) => answer.error_code = code.code(),
-                (Ok(_), None) => answer.error_code = ErrorCode::UnknownTopicOrPartition.code(),
+                Err(code) => answer.error_code = code.code(),
             }
             place += 1;
             partitions.push(answer);

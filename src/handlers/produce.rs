@@ -34,7 +34,7 @@ use futures_channel::oneshot;
 use super::{Exchange, Handler, Unanswered, errors};
 use crate::base::ids::ShardId;
 use crate::executor::{both, either};
-use crate::local::{Local, owner_of};
+use crate::local::{by_owner, owner_of};
 use crate::metadata::image::{BrokerImage, ClusterImage, PartitionImage};
 use crate::metrics::Stage;
 use crate::partition::append::{AppendFailure, Appended};
@@ -56,10 +56,6 @@ const ADMIN_CLIENT: &str = "__admin_client";
 /// What the answer of one partition takes while replicas are waited for.
 const ANSWER_BYTES: u64 = size_of::<PartitionProduceResponse>() as u64;
 
-/// A produce that takes no more waits for as long as it likes; larger ones share
-/// [`waiting_produce_bytes`](crate::local::budgets::Budgets::waiting_produce_bytes).
-const WAITING_UNCOUNTED_BYTES: u64 = 64 * 1024;
-
 pub struct Produce;
 
 impl<P: Platform> Handler<P> for Produce {
@@ -71,14 +67,19 @@ impl<P: Platform> Handler<P> for Produce {
         let (local, class) = (Rc::clone(&exchange.local), exchange.class());
         // Handed over here and now, in the order of the connection's requests.
         let asked = local.ask_all(class, work);
-        local.platform.tasks().spawn(async move {
+        let tasks = local.platform.tasks().clone();
+        tasks.spawn(async move {
             let settled = match late {
                 None => asked.await.map(|done| (done.into_iter().flatten().collect(), Vec::new())),
                 Some(late) => with_late(&exchange, asked, late, plan.waits_for_replicas()).await,
             };
-            // Otherwise the process stops: the exchange's drop closes the connection.
-            if let Some((done, refused)) = settled {
-                plan.finish(exchange, done, refused).await;
+            let api_key = exchange.context.header.api_key;
+            let answered = match settled {
+                Some((done, refused)) => plan.finish(exchange, done, refused).await,
+                None => Err(Unanswered::Stopping),
+            };
+            if let Err(unanswered) = answered {
+                unanswered.tell(&local, api_key);
             }
         });
         Ok(())
@@ -155,13 +156,9 @@ impl ProducePlan {
                     body.split_to(end - start)
                 });
                 let owner = refused.map_or_else(|| owner_of(topic, index), Err);
-                let looked_at = match (owner, topic) {
-                    (Ok(owner), Some(topic)) => {
-                        check(local, header.version, &topic.config, records).map(|looked_at| (owner, looked_at))
-                    }
-                    (Ok(_), None) => Err(Refusal::code(ErrorCode::UnknownTopicOrPartition)),
-                    (Err(code), _) => Err(Refusal::code(code)),
-                };
+                let looked_at = owner
+                    .map_err(Refusal::code)
+                    .and_then(|(owner, topic)| Ok((owner, check(local, header.version, &topic.config, records)?)));
                 let destination = |owner| Destination { place, owner, topic: Arc::clone(&name), partition: index };
                 match looked_at {
                     Ok((owner, LookedAt::Sound(batch))) if order.is_waited_for(&name, index) => {
@@ -170,7 +167,8 @@ impl ProducePlan {
                     Ok((owner, LookedAt::Sound((batch, header)))) => {
                         let topic = Arc::clone(&name);
                         let batch = ProduceBatch { place, topic, partition: index, batch, header };
-                        add(&mut work, owner, batch, all_replicas);
+                        let make = || ProduceWork { batches: Vec::new(), all_replicas };
+                        by_owner(&mut work, owner, make).batches.push(batch);
                     }
                     Ok((owner, LookedAt::Away(preparation))) => late.prepare(order, destination(owner), preparation),
                     Ok((_, LookedAt::Nothing)) => {}
@@ -195,7 +193,7 @@ impl ProducePlan {
         exchange: Exchange<P>,
         done: Vec<ProduceDone>,
         refused: Vec<(usize, Refusal)>,
-    ) {
+    ) -> Result<(), Unanswered> {
         let (local, timeout) = (Rc::clone(&exchange.local), self.timeout);
         let mut waited = done.iter().map(|done| done.waited).max().unwrap_or_default();
         let mut answers: Vec<&mut PartitionProduceResponse> =
@@ -216,26 +214,23 @@ impl ProducePlan {
         if !waiting.is_empty() {
             // From here on it is others that are waited for: no batch of it is here any more.
             exchange.give_back_request_bytes();
-            let bytes = answers.len() as u64 * ANSWER_BYTES;
-            let (timeout, _room) = match bytes > WAITING_UNCOUNTED_BYTES {
-                true => match local.budgets.waiting_produce_bytes.try_acquire(bytes) {
-                    Some(room) => (timeout, Some(room)),
-                    None => (Duration::ZERO, None),
-                },
-                false => (timeout, None),
-            };
-            waited += wait_for_replicas(&local, waiting, timeout, &mut answers).await;
+            let room = local.budgets.waiting_produce(answers.len() as u64 * ANSWER_BYTES);
+            let timeout = if room.is_some() { timeout } else { Duration::ZERO };
+            waited += wait_for_replicas(&exchange, waiting, timeout, &mut answers).await?;
         }
         local.counters.requests.executed(exchange.passage(), waited, local.platform.clock().now());
         let failed = answers.iter().any(|answer| answer.error_code != ErrorCode::None.code());
-        if self.acks != 0 {
-            self.reply(exchange).await;
-        } else if !failed {
-            exchange.leave_unanswered();
+        match self.acks {
+            0 if failed => Err(Unanswered::Failed),
+            0 => {
+                exchange.leave_unanswered();
+                Ok(())
+            }
+            _ => self.reply(exchange).await,
         }
     }
 
-    async fn reply<P: Platform>(self, exchange: Exchange<P>) {
+    async fn reply<P: Platform>(self, exchange: Exchange<P>) -> Result<(), Unanswered> {
         let (image, listener) = (exchange.local.image(), Arc::clone(&exchange.context.listener));
         let names_leaders = exchange.version() >= 10;
         let mut response = ProduceResponse::default();
@@ -251,15 +246,7 @@ impl ProducePlan {
         if names_leaders {
             response.node_endpoints = named_leaders(&response, &image, &listener);
         }
-        // One that can't be encoded closes the connection.
-        let _ = exchange.reply(&response).await;
-    }
-}
-
-fn add(work: &mut WorkByOwner, owner: ShardId, batch: ProduceBatch, all_replicas: bool) {
-    match work.iter_mut().find(|(shard, _)| *shard == owner) {
-        Some((_, work)) => work.batches.push(batch),
-        None => work.push((owner, ProduceWork { batches: vec![batch], all_replicas })),
+        exchange.reply(&response).await
     }
 }
 
@@ -269,27 +256,31 @@ struct Replication {
     replicated: oneshot::Receiver<Result<(), AppendFailure>>,
 }
 
-/// Waits until the replicas have all batches, or for as long as the request lets, and says how long that took. What has
-/// failed or comes too late is told in its place.
+/// Waits until the replicas have all batches, or for as long as the request lets, which may be weeks, as in Kafka; and says
+/// how long that took. What has failed or comes too late is told in its place.
+///
+/// # Errors
+/// The connection was closed, so that there is nobody to be told.
 async fn wait_for_replicas<P: Platform>(
-    local: &Local<P>,
+    exchange: &Exchange<P>,
     waiting: Vec<Replication>,
     timeout: Duration,
     answers: &mut [&mut PartitionProduceResponse],
-) -> Duration {
-    let clock = local.platform.clock();
+) -> Result<Duration, Unanswered> {
+    let clock = exchange.local.platform.clock();
     let since = clock.now();
-    let mut times_out = pin!(clock.sleep_until(since + timeout));
+    let mut ends = pin!(either(clock.sleep_until(since + timeout), gone(exchange)));
     let mut is_over = false;
     for Replication { place, mut replicated } in waiting {
         let outcome = match is_over {
             true => replicated.try_recv().transpose(),
-            false => match either(&mut replicated, times_out.as_mut()).await {
+            false => match either(&mut replicated, ends.as_mut()).await {
                 Ok(outcome) => Some(outcome),
-                Err(()) => {
+                Err(Ok(())) => {
                     is_over = true;
                     None
                 }
+                Err(Err(())) => return Err(Unanswered::Gone),
             },
         };
         match outcome {
@@ -304,7 +295,16 @@ async fn wait_for_replicas<P: Platform>(
             }
         }
     }
-    clock.now().since(since)
+    Ok(clock.now().since(since))
+}
+
+/// Resolves when nobody can take the answer any more.
+async fn gone<P: Platform>(exchange: &Exchange<P>) {
+    #[cfg(test)]
+    if planted::OUTLIVE_CLIENTS.get() {
+        std::future::pending::<()>().await;
+    }
+    exchange.closed().await;
 }
 
 fn describe(answer: &mut PartitionProduceResponse, appended: &Appended) {

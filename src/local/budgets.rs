@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use crate::base::budget::Budget;
+use crate::base::budget::{Budget, Permit};
 use crate::metrics::status::BoundUse;
 
 /// Bytes per shard of records that are converted to an older format, and of answers made of them that wait to be sent.
@@ -12,9 +12,15 @@ const CONVERSION_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Bytes per shard of what large fetches keep while they wait. Who finds no room is answered with what there is.
 pub const WAITING_FETCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// Bytes per shard of what the answers of produces take while they wait for replicas, where that is much. Who finds no room
-/// is told that its time is over.
+/// Bytes per shard of what produces take while they wait for replicas: those with large answers, and apart from them, so
+/// that a few can't crowd out the many, all others. Who finds no room is told that its time is over.
 const WAITING_PRODUCE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// Up to this much of answers a produce that waits is a small one.
+const WAITING_SMALL_PRODUCE_BYTES: u64 = 64 * 1024;
+
+/// What a produce that waits takes besides its answers: its task, and what it left with the owners.
+const WAITING_PRODUCE_TASK_BYTES: u64 = 2 * 1024;
 
 /// Those that are not constants.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +36,8 @@ pub struct Budgets {
     pub waiting_fetch_bytes: Rc<Budget>,
     /// Of large produces that wait for replicas.
     pub waiting_produce_bytes: Rc<Budget>,
+    /// Of all others that do.
+    pub waiting_small_produce_bytes: Rc<Budget>,
     /// Of produced batches that are at work threads.
     pub away_bytes: Rc<Budget>,
 }
@@ -40,8 +48,18 @@ impl Budgets {
             conversion_bytes: Budget::new(CONVERSION_BYTES_MAX),
             waiting_fetch_bytes: Budget::new(WAITING_FETCH_BYTES_MAX),
             waiting_produce_bytes: Budget::new(WAITING_PRODUCE_BYTES_MAX),
+            waiting_small_produce_bytes: Budget::new(WAITING_PRODUCE_BYTES_MAX),
             away_bytes: Budget::new(bounds.away_bytes_max),
         }
+    }
+
+    /// Room for a produce with so many bytes of answers to wait for its replicas, if there is any.
+    pub fn waiting_produce(&self, answer_bytes: u64) -> Option<Permit> {
+        let budget = match answer_bytes <= WAITING_SMALL_PRODUCE_BYTES {
+            true => &self.waiting_small_produce_bytes,
+            false => &self.waiting_produce_bytes,
+        };
+        budget.try_acquire(answer_bytes + WAITING_PRODUCE_TASK_BYTES)
     }
 
     /// How much of each is in use.
@@ -63,6 +81,11 @@ impl Budgets {
                 "waiting_produce_bytes",
                 "Bytes that large produces keep while they wait for replicas.",
                 &self.waiting_produce_bytes,
+            ),
+            never_waited_for(
+                "waiting_small_produce_bytes",
+                "Bytes that all other produces keep while they wait for replicas.",
+                &self.waiting_small_produce_bytes,
             ),
             BoundUse::of_budget("away_bytes", "Bytes of produced batches at work threads.", &self.away_bytes),
         ]

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::budgets::{BudgetBounds, Budgets};
 use super::fetch_sessions::{CacheLimits, SessionCache};
@@ -23,10 +22,6 @@ use crate::partition::{Home, Partition};
 use crate::platform::Platform;
 use crate::storage::log_dirs::LogDirs;
 use crate::storage::open_files::OpenFiles;
-
-/// Lines about requests that can't be answered that a shard logs in [`REFUSALS_LOGGED_INTERVAL`].
-const REFUSALS_LOGGED_MAX: u32 = 10;
-const REFUSALS_LOGGED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How much of what there may be at most.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +96,7 @@ impl<P: Platform> Local<P> {
             partitions: Partitions::default(),
             budgets: Budgets::new(bounds.budgets),
             fetch_sessions: RefCell::new(fetch_sessions),
-            refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
+            refusals: LogLimit::of_refusals(),
             producer_ids: Cell::new(None),
             ways: Ways::new(mailboxes),
             image: RefCell::new(Arc::new(image)),

@@ -1,7 +1,7 @@
 //! Routing: work goes to the shard that owns its partitions, here or over its mailbox, and what came of it comes back.
 //!
-//! Work is begun in the order in which one shard hands it over: for the shard itself at once, for another by its message's
-//! place in the queue. A message costs a credit of its class; without one it waits here, behind those before it. The
+//! Work of one class is begun in the order in which one shard hands it over: for the shard itself at once, for another by
+//! its message's place in the queue of its class. A message costs a credit of its class; without one it waits here, behind those before it. The
 //! credit comes back with the answer, which therefore must not wait for time or for others: what does (a batch that waits
 //! for its replicas) answers first and leaves something to wait for.
 
@@ -20,7 +20,7 @@ use super::mailbox::Mailboxes;
 use crate::base::class::{ByClass, Class};
 use crate::base::ids::ShardId;
 use crate::executor::all;
-use crate::metadata::image::{PartitionImage, TopicImage};
+use crate::metadata::image::TopicImage;
 use crate::metrics::status::BoundUse;
 use crate::platform::{Platform, Tasks};
 use crate::protocol::ErrorCode;
@@ -37,11 +37,21 @@ pub trait Work<P: Platform>: Send + 'static {
 /// stops) resolves the asker with `None`.
 pub type Message<P> = Box<dyn FnOnce(Rc<Local<P>>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
-/// The shard that owns a partition of an image, which knows whether its replica leads; or why there is none to ask.
-pub fn owner_of(topic: Option<&Arc<TopicImage>>, partition: i32) -> Result<ShardId, ErrorCode> {
-    let found: &PartitionImage =
-        topic.and_then(|topic| topic.partition(partition)).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    found.shard.ok_or(ErrorCode::NotLeaderOrFollower)
+/// The shard that owns a partition of an image, which knows whether its replica leads, and the topic; or why there is none
+/// to ask.
+pub fn owner_of(topic: Option<&Arc<TopicImage>>, partition: i32) -> Result<(ShardId, &Arc<TopicImage>), ErrorCode> {
+    let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let found = topic.partition(partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok((found.shard.ok_or(ErrorCode::NotLeaderOrFollower)?, topic))
+}
+
+/// The work of one owner among that of all whom a request concerns: few, mostly one.
+pub fn by_owner<W>(work: &mut Vec<(ShardId, W)>, owner: ShardId, make: impl FnOnce() -> W) -> &mut W {
+    let place = work.iter().position(|(shard, _)| *shard == owner).unwrap_or_else(|| {
+        work.push((owner, make()));
+        work.len() - 1
+    });
+    &mut work[place].1
 }
 
 impl<P: Platform> Local<P> {

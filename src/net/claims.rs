@@ -1,9 +1,10 @@
 //! Memory of large frames that move: requests on their way in, and answers on their way out, of all connections of a
-//! shard together, each direction with a bound of its own.
+//! shard together, each direction and each class with a bound of its own.
 //!
 //! A frame counts with what it has claimed so far. Where the bound is reached, the oldest frame alone goes on; if it
 //! crawls while others wait, its connection is closed, so that nobody waits for a client that has gone to sleep: neither
-//! for one that announces 100 MiB and sends nothing, nor for one that asks for much and reads nothing.
+//! for one that announces 100 MiB and sends nothing, nor for one that asks for much and reads nothing, nor for one whose
+//! answer stands behind another that it made us wait for. What is not made yet is not its client's fault, and stays.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use crate::platform::Clock;
 const PATIENCE: Duration = Duration::from_secs(2);
 const RATE_MIN_BYTES_PER_SECOND: u64 = 256 * 1024;
 
-/// One per shard and direction.
+/// One per shard, direction and class.
 pub struct Claims {
     bytes_max: u64,
     claimed_bytes: Cell<u64>,
@@ -102,13 +103,16 @@ impl Claims {
                 return Room::Granted;
             }
             let mut frames = self.frames.borrow_mut();
-            let oldest = frames.first_entry().expect("another one is older");
-            let earned = Duration::from_secs(oldest.get().peer.moved_bytes() / RATE_MIN_BYTES_PER_SECOND);
-            let until = oldest.get().since.map_or(now + PATIENCE, |since| since + PATIENCE + earned);
+            // The oldest of those that can be too slow.
+            let moving = frames.iter().filter(|(other, _)| **other != number).find_map(|(other, frame)| {
+                let earned = Duration::from_secs(frame.peer.moved_bytes() / RATE_MIN_BYTES_PER_SECOND);
+                Some((*other, frame.since? + PATIENCE + earned))
+            });
+            let Some((oldest, until)) = moving else { return Room::NotBefore(now + PATIENCE) };
             if now < until {
                 return Room::NotBefore(until);
             }
-            let crawling = oldest.remove();
+            let crawling = frames.remove(&oldest).expect("just found");
             self.claimed_bytes.set(self.claimed_bytes.get() - crawling.claimed_bytes);
             drop(frames);
             crawling.peer.close();
@@ -161,6 +165,15 @@ impl Claim {
         }
     }
 
+    /// It is made, and to move as soon as those before it have.
+    pub fn is_made(&self, now: Monotonic) {
+        #[cfg(test)]
+        if planted::WAIT_FOR_THE_MADE.get() {
+            return;
+        }
+        self.moves(now);
+    }
+
     /// From now on it is to move.
     pub fn moves(&self, now: Monotonic) {
         if let Some(frame) = self.claims.frames.borrow_mut().get_mut(&self.number) {
@@ -177,6 +190,19 @@ impl Drop for Claim {
             self.claims.claimed_bytes.set(self.claims.claimed_bytes.get() - frame.claimed_bytes);
         }
         self.claims.wake_all();
+    }
+}
+
+/// The planted bugs that the simulator must catch.
+#[cfg(test)]
+pub(crate) mod planted {
+    use std::cell::Cell;
+
+    thread_local! {
+        /// The answers of all classes share what those of clients may take.
+        pub(crate) static ONE_FOR_ALL: Cell<bool> = const { Cell::new(false) };
+        /// An answer that is made and stands behind others is never too slow.
+        pub(crate) static WAIT_FOR_THE_MADE: Cell<bool> = const { Cell::new(false) };
     }
 }
 

@@ -4,6 +4,9 @@
 //! overlap starts when all slots before it are empty again, that is, when every earlier request is answered. A slot
 //! that is dropped unfilled closes the connection: an answer is owed, and only silence would be worse. Nothing is read
 //! behind it, and what was asked before it is answered first.
+//!
+//! A request waits for its turn before it takes any of the shard's bytes: those before it may wait for replicas, and these
+//! for bytes. Meanwhile it is a small frame, at most one for each connection, or the beginning of a large one.
 
 mod slot;
 mod state;
@@ -11,6 +14,7 @@ mod state;
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,10 +58,6 @@ const FIRST_CLAIM_BYTES: usize = 256 * 1024;
 /// What is read of later requests while one is handled, give or take a chunk; then the socket rests.
 const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Lines about connections whose bytes are no frames that a shard logs in [`REFUSALS_LOGGED_INTERVAL`].
-const REFUSALS_LOGGED_MAX: u32 = 10;
-const REFUSALS_LOGGED_INTERVAL: Duration = Duration::from_secs(10);
-
 /// How long answers are still sent on a connection that is not read any more: the peer may have shut down its own
 /// direction only, or have sent what can't be understood behind requests that can.
 const ANSWERS_AFTER_END_MAX: Duration = Duration::from_secs(5);
@@ -69,9 +69,9 @@ pub struct Shared<P: Platform> {
     /// Bytes of requests that were received and are not decoded yet, and of produces until they are written.
     pub request_bytes: ByClass<Rc<Budget>>,
     /// Large requests that are not whole yet.
-    pub incoming: Rc<Claims>,
+    pub incoming: ByClass<Rc<Claims>>,
     /// Large answers that are not sent yet.
-    pub outgoing: Rc<Claims>,
+    pub outgoing: Rc<ByClass<Rc<Claims>>>,
     pub idle: Rc<Idle>,
     pub counters: Arc<ShardCounters>,
     shard: ShardId,
@@ -82,7 +82,8 @@ pub struct Shared<P: Platform> {
 
 impl<P: Platform> Shared<P> {
     /// Requests of each class may take `request_bytes_max`, and so may large answers; requests that are not whole yet come on top, with
-    /// half of it, or what the largest takes.
+    /// half of it, or what the largest takes. Nothing that anybody may ask is of another class than the clients', so that this
+    /// is what strangers can fill; all classes together may take three times as much.
     pub fn new(
         shard: ShardId,
         platform: P,
@@ -94,13 +95,13 @@ impl<P: Platform> Shared<P> {
             platform,
             limits,
             request_bytes: ByClass::of(|_| Budget::new(request_bytes_max)),
-            incoming: Claims::new((request_bytes_max / 2).max(limits.frame_bytes_max as u64)),
-            outgoing: Claims::new(request_bytes_max),
+            incoming: ByClass::of(|_| Claims::new((request_bytes_max / 2).max(limits.frame_bytes_max as u64))),
+            outgoing: Rc::new(ByClass::of(|_| Claims::new(request_bytes_max))),
             idle: Rc::default(),
             counters,
             shard,
             connections: Cell::new(0),
-            refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
+            refusals: LogLimit::of_refusals(),
         })
     }
 }
@@ -114,9 +115,9 @@ pub struct Arrival {
     pub permit: Option<ConnectionPermit>,
 }
 
-/// A frame whose header was read, and what must be known of it before its turn.
-pub struct Framed<R> {
-    pub request: R,
+/// What must be known of a request before its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
     pub class: Class,
     /// May run while earlier requests of the connection do (Produce with Produce).
     pub overlaps: bool,
@@ -127,8 +128,12 @@ pub trait FrameHandler<P: Platform>: 'static {
     /// A frame whose header was read.
     type Request;
 
+    /// What kind of request a frame is that begins with `beginning`: all that there is of it, and at least
+    /// [`LARGE_BEGINNING_BYTES_MIN`](super::frames::LARGE_BEGINNING_BYTES_MIN) bytes of a large one.
+    fn kind(&self, beginning: &[u8]) -> Kind;
+
     /// Reads a frame's header. One that can't be read is a request too, and refused in its turn.
-    fn read_header(&self, frame: BytesMut) -> Framed<Self::Request>;
+    fn read_header(&self, frame: BytesMut) -> Self::Request;
 
     /// Takes a request on. Resolves when the next one may be looked at: an overlapping one resolves when its order is
     /// settled, and fills its slot later.
@@ -167,7 +172,7 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
     let number = (shared.shard, shared.connections.get());
     let connection = Rc::new(Connection::<P>::new(socket, listener, Rc::clone(&shared.outgoing), number));
     let watched: Rc<dyn Watched> = Rc::clone(&connection) as _;
-    let number = shared.idle.watch(watched, platform.clock().now());
+    let watched_as = shared.idle.watch(watched, platform.clock().now());
     platform.tasks().spawn(write_replies(platform.clone(), Rc::clone(&connection), Arc::clone(counters)));
     match read_frames(&connection, &handler, &shared).await {
         Ok(()) => {}
@@ -193,7 +198,7 @@ pub async fn serve<P: Platform, H: FrameHandler<P>>(
     let until = platform.clock().now() + ANSWERS_AFTER_END_MAX;
     let _ = either(connection.all_sent(), platform.clock().sleep_until(until)).await;
     connection.close();
-    shared.idle.forget(number);
+    shared.idle.forget(watched_as);
     counters.connections_now.subtract(1);
     drop(permit);
 }
@@ -255,59 +260,114 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
     let limits = shared.limits;
     let mut cutter = FrameCutter::default();
     while connection.takes_requests() {
-        let (received, frame, incoming) = match cutter.next(limits.frame_bytes_max).map_err(Unreadable::NoFrame)? {
-            Cut::Frame(frame) => (shared.platform.clock().now(), frame, None),
-            Cut::Large { beginning, length } => Box::pin(receive_large(connection, shared, beginning, length)).await?,
-            Cut::NeedMore => {
-                let chunk = connection.socket.receive().await?;
-                connection.received();
-                if chunk.is_empty() {
-                    connection.peer_has_ended();
-                    return Ok(());
+        let (received, kind, frame, incoming) =
+            match cutter.next(limits.frame_bytes_max).map_err(Unreadable::NoFrame)? {
+                Cut::Frame(frame) => (shared.platform.clock().now(), handler.kind(&frame), frame, None),
+                Cut::Large { mut beginning, length } => {
+                    let kind = handler.kind(&beginning);
+                    if !has_turn(connection, shared, kind) {
+                        #[cfg(test)]
+                        let _held = planted::hold_bytes(shared, kind.class, length as u64).await;
+                        if !Box::pin(wait_for_turn(connection, shared, kind, &mut cutter)).await {
+                            return Ok(());
+                        }
+                        cutter.continue_large(&mut beginning, length);
+                    }
+                    let (received, frame, claim) =
+                        Box::pin(receive_large(connection, shared, kind.class, beginning, length)).await?;
+                    (received, kind, frame, Some(claim))
                 }
-                cutter.push(chunk);
-                continue;
-            }
-        };
+                Cut::NeedMore => {
+                    let chunk = connection.socket.receive().await?;
+                    connection.received();
+                    if chunk.is_empty() {
+                        connection.peer_has_ended();
+                        return Ok(());
+                    }
+                    cutter.push(chunk);
+                    continue;
+                }
+            };
         shared.counters.request_bytes_total.add((FRAME_PREFIX_BYTES + frame.len()) as u64);
         let frame_bytes = frame.len() as u64;
-        let Framed { request, class, overlaps } = handler.read_header(frame);
-        let unanswered_max = if overlaps { limits.requests_in_flight_max } else { 1 };
-        let request_bytes = shared.request_bytes.get(class);
+        let mut has_waited = false;
+        if !has_turn(connection, shared, kind) {
+            has_waited = true;
+            #[cfg(test)]
+            let _held = planted::hold_bytes(shared, kind.class, frame_bytes).await;
+            if !Box::pin(wait_for_turn(connection, shared, kind, &mut cutter)).await {
+                return Ok(());
+            }
+        }
+        let request_bytes = shared.request_bytes.get(kind.class);
         let waits = request_bytes.waits();
         let permit = request_bytes.acquire(frame_bytes).await;
         drop(incoming);
-        // Mostly nothing was waited for, and one look at the clock will do.
-        let has_waited = waits != request_bytes.waits() || connection.open_slots() >= unanswered_max;
-        if !connection.fewer_slots_than(unanswered_max).await {
+        if !has_turn(connection, shared, kind) {
             return Ok(());
         }
+        // Mostly nothing was waited for, and one look at the clock will do.
+        has_waited |= waits != request_bytes.waits();
         let started = if has_waited { shared.platform.clock().now() } else { received };
         let came_after = connection.socket.came_after();
         let slot = connection.open_slot(permit, Passage::begin(came_after, received, started));
-        let mut handling = Box::pin(handler.handle(request, slot));
-        if overlaps {
+        let mut handling = Box::pin(handler.handle(handler.read_header(frame), slot));
+        if kind.overlaps {
             handling.await;
-            continue;
-        }
-        // A client that goes away is noticed while its request is handled. What comes before that belongs to the next
-        // frames; it is copied, so that its buffers can go.
-        loop {
-            if cutter.uncut_bytes() >= READ_AHEAD_BYTES_MAX || connection.has_ended() {
-                handling.await;
-                break;
-            }
-            match either(handling.as_mut(), connection.socket.receive()).await {
-                Ok(()) => break,
-                Err(Ok(chunk)) if !chunk.is_empty() => {
-                    connection.received();
-                    cutter.append(&chunk);
-                }
-                Err(_) => connection.peer_has_ended(),
-            }
+        } else if read_beside(connection, &mut cutter, handling.as_mut()).await.is_none() {
+            handling.await;
         }
     }
     Ok(())
+}
+
+/// Whether a request of this kind may start now.
+fn has_turn<P: Platform>(connection: &Connection<P>, shared: &Shared<P>, kind: Kind) -> bool {
+    connection.takes_requests() && connection.open_slots() < unanswered_max(shared, kind)
+}
+
+/// Earlier requests of its connection that may be unanswered when a request of this kind starts, and that itself.
+fn unanswered_max<P: Platform>(shared: &Shared<P>, kind: Kind) -> usize {
+    if kind.overlaps { shared.limits.requests_in_flight_max } else { 1 }
+}
+
+/// Waits until a request of this kind may start; false: none may any more. Where the peer has gone away meanwhile, what
+/// those before it wait for may not come for long, and nobody be there to take it.
+async fn wait_for_turn<P: Platform>(
+    connection: &Rc<Connection<P>>,
+    shared: &Shared<P>,
+    kind: Kind,
+    cutter: &mut FrameCutter,
+) -> bool {
+    let mut turn = pin!(connection.fewer_slots_than(unanswered_max(shared, kind)));
+    if let Some(has_turn) = read_beside(connection, cutter, turn.as_mut()).await {
+        return has_turn;
+    }
+    if !connection.has_ended() {
+        return turn.await;
+    }
+    let clock = shared.platform.clock();
+    either(turn, clock.sleep_until(clock.now() + ANSWERS_AFTER_END_MAX)).await.unwrap_or(false)
+}
+
+/// Does `work`, and reads beside it, so that a client that goes away is noticed. What comes before that belongs to the next
+/// frames; it is copied, so that its buffers can go. `None`: it is not done yet, but no more is to be read.
+async fn read_beside<P: Platform, W: Future + ?Sized>(
+    connection: &Connection<P>,
+    cutter: &mut FrameCutter,
+    mut work: Pin<&mut W>,
+) -> Option<W::Output> {
+    while cutter.uncut_bytes() < READ_AHEAD_BYTES_MAX && !connection.has_ended() {
+        match either(work.as_mut(), connection.socket.receive()).await {
+            Ok(output) => return Some(output),
+            Err(Ok(chunk)) if !chunk.is_empty() => {
+                connection.received();
+                cutter.append(&chunk);
+            }
+            Err(_) => connection.peer_has_ended(),
+        }
+    }
+    None
 }
 
 /// Receives a frame straight into its memory, which it claims as its bytes come; the claim holds until the frame counts as a
@@ -315,12 +375,13 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
 async fn receive_large<P: Platform>(
     connection: &Rc<Connection<P>>,
     shared: &Shared<P>,
+    class: Class,
     mut frame: BytesMut,
     length: usize,
-) -> io::Result<(Monotonic, BytesMut, Option<Claim>)> {
+) -> io::Result<(Monotonic, BytesMut, Claim)> {
     let clock = shared.platform.clock();
     let incoming = Rc::new(Incoming { connection: Rc::clone(connection), coming_bytes: Cell::new(0) });
-    let claim = shared.incoming.begin(Some(clock.now()), Rc::clone(&incoming) as _);
+    let claim = shared.incoming.get(class).begin(Some(clock.now()), Rc::clone(&incoming) as _);
     frame.reserve(length.min(FRAME_CAPACITY_FIRST_BYTES).saturating_sub(frame.len()));
     let mut claimed = length.min(FIRST_CLAIM_BYTES.max(frame.len()));
     loop {
@@ -333,5 +394,23 @@ async fn receive_large<P: Platform>(
         }
         claimed = length.min(claimed * 2);
     }
-    Ok((clock.now(), frame, Some(claim)))
+    Ok((clock.now(), frame, claim))
+}
+
+/// The planted bug that the simulator must catch: a request takes its bytes before its turn has come.
+#[cfg(test)]
+pub(crate) mod planted {
+    use super::*;
+    use crate::base::budget::Permit;
+
+    thread_local! {
+        pub(crate) static HOLD_BYTES: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) async fn hold_bytes<P: Platform>(shared: &Shared<P>, class: Class, bytes: u64) -> Option<Permit> {
+        match HOLD_BYTES.get() {
+            true => Some(shared.request_bytes.get(class).acquire(bytes).await),
+            false => None,
+        }
+    }
 }

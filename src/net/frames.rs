@@ -11,12 +11,18 @@ use crate::protocol::frame::{FRAME_PREFIX_BYTES, FrameError, frame_length};
 /// Frames above this are received straight into a buffer of their size.
 pub const LARGE_FRAME_BYTES: usize = 32 * 1024;
 
+/// At least so much of a large frame is there before it is taken on: enough to say what kind of request it is.
+pub const LARGE_BEGINNING_BYTES_MIN: usize = 4;
+
+const _: () = assert!(LARGE_BEGINNING_BYTES_MIN < LARGE_FRAME_BYTES);
+
 /// What the received bytes gave.
 #[derive(Debug, PartialEq)]
 pub enum Cut {
     /// A whole frame, without its size prefix.
     Frame(BytesMut),
-    /// The beginning of a large frame, without its size prefix, and the length it must reach.
+    /// The beginning of a large frame, at least [`LARGE_BEGINNING_BYTES_MIN`] of it and without its size prefix, and the length
+    /// it must reach.
     Large { beginning: BytesMut, length: usize },
     /// Push the next chunk.
     NeedMore,
@@ -70,7 +76,11 @@ impl FrameCutter {
         }
         let length = prefix(&self.partial, length_max)?;
         if length > LARGE_FRAME_BYTES {
-            return Ok(self.cut_large(length));
+            self.top_up(FRAME_PREFIX_BYTES + LARGE_BEGINNING_BYTES_MIN);
+            return Ok(match self.partial.len() < FRAME_PREFIX_BYTES + LARGE_BEGINNING_BYTES_MIN {
+                true => Cut::NeedMore,
+                false => self.cut_large(length),
+            });
         }
         self.top_up(FRAME_PREFIX_BYTES + length);
         if self.partial.len() < FRAME_PREFIX_BYTES + length {
@@ -83,9 +93,14 @@ impl FrameCutter {
     fn cut_large(&mut self, length: usize) -> Cut {
         self.partial.advance(FRAME_PREFIX_BYTES);
         let mut beginning = std::mem::take(&mut self.partial);
+        self.continue_large(&mut beginning, length);
+        if beginning.len() == length { Cut::Frame(beginning) } else { Cut::Large { beginning, length } }
+    }
+
+    /// Adds to the beginning of a large frame what was received since it was cut.
+    pub fn continue_large(&mut self, beginning: &mut BytesMut, length: usize) {
         let count = self.chunk.len().min(length - beginning.len());
         beginning.extend_from_slice(&self.chunk.split_to(count));
-        if beginning.len() == length { Cut::Frame(beginning) } else { Cut::Large { beginning, length } }
     }
 
     /// Copies from the chunk until `partial` has `length` bytes, as far as there are any.

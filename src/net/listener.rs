@@ -26,10 +26,6 @@ use crate::uring::ops::accept;
 /// How long accepting pauses when the process has no descriptors left.
 const PAUSE_WITHOUT_DESCRIPTORS: Duration = Duration::from_millis(100);
 
-/// Lines about refused connections that are logged in [`REFUSALS_LOGGED_INTERVAL`].
-const REFUSALS_LOGGED_MAX: u32 = 10;
-const REFUSALS_LOGGED_INTERVAL: Duration = Duration::from_secs(10);
-
 /// A socket that listens, and where.
 pub struct Listener {
     socket: OwnedFd,
@@ -88,14 +84,7 @@ impl Acceptor {
     pub async fn accept(self, platform: LinuxPlatform) {
         let Acceptor { listener, name, index, quotas, targets } = self;
         let socket = Rc::new(listener.socket);
-        let door = Door {
-            platform,
-            name,
-            index,
-            quotas,
-            targets,
-            refusals: LogLimit::new(REFUSALS_LOGGED_INTERVAL, REFUSALS_LOGGED_MAX),
-        };
+        let door = Door { platform, name, index, quotas, targets, refusals: LogLimit::of_refusals() };
         loop {
             door.wait_for_room().await;
             let mut accepts = match accept::accept(door.platform.ring(), &socket).await {

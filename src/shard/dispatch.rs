@@ -12,10 +12,10 @@ use bytes::{Buf, BytesMut};
 use crate::base::class::Class;
 use crate::base::log_request::{RequestName, about};
 use crate::handlers::api::{Api, Order};
-use crate::handlers::exchange::{ConnectionState, Exchange, Header, RequestContext, Unanswered};
+use crate::handlers::exchange::{ConnectionState, Exchange, Header, RequestContext, refuse};
 use crate::local::Local;
-use crate::net::connection::{FrameHandler, Framed, ReplySlot};
-use crate::platform::{Clock, Platform};
+use crate::net::connection::{FrameHandler, Kind, ReplySlot};
+use crate::platform::Platform;
 use crate::protocol::ApiKey;
 use crate::protocol::Reader;
 use crate::protocol::header::RequestHeader;
@@ -52,15 +52,6 @@ impl<P: Platform> Dispatcher<P> {
         Dispatcher { local, connection: Rc::default() }
     }
 
-    /// Counts and logs a request that can't be answered; the drop of its slot closes the connection.
-    fn refuse(&self, api_key: i16, reason: &dyn std::fmt::Display) {
-        let local = &self.local;
-        local.counters.connections_refused_total.add(1);
-        if let Some(left_out) = local.refusals.allow(local.platform.clock().now()) {
-            tracing::info!(api_key, left_out, error = %reason, "closing a connection whose request can't be answered");
-        }
-    }
-
     fn understand(&self, mut frame: BytesMut) -> Request<P> {
         let mut reader = Reader::new(&frame);
         let RequestHeader { api_key, api_version: version, correlation_id, client_id } =
@@ -88,15 +79,23 @@ impl<P: Platform> Dispatcher<P> {
 impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
     type Request = Request<P>;
 
-    fn read_header(&self, frame: BytesMut) -> Framed<Request<P>> {
-        let request = self.understand(frame);
-        let (class, overlaps) = match &request {
-            Request::Understood { api, .. } => {
-                (self.connection.class(api.served.class), api.served.order == Order::Overlaps)
-            }
-            Request::Refused { .. } => (Class::Client, false),
+    /// By the header's first fields, key and version, and by who is known to ask on this connection.
+    fn kind(&self, beginning: &[u8]) -> Kind {
+        let mut reader = Reader::new(beginning);
+        let api = match (reader.i16(), reader.i16()) {
+            (Ok(key), Ok(version)) => ApiKey::from_code(key).and_then(|key| Api::<P>::of(key, version)),
+            _ => None,
         };
-        Framed { request, class, overlaps }
+        match api.map(|api| api.served) {
+            Some(served) => {
+                Kind { class: self.connection.class(served.askers), overlaps: served.order == Order::Overlaps }
+            }
+            None => Kind { class: Class::Client, overlaps: false },
+        }
+    }
+
+    fn read_header(&self, frame: BytesMut) -> Request<P> {
+        self.understand(frame)
     }
 
     async fn handle(&self, request: Request<P>, slot: ReplySlot<P>) {
@@ -112,10 +111,10 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
                 requests.started(slot.passage(), api_key.code(), version);
                 let context = RequestContext::new(header, slot.listener(), Rc::clone(&named.by));
                 let (local, connection) = (Rc::clone(&self.local), Rc::clone(&self.connection));
-                let exchange = Exchange::new(local, context, connection, api.served.class, body, slot);
+                let exchange = Exchange::new(local, context, connection, api.served.askers, body, slot);
                 about(named, async {
-                    if let Err(Unanswered::Malformed(error)) = (api.handle)(exchange).await {
-                        self.refuse(api_key.code(), &error);
+                    if let Err(unanswered) = (api.handle)(exchange).await {
+                        unanswered.tell(&self.local, api_key);
                     }
                 })
                 .await;
@@ -125,7 +124,7 @@ impl<P: Platform> FrameHandler<P> for Dispatcher<P> {
                 if api_key != UNKNOWN_KEY {
                     requests.started(slot.passage(), api_key, name.version);
                 }
-                about(named, async { self.refuse(api_key, &reason) }).await;
+                about(named, async { refuse(&self.local, api_key, &reason) }).await;
             }
         }
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::shard::Shard;
-use crate::base::class::Class;
+use crate::base::class::{ByClass, Class};
 use crate::metrics::status::{BoundUse, PartitionStatus, ShardStatus};
 use crate::net::claims::Claims;
 use crate::partition::Partition;
@@ -35,9 +35,11 @@ impl<P: Platform> Shard<P> {
     }
 
     fn bounds(&self) -> Vec<BoundUse> {
-        let of_claims = |name, help, claims: &Claims| {
-            let (now, max) = claims.in_use();
-            BoundUse { name, help, now, max, waits_total: Some(claims.waits()) }
+        let of_claims = |names: [(Class, &'static str); 3], help: &'static str, claims: &ByClass<Rc<Claims>>| {
+            names.map(|(class, name)| {
+                let (now, max) = claims.get(class).in_use();
+                BoundUse { name, help, now, max, waits_total: Some(claims.get(class).waits()) }
+            })
         };
         let requests = [
             (Class::Client, "request_bytes_in_flight"),
@@ -47,18 +49,24 @@ impl<P: Platform> Shard<P> {
         let help = "Bytes of requests that were received and are not decoded, and of produces that are not written.";
         let of_class = |(class, name)| BoundUse::of_budget(name, help, self.connections.request_bytes.get(class));
         let mut bounds: Vec<_> = requests.into_iter().map(of_class).collect();
-        bounds.extend([
-            of_claims(
-                "incoming_frame_bytes",
-                "Bytes that large frames on their way in have claimed.",
-                &self.connections.incoming,
-            ),
-            of_claims(
-                "outgoing_answer_bytes",
-                "Bytes of large answers that are made and not sent yet, without the records in them.",
-                &self.connections.outgoing,
-            ),
-        ]);
+        bounds.extend(of_claims(
+            [
+                (Class::Client, "incoming_frame_bytes"),
+                (Class::Replication, "replication_incoming_frame_bytes"),
+                (Class::Control, "control_incoming_frame_bytes"),
+            ],
+            "Bytes that large frames on their way in have claimed.",
+            &self.connections.incoming,
+        ));
+        bounds.extend(of_claims(
+            [
+                (Class::Client, "outgoing_answer_bytes"),
+                (Class::Replication, "replication_outgoing_answer_bytes"),
+                (Class::Control, "control_outgoing_answer_bytes"),
+            ],
+            "Bytes of large answers that are made and not sent yet, without the records in them.",
+            &self.connections.outgoing,
+        ));
         bounds.extend(self.local.bounds());
         bounds
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::check::{Batch, Preparation, Prepared, Refusal, admit};
-use super::order::{Order, Turn};
+use super::order::{BatchOrder, Turn};
 use super::work::{ProduceBatch, ProduceDone, ProduceWork};
 use crate::base::budget::Permit;
 use crate::base::class::Class;
@@ -73,17 +73,17 @@ impl LateBatches {
     }
 
     /// A sound batch that must wait for those before it.
-    pub fn wait(&mut self, order: &Rc<Order>, destination: Destination, batch: Batch) {
+    pub fn wait(&mut self, order: &Rc<BatchOrder>, destination: Destination, batch: Batch) {
         self.add(order, destination, Some(batch));
     }
 
     /// One that a work thread is to prepare first.
-    pub fn prepare(&mut self, order: &Rc<Order>, destination: Destination, preparation: Preparation) {
+    pub fn prepare(&mut self, order: &Rc<BatchOrder>, destination: Destination, preparation: Preparation) {
         self.add(order, destination, None);
         self.preparations.push(preparation);
     }
 
-    fn add(&mut self, order: &Rc<Order>, destination: Destination, batch: Option<Batch>) {
+    fn add(&mut self, order: &Rc<BatchOrder>, destination: Destination, batch: Option<Batch>) {
         let turn = order.join(&destination.topic, destination.partition);
         self.batches.push(Late { destination, turn, batch });
     }

@@ -14,7 +14,7 @@ use futures_channel::oneshot;
 
 /// One per connection.
 #[derive(Default)]
-pub struct Order {
+pub struct BatchOrder {
     /// By topic and partition: the last turn that was taken, as long as it lasts.
     last: RefCell<BTreeMap<(Arc<str>, i32), Last>>,
     next_number: Cell<u64>,
@@ -26,7 +26,7 @@ struct Last {
     over: oneshot::Receiver<()>,
 }
 
-impl Order {
+impl BatchOrder {
     /// Whether a batch for this partition is on its way to its owner.
     pub fn is_waited_for(&self, topic: &Arc<str>, partition: i32) -> bool {
         let last = self.last.borrow();
@@ -46,7 +46,7 @@ impl Order {
 
 /// A place in the order; its drop ends it.
 pub struct Turn {
-    order: Rc<Order>,
+    order: Rc<BatchOrder>,
     place: (Arc<str>, i32),
     number: u64,
     /// The one before, until it is over.
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn turns_come_in_the_order_they_were_taken_and_each_partition_has_its_own() {
-        let order = Rc::new(Order::default());
+        let order = Rc::new(BatchOrder::default());
         let topic: Arc<str> = "t".into();
         let came = |turn: &mut Turn| {
             let mut coming = pin!(turn.come());

@@ -99,8 +99,7 @@ impl<P: Platform> Work<P> for ProduceWork {
     }
 }
 
-/// The planted bug that the simulator must catch: a produce that waits for replicas keeps its credit, and all requests
-/// share those of one class.
+/// The planted bugs that the simulator must catch.
 #[cfg(test)]
 pub(crate) mod planted {
     use std::cell::Cell;
@@ -108,7 +107,10 @@ pub(crate) mod planted {
     use super::*;
 
     thread_local! {
+        /// A produce that waits for replicas keeps its credit, and all requests share those of one class.
         pub(crate) static HOLD_CREDITS: Cell<bool> = const { Cell::new(false) };
+        /// A produce that waits for replicas goes on waiting when its connection is closed.
+        pub(crate) static OUTLIVE_CLIENTS: Cell<bool> = const { Cell::new(false) };
     }
 
     pub(super) async fn hold_while_replicated(

@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use super::state::{Connection, Slot};
 use crate::base::budget::Permit;
+use crate::base::class::Class;
 use crate::base::log_request::{self, Request, RequestName, Requester};
 use crate::base::time::Monotonic;
 use crate::metrics::Passage;
+#[cfg(test)]
+use crate::net::claims;
 use crate::net::claims::{Claim, Peer};
 use crate::net::reply::{FileOf, Reply};
 use crate::platform::{Clock, Platform, Socket};
@@ -58,10 +61,12 @@ impl<P: Platform> ReplySlot<P> {
         ReplySlot { connection, number, filled: false, passage, permit: Cell::new(Some(permit)), claim: None }
     }
 
-    /// Answers the request.
-    pub fn fill(mut self, reply: Reply<FileOf<P>>) {
+    /// Answers the request. From now on it is its client's affair that the answer leaves, also where it stands behind others
+    /// that are not made yet.
+    pub fn fill(mut self, reply: Reply<FileOf<P>>, clock: &impl Clock) {
         if let Some(claim) = &self.claim {
             claim.set(reply.bytes_held());
+            claim.is_made(clock.now());
         }
         self.settle(Some(reply));
     }
@@ -84,15 +89,17 @@ impl<P: Platform> ReplySlot<P> {
     }
 
     /// Waits until the answer may take so many bytes, which it may turn out not to need, until it is sent.
-    pub async fn claim_answer(&mut self, bytes: u64, clock: &impl Clock) {
+    pub async fn claim_answer(&mut self, bytes: u64, class: Class, clock: &impl Clock) {
         if bytes <= ANSWER_UNCOUNTED_BYTES {
             return;
         }
         let connection = &self.connection;
+        #[cfg(test)]
+        let class = if claims::planted::ONE_FOR_ALL.get() { Class::Client } else { class };
         let claim = self.claim.get_or_insert_with(|| {
             let sent_bytes_before = connection.socket.sent_bytes();
             let peer = Outgoing { connection: Rc::clone(connection), sent_bytes_before };
-            connection.outgoing.begin(None, Rc::new(peer))
+            connection.outgoing.get(class).begin(None, Rc::new(peer))
         });
         claim.grow_to(bytes, clock).await;
     }
@@ -102,10 +109,15 @@ impl<P: Platform> ReplySlot<P> {
         &self.passage
     }
 
-    /// Resolves when the peer sends no more: hardly anybody waits for the answer any more. One at a time, by the request
-    /// that the connection's others wait for.
+    /// Resolves when the peer sends no more: hardly anybody waits for the answer any more. A request waits for this or for
+    /// [`ReplySlot::closed`], one of them at a time.
+    pub async fn ended(&self) {
+        self.connection.ended(self.number).await;
+    }
+
+    /// Resolves when the connection is closed, and nobody can take the answer any more.
     pub async fn closed(&self) {
-        self.connection.ended().await;
+        self.connection.closed(self.number).await;
     }
 
     /// It is known what the request calls itself; gives what lines of the log about it say.

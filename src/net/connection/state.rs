@@ -9,6 +9,7 @@ use std::task::{Poll, Waker};
 
 use super::slot::{Answer, ReplySlot};
 use crate::base::budget::Permit;
+use crate::base::class::ByClass;
 use crate::base::ids::ShardId;
 use crate::base::log_request::Requester;
 use crate::metrics::Passage;
@@ -31,10 +32,21 @@ enum Phase {
 
 /// Where a request's answer goes, in the order of the requests.
 pub(super) enum Slot<F> {
-    Waiting,
+    /// And who is to be told when nobody may take the answer any more, while the request waits for something.
+    Waiting(Option<Waker>),
     Ready(Answer<F>),
     /// Has no answer: the connection closes when everything before it is sent.
     Refused,
+}
+
+impl<F> Slot<F> {
+    fn wake(&mut self) {
+        if let Slot::Waiting(waker) = self
+            && let Some(waker) = waker.take()
+        {
+            waker.wake();
+        }
+    }
 }
 
 /// What has happened since somebody looked: what tells a connection that works from an idle one.
@@ -53,7 +65,7 @@ pub(super) struct Connection<P: Platform> {
     pub socket: P::Socket,
     pub listener: Arc<str>,
     /// Large answers of all connections of the shard.
-    pub outgoing: Rc<Claims>,
+    pub outgoing: Rc<ByClass<Rc<Claims>>>,
     /// The shard, and which of its connections it is: for the log.
     number: (ShardId, u64),
     /// Of the last request.
@@ -69,8 +81,6 @@ pub(super) struct Connection<P: Platform> {
     sending: Cell<bool>,
     reader: Cell<Option<Waker>>,
     writer: Cell<Option<Waker>>,
-    /// The request that wants to know when the peer sends no more.
-    request: Cell<Option<Waker>>,
 }
 
 fn wake(place: &Cell<Option<Waker>>) {
@@ -80,7 +90,12 @@ fn wake(place: &Cell<Option<Waker>>) {
 }
 
 impl<P: Platform> Connection<P> {
-    pub fn new(socket: P::Socket, listener: Arc<str>, outgoing: Rc<Claims>, number: (ShardId, u64)) -> Connection<P> {
+    pub fn new(
+        socket: P::Socket,
+        listener: Arc<str>,
+        outgoing: Rc<ByClass<Rc<Claims>>>,
+        number: (ShardId, u64),
+    ) -> Connection<P> {
         Connection {
             socket,
             listener,
@@ -95,18 +110,17 @@ impl<P: Platform> Connection<P> {
             sending: Cell::new(false),
             reader: Cell::default(),
             writer: Cell::default(),
-            request: Cell::default(),
         }
     }
 
     pub fn close(&self) {
         if self.phase.replace(Phase::Closed) != Phase::Closed {
-            self.slots.borrow_mut().clear();
+            let slots = self.slots.take();
             self.socket.shut_down();
+            slots.into_iter().for_each(|mut slot| slot.wake());
         }
         wake(&self.reader);
         wake(&self.writer);
-        wake(&self.request);
     }
 
     pub fn is_closed(&self) -> bool {
@@ -124,20 +138,32 @@ impl<P: Platform> Connection<P> {
     /// The peer sends no more.
     pub fn peer_has_ended(&self) {
         self.has_ended.set(true);
-        wake(&self.request);
+        self.slots.borrow_mut().iter_mut().for_each(Slot::wake);
     }
 
     pub fn has_ended(&self) -> bool {
         self.has_ended.get()
     }
 
-    /// Resolves when the peer sends no more, for one request at a time.
-    pub async fn ended(&self) {
+    /// Resolves when the peer sends no more, for the request of this number.
+    pub async fn ended(&self, number: u64) {
+        self.until(number, || self.has_ended()).await;
+    }
+
+    /// Resolves when the connection is closed, for the request of this number.
+    pub async fn closed(&self, number: u64) {
+        self.until(number, || false).await;
+    }
+
+    async fn until(&self, number: u64, is_over: impl Fn() -> bool) {
         poll_fn(|context| {
-            if self.is_closed() || self.has_ended() {
+            if self.is_closed() || is_over() {
                 return Poll::Ready(());
             }
-            self.request.set(Some(context.waker().clone()));
+            let index = (number - self.first.get()) as usize;
+            if let Some(Slot::Waiting(waker)) = self.slots.borrow_mut().get_mut(index) {
+                *waker = Some(context.waker().clone());
+            }
             Poll::Pending
         })
         .await;
@@ -157,7 +183,7 @@ impl<P: Platform> Connection<P> {
     pub fn open_slot(self: &Rc<Self>, permit: Permit, passage: Passage) -> ReplySlot<P> {
         let mut slots = self.slots.borrow_mut();
         let number = self.first.get() + slots.len() as u64;
-        slots.push_back(Slot::Waiting);
+        slots.push_back(Slot::Waiting(None));
         ReplySlot::new(Rc::clone(self), number, permit, passage)
     }
 
@@ -247,7 +273,7 @@ impl<P: Platform> Connection<P> {
         self.first.set(self.first.get() + count as u64);
         let ready = slots.drain(..count).filter_map(|slot| match slot {
             Slot::Ready(answer) => answer.reply.is_some().then_some(answer),
-            Slot::Waiting | Slot::Refused => None,
+            Slot::Waiting(_) | Slot::Refused => None,
         });
         let replies = ready.collect();
         if count > 0 {

@@ -230,3 +230,15 @@ impl Client {
         }
     }
 }
+
+/// Of an answer to a fetch in [`FETCH_VERSION`]: by partition of the topic, the offset after the last record that came.
+pub(super) fn ends_of(body: &[u8]) -> Vec<(i32, i64)> {
+    let response = FetchResponse::decode(&mut Reader::new(body), FETCH_VERSION).expect("fetched");
+    let ours = response.responses.iter().filter(|topic| &*topic.topic == TOPIC).flat_map(|topic| &topic.partitions);
+    ours.filter_map(|answer| {
+        let records = answer.records.as_ref().map(|span| &body[span.range()])?;
+        let last = batches(records).map_while(Result::ok).last()?;
+        Some((answer.partition_index, last.0.last_offset() + 1))
+    })
+    .collect()
+}

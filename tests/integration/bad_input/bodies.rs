@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
 use ringlog::base::ids::TopicId;
-use ringlog::handlers::api::{SERVED, is_served};
+use ringlog::handlers::api::SERVED;
 use ringlog::protocol::message::{
     FetchPartition, FetchRequest, FetchTopic, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
     MetadataRequest, MetadataRequestTopic, OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
@@ -39,7 +39,7 @@ fn bodies() -> Vec<Body> {
         let name = words[0].strip_suffix("Request")?;
         let version = words[1].parse().expect("a version");
         let key = *ApiKey::ALL.iter().find(|key| key.name() == name).expect("an API");
-        is_served(key.code(), version).then_some(())?;
+        SERVED.iter().find(|served| served.api_key == key && served.has(version))?;
         let digits = |at: usize| u8::from_str_radix(&words[3][at..at + 2], 16).expect("hexadecimal");
         Some(Body { key, version, bytes: (0..words[3].len()).step_by(2).map(digits).collect() })
     });
