@@ -10,6 +10,7 @@
 //! - With `--rebatch` small batches that stand one behind the other in the queue are first made one by a work thread
 //!   ([`gather`](super::gather)); each producer is still told its own offsets.
 
+mod beside;
 mod queue;
 mod task;
 
@@ -32,10 +33,10 @@ pub use crate::storage::log::Origin;
 #[cfg(test)]
 pub(crate) use task::planted;
 
-pub(super) use queue::{Acks, AppendQueue, Pending, RoleChange, Sender, StagedAnswer, Whose};
-pub(super) use task::{start_upkeep, write_epochs};
+pub(super) use beside::{start_upkeep, write_epochs};
+pub(super) use queue::{Acks, AppendQueue, Pending, Sender, StagedAnswer, Whose};
 
-/// Batches that one partition lets wait for its write; beyond it a produce is refused, to be tried again.
+/// Batches that one partition of a leader lets wait for its write; beyond it a produce is refused, to be tried again.
 const PENDING_BATCHES_MAX: usize = 16 * 1024;
 
 /// One validated batch for a partition.
@@ -111,11 +112,17 @@ impl<P: Platform> Partition<P> {
         if all_replicas && state.has_too_few_in_sync() {
             return Err(AppendFailure::NotEnoughReplicas);
         }
-        if state.append.pending.len() >= PENDING_BATCHES_MAX {
-            return Err(AppendFailure::Busy);
-        }
         let bytes = batch.len() as u64;
-        let waiting = self.home.wait(bytes).ok_or(AppendFailure::Busy)?;
+        let waiting = match origin {
+            // Bounded by the answer that they came in: nothing more is fetched before they are appended, or failed.
+            Origin::Replication => None,
+            Origin::Client | Origin::Coordinator | Origin::Marker => {
+                if state.append.pending.len() >= PENDING_BATCHES_MAX {
+                    return Err(AppendFailure::Busy);
+                }
+                Some(self.home.wait(bytes).ok_or(AppendFailure::Busy)?)
+            }
+        };
         if !self.home.log_dir().take_room(bytes) {
             return Err(AppendFailure::DiskFull(self.home.log_dir().path.clone()));
         }

@@ -6,14 +6,13 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io::ErrorKind;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::partition::Partition;
+use super::partition::{Partition, State};
+use super::slot::LogSlot;
 use crate::base::ids::Offset;
 use crate::base::time::Monotonic;
-use crate::executor::either;
 use crate::platform::{Clock, Platform, Tasks};
 use crate::storage::compaction::{CleanerBounds, Dirtiness, Resources};
 use crate::storage::log::{CleanError, CleanTime, CompactionLags, LogError, Unknown};
@@ -52,6 +51,20 @@ pub enum CleanOutcome {
 pub(super) struct CleanerNotes {
     is_uncleanable: bool,
     not_before: Monotonic,
+    /// Up to where the log is clean, or misses offsets, as a checkpoint has durably said. The log itself may be ahead.
+    noted: Option<Offset>,
+}
+
+impl CleanerNotes {
+    /// A checkpoint says so.
+    pub fn noted_cleaned_to(&mut self, cleaned_to: Option<Offset>) {
+        self.noted = cleaned_to;
+    }
+
+    /// Whether a start will know that offsets may be missing.
+    pub fn is_noted(&self) -> bool {
+        self.noted.is_some()
+    }
 }
 
 /// Paces a cleaning, and ends it when its log is wanted.
@@ -225,22 +238,19 @@ impl<P: Platform> Partition<P> {
     pub(super) async fn note_cleaned_to(&self, offset: Offset) -> Result<(), CleanError> {
         {
             let mut state = self.state.borrow_mut();
-            let log = state.slot.open_mut().ok_or(CleanError::Aborted)?;
-            if log.cleaned_to() == Some(offset) {
+            let State { slot, cleaner, .. } = &mut *state;
+            let log = slot.open_mut().ok_or(CleanError::Aborted)?;
+            if cleaner.noted == Some(offset) {
                 return Ok(());
             }
             log.set_cleaned_to(offset);
         }
-        let mut written = pin!(self.home.log_dir().rewrite_checkpoints());
-        let clock = self.platform.clock();
-        loop {
-            match either(written.as_mut(), clock.sleep_until(clock.now() + NAP)).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => return Err(CleanError::Aborted),
-                // At a stop nobody may be there any more who writes them, but at the end of it.
-                Err(()) if self.is_wanted() => return Err(CleanError::Aborted),
-                Err(()) => {}
+        match self.checkpointed(LogSlot::is_open).await {
+            true => {
+                self.state.borrow_mut().cleaner.noted = Some(offset);
+                Ok(())
             }
+            false => Err(CleanError::Aborted),
         }
     }
 

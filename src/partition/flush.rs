@@ -88,6 +88,16 @@ impl Flushing {
         self.waiting.drain(..).for_each(|waiting| waiting.fail(failure));
     }
 
+    /// Fails what ends at or past the log end: it was taken back.
+    pub fn fail_from(&mut self, log_end: Offset, failure: &AppendFailure) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            match waiting.result.last_offset < log_end {
+                true => self.waiting.push_back(waiting),
+                false => waiting.fail(failure),
+            }
+        }
+    }
+
     fn release(&mut self, flushed_offset: Offset) {
         // Duplicates stand among the others with the offsets of their originals.
         for waiting in std::mem::take(&mut self.waiting) {

@@ -7,20 +7,20 @@ use std::sync::Arc;
 
 use futures_channel::oneshot;
 
-use super::append::{AppendFailure, RoleChange};
-use super::partition::{Partition, State, offsets_of};
+use super::append::AppendFailure;
+use super::partition::{LeadershipError, Partition, State, offsets_of};
 use super::role::LeaderAndIsr;
 use super::slot::Job;
 use crate::base::ids::Offset;
 use crate::config::TopicConfig;
 use crate::platform::{Clock, Platform};
-use crate::storage::log::{Log, LogConfig};
+use crate::storage::log::Log;
 
 impl<P: Platform> State<P> {
     /// The log and the high watermark live by the settings: what counts as appended may hang on them.
     pub(super) fn follow_config(&mut self) {
         if let Some(log) = self.slot.open_mut() {
-            log.set_config(LogConfig::new(&self.settings.config, log.config().producer_id_expiration_ms));
+            log.set_config(self.settings.log_config());
         }
         self.move_high_watermark();
     }
@@ -34,7 +34,11 @@ impl<P: Platform> State<P> {
         if is_new_reign {
             match self.role.is_leader() {
                 true => self.purgatory.fire_watches(),
-                false => self.purgatory.interrupt(&AppendFailure::Interrupted),
+                false => {
+                    // Written and not flushed: the next leader says what becomes of it.
+                    self.flushing.fail(&AppendFailure::Leadership(LeadershipError::NotLeader));
+                    self.purgatory.interrupt(&AppendFailure::Interrupted);
+                }
             }
         }
         self.move_high_watermark();
@@ -42,9 +46,8 @@ impl<P: Platform> State<P> {
 
     /// Those that wait for the append task.
     pub(super) fn take_waiting_roles(&mut self) {
-        while let Some(change) = self.append.roles.pop_front() {
-            self.take_role(&change.given);
-        }
+        let (waiting, _told_when_dropped) = self.append.roles.take();
+        waiting.for_each(|given| self.take_role(&given));
     }
 
     /// The leader knows more of its replicas or of its own log than before: the high watermark may have passed more
@@ -80,32 +83,32 @@ impl<P: Platform> State<P> {
 
 impl<P: Platform> Partition<P> {
     /// Has the replica take on a role (Kafka 3.9 `Partition.makeLeader`, `makeFollower`): when the write in flight has ended,
-    /// and before anything else is staged. The receiver resolves, with nothing, when it has. A role of an older leader
-    /// epoch is ignored.
+    /// and before anything else is staged. The receiver resolves, with nothing, when it has, or when a newer one waits in its
+    /// place. What is older than what is known is ignored.
     ///
     /// Where a reign begins is written down before its first append: a start writes nothing for those that have none.
     pub fn change_role(&self, given: LeaderAndIsr) -> oneshot::Receiver<()> {
-        let (_taken, receiver) = oneshot::channel();
+        let (taken, receiver) = oneshot::channel();
         let mut state = self.state.borrow_mut();
+        let local = state.settings.local;
         match state.jobs.is_running(Job::Append) {
-            true => state.append.roles.push_back(RoleChange { given, _taken }),
+            true => state.append.roles.push(local, given, taken),
             false => state.take_role(&given),
         }
         receiver
     }
 
-    /// The topic has other settings: role and log live by them.
+    /// The topic has other settings: role and log live by them, a log that is being cut when that is done.
     pub fn set_config(&self, config: Arc<TopicConfig>) {
         let mut state = self.state.borrow_mut();
         state.settings.config = config;
         state.follow_config();
     }
 
-    /// `producer.id.expiration.ms` has changed.
+    /// `producer.id.expiration.ms` has changed: the same.
     pub fn set_producer_id_expiration(&self, expiration_ms: i64) {
         let mut state = self.state.borrow_mut();
-        if let Some(log) = state.slot.open_mut() {
-            log.set_config(LogConfig { producer_id_expiration_ms: expiration_ms, ..log.config().clone() });
-        }
+        state.settings.producer_id_expiration_ms = expiration_ms;
+        state.follow_config();
     }
 }

@@ -22,7 +22,7 @@ use super::slot::{Job, Jobs, Kept, LogSlot};
 use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::config::{Durability, TopicConfig};
 use crate::platform::{Clock, Disk, Platform};
-use crate::storage::log::{LastStop, Log, LogError};
+use crate::storage::log::{LastStop, Log, LogConfig, LogError};
 use crate::storage::log_dirs::is_fatal;
 use crate::storage::producer_state::ActiveProducer;
 
@@ -48,7 +48,18 @@ pub struct Settings {
     pub rebatch: bool,
     /// `replica.lag.time.max.ms`.
     pub replica_lag_time_max: Duration,
+    /// `producer.id.expiration.ms`.
+    pub producer_id_expiration_ms: i64,
     pub config: Arc<TopicConfig>,
+}
+
+impl Settings {
+    /// What its log lives by.
+    pub fn log_config(&self) -> LogConfig {
+        let config = LogConfig::new(&self.config, self.producer_id_expiration_ms);
+        let answers_when_flushed = config.answers_when_flushed || self.durability == Durability::Fsync;
+        LogConfig { answers_when_flushed, ..config }
+    }
 }
 
 /// A request's leader epoch does not fit, or this replica does not lead.
@@ -252,6 +263,8 @@ impl<P: Platform> Partition<P> {
             None => (LogSlot::Offline(Kept::Unopened(last_stop)), known),
         };
         let clock = platform.clock().clone();
+        let mut cleaner = CleanerNotes::default();
+        cleaner.noted_cleaned_to(last_stop.cleaned_to);
         let log_end = slot.log().map_or(0, Log::log_end_offset);
         let mut state = State {
             slot,
@@ -261,7 +274,7 @@ impl<P: Platform> Partition<P> {
             purgatory: Purgatory::default(),
             append: AppendQueue::default(),
             jobs: Jobs::default(),
-            cleaner: CleanerNotes::default(),
+            cleaner,
             flushing: Flushing::default(),
             home: Rc::clone(&home),
             clock,
@@ -402,6 +415,7 @@ impl<P: Platform> Partition<P> {
     pub fn go_offline(&self) {
         let mut state = self.state.borrow_mut();
         state.slot.go_offline();
+        state.jobs.wake();
         let failure = AppendFailure::Leadership(LeadershipError::LogOffline);
         state.append.fail(&failure);
         state.flushing.fail(&failure);
@@ -440,6 +454,7 @@ impl<P: Platform> Partition<P> {
             state.append.pending.clear();
             state.append.truncation = None;
             state.slot.leave();
+            state.jobs.wake();
         }
         poll_fn(|context| {
             let mut state = self.state.borrow_mut();

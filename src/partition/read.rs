@@ -89,35 +89,30 @@ impl<P: Platform> Partition<P> {
         let ReadRequest { offset, bytes_max, current_leader_epoch, isolation, .. } = request;
         let mut held = Held::default();
         for tries in 0..READ_TRIES_MAX {
-            let looked = {
+            let (offsets, outcome, aborted, has_later_segment) = {
                 let state = self.state.borrow();
                 state.check_leader(current_leader_epoch)?;
-                match (state.slot.open(), state.offsets()) {
-                    (Some(log), Some(offsets)) => {
-                        if request.last_fetched_epoch >= 0 {
-                            let diverging = diverging_epoch(log, &request, &offsets, state.role.epoch())?;
-                            if diverging.is_some() {
-                                return Ok(ReadResult { offsets, data: None, diverging, has_later_segment: false });
-                            }
-                        }
-                        let ceiling = isolation.ceiling(&offsets);
-                        let outcome = log.read_holding(&held, offset, bytes_max, ceiling);
-                        let aborted = match (&outcome, isolation) {
-                            (Read::Range { base_offset, .. }, Isolation::ReadCommitted) => {
-                                let end = log.segment_end_offset((*base_offset).max(offset)).min(ceiling);
-                                log.aborted_transactions(offset, end)
-                            }
-                            _ => None,
-                        };
-                        let has_later_segment = offset < ceiling && log.segment_end_offset(offset) < ceiling;
-                        Some((offsets, outcome, aborted, has_later_segment))
+                // A log is cut under followers only.
+                let (Some(log), Some(offsets)) = (state.slot.open(), state.offsets()) else {
+                    return Err(LeadershipError::NotLeader.into());
+                };
+                if request.last_fetched_epoch >= 0 {
+                    let diverging = diverging_epoch(log, &request, &offsets, state.role.epoch())?;
+                    if diverging.is_some() {
+                        return Ok(ReadResult { offsets, data: None, diverging, has_later_segment: false });
+                    }
+                }
+                let ceiling = isolation.ceiling(&offsets);
+                let outcome = log.read_holding(&held, offset, bytes_max, ceiling);
+                let aborted = match (&outcome, isolation) {
+                    (Read::Range { base_offset, .. }, Isolation::ReadCommitted) => {
+                        let end = log.segment_end_offset((*base_offset).max(offset)).min(ceiling);
+                        log.aborted_transactions(offset, end)
                     }
                     _ => None,
-                }
-            };
-            let Some((offsets, outcome, aborted, has_later_segment)) = looked else {
-                self.unparked().await;
-                continue;
+                };
+                let has_later_segment = offset < ceiling && log.segment_end_offset(offset) < ceiling;
+                (offsets, outcome, aborted, has_later_segment)
             };
             match outcome {
                 Read::Range { range, first_batch_bytes, recently_appended, .. } => {

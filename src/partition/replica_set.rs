@@ -33,12 +33,14 @@ pub struct LocalEnds {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Isr {
     pub committed: Vec<BrokerId>,
+    /// Under which it was committed.
+    pub partition_epoch: i32,
     pub proposed: Option<Vec<BrokerId>>,
 }
 
 impl Isr {
-    pub fn committed(isr: Vec<BrokerId>) -> Isr {
-        Isr { committed: isr, proposed: None }
+    pub fn committed(isr: Vec<BrokerId>, partition_epoch: i32) -> Isr {
+        Isr { committed: isr, partition_epoch, proposed: None }
     }
 
     /// Whoever may be in it, whatever the controller answers.
@@ -158,7 +160,7 @@ mod tests {
     #[test]
     fn alone_only_the_own_log_counts_and_nobody_asks_for_the_time() {
         let never = || unreachable!("no other replica");
-        let isr = Isr::committed(vec![ME]);
+        let isr = Isr::committed(vec![ME], 0);
         assert_eq!(least_log_end(ends(10), &isr, &BTreeMap::new(), LAG_MAX, never), 10);
         let flushed = LocalEnds { log_end: 10, counted: 7 };
         assert_eq!(least_log_end(flushed, &isr, &BTreeMap::new(), LAG_MAX, never), 7);
@@ -166,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_member_of_the_isr_that_was_not_heard_of_holds_all_back() {
-        let isr = Isr::committed(vec![ME, OTHER]);
+        let isr = Isr::committed(vec![ME, OTHER], 0);
         let all = followers([(OTHER, FollowerState::default())]);
         assert_eq!(least_log_end(ends(10), &isr, &all, LAG_MAX, || at(0)), Offset::MIN);
     }
@@ -175,11 +177,11 @@ mod tests {
     fn whoever_may_be_in_the_isr_counts_while_the_controller_has_not_answered() {
         let all = followers([(OTHER, fetched(4, 4, at(0))), (THIRD, fetched(6, 6, at(0)))]);
         let later = || at(100);
-        let expanding = Isr { committed: vec![ME], proposed: Some(vec![ME, OTHER]) };
+        let expanding = Isr { proposed: Some(vec![ME, OTHER]), ..Isr::committed(vec![ME], 0) };
         assert_eq!(least_log_end(ends(10), &expanding, &all, LAG_MAX, later), 4);
-        let shrinking = Isr { committed: vec![ME, OTHER, THIRD], proposed: Some(vec![ME, THIRD]) };
+        let shrinking = Isr { proposed: Some(vec![ME, THIRD]), ..Isr::committed(vec![ME, OTHER, THIRD], 0) };
         assert_eq!(least_log_end(ends(10), &shrinking, &all, LAG_MAX, later), 4);
-        let shrunk = Isr::committed(vec![ME, THIRD]);
+        let shrunk = Isr::committed(vec![ME, THIRD], 0);
         assert_eq!(least_log_end(ends(10), &shrunk, &all, LAG_MAX, later), 6);
         assert_eq!(shrinking.maximal().count(), 3);
         assert_eq!(expanding.maximal().collect::<Vec<_>>(), [ME, OTHER]);
@@ -188,7 +190,7 @@ mod tests {
     #[test]
     fn a_replica_out_of_the_isr_counts_as_long_as_it_is_caught_up() {
         let all = followers([(OTHER, fetched(4, 4, at(0)))]);
-        let isr = Isr::committed(vec![ME]);
+        let isr = Isr::committed(vec![ME], 0);
         assert_eq!(least_log_end(ends(10), &isr, &all, LAG_MAX, || at(30)), 4);
         assert_eq!(least_log_end(ends(10), &isr, &all, LAG_MAX, || at(31)), 10);
     }

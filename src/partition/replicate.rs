@@ -13,12 +13,13 @@ use bytes::BytesMut;
 
 use super::append::{Append, AppendFailure, Origin, write_epochs};
 use super::partition::{LeadershipError, Partition, State};
-use super::role::{IsrProposal, NotAssigned};
+use super::role::{CommittedIsr, IsrProposal, NotAssigned};
 use super::truncate::{Cut, TruncationFailure};
 use crate::base::ids::{BrokerId, LeaderEpoch, Offset};
 use crate::platform::{Clock, Platform};
 use crate::record::batch::{BatchError, BatchHeader, has_valid_crc};
 use crate::storage::log::AppendRefusal;
+use crate::storage::segment::BASE_OFFSET_MAX;
 
 /// Of a batch whose header can't be read.
 const UNKNOWN_OFFSET: Offset = -1;
@@ -81,11 +82,11 @@ impl<P: Platform> Partition<P> {
         role.leader_mut()?.shrinkage(slot.open()?.log_end_offset(), lag_max, now)
     }
 
-    /// The controller has answered a proposal made under this leader epoch: with the ISR of now, or `None`: it stays.
-    pub fn proposal_answered(&self, leader_epoch: LeaderEpoch, committed: Option<Vec<BrokerId>>) {
+    /// The controller has answered a proposal: with the ISR of now, or `None`: it stays.
+    pub fn proposal_answered(&self, proposal: &IsrProposal, committed: Option<CommittedIsr>) {
         let mut state = self.state.borrow_mut();
-        if let Some(leader) = state.role.leader_mut().filter(|leader| leader.epoch == leader_epoch) {
-            leader.proposal_answered(committed);
+        if let Some(leader) = state.role.leader_mut() {
+            leader.proposal_answered(proposal, committed);
             state.move_high_watermark();
         }
     }
@@ -122,24 +123,37 @@ impl<P: Platform> Partition<P> {
         answer: LeaderRecords,
     ) -> Result<Offset, AppendFailure> {
         let LeaderRecords { mut records, high_watermark, log_start } = answer;
-        if let Some(base_offset) = self.restart_of(&records) {
+        let (batches, refused) = split(&mut records);
+        let appended = self.append_batches(leader_epoch, batches).await;
+        // Whatever was appended counts, and the next fetch may meet the same refusal.
+        let followed = self.follow(leader_epoch, high_watermark, log_start);
+        appended?;
+        refused.map_or(Ok(()), Err)?;
+        followed
+    }
+
+    async fn append_batches(
+        self: &Rc<Self>,
+        leader_epoch: LeaderEpoch,
+        batches: Vec<(BytesMut, BatchHeader)>,
+    ) -> Result<(), AppendFailure> {
+        if let Some(base_offset) = self.restart_of(&batches) {
             self.truncate(Cut::All(base_offset), leader_epoch).await.map_err(|failure| match failure {
                 TruncationFailure::Leadership(error) => AppendFailure::Leadership(error),
                 failure => AppendFailure::Storage(failure.to_string()),
             })?;
         }
-        let (batches, mut refused) = split(&mut records);
         if self.has_hole(&batches) {
             self.admit_holes().await?;
         }
         // Queued together, so that they are staged together.
-        let mut queued = Vec::with_capacity(batches.len());
+        let (mut queued, mut refused) = (Vec::with_capacity(batches.len()), Ok(()));
         for (batch, header) in batches {
             let origin = Origin::Replication;
             match self.append_replicated(Append { batch, header, origin, leader_epoch, all_replicas: false }) {
                 Ok(receiver) => queued.push(receiver),
                 Err(failure) => {
-                    refused = Some(failure);
+                    refused = Err(failure);
                     break;
                 }
             }
@@ -148,21 +162,20 @@ impl<P: Platform> Partition<P> {
             // Unanswered by a log that is given up.
             receiver.await.unwrap_or(Err(AppendFailure::Interrupted))?;
         }
-        if let Some(failure) = refused {
-            return Err(failure);
-        }
-        self.follow(leader_epoch, high_watermark, log_start)
+        refused
     }
 
     /// Where an empty log is to start anew: it starts inside the leader's first batch, since records were deleted there
-    /// (Kafka 3.9 `Partition.doAppendRecordsToFollowerOrFutureReplica`, `UnexpectedAppendOffsetException`).
-    fn restart_of(&self, records: &[u8]) -> Option<Offset> {
+    /// (Kafka 3.9 `Partition.doAppendRecordsToFollowerOrFutureReplica`, `UnexpectedAppendOffsetException`). No checksum
+    /// covers that offset: it must be one that a log can start at.
+    fn restart_of(&self, batches: &[(BytesMut, BatchHeader)]) -> Option<Offset> {
         let state = self.state.borrow();
         let log = state.slot.open()?;
-        let header = BatchHeader::parse(records).ok()?;
+        let (_, header) = batches.first()?;
         let (log_start, log_end) = (log.log_start_offset(), log.log_end_offset());
+        let may_start = (0..=BASE_OFFSET_MAX).contains(&header.base_offset) && header.last_offset_delta >= 0;
         let lies_inside = log_start == log_end && header.base_offset < log_end && log_end <= header.last_offset();
-        lies_inside.then_some(header.base_offset)
+        (may_start && lies_inside).then_some(header.base_offset)
     }
 
     /// Offsets are missing before one of the batches.
@@ -177,10 +190,10 @@ impl<P: Platform> Partition<P> {
     /// The leader's log was compacted, whatever the topic says now, and this one will miss the same offsets: recovery must
     /// not take them for a lost tail.
     async fn admit_holes(&self) -> Result<(), AppendFailure> {
-        let log_start = self.of_log(|log| log.cleaned_to().is_none().then(|| log.log_start_offset())).flatten();
-        match log_start {
-            Some(log_start) => {
-                let noted = self.note_cleaned_to(log_start).await;
+        let is_noted = self.state.borrow().cleaner.is_noted();
+        match self.of_log(|log| log.cleaned_to().unwrap_or(log.log_start_offset())).filter(|_| !is_noted) {
+            Some(cleaned_to) => {
+                let noted = self.note_cleaned_to(cleaned_to).await;
                 noted.map_err(|error| AppendFailure::Storage(error.to_string()))
             }
             None => Ok(()),

@@ -258,7 +258,7 @@ pub(super) enum Job {
     Flush = 1 << 4,
 }
 
-/// The jobs under way, and who waits for their ends.
+/// The jobs under way, and who waits for their ends, or for a slot that is not served any more.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     running: u8,
@@ -284,10 +284,15 @@ impl Jobs {
 
     pub fn end(&mut self, job: Job) {
         self.running &= !(job as u8);
+        self.wake();
+    }
+
+    /// The slot has changed.
+    pub fn wake(&mut self) {
         self.waiting.drain(..).for_each(Waker::wake);
     }
 
-    /// Has `waker` woken at the next end of a job.
+    /// Has `waker` woken at the next end of a job, or change of the slot.
     pub fn wait(&mut self, waker: &Waker) {
         self.waiting.push(waker.clone());
     }

@@ -7,23 +7,18 @@
 //! A log whose cut failed is not served until it was recovered. Where it could not even be begun it is as it was.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
 
 use futures_channel::oneshot;
 
 use super::append::AppendFailure;
 use super::partition::{LeadershipError, Offsets, Partition, State};
-use super::slot::Job;
+use super::slot::{Job, LogSlot};
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::executor::either;
 use crate::platform::{Clock, Disk, Platform};
 use crate::storage::log::{LastStop, Log};
-
-/// How long to wait for the checkpoints before it is looked whether the log is served still.
-const NAP: Duration = Duration::from_millis(50);
 
 /// What is taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,18 +98,18 @@ impl<P: Platform> Partition<P> {
         .await;
     }
 
-    /// Has the checkpoints say what is to be cut; false if they do not.
-    async fn checkpoint_cut(&self) -> bool {
-        let mut written = pin!(self.home.log_dir().rewrite_checkpoints());
-        let clock = self.platform.clock();
-        loop {
-            match either(written.as_mut(), clock.sleep_until(clock.now() + NAP)).await {
-                Ok(is_written) => return is_written,
-                // At a stop nobody may be there any more who writes them.
-                Err(()) if !self.state.borrow().slot.is_truncating() => return false,
-                Err(()) => {}
+    /// Has the checkpoints say what the log does now, unless `is_in_time` does not hold of the slot any more: at a stop
+    /// nobody may be there who writes them. Whether they durably do.
+    pub(super) async fn checkpointed(&self, is_in_time: impl Fn(&LogSlot<P::Disk>) -> bool) -> bool {
+        let too_late = poll_fn(|context| {
+            let mut state = self.state.borrow_mut();
+            if !is_in_time(&state.slot) {
+                return Poll::Ready(());
             }
-        }
+            state.jobs.wait(context.waker());
+            Poll::Pending
+        });
+        either(self.home.log_dir().rewrite_checkpoints(), too_late).await.unwrap_or(false)
     }
 }
 
@@ -122,18 +117,24 @@ impl<P: Platform> State<P> {
     /// The truncation that waits, unless it came under another role or has nothing to take back.
     pub(super) fn begin_truncation(&mut self) -> Option<Truncation> {
         let Truncation { cut, leader_epoch, done } = self.append.truncation.take()?;
-        let outcome = match (self.check_follower(leader_epoch), self.slot.open()) {
+        let outcome = match (self.check_follower(leader_epoch), self.slot.open_mut()) {
             (Err(error), _) => Err(error.into()),
             (Ok(()), None) => Err(LeadershipError::NotLeader.into()),
-            (Ok(()), Some(log)) if matches!(cut, Cut::From(offset) if offset >= log.log_end_offset()) => {
-                Ok(log.log_end_offset())
-            }
             (Ok(()), Some(log)) => {
-                let last_stop = last_stop(log, self.high_watermark, cut);
-                let offsets = offsets_after(log, self.high_watermark, cut);
-                self.slot.begin_truncation(last_stop, offsets);
-                self.append.tell_rolled();
-                return Some(Truncation { cut, leader_epoch, done });
+                // They follow what is taken back, or what the leader says was never there.
+                self.append.fail_replicated(&AppendFailure::Interrupted);
+                if matches!(cut, Cut::From(offset) if offset >= log.log_end_offset()) {
+                    // An epoch of this replica's own that has written nothing (Kafka 3.9 `UnifiedLog.truncateTo`).
+                    log.take_back_epoch();
+                    Ok(log.log_end_offset())
+                } else {
+                    let last_stop = last_stop(log, self.high_watermark, cut);
+                    let offsets = offsets_after(log, self.high_watermark, cut);
+                    self.slot.begin_truncation(last_stop, offsets);
+                    self.jobs.wake();
+                    self.append.tell_rolled();
+                    return Some(Truncation { cut, leader_epoch, done });
+                }
             }
         };
         // It may have given up.
@@ -161,6 +162,8 @@ impl<P: Platform> State<P> {
             // The producers are read anew.
             log.high_watermark_moved(high_watermark);
         }
+        // What waits for a flush was taken back, or waits on for the next one.
+        self.flushing.fail_from(log_end, &AppendFailure::Interrupted);
         self.purgatory.fire_watches();
         self.note_unflushed();
         log_end
@@ -177,8 +180,14 @@ pub(super) async fn run<P: Platform>(partition: Rc<Partition<P>>, truncation: Tr
 
 async fn run_cut<P: Platform>(partition: &Rc<Partition<P>>, cut: Cut) -> Result<Offset, TruncationFailure> {
     partition.all_else_ended().await;
-    let is_written = partition.checkpoint_cut().await;
-    let log = partition.state.borrow_mut().slot.take_for_truncation();
+    let is_written = partition.checkpointed(LogSlot::is_truncating).await;
+    let log = {
+        let mut state = partition.state.borrow_mut();
+        if let Some(last_stop) = state.slot.last_stop().filter(|_| is_written) {
+            state.cleaner.noted_cleaned_to(last_stop.cleaned_to);
+        }
+        state.slot.take_for_truncation()
+    };
     // It went offline, or is to leave.
     let log = log.ok_or(LeadershipError::NotLeader)?;
     if !is_written {

@@ -105,7 +105,8 @@ async fn keep_while_online<P: Platform>(log_dir: usize, local: &Rc<Local<P>>) {
                 | (flushed_now >= flushed_bytes + FLUSHED_BYTES_MAX)
                 | !asked.is_empty(),
             log_start_offsets: is_due(&mut start_due, start_interval) | !asked.is_empty(),
-            high_watermarks: is_due(&mut high_watermark_due, high_watermark_interval),
+            // Also when asked: a log that is to be cut must not find itself there again, filled by another leader.
+            high_watermarks: is_due(&mut high_watermark_due, high_watermark_interval) | !asked.is_empty(),
         };
         if !which.recovery_points && !which.log_start_offsets && !which.high_watermarks {
             continue;

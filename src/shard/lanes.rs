@@ -26,7 +26,7 @@ use futures_channel::oneshot;
 
 use self::open::{add_partition, leader_and_isr, open_log, report_offline};
 use super::metadata_inputs::LastStops;
-use crate::base::ids::TopicPartition;
+use crate::base::ids::{TopicId, TopicPartition};
 use crate::base::time::Monotonic;
 use crate::executor::{all, either};
 use crate::local::Local;
@@ -56,6 +56,8 @@ pub struct Lanes<P: Platform> {
     lanes: Vec<Rc<Lane<P>>>,
     /// Batches that lanes were given and have not been seen to finish, oldest first.
     unfinished: Vec<(usize, oneshot::Receiver<()>)>,
+    /// Replicas that were given a role and have not been seen to take it on: the newest role of each.
+    roles: BTreeMap<TopicPartition, (usize, oneshot::Receiver<()>)>,
 }
 
 struct Lane<P: Platform> {
@@ -74,16 +76,18 @@ struct Batch<P: Platform> {
 }
 
 enum Jobs<P: Platform> {
-    Take(Vec<Take>),
+    Take(Vec<Take<P>>),
     Stop(Vec<Stop<P>>),
 }
 
 /// A replica to be taken on.
-struct Take {
+struct Take<P: Platform> {
     replica: LocalPartition,
     last_stop: LastStop,
     /// It counts among its directory's partitions already.
     is_counted: bool,
+    /// Another topic's, under the same name: to be closed first, and set aside.
+    foreign: Option<Rc<Partition<P>>>,
 }
 
 /// A replica to be given up.
@@ -106,22 +110,30 @@ impl<P: Platform> Lanes<P> {
             lane
         });
         let lanes = lanes.collect();
-        Lanes { local: Rc::clone(local), last_stops, renamed: BTreeSet::new(), lanes, unfinished: Vec::new() }
+        let (renamed, unfinished, roles) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
+        Lanes { local: Rc::clone(local), last_stops, renamed, lanes, unfinished, roles }
     }
 
     /// Takes replicas on, or gives those that are open their new roles at once.
     pub async fn take(&mut self, partitions: Vec<LocalPartition>) {
-        let mut batches: Vec<Vec<Take>> = self.lanes.iter().map(|_| Vec::new()).collect();
+        let mut batches: Vec<Vec<Take<P>>> = self.lanes.iter().map(|_| Vec::new()).collect();
         for replica in partitions {
             let topic_partition = topic_partition_of(&replica);
             if let Some(lane) = self.lane_with(&topic_partition) {
-                batches[lane].push(Take { replica, last_stop: LastStop::default(), is_counted: false });
+                let last_stop = LastStop::default();
+                batches[lane].push(Take { replica, last_stop, is_counted: false, foreign: None });
+                continue;
+            }
+            if let Some(foreign) = take_foreign(&self.local, &replica) {
+                // What the start found is that one's.
+                self.renamed.insert(topic_partition.clone());
+                let (lane, last_stop) = (foreign.log_dir_index(), LastStop::default());
+                batches[lane].push(Take { replica, last_stop, is_counted: false, foreign: Some(foreign) });
                 continue;
             }
             if let Some(partition) = self.local.partition(&replica.topic, replica.partition) {
                 let lane = partition.log_dir_index();
-                partition.set_config(Arc::clone(&replica.config));
-                self.await_role(lane, partition.change_role(leader_and_isr(&replica)));
+                self.await_role(lane, topic_partition, partition.change_role(leader_and_isr(&replica)));
                 continue;
             }
             self.last_stops.progress.logs_total.add(1);
@@ -130,7 +142,9 @@ impl<P: Platform> Lanes<P> {
                 self.renamed.insert(topic_partition.clone());
             }
             match place(&self.local, found, &replica) {
-                Ok((lane, last_stop)) => batches[lane].push(Take { replica, last_stop, is_counted: true }),
+                Ok((lane, last_stop)) => {
+                    batches[lane].push(Take { replica, last_stop, is_counted: true, foreign: None });
+                }
                 Err(reason) => {
                     report_offline(&self.local, &topic_partition, &reason);
                     self.local.log_dirs.all()[0].add_partition();
@@ -174,48 +188,56 @@ impl<P: Platform> Lanes<P> {
     /// Waits until all lanes are done with what they were given, but for those that stand still. At the start it waits for all,
     /// however long recovery takes.
     pub async fn settle(&mut self) {
-        let clock = self.local.platform.clock();
-        let is_starting = !self.local.log_dirs.is_loaded();
-        let mut unfinished: Vec<(usize, oneshot::Receiver<()>)> = Vec::new();
-        for (index, mut done) in std::mem::take(&mut self.unfinished) {
-            let lane = &self.lanes[index];
-            let stands_still = |now: Monotonic| now >= lane.moved.get() + STALLED_AFTER;
-            let is_behind_another = unfinished.iter().any(|(other, _)| *other == index);
-            let is_done = loop {
-                // The sender says nothing: it goes when all is done.
-                if !matches!(done.try_recv(), Ok(None)) {
-                    break true;
-                }
-                if is_starting {
-                    let _ = (&mut done).await;
-                    break true;
-                }
-                if is_behind_another || stands_still(clock.now()) {
-                    break false;
-                }
-                let _ = either(&mut done, clock.sleep_until(lane.moved.get() + STALLED_AFTER)).await;
-            };
-            if !is_done {
-                unfinished.push((index, done));
+        let mut stalled = BTreeSet::new();
+        for (lane, mut done) in std::mem::take(&mut self.unfinished) {
+            if !self.is_finished(lane, &mut done, stalled.contains(&lane)).await {
+                stalled.insert(lane);
+                self.unfinished.push((lane, done));
             }
         }
-        if let Some((index, _)) = unfinished.first() {
-            let directory = self.local.log_dirs.all()[*index].path.display();
+        for (topic_partition, (lane, mut taken)) in std::mem::take(&mut self.roles) {
+            if !self.is_finished(lane, &mut taken, stalled.contains(&lane)).await {
+                stalled.insert(lane);
+                self.roles.insert(topic_partition, (lane, taken));
+            }
+        }
+        if let Some(lane) = stalled.first() {
+            let directory = self.local.log_dirs.all()[*lane].path.display();
             tracing::warn!(%directory, "a log directory does not answer: replicas in it are opened and deleted later");
         }
-        self.unfinished = unfinished;
+    }
+
+    /// Waits for the end of something in a lane, unless that is known to stand still, or does so for a while.
+    async fn is_finished(&self, lane: usize, done: &mut oneshot::Receiver<()>, is_stalled: bool) -> bool {
+        let (lane, clock) = (&self.lanes[lane], self.local.platform.clock());
+        let is_starting = !self.local.log_dirs.is_loaded();
+        loop {
+            // The sender says nothing: it goes when all is done.
+            if !matches!(done.try_recv(), Ok(None)) {
+                return true;
+            }
+            if is_starting {
+                let _ = (&mut *done).await;
+                return true;
+            }
+            let until = lane.moved.get() + STALLED_AFTER;
+            if is_stalled || clock.now() >= until {
+                return false;
+            }
+            let _ = either(&mut *done, clock.sleep_until(until)).await;
+        }
     }
 
     /// Has `settle` wait for a replica that takes on a role when its write in flight has ended.
-    fn await_role(&mut self, lane: usize, mut taken: oneshot::Receiver<()>) {
+    fn await_role(&mut self, lane: usize, topic_partition: TopicPartition, mut taken: oneshot::Receiver<()>) {
         if !matches!(taken.try_recv(), Ok(None)) {
             return;
         }
         let is_idle = self.lanes[lane].under_way.borrow().is_empty();
-        if is_idle {
+        if is_idle && !self.roles.contains_key(&topic_partition) {
             self.lanes[lane].moved.set(self.local.platform.clock().now());
         }
-        self.unfinished.push((lane, taken));
+        self.roles.insert(topic_partition, (lane, taken));
     }
 
     /// The lane in which something of this replica is under way.
@@ -253,7 +275,7 @@ impl<P: Platform> Lane<P> {
         }
     }
 
-    async fn take_all(self: &Rc<Self>, local: &Rc<Local<P>>, last_stops: &Arc<LastStops>, takes: Vec<Take>) {
+    async fn take_all(self: &Rc<Self>, local: &Rc<Local<P>>, last_stops: &Arc<LastStops>, takes: Vec<Take<P>>) {
         let queue = Rc::new(RefCell::new(takes.into_iter()));
         let workers = (0..LOGS_OPENED_AT_ONCE_MAX).map(|_| {
             let (this, local) = (Rc::clone(self), Rc::clone(local));
@@ -333,10 +355,16 @@ fn place<P: Platform>(
     }
 }
 
-async fn take<P: Platform>(local: &Rc<Local<P>>, log_dir: usize, take: Take, last_stops: &LastStops) {
-    let Take { replica, last_stop, is_counted } = take;
-    if let Some(partition) = local.partition(&replica.topic, replica.partition) {
-        partition.set_config(Arc::clone(&replica.config));
+async fn take<P: Platform>(local: &Rc<Local<P>>, log_dir: usize, take: Take<P>, last_stops: &LastStops) {
+    let Take { replica, last_stop, is_counted, foreign } = take;
+    // It may have been taken on in this lane before.
+    if let Some(foreign) = foreign.or_else(|| take_foreign(local, &replica)) {
+        let topic_partition = topic_partition_of(&replica);
+        tracing::warn!(partition = %topic_partition, "the name is another topic's now: the old log is closed");
+        if let Err(error) = stop(local, log_dir, &topic_partition, Some(foreign), false).await {
+            tracing::error!(partition = %topic_partition, %error, "a replica could not be given up in order");
+        }
+    } else if let Some(partition) = local.partition(&replica.topic, replica.partition) {
         // Nothing is sent: it is dropped when the role is taken on.
         let _ = partition.change_role(leader_and_isr(&replica)).await;
         return;
@@ -350,6 +378,15 @@ async fn take<P: Platform>(local: &Rc<Local<P>>, log_dir: usize, take: Take, las
         local.log_dirs.all()[log_dir].note_opened(&topic_partition_of(&replica));
     }
     add_partition(local, replica, log_dir, opened).await;
+}
+
+/// Takes out of reach what is served under this replica's name and is another topic's: that was deleted and made anew when
+/// this broker did not hear of it (INCONSISTENT_TOPIC_ID). A zero says nothing.
+fn take_foreign<P: Platform>(local: &Local<P>, replica: &LocalPartition) -> Option<Rc<Partition<P>>> {
+    let served = local.partition(&replica.topic, replica.partition)?;
+    let ids = [served.topic_id, replica.id];
+    let is_foreign = !ids.contains(&TopicId::ZERO) && ids[0] != ids[1];
+    is_foreign.then(|| local.partitions.remove(&topic_partition_of(replica))).flatten()
 }
 
 /// Gives one replica up; `None`: it was never taken on, and at most something of it is left in this directory.

@@ -314,6 +314,12 @@ impl Node {
     /// Tells the shard of a partition that this broker leads what a controller of several brokers would: under the next
     /// leader epoch these replicas have it, and are all in sync.
     pub fn set_replicas(&self, topic: &str, partition: i32, replicas: &[BrokerId]) {
+        let (shard, replica) = self.next_reign(topic, partition);
+        self.lead_or_follow(shard, LocalPartition { isr: replicas.to_vec(), replicas: replicas.to_vec(), ..replica });
+    }
+
+    /// A replica in reach, and its shard: as that would be told of it under the next leader epoch.
+    pub fn next_reign(&self, topic: &str, partition: i32) -> (ShardId, LocalPartition) {
         let owns = |shard: &&Rc<Local<SimPlatform>>| shard.partition(topic, partition).is_some();
         let shard = self.locals().find(owns).expect("a shard of this node has it");
         let image = shard.image();
@@ -325,14 +331,24 @@ impl Node {
             partition,
             leader: shown.leader,
             leader_epoch: shown.leader_epoch + 1,
-            isr: replicas.to_vec(),
-            replicas: replicas.to_vec(),
+            isr: shown.isr.clone(),
+            replicas: shown.replicas.clone(),
             partition_epoch: 1,
             is_new: false,
             config: Arc::clone(&topic.config),
         };
-        let input = ShardInput::LeaderAndIsr { partitions: vec![replica], image_version: image.version };
-        self.inputs[shard.shard.index()].try_send(input).expect("room for a test's inputs");
+        (shard.shard, replica)
+    }
+
+    /// Tells a shard of a role.
+    pub fn lead_or_follow(&self, shard: ShardId, replica: LocalPartition) {
+        self.tell(shard, |image_version| ShardInput::LeaderAndIsr { partitions: vec![replica], image_version });
+    }
+
+    /// Tells a shard what others than its own metadata do, with the version of the image that it has.
+    pub fn tell(&self, shard: ShardId, input: impl FnOnce(u64) -> ShardInput) {
+        let version = self.shards.all[shard.index()].local().image().version;
+        self.inputs[shard.index()].try_send(input(version)).expect("room for a test's inputs");
     }
 
     /// Fetches that wait for partitions, counted at each.

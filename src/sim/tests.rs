@@ -20,6 +20,7 @@ mod durability;
 mod failing_directory;
 mod flushing;
 mod gone;
+mod lanes;
 mod life;
 mod little_memory;
 mod load;

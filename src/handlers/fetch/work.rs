@@ -115,7 +115,7 @@ fn follower_fetched<P: Platform>(
 ) -> Result<(), LeadershipError> {
     if let Some(proposal) = partition.follower_fetched(replica, part.offset, part.leader_epoch)? {
         // There is no controller of several brokers to ask yet.
-        partition.proposal_answered(proposal.leader_epoch, None);
+        partition.proposal_answered(&proposal, None);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use futures_channel::oneshot;
 
 use super::{AppendFailure, Appended, Origin};
-use crate::base::ids::{LeaderEpoch, Offset};
+use crate::base::ids::{BrokerId, LeaderEpoch, Offset};
 use crate::partition::home::Waiting;
 use crate::partition::role::LeaderAndIsr;
 use crate::partition::truncate::Truncation;
@@ -17,8 +17,8 @@ use crate::record::batch::BatchHeader;
 pub(in crate::partition) struct AppendQueue {
     /// In arrival order.
     pub pending: VecDeque<Pending>,
-    /// Roles to be taken on, in the order in which they were given.
-    pub roles: VecDeque<RoleChange>,
+    /// What is to be taken on.
+    pub roles: WaitingRoles,
     /// The end of the log is to be taken back.
     pub truncation: Option<Truncation>,
     /// The log is to be rolled; who is told then.
@@ -27,11 +27,45 @@ pub(in crate::partition) struct AppendQueue {
     pub rest_wanted: bool,
 }
 
-/// A role that is taken on when the write in flight has ended; then whoever waits for that is told.
-pub(in crate::partition) struct RoleChange {
-    pub given: LeaderAndIsr,
+/// Roles that are taken on when the write in flight has ended. However long that takes, at most two wait: a newer one takes
+/// the place of an older one, but a leader that was deposed in between must come to know that.
+#[derive(Default)]
+pub(in crate::partition) struct WaitingRoles {
+    /// It makes a follower of the replica before the newest one makes it a leader again.
+    deposing: Option<LeaderAndIsr>,
+    newest: Option<RoleChange>,
+}
+
+/// A role, and who is told when it is taken on, or a newer one in its place.
+struct RoleChange {
+    given: LeaderAndIsr,
     /// Dropped to say it.
-    pub _taken: oneshot::Sender<()>,
+    _taken: oneshot::Sender<()>,
+}
+
+impl WaitingRoles {
+    pub fn is_empty(&self) -> bool {
+        self.newest.is_none()
+    }
+
+    /// What is older than what waits is ignored.
+    pub fn push(&mut self, local: BrokerId, given: LeaderAndIsr, taken: oneshot::Sender<()>) {
+        if self.newest.as_ref().is_some_and(|newest| given.is_older(&newest.given)) {
+            return;
+        }
+        let leads = given.leader == local;
+        let replaced = self.newest.replace(RoleChange { given, _taken: taken });
+        if let Some(replaced) = replaced.filter(|replaced| replaced.given.leader != local && leads) {
+            self.deposing = Some(replaced.given);
+        }
+    }
+
+    /// All that wait, oldest first; who waits for them is told when what this gives is dropped.
+    pub fn take(&mut self) -> (impl Iterator<Item = LeaderAndIsr> + use<>, impl Sized + use<>) {
+        let (deposing, newest) = (self.deposing.take(), self.newest.take());
+        let (newest, taken) = newest.map(|RoleChange { given, _taken }| (given, _taken)).unzip();
+        (deposing.into_iter().chain(newest), taken)
+    }
 }
 
 /// A batch on its way into the log.
@@ -66,7 +100,8 @@ pub(in crate::partition) enum Acks {
 pub(in crate::partition) struct Sender {
     pub answer: oneshot::Sender<Result<Appended, AppendFailure>>,
     pub acks: Acks,
-    pub waiting: Waiting,
+    /// Of what clients may have waiting.
+    pub waiting: Option<Waiting>,
 }
 
 impl Sender {
@@ -111,7 +146,7 @@ pub(in crate::partition) struct StagedAnswer {
     pub result: Appended,
     pub acks: Acks,
     /// Until it is answered: a directory whose flushes hang holds requests too.
-    _waiting: Waiting,
+    _waiting: Option<Waiting>,
 }
 
 impl StagedAnswer {
@@ -135,5 +170,53 @@ impl AppendQueue {
 
     pub fn fail(&mut self, failure: &AppendFailure) {
         self.pending.drain(..).for_each(|pending| pending.whose.fail(failure));
+    }
+
+    /// Fails the leader's batches: one before them is not in the log, and they are fetched again behind it. A log that may
+    /// miss offsets would take them without it.
+    pub fn fail_replicated(&mut self, failure: &AppendFailure) {
+        for pending in std::mem::take(&mut self.pending) {
+            match pending.origin {
+                Origin::Replication => pending.whose.fail(failure),
+                Origin::Client | Origin::Coordinator | Origin::Marker => self.pending.push_back(pending),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: BrokerId = BrokerId(1);
+    const OTHER: BrokerId = BrokerId(2);
+
+    #[test]
+    fn of_many_roles_the_newest_waits_and_one_that_deposes_before_it() {
+        let given = |leader, leader_epoch| LeaderAndIsr {
+            leader,
+            leader_epoch,
+            isr: vec![leader],
+            replicas: vec![ME, OTHER],
+            partition_epoch: leader_epoch,
+        };
+        let mut waiting = WaitingRoles::default();
+        let mut push = |leader, epoch| {
+            let (taken, receiver) = oneshot::channel();
+            waiting.push(ME, given(leader, epoch), taken);
+            receiver
+        };
+        let first = push(ME, 1);
+        let receivers: Vec<_> = (2..100).map(|epoch| push(if epoch % 2 == 0 { OTHER } else { ME }, epoch)).collect();
+        let mut stale = push(OTHER, 98);
+        assert!(!matches!(stale.try_recv(), Ok(None)), "it says nothing any more");
+        let waits = |mut receiver: oneshot::Receiver<()>| matches!(receiver.try_recv(), Ok(None));
+        let still_waiting =
+            std::iter::once(first).chain(receivers).filter_map(|receiver| waits(receiver).then_some(()));
+        assert_eq!(still_waiting.count(), 1);
+        let (roles, _taken) = waiting.take();
+        let roles: Vec<_> = roles.map(|role| (role.leader, role.leader_epoch)).collect();
+        assert_eq!(roles, [(OTHER, 98), (ME, 99)]);
+        assert!(waiting.is_empty());
     }
 }

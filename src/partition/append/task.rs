@@ -12,7 +12,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 
-use super::{AppendFailure, AppendQueue, Appended, Origin, Pending, StagedAnswer};
+use super::{AppendFailure, AppendQueue, Appended, Origin, Pending, StagedAnswer, start_upkeep, write_epochs};
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::time::WallMs;
 use crate::partition::gather;
@@ -20,13 +20,12 @@ use crate::partition::partition::{LeadershipError, Partition, State};
 use crate::partition::role::Role;
 use crate::partition::slot::{Job, Jobs};
 use crate::partition::truncate;
-use crate::platform::{Clock, Disk, Platform, Tasks};
+use crate::platform::{Clock, Disk, Platform};
+use crate::record::batch::BatchHeader;
 use crate::storage::log::{
-    AppendError, LoadedSegment, Log, LogError, LogWrite, Repaired, Rested, Rolled, Staged, TransactionsWritten,
+    AppendError, AppendRefusal, LoadedSegment, Log, LogError, LogWrite, Repaired, Rested, Rolled, Staged,
+    TransactionsWritten,
 };
-
-/// Blocks are reserved ahead only on a file system that has so much to spare.
-const PREALLOCATION_ROOM: u64 = 1 << 30;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T>>>;
 
@@ -133,10 +132,23 @@ impl<P: Platform> State<P> {
         Step::Idle
     }
 
+    /// A leader's batches were not written: what waits behind them is not either, nor do the epochs begin that began with
+    /// them.
+    fn lose_replicated(&mut self, failure: &AppendFailure) {
+        #[cfg(test)]
+        if planted::STAGE_BEHIND_LOST.get() {
+            return;
+        }
+        self.append.fail_replicated(failure);
+        if !self.role.is_leader() {
+            self.slot.log_mut().into_iter().for_each(Log::take_back_epoch);
+        }
+    }
+
     fn wanted_roll(&mut self, staged: &[StagedAnswer], now: WallMs) -> Option<Step<P::Disk>> {
         let is_wanted = !self.append.rolls.is_empty() && staged.is_empty();
         let log = self.slot.open_mut().filter(|log| is_wanted && log.can_roll())?;
-        Some(roll(log, now))
+        Some(roll(log, log.log_end_offset(), now))
     }
 }
 
@@ -154,7 +166,13 @@ fn stage_pending<P: Platform>(
             fail_first(append, LeadershipError::NotLeader.into());
             continue;
         }
-        let epoch = epoch_to_note(log, role, first);
+        let epoch = match epoch_to_note(log, role, first) {
+            Ok(epoch) => epoch,
+            Err(refusal) => {
+                append.fail_replicated(&refusal.into());
+                continue;
+            }
+        };
         let count = if settings.rebatch { gather::count(&append.pending, &settings.config) } else { None };
         if epoch.is_some() || count.is_some() {
             // What stands before them goes first.
@@ -192,16 +210,26 @@ fn fail_first(append: &mut AppendQueue, failure: AppendFailure) {
     }
 }
 
-/// The leader epoch that begins with this batch: a leader's own with its first, a follower's with the first of each.
-fn epoch_to_note<D: Disk>(log: &Log<D>, role: &Role, batch: &Pending) -> Option<LeaderEpoch> {
+/// The leader epoch that begins with this batch, and where: a leader's own with its first, a follower's with the first of
+/// each, which must be one that the log takes (Kafka 3.9 `UnifiedLog.append`).
+fn epoch_to_note<D: Disk>(
+    log: &Log<D>,
+    role: &Role,
+    batch: &Pending,
+) -> Result<Option<(LeaderEpoch, Offset)>, AppendRefusal> {
     let latest = log.latest_epoch();
     match batch.origin {
         Origin::Replication => {
-            let epoch = batch.header.leader_epoch;
-            (epoch >= 0 && latest != Some(epoch)).then_some(epoch)
+            let BatchHeader { leader_epoch: epoch, base_offset, .. } = batch.header;
+            if epoch < 0 || latest == Some(epoch) {
+                return Ok(None);
+            }
+            log.judge_replicated(&batch.batch, &batch.header)?;
+            Ok(Some((epoch, base_offset)))
         }
         Origin::Client | Origin::Coordinator | Origin::Marker => {
-            latest.is_none_or(|latest| latest < role.epoch()).then_some(role.epoch())
+            let is_news = latest.is_none_or(|latest| latest < role.epoch());
+            Ok(is_news.then(|| (role.epoch(), log.log_end_offset())))
         }
     }
 }
@@ -211,7 +239,7 @@ fn note_epoch<P: Platform>(
     partition: &Rc<Partition<P>>,
     log: &mut Log<P::Disk>,
     jobs: &mut Jobs,
-    epoch: LeaderEpoch,
+    (epoch, start_offset): (LeaderEpoch, Offset),
 ) -> Step<P::Disk> {
     if jobs.is_running(Job::Epochs) {
         let ended = Rc::clone(partition).ended(Job::Epochs);
@@ -220,7 +248,9 @@ fn note_epoch<P: Platform>(
             Done::Nothing
         }));
     }
-    let Some(write) = log.assign_epoch(epoch) else { unreachable!("it was looked at whether the epoch is news") };
+    let Some(write) = log.assign_epoch(epoch, start_offset) else {
+        unreachable!("it was looked at whether the epoch is news")
+    };
     jobs.begin(Job::Epochs);
     Step::Job(Box::pin(async { Done::EpochNoted(write.await) }))
 }
@@ -228,7 +258,8 @@ fn note_epoch<P: Platform>(
 /// What must happen before the batch at the head of the queue can be staged.
 enum Before {
     Write,
-    Roll,
+    /// To this base offset.
+    Roll(Offset),
     Repair,
     Open,
 }
@@ -238,7 +269,7 @@ impl Before {
     fn step<D: Disk>(self, log: &mut Log<D>, now: WallMs) -> Step<D> {
         match self {
             Before::Write => unreachable!("a full write can be taken"),
-            Before::Roll => roll(log, now),
+            Before::Roll(base_offset) => roll(log, base_offset, now),
             Before::Repair => {
                 let repair = log.repair();
                 Step::Job(Box::pin(async { Done::Repaired(repair.await) }))
@@ -283,11 +314,18 @@ fn stage_first<D: Disk>(
             return None;
         }
         Staged::Refused(refusal) => {
-            whose.fail(&refusal.into());
+            let failure = refusal.into();
+            whose.fail(&failure);
+            if origin == Origin::Replication {
+                append.fail_replicated(&failure);
+            }
             return None;
         }
         Staged::WriteFull(batch) => (batch, Before::Write),
-        Staged::RollFirst(batch) => (batch, Before::Roll),
+        Staged::RollFirst(batch) => {
+            let is_placed = origin == Origin::Replication;
+            (batch, Before::Roll(if is_placed { header.base_offset } else { log.log_end_offset() }))
+        }
         Staged::Fenced(batch) => (batch, Before::Repair),
         Staged::NeedFile(batch) => (batch, Before::Open),
     };
@@ -302,8 +340,8 @@ fn write<D: Disk>(log: &mut Log<D>) -> Option<Step<D>> {
     Some(Step::Write { write, transactions })
 }
 
-fn roll<D: Disk>(log: &mut Log<D>, now: WallMs) -> Step<D> {
-    let roll = log.begin_roll(now);
+fn roll<D: Disk>(log: &mut Log<D>, base_offset: Offset, now: WallMs) -> Step<D> {
+    let roll = log.begin_roll(base_offset, now);
     Step::Job(Box::pin(async { Done::Rolled(roll.await) }))
 }
 
@@ -330,11 +368,12 @@ fn finish_write<P: Platform>(partition: &Partition<P>, result: std::io::Result<(
             state.acknowledge(staged);
         }
         Err(AppendError(source)) => {
-            drop(state);
             let error = LogError::Io { path: partition.home.log_dir().path.clone(), source };
             tracing::error!(partition = %partition.topic_partition, %error, "the log is fenced until it is cut back");
             let failure = AppendFailure::Storage(error.to_string());
             staged.drain(..).for_each(|staged| staged.fail(&failure));
+            state.lose_replicated(&failure);
+            drop(state);
             partition.storage_failed(&error);
         }
     }
@@ -408,54 +447,6 @@ impl<D: Disk> Done<D> {
     }
 }
 
-/// Preallocation and index blocks, if any is due, beside the next appends.
-pub(in crate::partition) fn start_upkeep<P: Platform>(partition: &Rc<Partition<P>>) {
-    let mut state = partition.state.borrow_mut();
-    if state.jobs.is_running(Job::Upkeep) {
-        return;
-    }
-    let now = state.clock.wall();
-    let has_room = partition.home.log_dir().has_room(PREALLOCATION_ROOM);
-    let Some(upkeep) = state.slot.open_mut().and_then(|log| log.upkeep(now, has_room)) else { return };
-    state.jobs.begin(Job::Upkeep);
-    drop(state);
-    let this = Rc::clone(partition);
-    partition.platform.tasks().spawn(async move {
-        let done = upkeep.await;
-        let mut state = this.state.borrow_mut();
-        let outcome = state.slot.log_mut().map(|log| log.finish_upkeep(done));
-        state.jobs.end(Job::Upkeep);
-        drop(state);
-        if let Some(Err(error)) = outcome {
-            tracing::warn!(partition = %this.topic_partition, %error, "index or preallocation");
-            this.storage_failed(&error);
-        }
-    });
-}
-
-/// Takes the leader epochs below a log start that has moved out of their file, beside appends: it takes fsyncs, and a start
-/// knows by itself what is below the log start (Kafka 3.9 `LeaderEpochFileCache.truncateFromStartAsyncFlush`).
-pub(in crate::partition) fn write_epochs<P: Platform>(partition: &Rc<Partition<P>>) {
-    let mut state = partition.state.borrow_mut();
-    if state.jobs.is_running(Job::Epochs) {
-        return;
-    }
-    let Some(write) = state.slot.open_mut().and_then(Log::epochs_write) else { return };
-    state.jobs.begin(Job::Epochs);
-    drop(state);
-    let this = Rc::clone(partition);
-    partition.platform.tasks().spawn(async move {
-        let written = write.await;
-        this.state.borrow_mut().jobs.end(Job::Epochs);
-        if let Err(error) = written {
-            tracing::warn!(partition = %this.topic_partition, %error, "old leader epochs stay written");
-            this.storage_failed(&error);
-        }
-        // The log start may have moved again.
-        write_epochs(&this);
-    });
-}
-
 /// The planted bug that the kill -9 check must catch: producers are answered, and the bytes follow a little later.
 #[cfg(feature = "planted-ack-before-write")]
 async fn acknowledge_before_write<P: Platform>(partition: &Partition<P>, staged: &mut Vec<StagedAnswer>) {
@@ -474,5 +465,7 @@ pub(crate) mod planted {
         pub(crate) static ANSWER_DUPLICATES_AT_ONCE: Cell<bool> = const { Cell::new(false) };
         /// What was queued under another role is staged under this one.
         pub(crate) static STAGE_DEPOSED: Cell<bool> = const { Cell::new(false) };
+        /// A follower goes on with what is queued behind a write that failed.
+        pub(crate) static STAGE_BEHIND_LOST: Cell<bool> = const { Cell::new(false) };
     }
 }

@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use super::topic_partition_of;
 use crate::base::ids::TopicPartition;
-use crate::config::{Config, Durability, TopicConfig};
 use crate::local::Local;
 use crate::metadata::node::LocalPartition;
 use crate::partition::partition::Opened;
 use crate::partition::{LeaderAndIsr, Partition, Settings};
 use crate::platform::{Clock, Platform, Random};
 use crate::shard::metadata_inputs::LastStops;
-use crate::storage::log::{LastStop, Log, LogConfig, LogError, OpenLog};
+use crate::storage::log::{LastStop, Log, LogError, OpenLog};
 use crate::storage::log_dirs::is_fatal;
 use crate::storage::stray::{self, Found};
 
@@ -36,7 +35,7 @@ pub(super) async fn open_log<P: Platform>(
             log_dir: local.log_dirs.all()[log_dir].path.clone(),
             topic_partition: topic_partition.clone(),
             topic_id: replica.id,
-            config: log_config(local, &replica.config),
+            config: settings(local, replica).log_config(),
             last_stop,
             wall: local.platform.clock().wall(),
             open_files: Rc::clone(&local.open_files),
@@ -125,19 +124,18 @@ pub(super) async fn add_partition<P: Platform>(
     log_dir: usize,
     opened: Opened<P::Disk>,
 ) {
-    let (settings, given) = (settings(&local.config, &replica.config), leader_and_isr(&replica));
+    let given = leader_and_isr(&replica);
     let (platform, home) = (local.platform.clone(), Rc::clone(&local.homes[log_dir]));
     let topic_partition = topic_partition_of(&replica);
-    let partition = Partition::new(platform, home, topic_partition, replica.id, settings, &given, opened);
-    // They may have changed while the log was opened.
-    let (image, dynamic) = (local.image(), local.dynamic());
-    if let Some(topic) = image.topic(&replica.topic).filter(|topic| topic.id == replica.id) {
-        partition.set_config(Arc::clone(&topic.config));
-        partition.set_producer_id_expiration(dynamic.producer_id_expiration_ms);
-    }
+    let partition =
+        Partition::new(platform, home, topic_partition, replica.id, settings(local, &replica), &given, opened);
     partition.flush_recovered().await;
+    // They may have changed since: who is not in reach is not told. From here on it is.
+    let Settings { config, producer_id_expiration_ms, .. } = settings(local, &replica);
+    partition.set_config(config);
+    partition.set_producer_id_expiration(producer_id_expiration_ms);
+    local.partitions.add(Rc::clone(&partition));
     partition.flush_in_time();
-    local.partitions.add(partition);
 }
 
 pub(super) fn leader_and_isr(replica: &LocalPartition) -> LeaderAndIsr {
@@ -146,22 +144,21 @@ pub(super) fn leader_and_isr(replica: &LocalPartition) -> LeaderAndIsr {
         leader_epoch: replica.leader_epoch,
         isr: replica.isr.clone(),
         replicas: replica.replicas.clone(),
+        partition_epoch: replica.partition_epoch,
     }
 }
 
-fn settings(config: &Config, topic: &Arc<TopicConfig>) -> Settings {
+/// What a replica lives by now. The image says it of every topic that it shows, and is followed by replicas in reach; what
+/// the replica was announced with is as old as its turn was long in coming.
+fn settings<P: Platform>(local: &Local<P>, replica: &LocalPartition) -> Settings {
+    let (image, config) = (local.image(), &local.config);
+    let shown = image.topic(&replica.topic).filter(|topic| topic.id == replica.id);
     Settings {
         local: config.broker_id,
         durability: config.durability,
         rebatch: config.rebatch,
         replica_lag_time_max: Duration::from_millis(config.replica_lag_time_max_ms),
-        config: Arc::clone(topic),
+        producer_id_expiration_ms: local.dynamic().producer_id_expiration_ms,
+        config: Arc::clone(shown.map_or(&replica.config, |topic| &topic.config)),
     }
-}
-
-/// What a log lives by.
-fn log_config<P: Platform>(local: &Local<P>, config: &TopicConfig) -> LogConfig {
-    let log_config = LogConfig::new(config, local.dynamic().producer_id_expiration_ms);
-    let answers_when_flushed = log_config.answers_when_flushed || local.config.durability == Durability::Fsync;
-    LogConfig { answers_when_flushed, ..log_config }
 }

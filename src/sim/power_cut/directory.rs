@@ -243,7 +243,8 @@ impl Directory {
 
     /// Ends the active segment, which holds something.
     pub fn roll(&mut self, tp: &TopicPartition) -> Outcome<()> {
-        let rolled = run(self.log_mut(tp).begin_roll(NOW));
+        let log = self.log_mut(tp);
+        let rolled = run(log.begin_roll(log.log_end_offset(), NOW));
         self.log_mut(tp).finish_roll(rolled).map_err(said)
     }
 
@@ -258,7 +259,8 @@ impl Directory {
 
     /// A new leader's reign begins.
     pub fn assign_epoch(&mut self, tp: &TopicPartition, epoch: LeaderEpoch) -> Outcome<()> {
-        self.log_mut(tp).assign_epoch(epoch).map_or(Ok(()), run).map_err(said)
+        let log = self.log_mut(tp);
+        log.assign_epoch(epoch, log.log_end_offset()).map_or(Ok(()), run).map_err(said)
     }
 
     /// Half a flush: its end offset is that of now, and its work is done when the future runs.

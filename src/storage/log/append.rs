@@ -63,7 +63,8 @@ pub enum Staged {
     Refused(AppendRefusal),
     /// The open write has no room: take it, and stage this batch again.
     WriteFull(BytesMut),
-    /// The segment is full or old: let the writes finish, roll, and stage this batch again.
+    /// The segment is full or old, or can't hold the batch's offsets: let the writes finish, roll to the batch's base offset,
+    /// and stage it again.
     RollFirst(BytesMut),
     /// A write failed and is not repaired yet.
     Fenced(BytesMut),
@@ -248,11 +249,16 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Whether a leader's batch would be taken as the next one.
+    pub fn judge_replicated(&self, batch: &[u8], header: &BatchHeader) -> Result<(), AppendRefusal> {
+        self.admit_replicated(batch, header).map(drop)
+    }
+
     /// A leader's batch begins where this log ends. Where the log was compacted offsets may be missing in between; elsewhere
     /// recovery would take them for a lost tail (Kafka 3.9 `UnifiedLog.append` looks for an overlap alone).
     fn admit_replicated(&self, batch: &[u8], header: &BatchHeader) -> Result<Admitted, AppendRefusal> {
         let (base_offset, log_end_offset) = (header.base_offset, self.staged_end_offset());
-        // The checksum covers neither.
+        // The checksum does not cover the offset, and who computes one may be wrong about the rest.
         if header.last_offset_delta < 0 || base_offset > BASE_OFFSET_MAX {
             return Err(AppendRefusal::Corrupt { base_offset });
         }
@@ -275,13 +281,14 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Kafka 3.9 `LogSegment.shouldRoll`.
+    /// Kafka 3.9 `LogSegment.shouldRoll`. An empty segment too may begin too far before a batch that a leader's compacted log
+    /// goes on with, or behind it: it was made for one that was not written.
     fn must_roll(&self, stamped: &BatchHeader, now: WallMs) -> bool {
         let position = self.staged_end_position();
-        let last_offset = stamped.last_offset();
         let is_full = position + stamped.batch_bytes() as u64 > u64::from(self.config.segment_bytes);
-        let overflows = relative_offset(self.active.base_offset, last_offset).is_none();
-        position > 0 && (is_full || overflows || self.active.is_index_full() || self.is_old(stamped, now))
+        let relative = |offset| relative_offset(self.active.base_offset, offset);
+        let holds_offsets = relative(stamped.base_offset).and(relative(stamped.last_offset())).is_some();
+        !holds_offsets || (position > 0 && (is_full || self.active.is_index_full() || self.is_old(stamped, now)))
     }
 
     /// Time is counted in record timestamps if the segment's first batch has one, else on the wall.

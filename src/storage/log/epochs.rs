@@ -9,13 +9,15 @@ use crate::platform::Disk;
 use crate::storage::log::{LEADER_EPOCH_CHECKPOINT, Log, LogError};
 
 impl<D: Disk> Log<D> {
-    /// Notes that this leader epoch starts at the log end; [`Log::is_quiet`]. The future, if there is news, writes
-    /// `leader-epoch-checkpoint` durably.
+    /// Notes that this leader epoch starts at an offset at or past the log end; [`Log::is_quiet`]. The future, if there is
+    /// news, writes `leader-epoch-checkpoint` durably.
     pub fn assign_epoch(
         &mut self,
         epoch: LeaderEpoch,
+        start_offset: Offset,
     ) -> Option<impl Future<Output = Result<(), LogError>> + use<D> + 'static> {
-        let is_news = self.epochs.assign(epoch, self.staged_end_offset());
+        assert!(self.is_quiet() && start_offset >= self.log_end_offset, "an epoch begins with what is appended next");
+        let is_news = self.epochs.assign(epoch, start_offset);
         is_news.then(|| {
             let path = self.directory.join(LEADER_EPOCH_CHECKPOINT);
             let (disk, file) = (self.disk.clone(), self.epochs.encode());
@@ -23,7 +25,7 @@ impl<D: Disk> Log<D> {
         })
     }
 
-    /// What [`Log::assign_epoch`] noted could not be written: it is news again.
+    /// Forgets an epoch that begins at or past the log end: it is news again. The file may keep it, a start forgets it too.
     pub fn take_back_epoch(&mut self) {
         self.epochs.truncate_from_end(self.log_end_offset);
     }

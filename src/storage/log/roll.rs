@@ -12,6 +12,7 @@ use crate::base::time::WallMs;
 use crate::platform::{Disk, OpenMode};
 use crate::storage::log::{Log, LogError, Snapshots};
 use crate::storage::log_dir::{DELETE_SUFFIX, aside_name};
+use crate::storage::recovery::Directory;
 use crate::storage::segment::{
     ActiveSegment, ClosedFiles, ClosedSegment, LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, segment_path,
 };
@@ -26,11 +27,17 @@ pub struct Rolled<D: Disk> {
 
 #[derive(Debug)]
 struct RolledFiles<D: Disk> {
-    /// The old segment's: log, offset index and time index.
-    old_log: Arc<D::File>,
+    /// `None`: it was empty, and is gone.
+    old: Option<OldFiles<D>>,
+    log: Arc<D::File>,
+}
+
+/// The files of the segment that has ended: log, offset index and time index.
+#[derive(Debug)]
+struct OldFiles<D: Disk> {
+    log: Arc<D::File>,
     indexes: [Arc<D::File>; 2],
     snapshot: Option<SnapshotTaken<D::File>>,
-    log: Arc<D::File>,
 }
 
 /// What was made durable; goes to [`Log::finish_flush`].
@@ -194,21 +201,39 @@ impl<D: Disk> Log<D> {
         self.is_quiet() && !self.run.fenced && !self.run.rolling && self.active.size > 0
     }
 
-    /// Ends the active segment and makes the next one, whose base offset is the log end. Nothing may be staged or in
-    /// flight; until `finish_roll`, `stage` answers `RollFirst`.
-    pub fn begin_roll(&mut self, now: WallMs) -> impl Future<Output = Rolled<D>> + use<D> + 'static {
+    /// Ends the active segment and makes the next one, whose base offset is the log end's or, of a leader's compacted log, the
+    /// next batch's behind it (Kafka 3.9 `UnifiedLog.maybeRoll`). Nothing may be staged or in flight; until `finish_roll`,
+    /// `stage` answers `RollFirst`.
+    ///
+    /// An empty segment stays if offsets are missing from where it begins: that may be where the log starts. If it begins
+    /// behind the next one, it goes away.
+    pub fn begin_roll(
+        &mut self,
+        base_offset: Offset,
+        now: WallMs,
+    ) -> impl Future<Output = Rolled<D>> + use<D> + 'static {
         assert!(self.is_quiet() && !self.run.fenced && !self.run.rolling, "a roll stands between writes");
-        assert!(self.active.size > 0, "an empty segment is not rolled");
+        let old_base = self.active.base_offset;
+        assert!(self.active.size > 0 || old_base != base_offset, "an empty segment is not rolled to itself");
+        assert!(base_offset >= self.log_end_offset, "segments follow one another");
         self.run.rolling = true;
         self.active.force_time_entry();
-        let base_offset = self.log_end_offset;
         let (disk, directory) = (self.disk.clone(), self.directory.clone());
         let (indexes, old_log, snapshot) = (self.index_write(true), self.active_file(), self.snapshot_write());
         // The recovery point may stand here already: the segment that ends there is not checked after a crash, once another
         // one begins there.
-        let is_passed = self.flushed_offset == base_offset;
+        let is_passed = self.flushed_offset == self.log_end_offset;
         async move {
+            let path = segment_path(&directory, base_offset, LOG);
             let files = async {
+                if old_base > base_offset {
+                    let log = open_empty(&disk, &path).await?;
+                    let directory = Directory { disk: disk.clone(), path: directory.clone() };
+                    for aside in directory.set_aside(old_base).await? {
+                        directory.remove(&aside).await?;
+                    }
+                    return Ok(RolledFiles { old: None, log });
+                }
                 let indexes = indexes.run().await?;
                 if is_passed {
                     for file in &indexes {
@@ -219,9 +244,8 @@ impl<D: Disk> Log<D> {
                     Some(write) => Some(write.run(&disk, &directory).await?),
                     None => None,
                 };
-                let old_log = old_log.open().await?;
-                let log = open_empty(&disk, &segment_path(&directory, base_offset, LOG)).await?;
-                Ok(RolledFiles { old_log, indexes, snapshot, log })
+                let old = OldFiles { log: old_log.open().await?, indexes, snapshot };
+                Ok(RolledFiles { old: Some(old), log: open_empty(&disk, &path).await? })
             };
             Rolled { base_offset, now, result: files.await }
         }
@@ -232,14 +256,18 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// The old segment stays active, and the next append tries again.
     pub fn finish_roll(&mut self, rolled: Rolled<D>) -> Result<(), LogError> {
-        assert!(self.run.rolling && rolled.base_offset == self.log_end_offset, "nothing was appended meanwhile");
+        assert!(self.run.rolling && rolled.base_offset >= self.log_end_offset, "nothing was appended meanwhile");
         self.run.rolling = false;
         self.run.touched = true;
-        let RolledFiles { old_log, indexes, snapshot, log } = rolled.result?;
+        let RolledFiles { old: old_files, log } = rolled.result?;
         self.run.behind.snapshot_position = self.run.appended_bytes;
         self.run.rolled_bytes = self.run.written_bytes();
         let next = ActiveSegment::new(rolled.base_offset, log, &self.open_files, &self.config, rolled.now);
         let old = std::mem::replace(&mut self.active, next);
+        let Some(OldFiles { log: old_log, indexes, snapshot }) = old_files else {
+            self.run.names_unsynced = true;
+            return Ok(());
+        };
 
         let mut closed = ClosedSegment::new(old.base_offset, old.size);
         closed.fence = old.fence.clone();
@@ -302,7 +330,9 @@ impl<D: Disk> Log<D> {
     /// offset. `None` if they are durable. Not beside a [`Log::flush`]; ends with [`Log::finish_flush`] too.
     pub fn flush_closed(&mut self) -> Option<impl Future<Output = Flushed> + use<D> + 'static> {
         let has_unsynced = self.closed.values().any(|segment| !segment.unsynced.is_empty());
-        has_unsynced.then(|| self.flush_up_to(self.active.base_offset, self.run.rolled_bytes, None))
+        // The active one may have been made for a batch that is not written yet, with offsets missing before it.
+        let end_offset = self.active.base_offset.min(self.log_end_offset);
+        has_unsynced.then(|| self.flush_up_to(end_offset, self.run.rolled_bytes, None))
     }
 
     fn flush_up_to(

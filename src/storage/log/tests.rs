@@ -81,7 +81,7 @@ fn write(log: &mut Log<FakeDisk>) -> Result<(), AppendError> {
 }
 
 fn roll(log: &mut Log<FakeDisk>) {
-    let rolled = run(log.begin_roll(1000));
+    let rolled = run(log.begin_roll(log.log_end_offset(), 1000));
     log.finish_roll(rolled).unwrap();
 }
 
@@ -366,7 +366,7 @@ fn a_failed_roll_leaves_the_old_segment_active() {
     let mut log = filled(&disk, 30);
     for fault in [Fault::Write(ErrorKind::StorageFull), Fault::Open(ErrorKind::Other)] {
         disk.inject(fault);
-        let rolled = run(log.begin_roll(1000));
+        let rolled = run(log.begin_roll(log.log_end_offset(), 1000));
         assert!(matches!(stage(&mut log, batch(30, 1)), Staged::RollFirst(_)));
         assert!(log.finish_roll(rolled).is_err());
     }
@@ -413,7 +413,7 @@ fn leader_epochs_survive_and_those_of_lost_records_do_not() {
     let disk = FakeDisk::new();
     let mut log = open(&disk, small(), CLEAN);
     let assign = |log: &mut Log<FakeDisk>, epoch| {
-        let written = log.assign_epoch(epoch);
+        let written = log.assign_epoch(epoch, log.log_end_offset());
         written.map(run).transpose().unwrap().is_some()
     };
     assert!(assign(&mut log, 3));
@@ -432,6 +432,7 @@ mod blocks;
 mod compaction;
 mod damage;
 mod durability;
+mod jumps;
 mod producers;
 mod recovery;
 mod retention;

@@ -1,5 +1,6 @@
 //! The replicas, their controller, and what must be so at every moment.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,17 +8,18 @@ use super::super::*;
 use super::producer::Ledger;
 use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::config::TopicConfig;
+use crate::config::topic::CleanupPolicy;
 use crate::executor::either;
 use crate::partition::home::{Home, WaitingMax};
 use crate::partition::partition::{ANY_EPOCH, AnsweredBy, LogCheckpoint, Offsets, Opened, Settings};
-use crate::partition::role::IsrProposal;
+use crate::partition::role::{CommittedIsr, IsrProposal};
 use crate::partition::{LeaderAndIsr, Partition};
 use crate::platform::{Clock, Platform, Tasks};
 use crate::record::batch::{Record, batches, decode_records};
 use crate::shard::checkpoints;
-use crate::sim::disk::FakeDisk;
+use crate::sim::disk::{FakeDisk, Fault};
 use crate::sim::platform::SimPlatform;
-use crate::storage::log::{LastStop, Log, LogConfig, OpenLog};
+use crate::storage::log::{LastStop, Log, OpenLog};
 use crate::storage::log_dir;
 use crate::storage::log_dirs::LogDirs;
 use crate::storage::open_files::OpenFiles;
@@ -32,6 +34,12 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(20);
 const LAG_MAX: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(60);
 
+/// `producer.id.expiration.ms`.
+const PRODUCER_ID_EXPIRATION_MS: i64 = 86_400_000;
+
+/// What clients may have waiting for one log directory: less than an answer to a follower has batches.
+const WAITING_MAX: WaitingMax = WaitingMax { bytes: 1 << 20, batches: 16 };
+
 /// How a run differs from others.
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterSetup {
@@ -43,6 +51,10 @@ pub struct ClusterSetup {
     /// Leaders from outside of the ISR.
     pub unclean: bool,
     pub transactions: bool,
+    /// `cleanup.policy=compact`: offsets may be missing.
+    pub compacted: bool,
+    /// File systems that are full for a moment.
+    pub full_disks: bool,
 }
 
 /// How a process ends.
@@ -61,16 +73,21 @@ pub struct Replica {
     pub told: RefCell<LeaderAndIsr>,
     pub disk: FakeDisk,
     executor: Executor,
+    /// The largest high watermark that it has shown as leader of an epoch.
+    shown: Cell<(LeaderEpoch, Offset)>,
 }
 
 /// What the controller knows.
 struct State {
     leader_epoch: LeaderEpoch,
+    partition_epoch: i32,
     leader: BrokerId,
     isr: Vec<BrokerId>,
     running: Vec<Option<Rc<Replica>>>,
     /// Cuts of logs so far.
     cuts: usize,
+    /// What was seen to be wrong between two checks.
+    broken: Option<String>,
 }
 
 #[derive(Clone)]
@@ -103,10 +120,12 @@ impl Cluster {
         let clients = world.executor();
         let state = State {
             leader_epoch: 0,
+            partition_epoch: 0,
             leader: BrokerId(0),
             isr: everybody(),
             running: everybody().iter().map(|_| None).collect(),
             cuts: 0,
+            broken: None,
         };
         let (state, ledger) = (Rc::new(RefCell::new(state)), Rc::default());
         let cluster = Cluster { world, setup, clients, ledger, state };
@@ -130,6 +149,7 @@ impl Cluster {
             leader_epoch: state.leader_epoch,
             isr: state.isr.clone(),
             replicas: everybody(),
+            partition_epoch: state.partition_epoch,
         }
     }
 
@@ -147,20 +167,23 @@ impl Cluster {
         self.world.run_until(|| place.borrow().is_some());
         let (partition, log_dirs) = place.borrow_mut().take().expect("just seen");
         keep_checkpoints(&platform, &partition, log_dirs);
-        let replica = Rc::new(Replica { id, partition, told: RefCell::new(given), disk, executor });
+        let (told, shown) = (RefCell::new(given), Cell::new((-1, 0)));
+        let replica = Rc::new(Replica { id, partition, told, disk, executor, shown });
         self.state.borrow_mut().running[id.0 as usize] = Some(Rc::clone(&replica));
         replica.executor.spawn(self.clone().follow(Rc::clone(&replica)));
         replica.executor.spawn(self.clone().shrink(Rc::clone(&replica)));
     }
 
     fn settings(&self, local: BrokerId) -> Settings {
-        let config =
-            TopicConfig { segment_bytes: 3000, min_insync_replicas: self.setup.min_isr, ..TopicConfig::default() };
+        let cleanup_policy = CleanupPolicy { delete: !self.setup.compacted, compact: self.setup.compacted };
+        let min_insync_replicas = self.setup.min_isr;
+        let config = TopicConfig { segment_bytes: 3000, min_insync_replicas, cleanup_policy, ..TopicConfig::default() };
         Settings {
             local,
             durability: self.setup.durability,
             rebatch: false,
             replica_lag_time_max: LAG_MAX,
+            producer_id_expiration_ms: PRODUCER_ID_EXPIRATION_MS,
             config: Arc::new(config),
         }
     }
@@ -222,6 +245,7 @@ impl Cluster {
         {
             let mut state = self.state.borrow_mut();
             state.leader_epoch += 1;
+            state.partition_epoch += 1;
             (state.leader, state.isr) = (leader, isr);
         }
         self.tell();
@@ -330,16 +354,18 @@ impl Cluster {
             world.pause().await;
             let committed = {
                 let mut state = this.state.borrow_mut();
-                let is_current = state.leader_epoch == proposal.leader_epoch;
+                let epochs = (state.leader_epoch, state.partition_epoch);
+                let is_current = epochs == (proposal.leader_epoch, proposal.partition_epoch);
                 let is_running = is_current && state.running[leader.id.0 as usize].is_some();
                 let all_run = proposal.isr.iter().all(|id| state.running[id.0 as usize].is_some());
                 (is_running && all_run).then(|| {
                     state.isr = proposal.isr.clone();
-                    proposal.isr
+                    state.partition_epoch += 1;
+                    CommittedIsr { isr: state.isr.clone(), partition_epoch: state.partition_epoch }
                 })
             };
             world.pause().await;
-            leader.partition.proposal_answered(proposal.leader_epoch, committed);
+            leader.partition.proposal_answered(&proposal, committed);
         });
     }
 
@@ -375,9 +401,33 @@ impl Cluster {
         found
     }
 
-    /// Every batch lies under the epoch that it was queued under, what was promised is there, and no consumer has seen
-    /// more than a leader shows.
+    /// The file system of one of them is full at one of its next writes.
+    pub fn fill_a_disk(&self) {
+        let id = BrokerId(self.world.below(REPLICAS as usize) as i32);
+        if let Some(replica) = self.running(id) {
+            let (written, nth) = (self.world.below(200), 1 + self.world.below(3) as u64);
+            replica.disk.inject(Fault::Append { kind: ErrorKind::StorageFull, written }.at(nth));
+        }
+    }
+
+    /// Takes note of the high watermark that a leader shows to consumers: under one leader of one epoch it never falls.
+    pub fn note_shown(&self, leader: &Replica) {
+        let epoch = leader.partition.leader_epoch();
+        let Ok(Offsets { high_watermark, .. }) = leader.partition.leader_offsets(epoch) else { return };
+        let (shown_epoch, shown) = leader.shown.replace((epoch, high_watermark));
+        if shown_epoch == epoch && high_watermark < shown {
+            let broken = format!("the high watermark fell from {shown} to {high_watermark} under epoch {epoch}");
+            self.state.borrow_mut().broken.get_or_insert(broken);
+        }
+    }
+
+    /// Every batch lies under the epoch that it was queued under, what was promised is there, and no leader's high
+    /// watermark has fallen.
     pub fn check(&self) -> Result<(), String> {
+        everybody().into_iter().filter_map(|id| self.running(id)).for_each(|replica| self.note_shown(&replica));
+        if let Some(broken) = self.state.borrow_mut().broken.take() {
+            return Err(broken);
+        }
         let Some(leader) = self.leader() else { return Ok(()) };
         let found = self.records(&leader);
         for (offset, epoch, value) in &found {
@@ -456,7 +506,9 @@ fn offsets(replica: &Replica) -> Offsets {
 
 /// Opens what the disk holds, as a start does.
 async fn open(platform: SimPlatform, settings: Settings, given: &LeaderAndIsr) -> Started {
-    let log_dirs = LogDirs::new(&[PathBuf::from(LOG_DIR)], 0, |path, _| panic!("{} failed", path.display()));
+    // A second directory, which is empty: a replica has no more than its share of what may wait.
+    let paths = [LOG_DIR, "/other"].map(PathBuf::from);
+    let log_dirs = LogDirs::new(&paths, 0, |path, _| panic!("{} failed", path.display()));
     let scan = log_dir::scan(platform.disk(), Path::new(LOG_DIR)).await.expect("a directory");
     let is_known = scan.partitions.contains(&topic_partition());
     let last_stop = if is_known { scan.last_stop(&topic_partition()) } else { LastStop::default() };
@@ -465,14 +517,14 @@ async fn open(platform: SimPlatform, settings: Settings, given: &LeaderAndIsr) -
         log_dir: LOG_DIR.into(),
         topic_partition: topic_partition(),
         topic_id: TopicId(*b"0123456789abcdef"),
-        config: LogConfig::new(&settings.config, 86_400_000),
+        config: settings.log_config(),
         last_stop,
         wall: platform.clock().wall(),
         open_files: OpenFiles::new(4),
         progress: Arc::default(),
     });
     let opened = Opened { last_stop, log: Some(log.await.expect("a sound log")) };
-    let home = Home::all(&log_dirs, WaitingMax { bytes: 1 << 20, batches: 64 }).remove(0);
+    let home = Home::all(&log_dirs, WAITING_MAX).remove(0);
     let id = TopicId(*b"0123456789abcdef");
     let partition = Partition::new(platform, home, topic_partition(), id, settings, given, opened);
     partition.flush_recovered().await;
@@ -489,8 +541,10 @@ fn keep_checkpoints(platform: &SimPlatform, partition: &Rc<Partition<SimPlatform
             let asked = log_dirs.all()[0].rewrites().recv();
             let request = either(asked, clock.sleep_until(clock.now() + CHECKPOINT_INTERVAL)).await;
             let Some(checkpoint) = partition.checkpoint() else { return };
-            checkpoints::write_all(platform.disk(), Path::new(LOG_DIR), &[checkpoint]).await.expect("checkpoints");
-            if let Ok(Ok(request)) = request {
+            let written = checkpoints::write_all(platform.disk(), Path::new(LOG_DIR), &[checkpoint]).await;
+            if written.is_ok()
+                && let Ok(Ok(request)) = request
+            {
                 // Whoever asked may be gone.
                 let _ = request.send(());
             }

@@ -1,7 +1,5 @@
-//! What a change of role, a truncation and an ISR that shrinks mean for who waits at a replica, and what a follower makes
-//! of odd answers.
+//! What a change of role, a truncation and an ISR that shrinks mean for who waits at a replica.
 
-use bytes::BytesMut;
 use futures_channel::oneshot;
 
 use super::cluster::Replica;
@@ -11,35 +9,35 @@ use crate::base::ids::BrokerId;
 use crate::partition::LeaderAndIsr;
 use crate::partition::append::{AppendFailure, Appended, Origin, Replication};
 use crate::partition::partition::{ANY_EPOCH, AnsweredBy, Isolation, LeadershipError};
-use crate::partition::replicate::LeaderRecords;
 use crate::partition::truncate::Cut;
-use crate::record::batch::{BatchBuilder, stamp};
+use crate::record::batch::BatchBuilder;
 use crate::record::compression::Codec;
 use crate::sim::disk::Delay;
 
-const FIRST: BrokerId = BrokerId(0);
-const SECOND: BrokerId = BrokerId(1);
-const TAKES: Duration = Duration::from_millis(20);
+pub(super) const FIRST: BrokerId = BrokerId(0);
+pub(super) const SECOND: BrokerId = BrokerId(1);
+pub(super) const TAKES: Duration = Duration::from_millis(20);
 /// For a follower to have all, and to know that the leader knows.
-const LONG_ENOUGH: Duration = Duration::from_millis(1200);
+pub(super) const LONG_ENOUGH: Duration = Duration::from_millis(1200);
 
-fn builder(value: &str) -> BatchBuilder {
+pub(super) fn builder(value: &str) -> BatchBuilder {
     let mut builder = BatchBuilder::new(Codec::None);
     builder.push(1, None, Some(value.as_bytes()), &[]);
     builder
 }
 
-fn given(leader: BrokerId, leader_epoch: i32, isr: &[BrokerId]) -> LeaderAndIsr {
-    LeaderAndIsr { leader, leader_epoch, isr: isr.to_vec(), replicas: vec![FIRST, SECOND] }
+pub(super) fn given(leader: BrokerId, leader_epoch: i32, isr: &[BrokerId]) -> LeaderAndIsr {
+    let replicas = vec![FIRST, SECOND];
+    LeaderAndIsr { leader, leader_epoch, isr: isr.to_vec(), replicas, partition_epoch: leader_epoch }
 }
 
-type Outcome = Result<Appended, AppendFailure>;
+pub(super) type Outcome = Result<Appended, AppendFailure>;
 
-fn written(cluster: &Cluster, written: oneshot::Receiver<Outcome>) -> Outcome {
+pub(super) fn written(cluster: &Cluster, written: oneshot::Receiver<Outcome>) -> Outcome {
     run(&cluster.world, &cluster.clients, async move { written.await.expect("answered") })
 }
 
-fn produced(cluster: &Cluster, leader: &Replica, value: &str, all_replicas: bool) -> Outcome {
+pub(super) fn produced(cluster: &Cluster, leader: &Replica, value: &str, all_replicas: bool) -> Outcome {
     written(cluster, append(leader, builder(value), Origin::Client, all_replicas)?)
 }
 
@@ -175,58 +173,5 @@ fn a_reader_waits_for_a_truncation_and_goes_on_after_it_and_only_a_failed_one_ta
         ));
         let checkpoint = follower.partition.checkpoint().expect("it is known");
         assert_eq!((checkpoint.recovery_point, checkpoint.high_watermark), (0, 0), "what recovery must know");
-    }
-}
-
-fn replicated(cluster: &Cluster, follower: &Replica, records: BytesMut) -> Result<i64, AppendFailure> {
-    let partition = Rc::clone(&follower.partition);
-    run(&cluster.world, &cluster.clients, async move {
-        let answer = LeaderRecords { records, high_watermark: 0, log_start: 0 };
-        partition.append_as_follower(0, answer).await
-    })
-}
-
-fn of_leader(offset: i64) -> BytesMut {
-    let mut batch = builder(&format!("0/{offset}")).build();
-    stamp(&mut batch, offset, 0);
-    batch
-}
-
-#[test]
-fn a_follower_of_a_log_that_was_compacted_once_misses_the_same_offsets_after_every_end() {
-    for death in [Death::Kill, Death::PowerCut, Death::Stop] {
-        let cluster = Cluster::start(3660, CLEAN);
-        let follower = cluster.running(SECOND).expect("it runs");
-        cluster.pause_follower(SECOND);
-        let records = [of_leader(0), of_leader(5), of_leader(9)].concat();
-        assert_eq!(replicated(&cluster, &follower, BytesMut::from(&*records)).expect("appended"), 10);
-        // Longer than an idle log waits for its flush.
-        cluster.run_for(Duration::from_secs(20));
-        cluster.restart(SECOND, death);
-        let follower = cluster.running(SECOND).expect("it runs");
-        let offsets: Vec<_> = cluster.records(&follower).into_iter().map(|(offset, ..)| offset).collect();
-        assert_eq!(offsets, [0, 5, 9], "{death:?}");
-    }
-}
-
-#[test]
-fn a_garbled_answer_is_refused_and_what_was_sound_before_it_stays() {
-    let cluster = Cluster::start(3670, CLEAN);
-    let follower = cluster.running(SECOND).expect("it runs");
-    cluster.pause_follower(SECOND);
-    let mut end = 0;
-    for _ in 0..300 {
-        let sound = of_leader(end);
-        let mut records = BytesMut::from(&*[&*sound, &*of_leader(end + 1)].concat());
-        let at = sound.len() + cluster.world.below(records.len() - sound.len());
-        records[at] ^= 1 << cluster.world.below(8);
-        let before = end;
-        // What the checksum does not cover may be taken as it is.
-        let _ = replicated(&cluster, &follower, records);
-        end = follower.partition.offsets(ANY_EPOCH, AnsweredBy::AnyReplica).expect("open").log_end;
-        assert!(end > before, "the first batch is there");
-        if end > i64::MAX / 4 {
-            break;
-        }
     }
 }

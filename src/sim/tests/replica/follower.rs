@@ -117,6 +117,7 @@ impl Cluster {
                 Ok(None) => {}
                 Err(_) => return Answer::Nothing,
             }
+            self.note_shown(leader);
             let Ok(offsets) = leader.partition.leader_offsets(epoch) else { return Answer::Nothing };
             let answer = |records| {
                 let (high_watermark, log_start) = (offsets.high_watermark, offsets.log_start);

@@ -17,7 +17,7 @@ fn a_flush_that_ends_during_a_roll_leaves_the_recovery_point_before_indexes_that
             append(&mut log, batch(at, 3));
         }
         let flush = log.flush();
-        let rolling = log.begin_roll(1000);
+        let rolling = log.begin_roll(log.log_end_offset(), 1000);
         let rolled = run(rolling);
         let flushed = run(flush);
         if ends_before_the_roll {

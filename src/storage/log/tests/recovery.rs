@@ -61,7 +61,7 @@ pub(super) fn interrupted<F: Future>(
 fn one_segment(disk: &FakeDisk, end: Offset) -> Vec<BatchPlace> {
     let config = LogConfig { segment_bytes: 1 << 20, ..small() };
     let mut log = open(disk, config, CLEAN);
-    log.assign_epoch(0).map(run).transpose().unwrap();
+    log.assign_epoch(0, log.log_end_offset()).map(run).transpose().unwrap();
     let mut places = Vec::new();
     while log.log_end_offset() < end {
         let count = (1 + log.log_end_offset() % 3).min(end - log.log_end_offset());

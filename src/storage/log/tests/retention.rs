@@ -175,9 +175,9 @@ fn a_deletion_that_fails_half_way_is_finished_by_the_next() {
 fn the_log_start_takes_leader_epochs_and_open_transactions_along() {
     let disk = FakeDisk::new();
     let mut log = open(&disk, small(), CLEAN);
-    run(log.assign_epoch(3).unwrap()).unwrap();
+    run(log.assign_epoch(3, log.log_end_offset()).unwrap()).unwrap();
     append(&mut log, batch(0, 10));
-    run(log.assign_epoch(5).unwrap()).unwrap();
+    run(log.assign_epoch(5, log.log_end_offset()).unwrap()).unwrap();
     let mut builder = BatchBuilder::new(Codec::None).producer(9, 0, 0).transactional();
     builder.push(900, None, Some(b"value"), &[]);
     append(&mut log, builder.build());

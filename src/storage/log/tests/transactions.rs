@@ -73,7 +73,7 @@ fn known(log: &Log<FakeDisk>) -> (Vec<EndedTransaction>, Offset, Vec<(i64, i32, 
 /// Transactions of three producers that end either way, in several segments.
 fn filled(disk: &FakeDisk, mut seed: u64) -> Log<FakeDisk> {
     let mut log = open(disk, small(), CLEAN);
-    log.assign_epoch(0).map(run).transpose().unwrap();
+    log.assign_epoch(0, log.log_end_offset()).map(run).transpose().unwrap();
     let mut open = [false; 3];
     let mut sequences = [0; 3];
     for _ in 0..120 {
@@ -205,7 +205,7 @@ fn a_followers_log_ends_the_same_transactions() {
     let (disk, copy) = (FakeDisk::new(), FakeDisk::new());
     let log = filled(&disk, 5);
     let mut follower = open(&copy, small(), CLEAN);
-    follower.assign_epoch(0).map(run).transpose().unwrap();
+    follower.assign_epoch(0, follower.log_end_offset()).map(run).transpose().unwrap();
     for path in disk.paths().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == LOG)) {
         for (_, batch) in batches(&disk.contents(&path).unwrap()).map_while(Result::ok) {
             append_from(&mut follower, BytesMut::from(batch), Origin::Replication);

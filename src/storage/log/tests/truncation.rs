@@ -77,7 +77,7 @@ fn producers_and_epochs_are_those_of_what_is_left() {
     let mut log = open(&disk, small(), CLEAN);
     for at in 0..40 {
         if at % 10 == 0 {
-            log.assign_epoch(at / 10).map(run).transpose().unwrap();
+            log.assign_epoch(at / 10, log.log_end_offset()).map(run).transpose().unwrap();
         }
         let mut builder = BatchBuilder::new(Codec::None).producer(7, 0, at);
         builder.push(900, None, Some(&[1; 100]), &[]);

@@ -34,7 +34,7 @@ fn open_counting(disk: &FakeDisk, config: LogConfig, last_stop: LastStop) -> (Lo
 /// A log in one segment whose index entries are written, but for the last few; its batches' places.
 fn one_segment(disk: &FakeDisk, end: Offset) -> Vec<BatchPlace> {
     let mut log = open(disk, large(), CLEAN);
-    log.assign_epoch(0).map(run).transpose().unwrap();
+    log.assign_epoch(0, log.log_end_offset()).map(run).transpose().unwrap();
     let mut places = Vec::new();
     while log.log_end_offset() < end {
         let at = log.log_end_offset();
@@ -242,7 +242,7 @@ fn files_that_no_kill_leaves_are_checked_from_the_recovery_point_as_after_a_powe
     UNANSWERED_BYTES_MAX.set(0);
     let disk = FakeDisk::new();
     let mut log = open(&disk, small(), CLEAN);
-    log.assign_epoch(0).map(run).transpose().unwrap();
+    log.assign_epoch(0, log.log_end_offset()).map(run).transpose().unwrap();
     drop(log);
     let log = filled(&disk, 200);
     let (second, active) = (*log.closed.keys().nth(1).unwrap(), log.active.base_offset);
@@ -323,7 +323,7 @@ fn a_kill_at_every_operation_of_a_roll_and_of_the_start_after_it_loses_nothing()
         let rolled = disk.restart();
         let is_over = interrupted(&rolled, operations, |disk| async move {
             let mut log = Log::open(what(&disk, small(), survived(40))).await.unwrap();
-            let rolled = log.begin_roll(1000).await;
+            let rolled = log.begin_roll(log.log_end_offset(), 1000).await;
             log.finish_roll(rolled).unwrap();
             log.flush_closed().unwrap().await
         })
