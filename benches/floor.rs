@@ -44,9 +44,6 @@ const RESERVE_AHEAD_BYTES: u64 = 2 << 20;
 struct Options {
     #[command(subcommand)]
     command: Command,
-    /// Given by `cargo bench`.
-    #[arg(long, hide = true, global = true)]
-    bench: bool,
 }
 
 #[derive(Subcommand)]

@@ -28,11 +28,12 @@
 //!
 //! ```text
 //!  main only broker, cli
-//!  cli > client
+//!  cli > tools
 //!  cli::log > storage
-//!  cli::kafka::dump_log > storage
+//!  cli::dump_log > storage
+//!  tools > client
 //!  client > protocol, record
-//!  client::connection > platform
+//!  peer > client, platform
 //!  broker > shard, shard::run, net::listener, controller, controller::node, admin, worker, platform::linux, uring, cli::banner
 //!  shard > handlers, local, net, worker
 //!  shard::run > platform::linux, uring
@@ -60,7 +61,9 @@
 //!  metrics >
 //!  base >
 //! ```
-//! `sim::disk` stands below `platform`; the rest of `sim` is in tests only.
+//! `sim::disk` stands below `platform`; the rest of `sim` is in tests only. There are three crates: `ringlog-core` (`src/core`:
+//! `base`, `config`, `metrics`, `executor`, `record`, `protocol`, `client`), `ringlog-tools` (`src/tools`) over it, and this
+//! one over both, so that a change of the broker builds neither of them again.
 //!
 //! # Two walks
 //!
@@ -93,33 +96,26 @@
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+pub use ringlog_core::{base, client, config, executor, metrics, protocol, record};
+
 pub mod admin;
-pub mod base;
 /// Start order and stop order of the whole process.
 pub mod broker;
 /// The command line, one file per subcommand.
 pub mod cli;
-/// A small Kafka client without I/O.
-pub mod client;
-/// Every setting, and the only reader of files and environment.
-pub mod config;
 /// Decides topics, leaders and epochs, without doing any I/O.
 pub mod controller;
-pub mod executor;
 pub mod handlers;
 /// What one shard holds, below handlers.
 pub mod local;
 /// What the cluster has agreed on, and the images of it.
 pub mod metadata;
-pub mod metrics;
 pub mod net;
 /// Replicas: each a role over a log.
 pub mod partition;
+/// A connection to another broker.
+pub mod peer;
 pub mod platform;
-/// Kafka's wire protocol: bytes <-> values.
-pub mod protocol;
-/// The record batch on the wire and on disk: pure, no files, clocks or sockets.
-pub mod record;
 /// Followers of leaders elsewhere.
 pub mod replication;
 pub mod shard;

@@ -1,4 +1,5 @@
-//! Who may import whom: the source is parsed and held to the table that `lib.rs` shows.
+//! Who may import whom: the source is parsed and held to the table that `lib.rs` shows. What lies in crates of its own
+//! (`src/core`, whose modules stand beside the others, and `src/tools`) the compiler holds apart as well.
 //!
 //! Looked at are all paths that begin with `crate`, `self`, `super` or the crate's name, in imports, in code and in what
 //! macros are given, and some of the standard library's; code under `#[cfg(test)]` may import what it likes. A path within a
@@ -59,7 +60,10 @@ fn row(line: &'static str) -> Row {
 const EVERYONE: &[&str] = &["base", "config", "metrics", "executor"];
 
 /// What code outside of the library calls the library.
-const CRATE: &str = "ringlog";
+const CRATES: [(&str, Option<&str>); 3] = [("ringlog", None), ("ringlog_core", None), ("ringlog_tools", Some("tools"))];
+
+/// Modules of `src/core`, which every crate names as if they were its own.
+const CORE: [&str; 7] = ["base", "config", "metrics", "executor", "client", "protocol", "record"];
 
 /// What leaves may not touch: no files, sockets or clocks in pure modules.
 const PURE: &[&str] = &["protocol", "record", "client"];
@@ -108,8 +112,10 @@ impl Collector<'_> {
         let mut base = self.module.clone();
         let mut rest = &segments[..];
         match first.as_str() {
-            "crate" | CRATE => {
-                base.clear();
+            "crate" => {
+                let is_of_core = segments.get(1).is_some_and(|module| CORE.contains(&module.as_str()));
+                let is_tool = base.first().is_some_and(|module| module == "tools");
+                base.truncate(usize::from(is_tool && !is_of_core));
                 rest = &rest[1..];
             }
             "self" => rest = &rest[1..],
@@ -118,6 +124,11 @@ impl Collector<'_> {
                     base.pop();
                     rest = &rest[1..];
                 }
+            }
+            name if CRATES.iter().any(|(known, _)| *known == name) => {
+                let place = CRATES.iter().filter(|(known, _)| *known == name).filter_map(|(_, place)| *place);
+                base = place.map(str::to_owned).collect();
+                rest = &rest[1..];
             }
             _ => {
                 self.found.foreign.insert(Import { from, path: segments.join("::") });
@@ -352,9 +363,10 @@ fn sources() -> Vec<(String, PathBuf)> {
                 continue;
             }
             if path.is_dir() {
-                walk(&path, &inner, files);
+                walk(&path, if inner == "core" { "" } else { &inner }, files);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push((if stem == "mod" { module.to_owned() } else { inner }, path));
+                let is_root = stem == "mod" || module == "tools" && stem == "lib";
+                files.push((if is_root { module.to_owned() } else { inner }, path));
             }
         }
     }
@@ -400,6 +412,8 @@ fn a_planted_violation_is_caught_in_whatever_form() {
     assert_eq!(violations_of("net::reply", "use crate::storage::log::Log;"), caught);
     assert_eq!(violations_of("net::reply", "use super::super::storage::{log::Log};"), caught);
     assert_eq!(violations_of("net::reply", "fn f() { crate::storage::log::Log(1); }"), caught);
+    let of_a_tool = ["net::reply may not import tools::table::Table"];
+    assert_eq!(violations_of("net::reply", "use ringlog_tools::table::Table;"), of_a_tool);
     assert_eq!(violations_of("net::reply", "mod inner { use super::super::super::storage::log::Log; }").len(), 1);
     assert_eq!(
         violations_of("record::batch", "use std::{fs::File, time::Instant};"),
@@ -463,6 +477,7 @@ fn code_that_is_unsafe_in_whatever_form_is_caught() {
 #[test]
 fn what_is_allowed_passes() {
     assert!(violations_of("net::reply", "use crate::protocol::frame::frame_length; use super::budget::B;").is_empty());
+    assert!(violations_of("tools::topic", "use crate::admin::Asked; use crate::client::Request;").is_empty());
     assert!(violations_of("storage::log", "use crate::{base::ids::Offset, record::batch};").is_empty());
     assert!(violations_of("net::reply", "#[cfg(test)] mod tests { use crate::storage::log::Log; }").is_empty());
 }

@@ -33,9 +33,6 @@ use crate::client::{Client, Limits, Pace};
 struct Options {
     #[command(subcommand)]
     command: Command,
-    /// Given by `cargo bench`.
-    #[arg(long, hide = true, global = true)]
-    bench: bool,
 }
 
 fn codec(name: &str) -> Result<Codec, String> {

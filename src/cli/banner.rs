@@ -4,8 +4,8 @@
 
 use std::net::SocketAddr;
 
-use crate::cli::table::human_bytes;
 use crate::config::{Config, Durability, Endpoint};
+use ringlog_tools::table::human_bytes;
 
 /// The lines of the banner; `advertised` with the port really bound, `file_systems` as the kernel names those of the log
 /// directories, in order.

@@ -5,8 +5,8 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::failure::Failure;
-use super::output::Output;
+use ringlog_tools::failure::Failure;
+use ringlog_tools::output::Output;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -2,36 +2,19 @@
 
 #![forbid(unsafe_code)]
 
-mod admin;
 pub mod banner;
-mod bench;
-mod cluster;
 mod completions;
-mod config;
-mod connect;
-mod consume;
-mod failure;
-mod format;
-mod interrupt;
-mod kafka;
+mod dump_log;
 mod log;
-mod offsets;
-mod output;
-mod produce;
-mod records;
 pub mod serve;
-mod table;
-pub mod tool;
-mod topic;
 mod tune;
-mod when;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-
-use tool::Tool;
+use clap::{Args, Parser, Subcommand};
+use ringlog_tools::failure::Failure;
+use ringlog_tools::{Tool, kafka};
 
 use crate::config::{Config, ConfigError};
 
@@ -40,7 +23,7 @@ use crate::config::{Config, ConfigError};
 pub enum Command {
     Serve(Box<Config>),
     /// A tool that asks brokers, or nobody.
-    Tool(Box<Tool>),
+    Tool(Box<Other>),
 }
 
 /// Why it does nothing. [`Stop::report`] says so.
@@ -80,7 +63,55 @@ struct Arguments {
 enum Subcommands {
     Serve(Box<serve::ServeArguments>),
     #[command(flatten)]
-    Tool(Box<Tool>),
+    Other(Box<Other>),
+}
+
+/// All but the broker.
+#[derive(Subcommand, Debug)]
+pub enum Other {
+    #[command(flatten)]
+    Tool(Tool),
+    /// Look into the files of a log directory, without a broker
+    Log(log::LogArguments),
+    /// Check this machine, and write flags that fit it, without a broker
+    Tune(tune::TuneArguments),
+    /// Kafka's own tools, with their flags and what they print; scripts/kafka-*.sh call them
+    #[command(hide = true)]
+    Kafka(Box<KafkaArguments>),
+    /// Print what makes a shell complete these commands
+    Completions(completions::CompletionsArguments),
+}
+
+#[derive(Args, Debug)]
+#[command(version = kafka::VERSION, propagate_version = true)]
+pub struct KafkaArguments {
+    #[command(subcommand)]
+    tool: KafkaTool,
+}
+
+#[derive(Subcommand, Debug)]
+enum KafkaTool {
+    #[command(flatten)]
+    Asking(kafka::KafkaTool),
+    #[command(arg_required_else_help = true)]
+    DumpLog(dump_log::DumpLogArguments),
+}
+
+impl Other {
+    /// Does what it is to do, and tells the person who called it.
+    pub fn run(self) -> ExitCode {
+        let done = match self {
+            Other::Tool(tool) => tool.run(),
+            Other::Log(arguments) => log::run(arguments),
+            Other::Tune(arguments) => tune::run(arguments),
+            Other::Kafka(arguments) => match arguments.tool {
+                KafkaTool::Asking(tool) => tool.run(),
+                KafkaTool::DumpLog(arguments) => dump_log::run(&arguments).map_err(kafka::as_kafkas),
+            },
+            Other::Completions(arguments) => completions::run(&arguments),
+        };
+        done.map_or_else(|failure: Failure| failure.report(), |()| ExitCode::SUCCESS)
+    }
 }
 
 /// Reads the arguments, the program's name first, and the files they name.
@@ -97,7 +128,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     }
     match command {
         Subcommands::Serve(serve) => Ok(Command::Serve(Box::new(Config::load(&serve.into_options())?))),
-        Subcommands::Tool(tool) => Ok(Command::Tool(tool)),
+        Subcommands::Other(tool) => Ok(Command::Tool(tool)),
     }
 }
 

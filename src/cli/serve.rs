@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use ringlog_tools::arguments::bytes;
+
 use crate::config::load::{
     COLD_BYTES_MAX_DEFAULT, DISK_RESERVE_BYTES_DEFAULT, RING_DEPTH_DEFAULT, UNFLUSHED_BYTES_MAX_DEFAULT,
     read_flag_file as read_lines,
@@ -264,19 +266,4 @@ fn time(text: &str) -> Result<Duration, String> {
     let time = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms)).map(Duration::from_millis);
     let fits = time.filter(|time| (STOP_TIMEOUT_MIN..=STOP_TIMEOUT_MAX).contains(time));
     fits.ok_or_else(|| "write it as 30s, 2m or 500ms, from 100ms to 60m".to_owned())
-}
-
-/// A number of bytes, also as `64k`, `16m`, `1g` or with `KiB`, `MiB`, `GiB`.
-pub fn bytes(text: &str) -> Result<u64, String> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|character: char| !character.is_ascii_digit());
-    let unit: u64 = match &lower[digits.len()..] {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        _ => return Err("write bytes as a number, or with k, m or g".to_owned()),
-    };
-    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes > 0);
-    number.ok_or_else(|| "write bytes as a number above 0, or with k, m or g".to_owned())
 }

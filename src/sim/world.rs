@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::thread;
 
+use crate::base::splitmix64;
 use crate::base::time::{Monotonic, WallMs};
 use crate::base::timers::Timers;
 use crate::executor::{Executor, NoDoorbell};
@@ -59,14 +60,12 @@ impl World {
         }))
     }
 
-    /// The next number of the seed (splitmix64).
+    /// The next number of the seed.
     pub fn next_u64(&self) -> u64 {
-        let state = self.0.dice.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut state = self.0.dice.get();
+        let number = splitmix64::next(&mut state);
         self.0.dice.set(state);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        number
     }
 
     /// A number below `bound`, which is not 0.

@@ -82,7 +82,7 @@ pub fn fuzz_parse_offsets(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::tests::next;
+    use crate::base::splitmix64::next;
 
     #[test]
     fn offsets_read_back_in_kafkas_text() {

@@ -183,9 +183,9 @@ pub fn fuzz_parse_entry(mut bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::splitmix64::next;
     use crate::record::batch::BatchBuilder;
     use crate::record::compression::Codec;
-    use crate::record::tests::next;
 
     #[test]
     fn a_message_of_magic_1_is_an_entry_like_a_batch() {

@@ -141,7 +141,7 @@ pub fn fuzz_parse_transaction_index(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::tests::next;
+    use crate::base::splitmix64::next;
 
     fn entry(first_offset: Offset, last_offset: Offset) -> EndedTransaction {
         EndedTransaction { producer_id: 7, first_offset, last_offset, last_stable_offset: last_offset + 1 }

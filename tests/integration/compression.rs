@@ -3,6 +3,7 @@
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message};
+use ringlog::base::crc32c::crc32c;
 use ringlog::protocol::ErrorCode;
 use ringlog::record::batch::{BatchBuilder, BatchHeader, TimestampType, set_log_append_time};
 use ringlog::record::compression::Codec;
@@ -152,7 +153,7 @@ fn a_lying_codec_is_refused_with_its_batch_alone_and_the_connection_goes_on() {
         .map(|codec: u8| {
             let mut lying = batch(Codec::None, 3);
             lying[22] = codec;
-            let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &lying[21..]) as u32;
+            let crc = crc32c(&lying[21..]);
             lying[17..21].copy_from_slice(&crc.to_be_bytes());
             wire.produce(VERSION, "lies", 0, &lying).error_code
         })

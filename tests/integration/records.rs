@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
+use ringlog::base::crc32c::crc32c;
 use ringlog::protocol::ErrorCode;
 use ringlog::record::batch::{BatchBuilder, set_log_append_time};
 use ringlog::record::compression::Codec;
@@ -35,7 +36,7 @@ fn sound() -> BytesMut {
 /// The batch with other bytes at a place, and the CRC that belongs to them.
 fn with(mut batch: BytesMut, position: usize, bytes: &[u8]) -> BytesMut {
     batch[position..position + bytes.len()].copy_from_slice(bytes);
-    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &batch[21..]) as u32;
+    let crc = crc32c(&batch[21..]);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
     batch
 }

@@ -13,10 +13,6 @@ use super::files::{
     time_entries, unreadable,
 };
 use crate::base::ids::Offset;
-use crate::cli::failure::{EXIT_CODES, Failure};
-use crate::cli::format::{Format, Writer};
-use crate::cli::output::Output;
-use crate::cli::table::{Column, Table, human_bytes};
 use crate::record::batch::{NO_TIMESTAMP, TimestampType};
 use crate::storage::checkpoint::parse_lines;
 use crate::storage::entry::Entry;
@@ -26,6 +22,10 @@ use crate::storage::segment::{
     LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, TRANSACTION_INDEX, parse_segment_name, segment_path,
 };
 use crate::storage::transaction_index::{EndedTransaction, TransactionIndex};
+use ringlog_tools::failure::{EXIT_CODES, Failure};
+use ringlog_tools::format::{Format, Writer};
+use ringlog_tools::output::Output;
+use ringlog_tools::table::{Column, Table, human_bytes};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -7,7 +7,6 @@ use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::base::ids::{Offset, TopicPartition};
-use crate::cli::failure::{Failure, reason};
 use crate::client::consumer::{Headers, RecordRef};
 use crate::record::batch::{self, TimestampType};
 use crate::record::compression::Codec;
@@ -16,6 +15,7 @@ use crate::storage::entry::{Entry, HEAD_BYTES_MAX};
 use crate::storage::log_dir::parse_directory_name;
 use crate::storage::segment::{LOG, parse_segment_name};
 use crate::storage::{offset_index, time_index};
+use ringlog_tools::failure::{Failure, reason};
 
 /// Bytes that the records of one batch may take when they are decompressed.
 const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;

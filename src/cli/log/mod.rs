@@ -9,7 +9,7 @@ mod verify;
 
 use clap::{Args, Subcommand};
 
-use super::failure::{EXIT_CODES, Failure};
+use ringlog_tools::failure::{EXIT_CODES, Failure};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXIT_CODES)]

@@ -11,14 +11,14 @@ use super::files::{
     Entries, PartitionDirectory, each_record, offset_entries, partitions_of, read_small, time_entries, unreadable,
 };
 use crate::base::ids::Offset;
-use crate::cli::failure::{EXIT_CODES, Failure};
-use crate::cli::output::Output;
-use crate::cli::table::{Column, Table, human_bytes};
 use crate::storage::entry::Entry;
 use crate::storage::leader_epoch::LeaderEpochs;
 use crate::storage::producer_state::ProducerState;
 use crate::storage::segment::{LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, TRANSACTION_INDEX, segment_path};
 use crate::storage::transaction_index::TransactionIndex;
+use ringlog_tools::failure::{EXIT_CODES, Failure};
+use ringlog_tools::output::Output;
+use ringlog_tools::table::{Column, Table, human_bytes};
 
 const EXAMPLES: &str = "\
 Examples:

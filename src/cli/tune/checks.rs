@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use super::machine::{Limit, Machine, Mount};
-use crate::cli::table::human_bytes;
+use ringlog_tools::table::human_bytes;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;

@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use super::machine::Machine;
-use crate::cli::table::human_bytes;
 use crate::config::load::COLD_BYTES_MAX_DEFAULT;
+use ringlog_tools::table::human_bytes;
 
 const MIB: u64 = 1024 * 1024;
 

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::failure::{EXIT_CODES, Failure, reason};
-use super::output::Output;
-use super::table::{Column, Table};
 use checks::{Check, State};
 use machine::Machine;
+use ringlog_tools::failure::{EXIT_CODES, Failure, reason};
+use ringlog_tools::output::Output;
+use ringlog_tools::table::{Column, Table};
 
 const CHECK_EXAMPLES: &str = "\
 Examples:

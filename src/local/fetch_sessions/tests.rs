@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::tests::next;
+use crate::base::splitmix64::next;
 
 const ROUNDS: u64 = 300;
 const STEPS: usize = 60;

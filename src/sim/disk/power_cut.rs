@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::inode::Inode;
 use super::names::{self, NameChange, Names, Node, SharedInode};
 use super::{FakeDisk, World, lock};
+use crate::base::splitmix64;
 
 /// How a power cut treats changes that were not synced. Of a directory's names a prefix of the changes survives, since
 /// file systems journal them: all, none, or as many as the dice say.
@@ -49,16 +50,12 @@ impl PowerCut {
     }
 }
 
-/// Seeded numbers (splitmix64).
+/// Seeded numbers.
 pub struct Dice(pub u64);
 
 impl Dice {
     pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        splitmix64::next(&mut self.0)
     }
 
     /// A number below `bound`; 0 if that is 0.

@@ -108,7 +108,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::record::tests::next;
+    use crate::base::splitmix64::next;
 
     #[test]
     fn the_latest_offset_of_each_key_is_kept_until_there_is_no_room() {

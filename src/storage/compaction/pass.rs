@@ -459,9 +459,9 @@ pub fn fuzz_pass(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::splitmix64::next;
     use crate::record::batch::{BatchBuilder, stamp};
     use crate::record::compression::Codec;
-    use crate::record::tests::next;
 
     fn batch(base_offset: Offset, builder: BatchBuilder, records: &[(&str, Option<&str>)]) -> Vec<u8> {
         let mut builder = builder;

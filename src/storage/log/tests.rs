@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 use bytes::BytesMut;
 
 use super::*;
+use crate::base::splitmix64::next;
 use crate::record::batch::{BatchBuilder, BatchHeader, batches, decode_records};
 use crate::record::compression::Codec;
-use crate::record::tests::next;
 use crate::sim::disk::tests::run;
 use crate::sim::disk::{FakeDisk, FakeFile, Fault};
 use crate::storage::compaction::Inline;

@@ -4,7 +4,7 @@
 
 readonly CHECKS=$HERE/../golden/settings/kafka-3.9.1-checks.txt SETTINGS_START_LIMIT_S=20
 
-# Rows on which the two differ on purpose (`DIFFERENCES` of src/config/golden.rs), as patterns for grep -E.
+# Rows on which the two differ on purpose (`DIFFERENCES` of src/core/config/golden.rs), as patterns for grep -E.
 readonly SETTINGS_DIFFER=$'^(broker|all)\t(ssl|sasl)\\.|\tssl\\.protocol=a|metric\\.reporters=|principal\\.builder\\.class=|\\.class=no\\.such|'\
 $'=NaN|=-0\\.1|=0x1p3|=٣|log\\.flush\\.interval\\.ms=-|\tlog\\.cleaner\\.max\\.compaction\\.lag\\.ms=8|'\
 $'overrides=(:5|host_1:5|no\\.such\\.host\\.invalid:5)'
