@@ -59,7 +59,7 @@ fn row(line: &'static str) -> Row {
 /// What every module may import.
 const EVERYONE: &[&str] = &["base", "config", "metrics", "executor"];
 
-/// What code outside of the library calls the library.
+/// What paths call our crates, and the module here that each is.
 const CRATES: [(&str, Option<&str>); 3] = [("ringlog", None), ("ringlog_core", None), ("ringlog_tools", Some("tools"))];
 
 /// Modules of `src/core`, which every crate names as if they were its own.
