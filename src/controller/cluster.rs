@@ -45,8 +45,8 @@ pub struct Cluster {
     pub unled: Vec<Change>,
     /// Topics that can't be read, and why: their names are taken.
     pub damaged: BTreeMap<String, String>,
-    /// Replicas whose logs can't be opened, by their broker.
-    pub offline: BTreeSet<(BrokerId, Arc<str>, i32)>,
+    /// Replicas whose logs can't be opened, by topic: of this life of the topic, and of their brokers.
+    offline: BTreeMap<Arc<str>, BTreeSet<(BrokerId, i32)>>,
 }
 
 /// Partitions by topic.
@@ -93,7 +93,7 @@ impl Cluster {
             unremoved: Vec::new(),
             unled: Vec::new(),
             damaged: BTreeMap::new(),
-            offline: BTreeSet::new(),
+            offline: BTreeMap::new(),
         }
     }
 
@@ -108,6 +108,7 @@ impl Cluster {
     pub fn remove(&mut self, name: &str) {
         let Some(topic) = self.topics.remove(name) else { return };
         self.ids.remove(&topic.id);
+        self.offline.remove(name);
         let unified = topic_name::unified(name);
         if let Some(names) = self.unified.get_mut(&unified) {
             names.remove(name);
@@ -123,7 +124,31 @@ impl Cluster {
 
     /// Whether a broker can lead or follow: it is live, and its log is not known to be broken.
     pub fn is_online(&self, broker: BrokerId, topic: &Arc<str>, partition: i32) -> bool {
-        self.is_live(broker) && !self.offline.contains(&(broker, topic.clone(), partition))
+        self.is_live(broker) && !self.offline.get(topic).is_some_and(|replicas| replicas.contains(&(broker, partition)))
+    }
+
+    /// A replica's log can't be opened. Gives `false` for one that the cluster does not have.
+    pub fn set_offline(&mut self, broker: BrokerId, topic: &Arc<str>, partition: i32) -> bool {
+        let is_there = self.topics.get(topic).is_some_and(|topic| topic.partitions.contains_key(&partition));
+        if is_there {
+            self.offline.entry(topic.clone()).or_default().insert((broker, partition));
+        }
+        is_there
+    }
+
+    /// Takes over which brokers live. Of one that went, or came in between, it is not known any more which logs it could
+    /// not open. Gives those that have come.
+    pub fn set_brokers(&mut self, brokers: BTreeMap<BrokerId, (BrokerImage, i64)>) -> BTreeSet<BrokerId> {
+        let before = std::mem::replace(&mut self.brokers, brokers);
+        let is_as_before = |id: &BrokerId| match (self.brokers.get(id), before.get(id)) {
+            (Some((_, epoch)), Some((_, epoch_before))) => epoch == epoch_before,
+            _ => false,
+        };
+        self.offline.retain(|_, replicas| {
+            replicas.retain(|(broker, _)| is_as_before(broker));
+            !replicas.is_empty()
+        });
+        self.brokers.keys().filter(|id| !is_as_before(id)).copied().collect()
     }
 
     /// All partitions of some topics that are not being deleted.

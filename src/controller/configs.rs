@@ -12,15 +12,16 @@ use crate::config::keys::BrokerKey;
 use crate::config::topic::{InvalidTopicConfig, TopicKey};
 use crate::config::value::ConfigType;
 use crate::metadata::proposal::{
-    Answer, ConfigChange, ConfigEdit, ConfigMap, ConfigOperation, ConfigRefusal, ConfigResource,
+    Answer, ConfigChange, ConfigEdit, ConfigMap, ConfigOperation, ConfigRefusal, ConfigResource, ProposalError,
+    TopicRefusal,
 };
-use crate::metadata::tree::{CreateMode, Operation, Outcome, Reply, Request, RequestError, TreeError, Version, Watch};
+use crate::metadata::tree::{CreateMode, Operation, Outcome, Reply, Request, RequestError, TreeError, Version};
 use crate::metadata::znodes::{self, Others};
 
 use super::cluster::Cluster;
 use super::event::{Effect, Settings, Ticket, When};
 use super::writes::{self, Item};
-use super::{Controller, Open, Waiting};
+use super::{Controller, Waiting};
 
 /// The most of one list or value that a setting may become: far above any real one, and what a client can make grow by
 /// appending.
@@ -76,7 +77,7 @@ impl Controller {
             changes.iter().map(|change| (!is_there(&change.resource)).then(|| Ok(Stored::default()))).collect();
         let reads = changes.iter().enumerate().filter(|(index, _)| found[*index].is_none());
         for (index, change) in reads {
-            let request = Request::Get { path: config_path(&change.resource, broker_id), watch: Watch::None };
+            let request = Request::get(config_path(&change.resource, broker_id));
             self.ask(request, Waiting::ConfigRead { ticket, index }, effects);
         }
         self.altering = Some(Altering { changes, validate_only, found });
@@ -128,12 +129,7 @@ impl Controller {
                 }
             }));
         }
-        if drafts.is_empty() {
-            self.serial_running = false;
-            let answer = Answer::AlterConfigs(results);
-            return effects.push(Effect::Answer { ticket, answer, when: When::Now });
-        }
-        self.open.insert(ticket, Open::Configs { results, undecided: drafts.len() });
+        self.open(ticket, Answer::AlterConfigs(results), drafts.len(), When::Followed, effects);
         for part in writes::in_parts(drafts) {
             self.write_configs(ticket, part, effects);
         }
@@ -152,15 +148,12 @@ impl Controller {
         result: Result<Vec<Outcome>, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
-        let Err(failed) = result else {
-            let indexes: Vec<usize> = drafts.iter().map(|draft| draft.index).collect();
-            return self.decide_configs(ticket, &indexes, None, effects);
-        };
+        let Err(failed) = result else { return self.decide(ticket, drafts.len(), |_| (), effects) };
         if self.survives(&failed, effects)
             && let Some(at) = writes::culprit(&drafts, failed.operation)
         {
             let draft = drafts.remove(at);
-            let refusal = match (failed.error, draft.resource) {
+            let refusal = match (failed.error, &draft.resource) {
                 (TreeError::BadVersion(_) | TreeError::NodeExists(_) | TreeError::NoNode(_), _) => {
                     ConfigRefusal::Tree("the settings were changed by another at the same time; try again".to_owned())
                 }
@@ -169,42 +162,32 @@ impl Controller {
             if !drafts.is_empty() {
                 self.write_configs(ticket, drafts, effects);
             }
-            return self.decide_configs(ticket, &[draft.index], Some(refusal), effects);
+            return self.refuse_configs(ticket, &[draft], &refusal, effects);
         }
         let refusal = match self.refusal_after(&failed) {
-            crate::metadata::proposal::TopicRefusal::Tree(reason) => ConfigRefusal::Tree(reason),
+            TopicRefusal::Tree(reason) => ConfigRefusal::Tree(reason),
             _ => ConfigRefusal::NotController,
         };
-        let indexes: Vec<usize> = drafts.iter().map(|draft| draft.index).collect();
-        self.decide_configs(ticket, &indexes, Some(refusal), effects);
+        self.refuse_configs(ticket, &drafts, &refusal, effects);
     }
 
-    /// Notes how some of a proposal's resources ended, and answers when these were the last.
-    fn decide_configs(
+    fn refuse_configs(
         &mut self,
         ticket: Ticket,
-        indexes: &[usize],
-        refusal: Option<ConfigRefusal>,
+        drafts: &[ConfigDraft],
+        refusal: &ConfigRefusal,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(Open::Configs { results, undecided }) = self.open.get_mut(&ticket) else {
-            unreachable!("a change under way is open")
+        let note = |answer: &mut Answer| {
+            let Answer::AlterConfigs(results) = answer else { unreachable!("{answer:?} is not about settings") };
+            drafts.iter().for_each(|draft| results[draft.index] = Err(refusal.clone()));
         };
-        *undecided -= indexes.len();
-        if let Some(refusal) = refusal {
-            indexes.iter().for_each(|index| results[*index] = Err(refusal.clone()));
-        }
-        if *undecided == 0
-            && let Some(Open::Configs { results, .. }) = self.open.remove(&ticket)
-        {
-            self.serial_running = false;
-            effects.push(Effect::Answer { ticket, answer: Answer::AlterConfigs(results), when: When::Followed });
-        }
+        self.decide(ticket, drafts.len(), note, effects);
     }
 
     fn refusal_of_configs(&self) -> ConfigRefusal {
         match self.refusal() {
-            Some(crate::metadata::proposal::ProposalError::Tree(reason)) => ConfigRefusal::Tree(reason),
+            Some(ProposalError::Tree(reason)) => ConfigRefusal::Tree(reason),
             _ => ConfigRefusal::NotController,
         }
     }

@@ -18,30 +18,23 @@ use crate::metadata::znodes::{self, Others, TopicAssignment};
 
 use super::cluster::{Cluster, Topic};
 use super::event::{Effect, Settings, Ticket, When};
-use super::leadership::{Change, Then, Told, elect};
+use super::leadership::{Change, Made, Then, Told, elect};
 use super::partition::Partition;
 use super::writes::{self, Item};
-use super::{Controller, Open, Waiting, replicas, topic_name};
+use super::{Controller, Waiting, replicas, topic_name};
 
 /// Partitions that one request may create, in all: bounds what a request can make the controller hold and write.
 pub const PARTITIONS_PER_REQUEST_MAX: usize = 50_000;
 
 /// A checked topic on its way into the tree.
 pub struct Draft {
-    created: Created,
+    made: Made,
     topic: Topic,
     operations: Vec<Operation>,
     /// Leaderships among the operations.
     within: Vec<Change>,
     /// Leaderships that are written after them.
     after: Vec<Change>,
-}
-
-/// One topic of a proposal.
-pub struct Created {
-    /// Place in the proposal's results.
-    index: usize,
-    name: Arc<str>,
 }
 
 /// A topic that may be created.
@@ -89,14 +82,10 @@ impl Controller {
             });
             results.push(CreateTopicResult { name: new.name.clone(), outcome });
         }
-        if drafts.is_empty() {
-            let answer = Answer::CreateTopics(results);
-            return effects.push(Effect::Answer { ticket, answer, when: When::Now });
-        }
         for draft in &drafts {
-            cluster.creating.insert(draft.created.name.to_string());
+            cluster.creating.insert(draft.made.topic.to_string());
         }
-        self.open.insert(ticket, Open::Create { results, undecided: drafts.len() });
+        self.open(ticket, Answer::CreateTopics(results), drafts.len(), When::Shown, effects);
         for part in writes::in_parts(drafts) {
             self.write_drafts(ticket, part, effects);
         }
@@ -124,7 +113,7 @@ impl Controller {
             }
             let draft = drafts.remove(at);
             let refusal = match failed.error {
-                TreeError::NodeExists(_) => TopicRefusal::AlreadyExists(draft.created.name.to_string()),
+                TreeError::NodeExists(_) => TopicRefusal::AlreadyExists(draft.made.topic.to_string()),
                 other => TopicRefusal::Tree(other.to_string()),
             };
             if !drafts.is_empty() {
@@ -138,33 +127,22 @@ impl Controller {
 
     /// The topics are in the tree: take them in, write what is left, and tell the brokers.
     fn install(&mut self, ticket: Ticket, drafts: Vec<Draft>, effects: &mut Vec<Effect>) {
-        let (mut told, mut changes, mut created) = (Told::default(), Vec::new(), Vec::new());
+        let (mut told, mut changes, mut made) = (Told::default(), Vec::new(), Vec::new());
         for mut draft in drafts {
-            let name = draft.created.name.clone();
+            let name = draft.made.topic.clone();
             for change in draft.within {
                 draft.topic.take(&change);
                 told.add(&name, change.partition, true);
             }
             changes.extend(draft.after);
-            created.push(draft.created);
+            made.push(draft.made);
             self.watch_topic(&name, effects);
             if let Some(cluster) = self.cluster() {
                 cluster.creating.remove(&*name);
                 cluster.insert(name, draft.topic);
             }
         }
-        self.lead(changes, told, Then::Created { ticket, created }, effects);
-    }
-
-    /// The partitions of these topics have leaders, as far as there is a live replica.
-    pub(super) fn creations_led(&mut self, ticket: Ticket, created: &[Created], effects: &mut Vec<Effect>) {
-        let mut outcomes = Vec::with_capacity(created.len());
-        for Created { index, name } in created {
-            let topic = self.cluster().and_then(|cluster| cluster.topics.get(name));
-            let is_led = topic.is_none_or(|topic| topic.partitions.values().all(|partition| partition.state.is_some()));
-            outcomes.push((*index, (!is_led).then_some(TopicRefusal::WithoutLeader)));
-        }
-        self.decide_creations(ticket, outcomes, effects);
+        self.lead(changes, told, Then::Made { ticket, made }, effects);
     }
 
     fn refuse_creations(
@@ -176,34 +154,11 @@ impl Controller {
     ) {
         if let Some(cluster) = self.cluster() {
             for draft in drafts {
-                cluster.creating.remove(&*draft.created.name);
+                cluster.creating.remove(&*draft.made.topic);
             }
         }
-        let outcomes = drafts.iter().map(|draft| (draft.created.index, Some(refusal.clone()))).collect();
-        self.decide_creations(ticket, outcomes, effects);
-    }
-
-    /// Notes how some of a proposal's topics ended, and answers when these were the last.
-    fn decide_creations(
-        &mut self,
-        ticket: Ticket,
-        outcomes: Vec<(usize, Option<TopicRefusal>)>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(Open::Create { results, undecided }) = self.open.get_mut(&ticket) else {
-            unreachable!("a creation under way is open")
-        };
-        *undecided -= outcomes.len();
-        for (index, refusal) in outcomes {
-            if let Some(refusal) = refusal {
-                results[index].outcome = Err(refusal);
-            }
-        }
-        if *undecided == 0
-            && let Some(Open::Create { results, .. }) = self.open.remove(&ticket)
-        {
-            effects.push(Effect::Answer { ticket, answer: Answer::CreateTopics(results), when: When::Shown });
-        }
+        let outcomes = drafts.iter().map(|draft| (draft.made.index, Err(refusal.clone()))).collect();
+        self.decide_topics(ticket, outcomes, effects);
     }
 }
 
@@ -215,9 +170,9 @@ impl Draft {
             create(znodes::topic_config_path(&name), znodes::encode_config(&config.overrides, &Others::default())),
             create(znodes::topic_path(&name), encode_topic(topic.id, &topic.partitions, &topic.others)),
         ];
-        let changes = elect(cluster, &name, &topic, topic.partitions.keys().copied(), None, false);
+        let changes = elect(cluster, &name, &topic, topic.partitions.keys().copied(), &BTreeSet::new(), false);
         let (within, after) = writes::join(&mut operations, changes);
-        Draft { created: Created { index, name }, topic, operations, within, after }
+        Draft { made: Made { index, topic: name, first: 0 }, topic, operations, within, after }
     }
 
     /// Whether the write was refused because a creation that broke off, or somebody before it, left a config without

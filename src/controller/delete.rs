@@ -6,7 +6,8 @@
 //! ```
 //! A mark survives a crash: whoever becomes controller goes on from there, so the steps may be done twice. While a
 //! replica's broker is away the deletion is suspended; the mark stays. Topics of one request go together, as many as a
-//! transaction or an order holds. A topic with more nodes than that is removed by several, leaves first and the mark last.
+//! transaction or an order holds. A topic with more nodes than that is removed by several, leaves first, and in the last of
+//! them the topic, its settings and the mark.
 //! What somebody else has removed meanwhile is as good as removed.
 //!
 //! Kafka answers when the topic has left the metadata; here the answer also waits for the removal from the tree, so that
@@ -24,7 +25,7 @@ use crate::metadata::znodes;
 use super::cluster::{Cluster, Deletion, Stopping, Topic};
 use super::event::{Effect, Ticket, When};
 use super::writes::{self, Item, OPERATIONS_PER_WRITE_MAX};
-use super::{Controller, Open, Waiting};
+use super::{Controller, Waiting};
 
 /// Partitions that one order to give up names at most, as long as no single topic has more.
 const PARTITIONS_PER_ORDER: usize = 4096;
@@ -33,6 +34,9 @@ const PARTITIONS_PER_ORDER: usize = 4096;
 pub struct Removal {
     topic: Arc<str>,
     operations: Vec<Operation>,
+    /// So many of the last go at once: the topic, its config, and the mark. Settings that stayed behind would be those of
+    /// whatever takes the name next.
+    together: usize,
 }
 
 impl Item for Removal {
@@ -53,7 +57,7 @@ impl Controller {
                 DeleteTopicResult { name, id, outcome: Err(TopicRefusal::DeletionDisabled) }
             };
             let answer = Answer::DeleteTopics(topics.into_iter().map(refuse).collect());
-            return effects.push(Effect::Answer { ticket, answer, when: When::Now });
+            return self.answer(ticket, answer, When::Now, effects);
         }
         let Some(cluster) = self.cluster() else { return };
         let (mut results, mut marks) = (Vec::with_capacity(topics.len()), Vec::new());
@@ -86,11 +90,7 @@ impl Controller {
             };
             results.push(DeleteTopicResult { name, id, outcome });
         }
-        if waiting == 0 {
-            let answer = Answer::DeleteTopics(results);
-            return effects.push(Effect::Answer { ticket, answer, when: When::Now });
-        }
-        self.open.insert(ticket, Open::Delete { results, undecided: waiting });
+        self.open(ticket, Answer::DeleteTopics(results), waiting, When::Shown, effects);
         for topics in marks.chunks(OPERATIONS_PER_WRITE_MAX - 1) {
             self.mark(topics.to_vec(), effects);
         }
@@ -197,7 +197,8 @@ impl Controller {
     fn remove_from_tree(&mut self, topics: Vec<Arc<str>>, effects: &mut Vec<Effect>) {
         let Some(cluster) = self.cluster() else { return };
         let removal = |name: &Arc<str>| {
-            Some(Removal { topic: name.clone(), operations: removal(name, cluster.topics.get(name)?) })
+            let operations = removal(name, cluster.topics.get(name)?);
+            Some(Removal { topic: name.clone(), operations, together: REMOVED_TOGETHER })
         };
         let removals = topics.iter().filter_map(removal).collect();
         for part in writes::in_parts(removals) {
@@ -209,7 +210,7 @@ impl Controller {
     fn remove(&mut self, removals: Vec<Removal>, effects: &mut Vec<Effect>) {
         let Some(cluster) = self.cluster() else { return };
         let mut operations = writes::multi(cluster.fence(), &removals);
-        operations.truncate(OPERATIONS_PER_WRITE_MAX);
+        operations.truncate(1 + removed_at_once(&removals));
         self.write(operations, Waiting::Remove { removals }, effects);
     }
 
@@ -231,7 +232,9 @@ impl Controller {
             Err(failed) if !self.survives(&failed, effects) => return,
             Err(failed) => match writes::place(&removals, failed.operation) {
                 Some((at, operation)) if matches!(failed.error, TreeError::NoNode(_)) => {
-                    removals[at].operations.remove(operation);
+                    let removal = &mut removals[at];
+                    removal.operations.remove(operation);
+                    removal.together = removal.together.min(removal.operations.len());
                 }
                 Some((at, _)) => {
                     let removal = removals.remove(at);
@@ -275,13 +278,37 @@ impl Controller {
         self.remove_from_tree(topics, effects);
     }
 
-    /// Takes marks away that nothing follows from. It is done again by whoever sees them next.
-    pub(super) fn unmark(&mut self, names: Vec<String>, effects: &mut Vec<Effect>) {
-        for name in names {
-            let Some(cluster) = self.cluster() else { return };
-            let delete = Operation::Delete { path: znodes::delete_topic_path(&name), version: Version::Any };
-            let operations = vec![cluster.fence(), delete];
-            self.write(operations, Waiting::Unmark, effects);
+    /// Takes away a mark that nothing follows from. It is done again by whoever sees it next.
+    pub(super) fn unmark(&mut self, topic: String, effects: &mut Vec<Effect>) {
+        self.write_unmark(topic, Vec::new(), effects);
+    }
+
+    /// The same where there is no such topic: its removal broke off before its settings went, or there are none.
+    pub(super) fn unmark_orphan(&mut self, topic: String, effects: &mut Vec<Effect>) {
+        let settings = Operation::Delete { path: znodes::topic_config_path(&topic), version: Version::Any };
+        self.write_unmark(topic, vec![settings], effects);
+    }
+
+    fn write_unmark(&mut self, topic: String, before: Vec<Operation>, effects: &mut Vec<Effect>) {
+        let Some(cluster) = self.cluster() else { return };
+        let mark = Operation::Delete { path: znodes::delete_topic_path(&topic), version: Version::Any };
+        let operations = [cluster.fence()].into_iter().chain(before).chain([mark]).collect();
+        self.write(operations, Waiting::Unmark { topic }, effects);
+    }
+
+    pub(super) fn unmarked(
+        &mut self,
+        topic: String,
+        result: Result<Vec<Outcome>, RequestError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Err(failed) = result else { return };
+        let is_without_settings = |path: &String| *path == znodes::topic_config_path(&topic);
+        if self.survives(&failed, effects)
+            && let TreeError::NoNode(path) = &failed.error
+            && is_without_settings(path)
+        {
+            self.unmark(topic, effects);
         }
     }
 
@@ -291,7 +318,7 @@ impl Controller {
         self.decide_deletions(deletion.waiters, outcome, effects);
     }
 
-    /// Notes the outcome for all who wait for it, and answers those that waited for nothing else.
+    /// The outcome for all who wait for it.
     pub(super) fn decide_deletions(
         &mut self,
         waiters: Vec<(Ticket, usize)>,
@@ -299,16 +326,7 @@ impl Controller {
         effects: &mut Vec<Effect>,
     ) {
         for (ticket, index) in waiters {
-            let Some(Open::Delete { results, undecided }) = self.open.get_mut(&ticket) else {
-                unreachable!("a deletion that is waited for is open")
-            };
-            results[index].outcome = outcome.clone();
-            *undecided -= 1;
-            if *undecided == 0
-                && let Some(Open::Delete { results, .. }) = self.open.remove(&ticket)
-            {
-                effects.push(Effect::Answer { ticket, answer: Answer::DeleteTopics(results), when: When::Shown });
-            }
+            self.decide_topics(ticket, vec![(index, outcome.clone())], effects);
         }
     }
 }
@@ -326,6 +344,22 @@ fn find<'c>(cluster: &'c Cluster, asked: &TopicRef) -> Option<(Arc<str>, &'c Top
 fn is_eligible(cluster: &Cluster, topic: &Topic) -> bool {
     topic.partitions.values().flat_map(|partition| &partition.replicas).all(|id| cluster.is_live(*id))
 }
+
+/// How many operations one transaction has, at most, for these removals.
+fn removed_at_once(removals: &[Removal]) -> usize {
+    let mut count = 0;
+    for removal in removals {
+        let (operations, room) = (removal.operations.len(), OPERATIONS_PER_WRITE_MAX - 1 - count);
+        if operations > room {
+            return count + room.min(operations - removal.together);
+        }
+        count += operations;
+    }
+    count
+}
+
+/// Operations at the end of [`removal`] that are one transaction.
+const REMOVED_TOGETHER: usize = 3;
 
 /// All that the tree has of a topic, leaves first.
 fn removal(name: &str, topic: &Topic) -> Vec<Operation> {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::base::ids::BrokerId;
@@ -48,8 +49,7 @@ impl Controller {
     }
 
     fn read_epoch(&mut self, effects: &mut Vec<Effect>) {
-        let request = Request::Get { path: znodes::CONTROLLER_EPOCH.to_owned(), watch: Watch::None };
-        self.ask(request, Waiting::EpochRead, effects);
+        self.ask(Request::get(znodes::CONTROLLER_EPOCH), Waiting::EpochRead, effects);
     }
 
     pub(super) fn epoch_read(&mut self, found: Option<(Vec<u8>, Stat)>, effects: &mut Vec<Effect>) {
@@ -155,7 +155,7 @@ impl Controller {
     fn loaded(&mut self, snapshot: Snapshot, effects: &mut Vec<Effect>) {
         let Role::TakingOver(cluster, loader) = &mut self.role else { return };
         *loader = None;
-        cluster.brokers = snapshot.brokers.into_iter().map(|(broker, epoch)| (broker.id, (broker, epoch))).collect();
+        cluster.set_brokers(snapshot.brokers.into_iter().map(|(broker, epoch)| (broker.id, (broker, epoch))).collect());
         cluster.damaged = snapshot.damaged;
         for topic in snapshot.topics {
             let (name, topic) = taken(topic);
@@ -165,12 +165,17 @@ impl Controller {
         for name in snapshot.marked {
             match cluster.topics.get_key_value(&*name) {
                 Some((name, _)) => drop(cluster.deleting.insert(name.clone(), Deletion::default())),
-                None => without_topic.push(name),
+                None => without_topic.push((cluster.damaged.contains_key(&name), name)),
             }
         }
         // Of the live brokers, this one has just come: what it led before, it led in another life.
-        let changes = self.elect_all(Some(self.settings.broker_id));
-        self.unmark(without_topic, effects);
+        let changes = self.elect_all(&BTreeSet::from([self.settings.broker_id]));
+        for (is_damaged, name) in without_topic {
+            match is_damaged {
+                true => self.unmark(name, effects),
+                false => self.unmark_orphan(name, effects),
+            }
+        }
         let Role::TakingOver(cluster, _) = &self.role else { return };
         let all = cluster.partitions_of(cluster.topics.keys());
         let told = Told { shown: all.clone(), led: all, ..Told::default() };
@@ -178,7 +183,7 @@ impl Controller {
     }
 
     /// New leaders for all partitions that need one.
-    pub(super) fn elect_all(&mut self, returned: Option<BrokerId>) -> Vec<Change> {
+    pub(super) fn elect_all(&mut self, returned: &BTreeSet<BrokerId>) -> Vec<Change> {
         let followed = self.settings.followed.clone();
         let Some(cluster) = self.cluster() else { return Vec::new() };
         let elect = |(name, topic): (&Arc<str>, &Topic)| {

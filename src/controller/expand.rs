@@ -17,16 +17,14 @@ use crate::metadata::znodes;
 use super::cluster::{Cluster, Topic};
 use super::create::{PARTITIONS_PER_REQUEST_MAX, encode_topic, too_many_partitions};
 use super::event::{Effect, Ticket, When};
-use super::leadership::{Change, Then, Told, elect};
+use super::leadership::{Change, Made, Then, Told, elect};
 use super::partition::Partition;
 use super::writes::{self, Item};
-use super::{Controller, Open, Waiting, replicas};
+use super::{Controller, Waiting, replicas};
 
 /// Checked new partitions of one topic on their way into the tree.
 pub struct Expansion {
-    /// Place in the proposal's results.
-    index: usize,
-    topic: Arc<str>,
+    made: Made,
     partitions: BTreeMap<i32, Partition>,
     operations: Vec<Operation>,
     /// First leaderships among the operations.
@@ -59,13 +57,7 @@ impl Controller {
                 }
             }));
         }
-        if expansions.is_empty() {
-            self.serial_running = false;
-            let answer = Answer::CreatePartitions(results);
-            return effects.push(Effect::Answer { ticket, answer, when: When::Now });
-        }
-        let undecided = expansions.len();
-        self.open.insert(ticket, Open::Expand { results, undecided });
+        self.open(ticket, Answer::CreatePartitions(results), expansions.len(), When::Shown, effects);
         for part in writes::in_parts(expansions) {
             self.write_expansions(ticket, part, effects);
         }
@@ -90,67 +82,40 @@ impl Controller {
         {
             let expansion = expansions.remove(at);
             let refusal = match failed.error {
-                TreeError::NoNode(_) => TopicRefusal::NoSuchTopic(expansion.topic.to_string()),
+                TreeError::NoNode(_) => TopicRefusal::NoSuchTopic(expansion.made.topic.to_string()),
                 other => TopicRefusal::Tree(other.to_string()),
             };
             // A deletion that began meanwhile has counted the partitions it takes away.
             let (going, expansions): (Vec<_>, Vec<_>) =
-                expansions.into_iter().partition(|expansion| self.is_deleting(&expansion.topic));
+                expansions.into_iter().partition(|expansion| self.is_deleting(&expansion.made.topic));
             if !expansions.is_empty() {
                 self.write_expansions(ticket, expansions, effects);
             }
-            let refused = [(expansion.index, refusal)].into_iter();
-            let refused = refused.chain(going.into_iter().map(|going| (going.index, queued_for_deletion()))).collect();
-            return self.decide_expansions(ticket, refused, 0, effects);
+            let refused = [(expansion.made.index, Err(refusal))].into_iter();
+            let going = going.into_iter().map(|going| (going.made.index, Err(queued_for_deletion())));
+            return self.decide_topics(ticket, refused.chain(going).collect(), effects);
         }
         let refusal = self.refusal_after(&failed);
-        let refused = expansions.iter().map(|expansion| (expansion.index, refusal.clone())).collect();
-        self.decide_expansions(ticket, refused, 0, effects);
+        let refused = expansions.iter().map(|expansion| (expansion.made.index, Err(refusal.clone()))).collect();
+        self.decide_topics(ticket, refused, effects);
     }
 
     /// The partitions are in the tree: take them in, write what is left, and tell the brokers.
     fn install_partitions(&mut self, ticket: Ticket, expansions: Vec<Expansion>, effects: &mut Vec<Effect>) {
-        let (mut told, mut changes, count) = (Told::default(), Vec::new(), expansions.len());
+        let (mut told, mut changes, mut made) = (Told::default(), Vec::new(), Vec::new());
         for expansion in expansions {
-            let Some(cluster) = self.cluster() else { break };
             // Deleted meanwhile: then the deletion has seen none of them, and Kafka's brokers would not either.
-            let Some(topic) = cluster.topics.get_mut(&expansion.topic) else { continue };
-            topic.partitions.extend(expansion.partitions);
-            for change in expansion.within {
-                topic.take(&change);
-                told.add(&expansion.topic, change.partition, true);
+            if let Some(topic) = self.cluster().and_then(|cluster| cluster.topics.get_mut(&expansion.made.topic)) {
+                topic.partitions.extend(expansion.partitions);
+                for change in expansion.within {
+                    topic.take(&change);
+                    told.add(&expansion.made.topic, change.partition, true);
+                }
+                changes.extend(expansion.after);
             }
-            changes.extend(expansion.after);
+            made.push(expansion.made);
         }
-        self.lead(changes, told, Then::Expanded { ticket, count }, effects);
-    }
-
-    /// So many topics of a proposal have their new partitions.
-    pub(super) fn expansions_led(&mut self, ticket: Ticket, count: usize, effects: &mut Vec<Effect>) {
-        self.decide_expansions(ticket, Vec::new(), count, effects);
-    }
-
-    /// Notes how some of a proposal's topics ended, and answers when these were the last.
-    fn decide_expansions(
-        &mut self,
-        ticket: Ticket,
-        refused: Vec<(usize, TopicRefusal)>,
-        done: usize,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(Open::Expand { results, undecided }) = self.open.get_mut(&ticket) else {
-            unreachable!("an expansion under way is open")
-        };
-        *undecided -= refused.len() + done;
-        for (index, refusal) in refused {
-            results[index] = Err(refusal);
-        }
-        if *undecided == 0
-            && let Some(Open::Expand { results, .. }) = self.open.remove(&ticket)
-        {
-            self.serial_running = false;
-            effects.push(Effect::Answer { ticket, answer: Answer::CreatePartitions(results), when: When::Shown });
-        }
+        self.lead(changes, told, Then::Made { ticket, made }, effects);
     }
 
     fn is_deleting(&mut self, topic: &str) -> bool {
@@ -173,9 +138,10 @@ impl Expansion {
             has_partitions_node: before.has_partitions_node,
             others: before.others.clone(),
         };
-        let changes = elect(cluster, &name, &after, partitions.keys().copied(), None, false);
+        let changes = elect(cluster, &name, &after, partitions.keys().copied(), &BTreeSet::new(), false);
         let (within, after) = writes::join(&mut operations, changes);
-        Expansion { index, topic: name, partitions, operations, within, after }
+        let first = partitions.keys().next().copied().unwrap_or(i32::MAX);
+        Expansion { made: Made { index, topic: name, first }, partitions, operations, within, after }
     }
 }
 

@@ -6,15 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::base::ids::{BrokerId, TopicPartition};
 use crate::metadata::inputs::NO_LEADER;
+use crate::metadata::proposal::TopicRefusal;
 use crate::metadata::tree::{CreateMode, Operation, Outcome, RequestError, Version};
 use crate::metadata::znodes::{self, PartitionState};
 
 use super::cluster::{Cluster, Partitions, Topic};
-use super::create::Created;
 use super::event::{Effect, Ticket};
 use super::partition::{Leadership, Partition, first_leadership, next_leadership};
 use super::writes::{self, Item};
@@ -31,12 +32,6 @@ pub struct Change {
     operations: Vec<Operation>,
 }
 
-impl Change {
-    pub fn has_leader(&self) -> bool {
-        self.leadership.leader != NO_LEADER
-    }
-}
-
 impl Item for Change {
     fn operations(&self) -> &[Operation] {
         &self.operations
@@ -45,6 +40,8 @@ impl Item for Change {
 
 /// Leaderships that are written for one purpose.
 pub struct Group {
+    /// In which it was begun.
+    reign: u64,
     writes: usize,
     told: Told,
     then: Then,
@@ -71,17 +68,21 @@ pub struct Told {
 pub enum Then {
     /// The controller is active, and speaks.
     Speak,
-    /// Topics were created for this proposal.
-    Created {
+    /// These parts of a proposal are decided.
+    Made {
         ticket: Ticket,
-        created: Vec<Created>,
-    },
-    /// So many topics have more partitions, for this proposal.
-    Expanded {
-        ticket: Ticket,
-        count: usize,
+        made: Vec<Made>,
     },
     Nothing,
+}
+
+/// A topic of a proposal that is in the tree with new partitions.
+pub struct Made {
+    /// Its place in the proposal's results.
+    pub index: usize,
+    pub topic: Arc<str>,
+    /// The first of the partitions that are new.
+    pub first: i32,
 }
 
 impl Told {
@@ -100,7 +101,7 @@ impl Controller {
         let group = self.next_group;
         self.next_group += 1;
         let parts = writes::in_parts(changes);
-        self.groups.insert(group, Group { writes: parts.len(), told, then });
+        self.groups.insert(group, Group { reign: self.reign, writes: parts.len(), told, then });
         if parts.is_empty() {
             return self.announce(group, effects);
         }
@@ -169,10 +170,10 @@ impl Controller {
 
     /// The group is written.
     fn announce(&mut self, group: u64, effects: &mut Vec<Effect>) {
-        let Some(Group { told: Told { mut shown, mut led, new }, then, .. }) = self.groups.remove(&group) else {
-            return;
-        };
-        if let Some(cluster) = self.cluster() {
+        let Some(Group { reign, told, then, .. }) = self.groups.remove(&group) else { return };
+        let is_over = reign != self.reign;
+        let Told { mut shown, mut led, new } = told;
+        if !is_over && let Some(cluster) = self.cluster() {
             // One that began to be deleted meanwhile is not shown again.
             shown.retain(|topic, _| !cluster.deleting.contains_key(topic));
             led.retain(|topic, _| !cluster.deleting.contains_key(topic));
@@ -182,25 +183,38 @@ impl Controller {
         }
         match then {
             Then::Speak => self.speak(effects),
-            Then::Created { ticket, created } => self.creations_led(ticket, &created, effects),
-            Then::Expanded { ticket, count } => self.expansions_led(ticket, count, effects),
+            Then::Made { ticket, made } => {
+                let outcomes = made.iter().map(|made| (made.index, self.outcome_of(made, is_over))).collect();
+                self.decide_topics(ticket, outcomes, effects);
+            }
             Then::Nothing => {}
         }
     }
 
+    /// How it stands with new partitions when all was tried to give them leaders. `is_over`: that was in an earlier reign,
+    /// and nobody knows.
+    fn outcome_of(&mut self, made: &Made, is_over: bool) -> Result<(), TopicRefusal> {
+        let refusal = self.topic_refusal();
+        let Some(cluster) = self.cluster().filter(|_| !is_over) else { return Err(refusal) };
+        // One that is gone by now was there.
+        let Some(topic) = cluster.topics.get(&made.topic) else { return Ok(()) };
+        let is_led = topic.partitions.range(made.first..).all(|(_, partition)| partition.state.is_some());
+        if is_led { Ok(()) } else { Err(TopicRefusal::WithoutLeader) }
+    }
+
     /// Replicas whose logs can't be opened: others lead in their place, if there are any in sync, and all brokers are told
-    /// (Kafka 3.9 `KafkaController.onReplicasBecomeOffline`). A partition without another keeps its leader, which answers
-    /// KAFKA_STORAGE_ERROR; Kafka takes it away, and clients would wait for another that can't come.
+    /// (Kafka 3.9 `KafkaController.onReplicasBecomeOffline`).
     pub(super) fn go_offline(&mut self, broker: BrokerId, partitions: Vec<TopicPartition>, effects: &mut Vec<Effect>) {
         let followed = self.settings.followed.clone();
         let Some(cluster) = self.cluster() else { return };
         let (mut told, mut changes) = (Told::default(), Vec::new());
         for TopicPartition { topic: name, partition } in partitions {
-            cluster.offline.insert((broker, name.clone(), partition));
-            let Some(topic) = cluster.topics.get(&name) else { continue };
+            if !cluster.set_offline(broker, &name, partition) {
+                continue;
+            }
             told.shown.entry(name.clone()).or_default().insert(partition);
-            let elected = elect(cluster, &name, topic, [partition], None, followed.is_unclean(&name));
-            changes.extend(elected.into_iter().filter(Change::has_leader));
+            let topic = &cluster.topics[&name];
+            changes.extend(elect(cluster, &name, topic, [partition], &BTreeSet::new(), followed.is_unclean(&name)));
         }
         self.lead(changes, told, Then::Nothing, effects);
     }
@@ -217,13 +231,17 @@ impl Controller {
 }
 
 /// What gives leaders to those of a topic's partitions that need one: that never had one, or whose leader is not online, or
-/// is `returned`: what that broker led before, it led in another life.
+/// has `returned`: what such a broker led before, it led in another life, and what it had not flushed may be gone, so
+/// another in sync goes before it (Kafka 3.9 `KafkaController.processBrokerChange` takes it for a failure and a start).
+///
+/// A leader that lives and can't open its log stays where there is no other; it answers KAFKA_STORAGE_ERROR. Kafka takes
+/// it away, and clients would wait for another that can't come.
 pub(super) fn elect(
     cluster: &Cluster,
     name: &Arc<str>,
     topic: &Topic,
     numbers: impl IntoIterator<Item = i32>,
-    returned: Option<BrokerId>,
+    returned: &BTreeSet<BrokerId>,
     unclean: bool,
 ) -> Vec<Change> {
     let mut has_partitions_node = topic.has_partitions_node;
@@ -232,11 +250,20 @@ pub(super) fn elect(
         let is_online = |id| cluster.is_online(id, name, number);
         let leadership = match &partition.state {
             None => first_leadership(&partition.replicas, is_online)?,
-            Some(state) if Some(state.leader) == returned || !is_online(state.leader) => {
-                next_leadership(&partition.replicas, state, is_online, unclean)?
+            Some(state) if returned.contains(&state.leader) || !is_online(state.leader) => {
+                let others = |id| is_online(id) && !returned.contains(&id);
+                let other = next_leadership(&partition.replicas, state, others, false);
+                match other.filter(|next| next.leader != NO_LEADER) {
+                    Some(next) => next,
+                    None => next_leadership(&partition.replicas, state, is_online, unclean)?,
+                }
             }
             Some(_) => return None,
         };
+        if leadership.leader == NO_LEADER && partition.state.as_ref().is_some_and(|state| cluster.is_live(state.leader))
+        {
+            return None;
+        }
         let operations = state_operations(name, number, partition, &leadership, cluster.epoch, has_partitions_node);
         has_partitions_node = true;
         let is_new = partition.state.is_none();

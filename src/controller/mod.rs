@@ -33,6 +33,7 @@ pub mod import;
 mod leadership;
 pub mod load;
 pub mod node;
+mod open;
 pub mod partition;
 mod producer_ids;
 pub mod replicas;
@@ -40,14 +41,12 @@ pub mod topic_name;
 mod watching;
 pub mod writes;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::time::Now;
-use crate::metadata::proposal::{
-    Answer, ConfigRefusal, CreateTopicResult, DeleteTopicResult, ProducerIdBlock, Proposal, ProposalError, TopicRefusal,
-};
-use crate::metadata::tree::{Generation, Operation, Reply, Request, RequestError, Stat, TreeError};
+use crate::metadata::proposal::{Answer, ProducerIdBlock, Proposal, ProposalError, TopicRefusal};
+use crate::metadata::tree::{Generation, Operation, Reply, Request, RequestError, TreeError, found};
 
 use cluster::Cluster;
 use configs::{Altering, ConfigDraft};
@@ -57,6 +56,7 @@ use event::{Effect, Event, Settings, Standing, Ticket, Token, When};
 use expand::Expansion;
 use leadership::{Change, Group};
 use load::{Loader, Read};
+use open::Open;
 use watching::{List, Look};
 
 pub struct Controller {
@@ -72,15 +72,15 @@ pub struct Controller {
     waiting: BTreeMap<Token, (u64, Waiting)>,
     next_group: u64,
     groups: BTreeMap<u64, Group>,
-    next_loader: u64,
-    loaders: BTreeMap<u64, Loader>,
     looks: BTreeMap<List, Look>,
+    /// Topics whose nodes are to be read with the next look.
+    unread: BTreeSet<String>,
     /// Proposals whose parts are not all decided.
     open: BTreeMap<Ticket, Open>,
     altering: Option<Altering>,
     /// A proposal that starts from what is there runs, and others of its kind wait for its end: each must see what the
     /// one before it wrote. As few as are ever open.
-    serial_running: bool,
+    serial_running: Option<Ticket>,
     serial: VecDeque<(Ticket, Proposal)>,
 }
 
@@ -98,8 +98,8 @@ enum Role {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     TakeOver,
-    Topics(u64),
-    Brokers(u64),
+    /// With its number.
+    Look(List, u64),
 }
 
 enum Waiting {
@@ -115,7 +115,9 @@ enum Waiting {
     },
     List(List),
     /// A watch is left, and nothing more is wanted.
-    Watch,
+    Watch {
+        topic: String,
+    },
     Lead {
         group: u64,
         changes: Vec<Change>,
@@ -139,7 +141,9 @@ enum Waiting {
     Mark {
         topics: Vec<Arc<str>>,
     },
-    Unmark,
+    Unmark {
+        topic: String,
+    },
     Stop {
         group: u64,
     },
@@ -165,28 +169,20 @@ impl Waiting {
             | Waiting::Claim { .. }
             | Waiting::Load { .. }
             | Waiting::List(_)
-            | Waiting::Watch => true,
+            | Waiting::Watch { .. } => true,
             Waiting::Lead { .. }
             | Waiting::Create { .. }
             | Waiting::Expand { .. }
             | Waiting::ConfigRead { .. }
             | Waiting::Configs { .. }
             | Waiting::Mark { .. }
-            | Waiting::Unmark
+            | Waiting::Unmark { .. }
             | Waiting::Stop { .. }
             | Waiting::Remove { .. }
             | Waiting::ProducerIdsRead { .. }
             | Waiting::ProducerIdsWritten { .. } => false,
         }
     }
-}
-
-/// A proposal of several topics, until the last is decided.
-enum Open {
-    Create { results: Vec<CreateTopicResult>, undecided: usize },
-    Delete { results: Vec<DeleteTopicResult>, undecided: usize },
-    Expand { results: Vec<Result<(), TopicRefusal>>, undecided: usize },
-    Configs { results: Vec<Result<(), ConfigRefusal>>, undecided: usize },
 }
 
 impl Controller {
@@ -201,12 +197,11 @@ impl Controller {
             waiting: BTreeMap::new(),
             next_group: 0,
             groups: BTreeMap::new(),
-            next_loader: 0,
-            loaders: BTreeMap::new(),
             looks: BTreeMap::new(),
+            unread: BTreeSet::new(),
             open: BTreeMap::new(),
             altering: None,
-            serial_running: false,
+            serial_running: None,
             serial: VecDeque::new(),
         }
     }
@@ -242,7 +237,7 @@ impl Controller {
             Event::Offline { broker, partitions } => self.go_offline(broker, partitions, &mut effects),
             Event::Time => self.look_again(&mut effects),
         }
-        while !self.serial_running
+        while self.serial_running.is_none()
             && let Some((ticket, proposal)) = self.serial.pop_front()
         {
             self.proposed(ticket, proposal, random, &mut effects);
@@ -275,7 +270,9 @@ impl Controller {
             Waiting::EpochMade => self.epoch_made(outcomes(result), effects),
             Waiting::Claim { epoch } => self.claimed(epoch, outcomes(result), effects),
             Waiting::Load { purpose: Purpose::TakeOver, read } => self.load_more(read, result, effects),
-            Waiting::Load { purpose, read } => self.read_more(purpose, read, result, effects),
+            Waiting::Load { purpose: Purpose::Look(list, number), read } => {
+                self.read_more((list, number), read, result, effects);
+            }
             Waiting::List(list) => self.listed(list, result, effects),
             Waiting::Lead { group, changes } => self.led(group, changes, outcomes(result), effects),
             Waiting::Create { ticket, drafts } => self.created(ticket, drafts, outcomes(result), effects),
@@ -284,17 +281,16 @@ impl Controller {
             Waiting::Configs { ticket, drafts } => self.configs_written(ticket, drafts, outcomes(result), effects),
             Waiting::Mark { topics } => self.marked(topics, outcomes(result), effects),
             Waiting::Remove { removals } => self.removed(removals, outcomes(result), effects),
-            Waiting::Unmark => {
-                if let Err(failed) = result {
-                    self.survives(&failed, effects);
-                }
-            }
+            Waiting::Unmark { topic } => self.unmarked(topic, outcomes(result), effects),
             Waiting::ProducerIdsRead { ticket } => self.producer_ids_read(ticket, found(result), effects),
             Waiting::ProducerIdsWritten { ticket, block } => {
                 self.producer_ids_written(ticket, block, outcomes(result), effects);
             }
-            // Whatever became of it, the topic is read at the next take-over.
-            Waiting::Watch => {}
+            Waiting::Watch { topic } => {
+                if result.is_err() {
+                    self.read_soon([topic], effects);
+                }
+            }
             Waiting::Stop { .. } => unreachable!("the tree does not answer for a broker"),
         }
     }
@@ -307,12 +303,15 @@ impl Controller {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(error) = self.refusal() {
-            return effects.push(Effect::Answer { ticket, answer: Answer::Failed(error), when: When::Now });
+            return self.answer(ticket, Answer::Failed(error), When::Now, effects);
         }
         self.remove_again(effects);
         self.lead_again(effects);
-        if proposal.is_serial() && std::mem::replace(&mut self.serial_running, true) {
-            return self.serial.push_back((ticket, proposal));
+        if proposal.is_serial() {
+            if self.serial_running.is_some() {
+                return self.serial.push_back((ticket, proposal));
+            }
+            self.serial_running = Some(ticket);
         }
         match proposal {
             Proposal::CreatePartitions { topics, validate_only } => {
@@ -394,8 +393,8 @@ impl Controller {
         let deletions = self.cluster().map(|cluster| std::mem::take(&mut cluster.deleting)).unwrap_or_default();
         self.role = role;
         self.reign += 1;
-        self.loaders.clear();
         self.looks.clear();
+        self.unread.clear();
         // What a take-over still waits for must not let the next one speak.
         self.groups.retain(|_, group| !group.is_take_over());
         let refusal = Err(self.topic_refusal());
@@ -431,16 +430,6 @@ impl Controller {
     fn take(&mut self, token: Token) -> Option<Waiting> {
         let (reign, waiting) = self.waiting.remove(&token).expect("each result comes once");
         (reign == self.reign).then_some(waiting)
-    }
-}
-
-/// What a get found; `None`: no such node.
-fn found(result: Result<Reply, RequestError>) -> Result<Option<(Vec<u8>, Stat)>, TreeError> {
-    match result {
-        Ok(Reply::Data(data, stat)) => Ok(Some((data, stat))),
-        Err(RequestError { error: TreeError::NoNode(_), .. }) => Ok(None),
-        Ok(other) => unreachable!("a get was answered with {other:?}"),
-        Err(failed) => Err(failed.error),
     }
 }
 

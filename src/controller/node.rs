@@ -31,7 +31,7 @@ use crate::metadata::inputs::{BrokerImage, BrokerInputs};
 use crate::metadata::membership::{self, Membership, Session};
 use crate::metadata::node::{MetadataInput, ShardSink};
 use crate::metadata::proposal::{Answer, AnswerFn, Proposal, ProposalError};
-use crate::metadata::publisher::{Publisher, is_deletion};
+use crate::metadata::publisher::Publisher;
 use crate::metadata::requests::{Requests, TreeInput};
 use crate::metadata::thread::Inbox;
 use crate::metadata::tree::{MetadataTree, SessionState, TreeError, TreeEvent};
@@ -286,7 +286,7 @@ impl<T: MetadataTree, S: ShardSink> MetadataNode<T, S> {
                 }
                 Heard::Controller(event) => {
                     for effect in self.controller.handle(event, now, &mut self.random) {
-                        self.perform_controller(effect, &mut queue);
+                        self.perform_controller(effect, &mut queue, now);
                     }
                 }
             }
@@ -333,7 +333,7 @@ impl<T: MetadataTree, S: ShardSink> MetadataNode<T, S> {
                 if let Some(publisher) = &mut self.publisher {
                     publisher.follow(followed, &topics);
                 }
-                self.ask_for_settings(queue);
+                self.tell_follower(queue);
             }
             config_follower::Effect::Failed(error) => {
                 tracing::error!(%error, "settings can't be read from the metadata tree any more");
@@ -342,12 +342,12 @@ impl<T: MetadataTree, S: ShardSink> MetadataNode<T, S> {
         }
     }
 
-    fn perform_controller(&mut self, effect: Effect, queue: &mut VecDeque<Heard>) {
+    fn perform_controller(&mut self, effect: Effect, queue: &mut VecDeque<Heard>, now: Now) {
         match effect {
             Effect::Ask { token, generation, request } => {
                 self.requests.ask(Key::Controller(token), generation, request);
             }
-            Effect::Tell { broker, inputs, done } if broker == self.broker.id => self.told(*inputs, done, queue),
+            Effect::Tell { broker, inputs, done } if broker == self.broker.id => self.told(*inputs, done, queue, now),
             Effect::Tell { broker, .. } => tracing::debug!(broker = broker.0, "there is no way to tell another broker"),
             Effect::Answer { ticket, answer, when } => {
                 let ask = self.asking.remove(&ticket).expect("each proposal is answered once");
@@ -361,13 +361,14 @@ impl<T: MetadataTree, S: ShardSink> MetadataNode<T, S> {
     }
 
     /// This broker's controller has something to say to it.
-    fn told(&mut self, inputs: BrokerInputs, done: Option<Token>, queue: &mut VecDeque<Heard>) {
-        let Some(publisher) = &mut self.publisher else { return };
-        // What takes their names later has other settings.
-        for topic in inputs.update_metadata.iter().flat_map(|update| &update.topics).filter(|topic| is_deletion(topic))
-        {
-            queue.push_back(Heard::Follower(config_follower::Event::Forget(topic.name.clone())));
+    fn told(&mut self, inputs: BrokerInputs, done: Option<Token>, queue: &mut VecDeque<Heard>, now: Now) {
+        let unshown = self.publisher.as_ref().map(|publisher| publisher.unshown(&inputs)).unwrap_or_default();
+        if !unshown.is_empty() {
+            for effect in self.follower.handle(config_follower::Event::Renew(unshown), now) {
+                self.perform_follower(effect, queue);
+            }
         }
+        let Some(publisher) = &mut self.publisher else { return };
         match publisher.receive(inputs) {
             Ok(()) => {
                 if let Some(token) = done {
@@ -376,11 +377,16 @@ impl<T: MetadataTree, S: ShardSink> MetadataNode<T, S> {
             }
             Err(stale) => tracing::warn!(%stale, "what a controller said is refused"),
         }
-        self.ask_for_settings(queue);
+        self.tell_follower(queue);
     }
 
-    fn ask_for_settings(&mut self, queue: &mut VecDeque<Heard>) {
-        let needed = self.publisher.as_ref().map(Publisher::needed).unwrap_or_default();
+    /// Whose settings the publisher waits for, and whose it needs no more.
+    fn tell_follower(&mut self, queue: &mut VecDeque<Heard>) {
+        let Some(publisher) = &mut self.publisher else { return };
+        let (gone, needed) = (publisher.take_gone(), publisher.take_needed());
+        if !gone.is_empty() {
+            queue.push_back(Heard::Follower(config_follower::Event::Forget(gone)));
+        }
         queue.extend(needed.into_iter().map(|topic| Heard::Follower(config_follower::Event::Need(topic))));
     }
 

@@ -3,7 +3,8 @@
 //! `processBrokerChange`).
 //!
 //! A watch only says where to look. Lists can be long and this controller's own writes fire their watches too, so each is
-//! read at most once in [`LOOK_INTERVAL`]; what comes meanwhile is seen with the next look.
+//! read at most once in [`LOOK_INTERVAL`]; what comes meanwhile is seen with the next look, and what fires while the cluster
+//! is being taken over with the first. A look that fails is taken again: its watch is gone with it.
 
 #![forbid(unsafe_code)]
 
@@ -25,39 +26,55 @@ use super::{Controller, Purpose, Role, Waiting};
 /// How often one list is read at most.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A list of the tree that is watched.
+/// What of the tree is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum List {
     Brokers,
     Topics,
     Marks,
+    /// The nodes of single topics: new ones, and those whose assignment changes.
+    Assignments,
 }
 
 impl List {
-    pub const ALL: [List; 3] = [List::Brokers, List::Topics, List::Marks];
+    const ALL: [List; 4] = [List::Brokers, List::Topics, List::Marks, List::Assignments];
 
-    fn path(self) -> &'static str {
-        match self {
-            List::Brokers => znodes::BROKER_IDS,
-            List::Topics => znodes::TOPICS,
-            List::Marks => znodes::DELETE_TOPICS,
+    /// The list whose children these are.
+    fn of(path: &str) -> Option<List> {
+        match path {
+            znodes::BROKER_IDS => Some(List::Brokers),
+            znodes::TOPICS => Some(List::Topics),
+            znodes::DELETE_TOPICS => Some(List::Marks),
+            _ => None,
         }
     }
 }
 
 /// When a list was read, and whether it is to be read again.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub struct Look {
     last: Option<Monotonic>,
     /// Its watch has fired since.
     is_due: bool,
-    is_under_way: bool,
+    /// How often it was read; results of earlier reads are nobody's.
+    number: u64,
+    reading: Reading,
+}
+
+#[derive(Default)]
+enum Reading {
+    #[default]
+    Nothing,
+    Names,
+    Brokers(Loader),
+    /// These topics.
+    Topics(Loader, Vec<String>),
 }
 
 impl Look {
     /// When it is to be read again.
     fn at(&self) -> Option<Monotonic> {
-        let waits = self.is_due && !self.is_under_way;
+        let waits = self.is_due && matches!(self.reading, Reading::Nothing);
         waits.then(|| self.last.map_or(Monotonic::default(), |last| last + LOOK_INTERVAL))
     }
 }
@@ -79,17 +96,15 @@ impl Controller {
                 self.watch_controller(effects);
             }
             TreeEvent::NodeChildrenChanged(path) => {
-                if let Some(list) = List::ALL.into_iter().find(|list| list.path() == path) {
-                    self.looks.entry(list).or_default().is_due = true;
-                    self.look_again(effects);
+                if let Some(list) = List::of(&path) {
+                    self.look_soon(list, effects);
                 }
             }
             TreeEvent::NodeDataChanged(path) => {
                 if let Some(topic) = path.strip_prefix(znodes::TOPICS).and_then(|rest| rest.strip_prefix('/')) {
-                    self.read_topics([topic.to_owned()], effects);
+                    self.read_soon([topic.to_owned()], effects);
                 } else if path.starts_with(znodes::BROKER_IDS) {
-                    self.looks.entry(List::Brokers).or_default().is_due = true;
-                    self.look_again(effects);
+                    self.look_soon(List::Brokers, effects);
                 }
             }
             // A list tells what is gone.
@@ -100,7 +115,20 @@ impl Controller {
     /// Is told when a topic's assignment changes.
     pub(super) fn watch_topic(&mut self, name: &str, effects: &mut Vec<Effect>) {
         let request = Request::Exists { path: znodes::topic_path(name), watch: Watch::Set };
-        self.ask(request, Waiting::Watch, effects);
+        self.ask(request, Waiting::Watch { topic: name.to_owned() }, effects);
+    }
+
+    fn look_soon(&mut self, list: List, effects: &mut Vec<Effect>) {
+        self.looks.entry(list).or_default().is_due = true;
+        self.look_again(effects);
+    }
+
+    /// Has these topics' nodes read, and watched.
+    pub(super) fn read_soon(&mut self, names: impl IntoIterator<Item = String>, effects: &mut Vec<Effect>) {
+        self.unread.extend(names);
+        if !self.unread.is_empty() {
+            self.look_soon(List::Assignments, effects);
+        }
     }
 
     /// Reads the lists whose time has come.
@@ -112,29 +140,45 @@ impl Controller {
             if look.at().is_none_or(|at| at > now) {
                 continue;
             }
-            *look = Look { last: Some(now), is_due: false, is_under_way: true };
-            match list {
+            (look.last, look.is_due, look.number) = (Some(now), false, look.number + 1);
+            let purpose = Purpose::Look(list, look.number);
+            let reads = match list {
                 List::Brokers => {
                     let (loader, reads) = Loader::brokers();
-                    self.loaders.insert(self.next_loader, loader);
-                    self.read_all(Purpose::Brokers(self.next_loader), reads, effects);
-                    self.next_loader += 1;
+                    look.reading = Reading::Brokers(loader);
+                    reads
                 }
-                List::Topics => self.ask(Read::TopicNames.request(), Waiting::List(list), effects),
-                List::Marks => self.ask(Read::Marks.request(), Waiting::List(list), effects),
-            }
+                List::Assignments => {
+                    let names: Vec<String> = std::mem::take(&mut self.unread).into_iter().collect();
+                    let (loader, reads) = Loader::topics(names.clone());
+                    look.reading = Reading::Topics(loader, names);
+                    reads
+                }
+                List::Topics | List::Marks => {
+                    look.reading = Reading::Names;
+                    let read = if list == List::Topics { Read::TopicNames } else { Read::Marks };
+                    self.ask(read.request(), Waiting::List(list), effects);
+                    continue;
+                }
+            };
+            self.read_all(purpose, reads, effects);
         }
     }
 
     pub(super) fn listed(&mut self, list: List, result: Result<Reply, RequestError>, effects: &mut Vec<Effect>) {
-        self.looks.entry(list).or_default().is_under_way = false;
+        self.looks.entry(list).or_default().reading = Reading::Nothing;
         match (list, result) {
             (List::Topics, Ok(Reply::Children(names))) => self.topics_listed(names, effects),
             (List::Marks, Ok(Reply::Children(names))) => self.marks_listed(names, effects),
-            (_, Err(failed)) => tracing::warn!(?list, %failed, "a list of the metadata tree can't be read"),
+            (_, Err(failed)) => self.not_read(list, &failed, effects),
             (_, Ok(other)) => unreachable!("a list was answered with {other:?}"),
         }
         self.look_again(effects);
+    }
+
+    fn not_read(&mut self, list: List, error: &dyn std::fmt::Display, effects: &mut Vec<Effect>) {
+        tracing::warn!(?list, %error, "a change in the metadata tree can't be read; the controller looks again");
+        self.look_soon(list, effects);
     }
 
     fn topics_listed(&mut self, names: Vec<String>, effects: &mut Vec<Effect>) {
@@ -151,7 +195,7 @@ impl Controller {
             tracing::warn!(topic = &*name, "the topic was taken out of the metadata tree; its logs stay");
             cluster.remove(&name);
         }
-        self.read_topics(new, effects);
+        self.read_soon(new, effects);
     }
 
     /// Marks that others made are acted upon; those of this controller are known.
@@ -171,43 +215,37 @@ impl Controller {
                 _ => refused.push(name),
             }
         }
-        self.unmark(refused, effects);
+        refused.into_iter().for_each(|name| self.unmark(name, effects));
         self.stop_replicas(&begun, effects);
-    }
-
-    fn read_topics(&mut self, names: impl IntoIterator<Item = String>, effects: &mut Vec<Effect>) {
-        let Role::Active(_) = self.role else { return };
-        let (loader, reads) = Loader::topics(names);
-        if reads.is_empty() {
-            return;
-        }
-        self.loaders.insert(self.next_loader, loader);
-        self.read_all(Purpose::Topics(self.next_loader), reads, effects);
-        self.next_loader += 1;
     }
 
     /// One of the reads of what others have written.
     pub(super) fn read_more(
         &mut self,
-        purpose: Purpose,
+        (list, number): (List, u64),
         read: Read,
         result: Result<Reply, RequestError>,
         effects: &mut Vec<Effect>,
     ) {
-        let (Purpose::Topics(number) | Purpose::Brokers(number)) = purpose else { return };
-        let Some(loader) = self.loaders.get_mut(&number) else { return };
+        let look = self.looks.entry(list).or_default();
+        let loader = match &mut look.reading {
+            Reading::Brokers(loader) | Reading::Topics(loader, _) if look.number == number => loader,
+            // One that was read along with it has failed.
+            _ => return,
+        };
         let step = loader.done(read, result);
         if let Step::Ask(reads) = step {
-            return self.read_all(purpose, reads, effects);
+            return self.read_all(Purpose::Look(list, number), reads, effects);
         }
-        self.loaders.remove(&number);
-        if let Purpose::Brokers(_) = purpose {
-            self.looks.entry(List::Brokers).or_default().is_under_way = false;
-        }
-        match (purpose, step) {
-            (Purpose::Topics(_), Step::Done(snapshot)) => self.topics_read(snapshot, effects),
+        match (std::mem::take(&mut look.reading), step) {
+            (Reading::Topics(..), Step::Done(snapshot)) => self.topics_read(snapshot, effects),
             (_, Step::Done(snapshot)) => self.brokers_read(snapshot, effects),
-            (_, Step::Failed(error)) => tracing::warn!(%error, "a change in the metadata tree can't be read"),
+            (reading, Step::Failed(error)) => {
+                if let Reading::Topics(_, names) = reading {
+                    self.unread.extend(names);
+                }
+                self.not_read(list, &error, effects);
+            }
             (_, Step::Ask(_)) => unreachable!("more is read"),
         }
         self.look_again(effects);
@@ -241,7 +279,7 @@ impl Controller {
                 }
             };
             let topic = &cluster.topics[&name];
-            changes.extend(elect(cluster, &name, topic, numbers, None, followed.is_unclean(&name)));
+            changes.extend(elect(cluster, &name, topic, numbers, &BTreeSet::new(), followed.is_unclean(&name)));
         }
         for (name, reason) in snapshot.damaged {
             // One that is served goes on as it was.
@@ -254,26 +292,25 @@ impl Controller {
         }
     }
 
-    /// Brokers that went lose their leaderships; one that came, or came again, is told everything.
+    /// Brokers that went lose their leaderships; one that came, or came again, is told everything, and what it led before it
+    /// leads in a new epoch, if it does.
     fn brokers_read(&mut self, snapshot: Snapshot, effects: &mut Vec<Effect>) {
         let Some(cluster) = self.cluster() else { return };
         let read = snapshot.brokers.into_iter().map(|(broker, epoch)| (broker.id, (broker, epoch))).collect();
-        let before = std::mem::replace(&mut cluster.brokers, read);
-        if before == cluster.brokers {
+        if cluster.brokers == read {
             return;
         }
-        let epoch_of = |brokers: &std::collections::BTreeMap<_, (_, i64)>, id| brokers.get(id).map(|(_, epoch)| *epoch);
-        let has_come = cluster.brokers.keys().any(|id| epoch_of(&cluster.brokers, id) != epoch_of(&before, id));
-        let all = match has_come {
-            true => cluster.partitions_of(cluster.topics.keys()),
-            false => Partitions::new(),
+        let come = cluster.set_brokers(read);
+        let all = match come.is_empty() {
+            true => Partitions::new(),
+            false => cluster.partitions_of(cluster.topics.keys()),
         };
         let suspended: Vec<Arc<str>> = cluster
             .deleting
             .iter_mut()
             .filter_map(|(name, deletion)| std::mem::take(&mut deletion.suspended).then(|| name.clone()))
             .collect();
-        let changes = self.elect_all(None);
+        let changes = self.elect_all(&come);
         let told = Told { shown: all.clone(), led: all, ..Told::default() };
         self.lead(changes, told, Then::Nothing, effects);
         self.stop_replicas(&suspended, effects);

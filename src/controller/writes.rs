@@ -5,16 +5,14 @@
 
 #![forbid(unsafe_code)]
 
-use crate::metadata::tree::Operation;
+use crate::metadata::tree::{self, Operation};
 
 /// Operations of one multi, the fence included.
 pub const OPERATIONS_PER_WRITE_MAX: usize = 128;
 
-/// Bytes of one multi; ZooKeeper takes 1 MiB. One operation alone may be larger.
+/// Bytes of one multi. One item alone may be larger, and is refused if it is more than a tree takes.
 pub const WRITE_BYTES_MAX: usize = 512 * 1024;
-
-/// What an operation takes beside its path and its data, at most.
-const OPERATION_BYTES: usize = 64;
+const _: () = assert!(WRITE_BYTES_MAX < tree::WRITE_BYTES_MAX, "what shares a multi is never too much");
 
 /// What is written together.
 pub trait Item {
@@ -82,11 +80,7 @@ pub fn place<I: Item>(items: &[I], operation: Option<usize>) -> Option<(usize, u
 }
 
 fn bytes_of(operations: &[Operation]) -> usize {
-    let data = |operation: &Operation| match operation {
-        Operation::Create { data, .. } | Operation::Set { data, .. } => data.len(),
-        Operation::Delete { .. } | Operation::Check { .. } => 0,
-    };
-    operations.iter().map(|operation| OPERATION_BYTES + operation.path().len() + data(operation)).sum()
+    operations.iter().map(Operation::bytes).sum()
 }
 
 #[cfg(test)]

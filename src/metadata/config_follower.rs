@@ -2,9 +2,9 @@
 //! `ZkConfigManager`, `ZkNodeChangeNotificationListener`, contract: `zookeeper.md` section 7).
 //!
 //! ```text
-//!   start:      watch and list /config/changes -> list /config/topics -> read every node -> Ready
+//!   start:      watch and list /config/changes -> list /config/topics, read every node -> Ready
 //!   a change:   the watch fires -> list again -> read the new notices -> read the nodes they name -> Changed
-//!   a new topic: whoever needs its settings asks -> read its node -> Changed
+//!   a new topic: what was read under its name is forgotten, its node is read -> Changed
 //!   the session has expired: all of the start again
 //! ```
 //! A notice only says what to read; it may come twice, or its node be gone. It stays for [`NOTICE_LIFE`], so that brokers
@@ -12,21 +12,28 @@
 //! out; a node that can't be read at all takes its topic out ([`TopicSettings::Damaged`]), since defaults might delete what
 //! it was to keep. A pure state machine.
 //!
+//! A name is not a topic: its settings may be left of one before, or of a creation that broke off. So they are read anew
+//! when a broker hears of a topic that it does not show yet, and what was under way then counts for nothing.
+//!
 //! Invariant: what [`Followed`] says of a topic was in the tree, at or after the time at which it was asked for.
 
 #![forbid(unsafe_code)]
+
+mod followed;
+
+pub use followed::{Followed, TopicSettings};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shared_map::SharedMap;
 use super::tree::{Reply, Request, RequestError, TreeError, TreeEvent, Version, Watch};
 use super::znodes;
 use crate::base::ids::BrokerId;
 use crate::base::time::{Monotonic, Now};
+use crate::config::DynamicConfig;
 use crate::config::dynamic::ConfigMap;
-use crate::config::{DynamicConfig, TopicConfig};
+use followed::resolve;
 
 /// How long a notice stays, counted from when this broker saw it (Kafka's `changeExpirationMs`, counted there from its
 /// making by the clock of ZooKeeper).
@@ -34,40 +41,6 @@ pub const NOTICE_LIFE: Duration = Duration::from_secs(15 * 60);
 
 /// How long it waits after a read that failed.
 const RETRY_BACKOFF: Duration = Duration::from_secs(1);
-
-/// What this broker lives by. Clones share.
-#[derive(Clone, Debug)]
-pub struct Followed {
-    pub dynamic: Arc<DynamicConfig>,
-    topics: SharedMap<Arc<str>, TopicSettings>,
-}
-
-#[derive(Clone, Debug)]
-pub enum TopicSettings {
-    Known(Arc<TopicConfig>),
-    /// Its node can't be read; the log has the reason.
-    Damaged,
-}
-
-impl Followed {
-    pub fn new(dynamic: Arc<DynamicConfig>) -> Followed {
-        Followed { dynamic, topics: SharedMap::new() }
-    }
-
-    /// Whether a topic's leader may be one that is not in sync; never where that is not known.
-    pub fn is_unclean(&self, name: &str) -> bool {
-        matches!(self.topic(name), Some(TopicSettings::Known(config)) if config.unclean_leader_election_enable)
-    }
-
-    pub fn set(&mut self, topic: Arc<str>, settings: TopicSettings) {
-        self.topics.insert(topic, settings);
-    }
-
-    /// `None`: not read yet.
-    pub fn topic(&self, name: &str) -> Option<&TopicSettings> {
-        self.topics.get(name)
-    }
-}
 
 /// Names a read until its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +66,10 @@ pub enum Event {
     Watched(TreeEvent),
     /// A topic is to be served, or to be opened: see [`Effect::Changed`].
     Need(Arc<str>),
-    /// A topic is gone.
-    Forget(Arc<str>),
+    /// Other topics have these names now than when their settings were read.
+    Renew(BTreeSet<Arc<str>>),
+    /// Topics are gone.
+    Forget(BTreeSet<Arc<str>>),
     /// A time of [`ConfigFollower::next_deadline`] may have come.
     Time,
 }
@@ -139,15 +114,21 @@ pub struct ConfigFollower {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Idle,
+    /// The first list of notices is under way. What they tell of is older than the nodes, which are read after it.
+    Listing,
+    /// All nodes are being read.
     Starting,
     Following,
 }
 
-/// A node that is being read; if it is asked for again meanwhile, it is read once more.
+/// A node that is being read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reading {
     Once,
+    /// It was asked for again meanwhile, and is read once more.
     Again,
+    /// Nobody wants it any more.
+    Dropped,
 }
 
 /// The list of notices.
@@ -218,13 +199,24 @@ impl ConfigFollower {
             }
             Event::Watched(_) => {}
             Event::Need(topic) => {
-                if self.followed.topic(&topic).is_none() && !self.reading.contains_key(&topic) {
+                if self.followed.topic(&topic).is_none() && !self.is_read(&topic) {
                     self.read_topic(topic, &mut effects);
                 }
             }
-            Event::Forget(topic) => {
-                self.followed.topics.remove(&*topic);
-                effects.push(Effect::Changed { topics: BTreeSet::from([topic]) });
+            Event::Renew(topics) => {
+                topics.iter().for_each(|topic| self.followed.topics.remove(&**topic));
+                topics.iter().for_each(|topic| self.read_topic(topic.clone(), &mut effects));
+                effects.push(Effect::Changed { topics });
+            }
+            Event::Forget(topics) => {
+                for topic in &topics {
+                    self.followed.topics.remove(&**topic);
+                    self.unread.remove(topic);
+                    if let Some(reading) = self.reading.get_mut(topic) {
+                        *reading = Reading::Dropped;
+                    }
+                }
+                effects.push(Effect::Changed { topics });
             }
             Event::Time => self.time(now, &mut effects),
         }
@@ -250,10 +242,16 @@ impl ConfigFollower {
 
     fn start(&mut self, effects: &mut Vec<Effect>) {
         if self.phase == Phase::Idle {
-            self.phase = Phase::Starting;
+            self.phase = Phase::Listing;
         }
         self.retry_at = None;
         self.list(effects);
+        if self.phase != Phase::Listing {
+            self.read_all(effects);
+        }
+    }
+
+    fn read_all(&mut self, effects: &mut Vec<Effect>) {
         for node in [znodes::ALL_BROKERS.to_owned(), self.broker.clone()] {
             self.read_broker(node, effects);
         }
@@ -271,7 +269,7 @@ impl ConfigFollower {
     }
 
     fn read_broker(&mut self, node: String, effects: &mut Vec<Effect>) {
-        let request = get(znodes::broker_config_path(&node));
+        let request = Request::get(znodes::broker_config_path(&node));
         self.ask(Read::Broker(node), request, effects);
     }
 
@@ -282,8 +280,13 @@ impl ConfigFollower {
             return;
         }
         self.reading.insert(topic.clone(), Reading::Once);
-        let request = get(znodes::topic_config_path(&topic));
+        let request = Request::get(znodes::topic_config_path(&topic));
         effects.push(Effect::Ask { read: Read::Topic(topic), request });
+    }
+
+    /// Whether what a topic's node says will be taken up.
+    fn is_read(&self, topic: &str) -> bool {
+        self.reading.get(topic).is_some_and(|reading| *reading != Reading::Dropped)
     }
 
     fn ask(&mut self, read: Read, request: Request, effects: &mut Vec<Effect>) {
@@ -328,8 +331,8 @@ impl ConfigFollower {
 
     fn failed(&mut self, error: &TreeError, now: Now, effects: &mut Vec<Effect>) {
         match error {
-            // A new session reads all anew.
-            TreeError::SessionExpired => {}
+            // A new session reads all anew, before that time.
+            TreeError::SessionExpired => self.retry_at = Some(now.monotonic + RETRY_BACKOFF),
             TreeError::Storage(_) => effects.push(Effect::Failed(error.clone())),
             error => {
                 tracing::warn!(%error, "settings can't be read from the metadata tree; the broker tries again");
@@ -344,12 +347,15 @@ impl ConfigFollower {
         for name in names {
             let number = notice_number(&name);
             self.notices.entry(name.clone()).or_insert(now.monotonic);
-            // At the start every node is read, whatever notices say.
-            if self.phase == Phase::Following && number > last_notice {
-                let request = get(format!("{}/{name}", znodes::CONFIG_CHANGES));
+            if self.phase != Phase::Listing && number > last_notice {
+                let request = Request::get(format!("{}/{name}", znodes::CONFIG_CHANGES));
                 self.ask(Read::Notice(name), request, effects);
             }
             self.last_notice = self.last_notice.max(number);
+        }
+        if self.phase == Phase::Listing {
+            self.phase = Phase::Starting;
+            self.read_all(effects);
         }
     }
 
@@ -360,7 +366,7 @@ impl ConfigFollower {
         };
         match entity.split_once('/') {
             // One that nobody here has asked for yet is read then.
-            Some(("topics", topic)) if self.followed.topic(topic).is_some() || self.reading.contains_key(topic) => {
+            Some(("topics", topic)) if self.followed.topic(topic).is_some() || self.is_read(topic) => {
                 self.read_topic(topic.into(), effects);
             }
             Some(("brokers", node)) if node == znodes::ALL_BROKERS || node == self.broker => {
@@ -391,8 +397,10 @@ impl ConfigFollower {
     }
 
     fn topic_read(&mut self, topic: Arc<str>, result: Result<Option<Reply>, TreeError>, effects: &mut Vec<Effect>) {
-        if self.reading.remove(&topic) == Some(Reading::Again) {
-            return self.read_topic(topic, effects);
+        match self.reading.remove(&topic) {
+            Some(Reading::Again) => return self.read_topic(topic, effects),
+            Some(Reading::Dropped) => return,
+            Some(Reading::Once) | None => {}
         }
         let overrides = match result {
             Ok(Some(Reply::Data(data, _))) => {
@@ -453,33 +461,9 @@ impl ConfigFollower {
     }
 }
 
-/// A topic's settings from its node. What is wrong with them is logged and left out: the topic stays usable, and the tree
-/// keeps what it has.
-fn resolve(topic: &str, overrides: &ConfigMap, defaults: &Arc<TopicConfig>) -> Arc<TopicConfig> {
-    if overrides.is_empty() {
-        return defaults.clone();
-    }
-    if let Ok(config) = defaults.with_overrides(overrides) {
-        return Arc::new(config);
-    }
-    let mut good = BTreeMap::new();
-    for (name, value) in overrides {
-        match defaults.with_overrides(&BTreeMap::from([(name.clone(), value.clone())])) {
-            Ok(_) => drop(good.insert(name.clone(), value.clone())),
-            Err(error) => tracing::warn!(topic, %error, "a topic config is ignored"),
-        }
-    }
-    // Two that are fine alone may still contradict each other.
-    defaults.with_overrides(&good).map_or_else(|_| defaults.clone(), Arc::new)
-}
-
 /// The number that the tree gave a notice; of what is no notice, one that was taken up long ago.
 fn notice_number(name: &str) -> i64 {
     name.rsplit_once('_').and_then(|(_, digits)| digits.parse().ok()).unwrap_or(-1)
-}
-
-fn get(path: String) -> Request {
-    Request::Get { path, watch: Watch::None }
 }
 
 fn children(path: &str, watch: Watch) -> Request {

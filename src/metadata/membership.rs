@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use super::inputs::BrokerImage;
 use super::tree::{
-    CreateMode, Generation, Operation, Outcome, Reply, Request, RequestError, Stat, TreeError, Version, Watch,
+    CreateMode, Generation, Operation, Outcome, Reply, Request, RequestError, Stat, TreeError, Version, Watch, found,
 };
 use super::znodes::{self, BadValue};
 use crate::base::ids::BrokerId;
@@ -60,6 +60,16 @@ pub enum Refusal {
     Migration,
     #[error("another live broker is registered as broker.id {}", .0.0)]
     IdInUse(BrokerId),
+}
+
+impl Refusal {
+    /// Which cluster the tree is of, where that is why.
+    pub fn cluster_of_tree(&self) -> Option<&str> {
+        match self {
+            Refusal::OtherCluster { found, .. } => Some(found),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -179,7 +189,7 @@ impl Membership {
                 #[cfg(test)]
                 let expected = expected.filter(|_| !planted::JOIN_ANY_CLUSTER.get());
                 self.state = State::Joining(Joining { expected, random, found: None }, Join::Controller);
-                self.ask(None, get(znodes::CONTROLLER), &mut effects);
+                self.ask(None, Request::get(znodes::CONTROLLER), &mut effects);
             }
             Event::Register { broker } => {
                 self.broker = Some(broker);
@@ -223,16 +233,16 @@ impl Membership {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
         let (step, request) = match step {
-            Join::Controller => match found(result)? {
+            Join::Controller => match found(result).map_err(Refusal::Tree)? {
                 Some((data, _)) if znodes::is_kraft_controller(&data)? => return Err(Refusal::KRaft),
-                _ => (Join::Migration, get(znodes::MIGRATION)),
+                _ => (Join::Migration, Request::get(znodes::MIGRATION)),
             },
-            Join::Migration => match found(result)? {
+            Join::Migration => match found(result).map_err(Refusal::Tree)? {
                 Some(_) => return Err(Refusal::Migration),
-                None => (Join::ClusterId, get(znodes::CLUSTER_ID)),
+                None => (Join::ClusterId, Request::get(znodes::CLUSTER_ID)),
             },
             Join::ClusterId => {
-                if let Some((data, _)) = found(result)? {
+                if let Some((data, _)) = found(result).map_err(Refusal::Tree)? {
                     joining.found = Some(znodes::decode_cluster_id(&data)?);
                 }
                 joining.check()?;
@@ -269,7 +279,9 @@ impl Membership {
                     return Ok(());
                 }
                 // Another broker was faster.
-                Err(RequestError { error: TreeError::NodeExists(_), .. }) => (Join::ClusterId, get(znodes::CLUSTER_ID)),
+                Err(RequestError { error: TreeError::NodeExists(_), .. }) => {
+                    (Join::ClusterId, Request::get(znodes::CLUSTER_ID))
+                }
                 Err(failed) => return Err(Refusal::Tree(failed.error)),
             },
         };
@@ -329,7 +341,7 @@ impl Membership {
             }
             (Register::Make, Err(RequestError { error: TreeError::NodeExists(_), .. })) => {
                 self.state = State::Registering(Register::Look);
-                return self.ask(Some(session.generation), get(&znodes::broker_path(id)), effects);
+                return self.ask(Some(session.generation), Request::get(znodes::broker_path(id)), effects);
             }
             (Register::Look, Ok(Reply::Data(_, stat))) => {
                 if stat.ephemeral_owner == session.id {
@@ -383,10 +395,6 @@ impl Joining {
     }
 }
 
-fn get(path: &str) -> Request {
-    Request::Get { path: path.to_owned(), watch: Watch::None }
-}
-
 fn look_for_path(next: usize, missing: Vec<usize>) -> (Join, Request) {
     let path = znodes::PERSISTENT_PATHS[next].to_owned();
     (Join::Paths { next, missing }, Request::Exists { path, watch: Watch::None })
@@ -404,16 +412,6 @@ fn make_paths(missing: &[usize]) -> Request {
 
 fn new_cluster_id(random: [u64; 2]) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random.map(u64::to_be_bytes).concat())
-}
-
-/// What a get found; `None`: no such node.
-fn found(result: Result<Reply, RequestError>) -> Result<Option<(Vec<u8>, Stat)>, Refusal> {
-    match result {
-        Ok(Reply::Data(data, stat)) => Ok(Some((data, stat))),
-        Err(RequestError { error: TreeError::NoNode(_), .. }) => Ok(None),
-        Ok(other) => unreachable!("the reply to a get is no {other:?}"),
-        Err(failed) => Err(Refusal::Tree(failed.error)),
-    }
 }
 
 /// The planted bug that the simulator must catch: a broker takes part in whatever cluster the tree is of.

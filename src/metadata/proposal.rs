@@ -46,11 +46,8 @@ impl Proposal {
     /// Whether it changes what is there, so that it must see what the one before it wrote.
     pub fn is_serial(&self) -> bool {
         match self {
-            Proposal::AlterConfigs { .. } | Proposal::CreatePartitions { .. } => true,
-            Proposal::CreateTopics { .. }
-            | Proposal::DeleteTopics { .. }
-            | Proposal::FollowSettings { .. }
-            | Proposal::AllocateProducerIds => false,
+            Proposal::AlterConfigs { .. } | Proposal::CreatePartitions { .. } | Proposal::AllocateProducerIds => true,
+            Proposal::CreateTopics { .. } | Proposal::DeleteTopics { .. } | Proposal::FollowSettings { .. } => false,
         }
     }
 }

@@ -15,13 +15,15 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::base::ids::{BrokerId, ShardId, TopicPartition};
+use crate::base::ids::{BrokerId, ShardId, TopicId, TopicPartition};
 use crate::config::TopicConfig;
 
 use super::behind::ShardPart;
 use super::config_follower::{Followed, TopicSettings};
 use super::image::{ClusterImage, LocalView};
-use super::inputs::{BrokerInputs, LEADER_DURING_DELETE, LeaderAndIsr, Sender, StopReplica};
+use super::inputs::{
+    BrokerInputs, LEADER_DURING_DELETE, LeaderAndIsr, Sender, StopReplica, UpdateMetadataPartition, UpdateMetadataTopic,
+};
 use super::node::{LocalPartition, ShardInput, ShardSink};
 use super::placement::Placement;
 
@@ -55,6 +57,12 @@ pub struct Publisher<S: ShardSink> {
     shards: Vec<ShardPart>,
     /// Inputs that wait for settings, and what came after them.
     waiting: VecDeque<BrokerInputs>,
+    /// Topics of the first of these whose settings are not known.
+    unknown: BTreeSet<Arc<str>>,
+    /// Topics whose settings nobody was asked for yet.
+    needed: BTreeSet<Arc<str>>,
+    /// Topics that are shown no more, and of which nobody was told yet.
+    gone: BTreeSet<Arc<str>>,
     /// How many inputs were taken, and of how many the image tells.
     received: u64,
     published: u64,
@@ -87,6 +95,9 @@ impl<S: ShardSink> Publisher<S> {
             followed,
             shards: (0..shard_count).map(|_| ShardPart::default()).collect(),
             waiting: VecDeque::new(),
+            unknown: BTreeSet::new(),
+            needed: BTreeSet::new(),
+            gone: BTreeSet::new(),
             received: 0,
             published: 0,
         }
@@ -123,21 +134,37 @@ impl<S: ShardSink> Publisher<S> {
         }
         self.received += 1;
         self.waiting.push_back(inputs);
+        if self.waiting.len() == 1 {
+            self.find_unknown();
+        }
         self.go_on();
         Ok(())
     }
 
-    /// The topics whose settings the next input waits for.
-    pub fn needed(&self) -> Vec<Arc<str>> {
-        let Some(inputs) = self.waiting.front() else { return Vec::new() };
-        let unknown = topics_of(inputs).filter(|topic| self.followed.topic(topic).is_none());
-        unknown.cloned().collect::<BTreeSet<_>>().into_iter().collect()
+    /// Topics of an input that the image does not show, or shows another topic under the name of.
+    pub fn unshown(&self, inputs: &BrokerInputs) -> BTreeSet<Arc<str>> {
+        let is_shown = |name: &Arc<str>, id: TopicId| self.image.topic(name).is_some_and(|topic| topic.id == id);
+        topics_of(inputs).filter(|(name, id)| !is_shown(name, *id)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// This broker's settings are others now, or those of `topics` are.
+    /// The topics whose settings the next input waits for, each once.
+    pub fn take_needed(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.needed)
+    }
+
+    /// Topics that are shown no more, each once.
+    pub fn take_gone(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// This broker's settings are others now, or those of `topics` are, or are not known any more.
     pub fn follow(&mut self, followed: Followed, topics: &BTreeSet<Arc<str>>) {
         let is_changed = !Arc::ptr_eq(&self.followed.dynamic, &followed.dynamic);
         self.followed = followed;
+        self.unknown.retain(|topic| !topics.contains(topic) || self.followed.topic(topic).is_none());
+        if topics.iter().any(|topic| self.followed.topic(topic).is_none()) {
+            self.find_unknown();
+        }
         let configs = self.changed_configs(topics);
         if is_changed || !configs.is_empty() {
             let mut next = self.image.barrier();
@@ -180,10 +207,17 @@ impl<S: ShardSink> Publisher<S> {
         Ok(())
     }
 
+    fn find_unknown(&mut self) {
+        let topics = self.waiting.front().into_iter().flat_map(topics_of).map(|(name, _)| name);
+        self.unknown = topics.filter(|topic| self.followed.topic(topic).is_none()).cloned().collect();
+        self.needed.extend(self.unknown.iter().cloned());
+    }
+
     /// Publishes what waits for nothing more.
     fn go_on(&mut self) {
-        while !self.waiting.is_empty() && self.needed().is_empty() {
-            let mut inputs = self.waiting.pop_front().expect("just seen");
+        while self.unknown.is_empty()
+            && let Some(mut inputs) = self.waiting.pop_front()
+        {
             self.leave_out_damaged(&mut inputs);
             let mut told = Told::default();
             if let Some(input) = &inputs.leader_and_isr {
@@ -199,6 +233,10 @@ impl<S: ShardSink> Publisher<S> {
             };
             self.published += 1;
             self.publish(next, told);
+            let updated = inputs.update_metadata.iter().flat_map(|update| &update.topics);
+            let gone = updated.filter(|topic| self.image.topic(&topic.name).is_none());
+            self.gone.extend(gone.map(|topic| topic.name.clone()));
+            self.find_unknown();
         }
     }
 
@@ -309,6 +347,8 @@ impl<S: ShardSink> Publisher<S> {
             }
             configs.insert(local.topic.clone(), local.config.clone());
         }
+        #[cfg(test)]
+        counted::TOLD_ALL.set(counted::TOLD_ALL.get() + 1);
         tracing::warn!(shard = shard.0, replicas = replicas.len(), "a shard that fell behind is told all anew");
         let configs = configs.into_iter().collect();
         self.sink.send(shard, ShardInput::StopReplica { partitions: stops, image_version });
@@ -332,15 +372,16 @@ impl<S: ShardSink> Publisher<S> {
 }
 
 /// The topics that an input shows or has run.
-fn topics_of(inputs: &BrokerInputs) -> impl Iterator<Item = &Arc<str>> {
-    let led = inputs.leader_and_isr.iter().flat_map(|input| &input.topics).map(|topic| &topic.name);
+fn topics_of(inputs: &BrokerInputs) -> impl Iterator<Item = (&Arc<str>, TopicId)> {
+    let led = inputs.leader_and_isr.iter().flat_map(|input| &input.topics).map(|topic| (&topic.name, topic.id));
     let shown = inputs.update_metadata.iter().flat_map(|input| &input.topics);
-    led.chain(shown.filter(|topic| !is_deletion(topic)).map(|topic| &topic.name))
+    led.chain(shown.filter(|topic| !is_deletion(topic)).map(|topic| (&topic.name, topic.id)))
 }
 
 /// Whether all that is said of a topic is that it goes.
-pub fn is_deletion(topic: &super::inputs::UpdateMetadataTopic) -> bool {
-    topic.partitions.iter().all(|partition| partition.leader == LEADER_DURING_DELETE)
+fn is_deletion(topic: &UpdateMetadataTopic) -> bool {
+    let goes = |partition: &UpdateMetadataPartition| partition.leader == LEADER_DURING_DELETE;
+    !topic.partitions.is_empty() && topic.partitions.iter().all(goes)
 }
 
 struct View<'a, S: ShardSink> {
@@ -364,6 +405,16 @@ pub(crate) mod planted {
 
     thread_local! {
         pub(crate) static DROP_WHAT_HAS_NO_ROOM: Cell<bool> = const { Cell::new(false) };
+    }
+}
+
+/// How often a shard that fell behind was told all anew, for tests that want it to happen.
+#[cfg(test)]
+pub(crate) mod counted {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(crate) static TOLD_ALL: Cell<usize> = const { Cell::new(0) };
     }
 }
 

@@ -10,10 +10,13 @@
 //!    the repeat is refused         -> is what the write would have left there? then it was done, else it is refused
 //! ```
 //! What it would have left is read node by node: data and version of what it makes and sets, no node where it deletes, and
-//! this session as the owner of what is ephemeral. A write that leaves nothing to tell it by (a notice alone) may be done
-//! twice. An expired session is told to whoever asked: what was decided under it must be decided anew.
+//! this session as the owner of what is ephemeral. So no two writes that are under way may leave the same: one would be
+//! taken for the other. A write that leaves nothing to tell it by (a notice alone) may be done twice. An expired session is
+//! told to whoever asked: what was decided under it must be decided anew.
 //!
-//! Invariant: each request has one result, and results come in the order in which the tree had them.
+//! A write that is more than ZooKeeper takes is refused here: there it would end the connection each time it is repeated.
+//!
+//! Invariant: each request has one result, and results of what the tree was given come in the order in which it had them.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +26,7 @@ use std::time::Duration;
 
 use super::tree::{
     CreateMode, Generation, MetadataTree, Operation, Outcome, Reply, Request, RequestError, RequestId, SessionState,
-    Stat, TreeError, TreeEvent, TreeOutput, Version, Watch,
+    Stat, TreeError, TreeEvent, TreeOutput, Version, WRITE_BYTES_MAX, Watch,
 };
 use crate::base::time::Monotonic;
 
@@ -49,6 +52,8 @@ pub struct Requests<T, K> {
     /// Not given to the tree yet.
     waiting: VecDeque<Asked<K>>,
     under_way: BTreeMap<RequestId, Asked<K>>,
+    /// Refused without asking the tree.
+    too_large: VecDeque<(K, usize)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +102,7 @@ impl<T: MetadataTree, K> Requests<T, K> {
             again: VecDeque::new(),
             waiting: VecDeque::new(),
             under_way: BTreeMap::new(),
+            too_large: VecDeque::new(),
         }
     }
 
@@ -110,6 +116,10 @@ impl<T: MetadataTree, K> Requests<T, K> {
 
     /// Gives a request; see [`MetadataTree::submit`] for `generation`.
     pub fn ask(&mut self, key: K, generation: Option<Generation>, request: Request) {
+        let bytes = request.write_bytes();
+        if bytes > WRITE_BYTES_MAX {
+            return self.too_large.push_back((key, bytes));
+        }
         self.waiting.push_back(Asked { key, generation, request, attempt: Attempt::First });
         self.submit();
     }
@@ -132,6 +142,11 @@ impl<T: MetadataTree, K> Requests<T, K> {
 
     /// The next result or event.
     pub fn poll_next(&mut self, cx: &mut Context<'_>, now: Monotonic) -> Poll<TreeInput<K>> {
+        if let Some((key, bytes)) = self.too_large.pop_front() {
+            let reason = format!("a write of {bytes} bytes; the metadata tree takes {WRITE_BYTES_MAX}");
+            let result = Err(RequestError::of_request(TreeError::BadArguments(reason)));
+            return Poll::Ready(TreeInput::Done { key, result });
+        }
         loop {
             let input = match self.tree.poll_output(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -251,6 +266,10 @@ impl Looking {
 
     fn look(mut self, result: Result<Reply, RequestError>, session: i64) -> Look {
         let (path, expected) = self.paths.pop().expect("it was looked at");
+        #[cfg(test)]
+        if planted::ALWAYS_WAS.get() {
+            return Look::Was(self.stats);
+        }
         match (expected, result) {
             (Expected::Gone, Err(RequestError { error: TreeError::NoNode(_), .. })) => {}
             (Expected::There { data, version, is_ephemeral }, Ok(Reply::Data(found, stat)))
@@ -311,6 +330,17 @@ fn reply_from(request: &Request, stats: &BTreeMap<String, Stat>) -> Reply {
         Operation::Check { .. } => Outcome::Checked,
     };
     request.reply(request.operations().unwrap_or_default().iter().map(outcome).collect())
+}
+
+/// The planted bug that the simulator must catch: a write that is refused when it is repeated counts as done before,
+/// whatever there is.
+#[cfg(test)]
+pub(crate) mod planted {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(crate) static ALWAYS_WAS: Cell<bool> = const { Cell::new(false) };
+    }
 }
 
 #[cfg(test)]

@@ -40,6 +40,9 @@ pub struct Inbox {
     shared: Arc<Shared>,
     /// What was last passed on of each shard's word.
     seen: Vec<u64>,
+    /// What happens in the midst of a look.
+    #[cfg(test)]
+    looked: Box<dyn FnMut() + Send>,
 }
 
 struct Shared {
@@ -61,7 +64,15 @@ pub fn channel(shard_count: u16) -> (MetadataHandle, Inbox) {
         waker: Mutex::new(None),
     });
     let seen = vec![0; usize::from(shard_count)];
-    (MetadataHandle { proposals: sender, shared: shared.clone() }, Inbox { proposals: receiver, shared, seen })
+    let handle = MetadataHandle { proposals: sender, shared: Arc::clone(&shared) };
+    let inbox = Inbox {
+        proposals: receiver,
+        shared,
+        seen,
+        #[cfg(test)]
+        looked: Box::new(|| ()),
+    };
+    (handle, inbox)
 }
 
 impl MetadataHandle {
@@ -113,17 +124,17 @@ impl Inbox {
         if self.shared.stopping.load(Ordering::Acquire) {
             return Poll::Ready(None);
         }
+        // Versions are looked at before the logs that a shard names before them.
+        let applied = self.next_applied();
+        #[cfg(test)]
+        (self.looked)();
         let offline = std::mem::take(&mut *self.shared.offline.lock().unwrap_or_else(PoisonError::into_inner));
         if !offline.is_empty() {
             return Poll::Ready(Some(MetadataInput::Offline { partitions: offline.into_iter().collect() }));
         }
-        for (index, seen) in self.seen.iter_mut().enumerate() {
-            let image_version = self.shared.applied[index].load(Ordering::Acquire);
-            if image_version > *seen {
-                *seen = image_version;
-                let shard = ShardId(u16::try_from(index).expect("made for at most u16::MAX shards"));
-                return Poll::Ready(Some(MetadataInput::Applied { shard, image_version }));
-            }
+        if let Some((shard, image_version)) = applied {
+            self.seen[shard.index()] = image_version;
+            return Poll::Ready(Some(MetadataInput::Applied { shard, image_version }));
         }
         if !room {
             return Poll::Pending;
@@ -133,6 +144,15 @@ impl Inbox {
             Err(TryRecvError::Empty) => Poll::Pending,
             Err(TryRecvError::Disconnected) => Poll::Ready(None),
         }
+    }
+
+    /// A version that was not passed on yet.
+    fn next_applied(&self) -> Option<(ShardId, u64)> {
+        let mut versions = (0..).map(ShardId).zip(&self.shared.applied).zip(&self.seen);
+        versions.find_map(|((shard, applied), seen)| {
+            let image_version = applied.load(Ordering::Acquire);
+            (image_version > *seen).then_some((shard, image_version))
+        })
     }
 }
 
@@ -191,6 +211,20 @@ mod tests {
         }
         assert!(matches!(poll(&mut inbox, false), Poll::Ready(Some(MetadataInput::Applied { .. }))));
         assert!(matches!(poll(&mut inbox, false), Poll::Pending));
+    }
+
+    #[test]
+    fn a_log_that_can_t_be_opened_is_told_before_the_version_even_if_both_come_in_the_midst_of_a_look() {
+        let (handle, mut inbox) = channel(1);
+        let mut said = false;
+        inbox.looked = Box::new(move || {
+            if !std::mem::replace(&mut said, true) {
+                handle.offline(TopicPartition { topic: "t".into(), partition: 3 });
+                handle.applied(ShardId(0), 1);
+            }
+        });
+        assert!(matches!(poll(&mut inbox, true), Poll::Ready(Some(MetadataInput::Offline { .. }))));
+        assert!(matches!(poll(&mut inbox, true), Poll::Ready(Some(MetadataInput::Applied { .. }))));
     }
 
     #[test]

@@ -27,6 +27,13 @@ use thiserror::Error;
 /// The most data one node may hold, in bytes; what Kafka's client accepts in one reply.
 pub const NODE_DATA_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// The most bytes that one write may have: ZooKeeper's `jute.maxbuffer` as it is without settings. It closes the connection
+/// on a larger one, without a word.
+pub const WRITE_BYTES_MAX: usize = 0xf_ffff;
+
+/// What an operation of a write takes beside its path and its data, at most.
+const OPERATION_BYTES: usize = 64;
+
 /// The longest path, in bytes. Kafka's longest is a topic's partition state.
 pub const PATH_BYTES_MAX: usize = 1024;
 
@@ -80,6 +87,15 @@ impl Operation {
             | Operation::Delete { path, .. }
             | Operation::Check { path, .. } => path,
         }
+    }
+
+    /// What it takes of a write, at most.
+    pub fn bytes(&self) -> usize {
+        let data = match self {
+            Operation::Create { data, .. } | Operation::Set { data, .. } => data.len(),
+            Operation::Delete { .. } | Operation::Check { .. } => 0,
+        };
+        OPERATION_BYTES + self.path().len() + data
     }
 }
 
@@ -174,6 +190,11 @@ pub enum Request {
 }
 
 impl Request {
+    /// A read that leaves no watch.
+    pub fn get(path: impl Into<String>) -> Request {
+        Request::Get { path: path.into(), watch: Watch::None }
+    }
+
     /// What a write does; `None` for a read.
     pub fn operations(&self) -> Option<Vec<Operation>> {
         Some(match self.clone() {
@@ -183,6 +204,17 @@ impl Request {
             Request::Multi(operations) => operations,
             Request::Get { .. } | Request::Exists { .. } | Request::Children { .. } => return None,
         })
+    }
+
+    /// The bytes of a write, at most; 0 for a read.
+    pub fn write_bytes(&self) -> usize {
+        let of_one = |path: &str, data: usize| OPERATION_BYTES + path.len() + data;
+        match self {
+            Request::Create { path, data, .. } | Request::Set { path, data, .. } => of_one(path, data.len()),
+            Request::Delete { path, .. } => of_one(path, 0),
+            Request::Multi(operations) => operations.iter().map(Operation::bytes).sum(),
+            Request::Get { .. } | Request::Exists { .. } | Request::Children { .. } => 0,
+        }
     }
 
     pub fn is_write(&self) -> bool {
@@ -263,6 +295,19 @@ pub trait MetadataTree: 'static {
 
     /// Of that session. It has changed when [`SessionState::Expired`] is polled, and not before.
     fn generation(&self) -> Generation;
+}
+
+/// What a get found; `None`: no such node.
+///
+/// # Panics
+/// The result is another request's.
+pub fn found(result: Result<Reply, RequestError>) -> Result<Option<(Vec<u8>, Stat)>, TreeError> {
+    match result {
+        Ok(Reply::Data(data, stat)) => Ok(Some((data, stat))),
+        Err(RequestError { error: TreeError::NoNode(_), .. }) => Ok(None),
+        Ok(other) => unreachable!("a get was answered with {other:?}"),
+        Err(failed) => Err(failed.error),
+    }
 }
 
 /// The parent's path and the name of a path; `None` for `/` and for what is no path.

@@ -29,7 +29,9 @@ use super::network::Latency;
 use super::world::World;
 use crate::base::time::Monotonic;
 use crate::executor::Executor;
-use crate::metadata::tree::{Operation, Outcome, Reply, Request, RequestError, TreeError, TreeEvent, Version};
+use crate::metadata::tree::{
+    CreateMode, Operation, Outcome, Reply, Request, RequestError, TreeError, TreeEvent, Version,
+};
 
 /// How long a session lives that nobody hears of; Kafka's default.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(18);
@@ -91,6 +93,13 @@ impl Ensemble {
             Ok(Reply::Children(names)) => names,
             _ => Vec::new(),
         }
+    }
+
+    /// Somebody else makes a node.
+    pub fn put(&self, path: &str, data: &[u8]) {
+        let (path, data) = (path.to_owned(), data.to_vec());
+        let made = self.write(&[Operation::Create { path, data, mode: CreateMode::Persistent }], 0);
+        assert!(made.is_ok(), "{made:?}");
     }
 
     fn look(&self, request: Request) -> Result<Reply, TreeError> {

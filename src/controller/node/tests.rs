@@ -15,7 +15,7 @@ use crate::metadata::proposal::{
     ConfigChange, ConfigEdit, ConfigOperation, ConfigResource, CreateTopicResult, NewTopic, TopicRef, TopicRefusal,
 };
 use crate::metadata::tree::suite::Probe;
-use crate::metadata::tree::{Stat, Version, Watch};
+use crate::metadata::tree::{CreateMode, Stat, Version, Watch};
 use crate::metadata::znodes;
 
 use super::*;
@@ -386,4 +386,49 @@ fn a_topic_is_run_by_the_settings_that_it_was_made_with_also_after_one_of_its_na
         apply_all(&mut node);
         shards.take();
     }
+}
+
+#[test]
+fn a_topic_lives_by_its_own_settings_where_others_were_left_under_its_name() {
+    for left in [&br#"{"version":1,"config":{"segment.bytes":"77"}}"#[..], b"{"] {
+        let (mut node, shards, answers) = fresh();
+        node.by_another(|tree| tree.create("/config/topics/t", left, CreateMode::Persistent)).unwrap();
+        let mut node = start(node.into_tree().reopen().unwrap(), &shards, 2);
+        apply_all(&mut node);
+        let mut topic = new_topic("t", 1);
+        topic.configs.push(("retention.ms".into(), Some("1000".into())));
+        propose(&mut node, &answers, create(vec![topic]));
+        apply_all(&mut node);
+        assert!(created(&answers)[0].outcome.is_ok());
+        let config = &node.image().topic("t").expect("it is shown").config;
+        assert_eq!((config.segment_bytes, config.retention_ms), (1 << 30, 1000));
+    }
+}
+
+#[test]
+fn settings_of_topics_that_are_gone_are_forgotten() {
+    let (mut node, _, answers) = fresh();
+    propose(&mut node, &answers, create(vec![new_topic("t", 1)]));
+    apply_all(&mut node);
+    assert!(node.node.follower.followed().topic("t").is_some());
+    propose(&mut node, &answers, Proposal::DeleteTopics { topics: vec![TopicRef::Name("t".into())] });
+    apply_all(&mut node);
+    assert!(node.node.follower.followed().topic("t").is_none());
+}
+
+#[test]
+fn a_write_that_is_more_than_the_tree_takes_is_refused_and_holds_up_no_other() {
+    let (mut node, _, answers) = fresh();
+    let mut large = new_topic("large", 1);
+    let pattern = "0:1,".repeat(300_000);
+    large.configs.push(("leader.replication.throttled.replicas".into(), Some(pattern)));
+    propose(&mut node, &answers, create(vec![large]));
+    apply_all(&mut node);
+    match &created(&answers)[0].outcome {
+        Err(TopicRefusal::Tree(reason)) => assert!(reason.contains("a write of 12"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    propose(&mut node, &answers, create(vec![new_topic("t", 1)]));
+    apply_all(&mut node);
+    assert!(created(&answers)[0].outcome.is_ok());
 }

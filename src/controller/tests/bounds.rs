@@ -15,6 +15,10 @@ fn create(topics: Vec<NewTopic>) -> Proposal {
     Proposal::CreateTopics { topics, validate_only: false }
 }
 
+fn delete(name: &str) -> Proposal {
+    Proposal::DeleteTopics { topics: vec![TopicRef::Name(name.into())] }
+}
+
 #[test]
 fn many_topics_are_written_in_bounded_transactions_of_whole_topics() {
     let mut world = World::new();
@@ -28,36 +32,28 @@ fn many_topics_are_written_in_bounded_transactions_of_whole_topics() {
 
 #[test]
 fn a_topic_of_thousands_of_partitions_is_made_grown_and_deleted_in_bounded_transactions() {
-    let mut world = World::new();
-    let large = || {
-        let (mut world, mut largest) = (World::new(), 0);
-        world.propose(create(vec![new_topic("a".into(), 2000), new_topic("b".into(), 1)]));
-        let mut run = |world: &mut World| {
-            while !world.effects.is_empty() || !world.orders.is_empty() {
-                largest = write_sizes(world).into_iter().max().unwrap_or(0).max(largest);
-                world.perform(1);
-                if world.effects.is_empty() {
-                    world.tell();
-                }
+    let (mut world, mut largest) = (World::new(), 0);
+    let mut run = |world: &mut World| {
+        while !world.effects.is_empty() || !world.orders.is_empty() {
+            largest = write_sizes(world).into_iter().max().unwrap_or(0).max(largest);
+            world.perform(1);
+            if world.effects.is_empty() {
+                world.tell();
             }
-        };
-        run(&mut world);
-        world.check();
-        assert_eq!(world.counts.len(), 2, "both are answered");
-        let topics = vec![MorePartitions { topic: "a".into(), count: 3000, assignments: None }];
-        world.propose(Proposal::CreatePartitions { topics, validate_only: false });
-        run(&mut world);
-        world.check();
-        assert_eq!(world.counts.values().copied().max(), Some(3000));
-        world.propose(Proposal::DeleteTopics { topics: vec![TopicRef::Name("a".into())] });
-        run(&mut world);
-        assert!(largest <= OPERATIONS_PER_WRITE_MAX, "{largest}");
-        world
+        }
     };
-    world = {
-        drop(world);
-        large()
-    };
+    world.propose(create(vec![new_topic("a".into(), 2000), new_topic("b".into(), 1)]));
+    run(&mut world);
+    world.check();
+    assert_eq!(world.counts.len(), 2, "both are answered");
+    let topics = vec![MorePartitions { topic: "a".into(), count: 3000, assignments: None }];
+    world.propose(Proposal::CreatePartitions { topics, validate_only: false });
+    run(&mut world);
+    world.check();
+    assert_eq!(world.counts.values().copied().max(), Some(3000));
+    world.propose(delete("a"));
+    run(&mut world);
+    assert!(largest <= OPERATIONS_PER_WRITE_MAX, "{largest}");
     world.settle();
     world.check();
     assert_eq!(world.told.keys().collect::<Vec<_>>(), ["b"]);
@@ -97,4 +93,58 @@ fn many_topics_are_deleted_in_few_orders_and_bounded_transactions() {
     world.settle();
     world.check();
     assert!(world.told.is_empty());
+}
+
+#[test]
+fn a_topic_and_its_settings_leave_the_tree_at_once_however_many_partitions_it_has() {
+    for partitions in [1, 41, 42, 62, 63, 64, 84, 126] {
+        let mut world = World::new();
+        world.propose(create(vec![new_topic("a".into(), partitions), new_topic("b".into(), 1)]));
+        world.settle();
+        world.propose(Proposal::DeleteTopics { topics: ["a", "b"].map(|name| TopicRef::Name(name.into())).to_vec() });
+        while !world.effects.is_empty() || !world.orders.is_empty() {
+            world.perform(1);
+            if world.effects.is_empty() {
+                world.tell();
+            }
+            let mut names = |path: &str| world.tree().children(path, Watch::None).unwrap();
+            assert_eq!(names("/config/topics"), names("/brokers/topics"), "{partitions} partitions");
+        }
+        world.settle();
+        world.check();
+        assert_eq!(world.gone.len(), 6);
+    }
+}
+
+#[test]
+fn settings_that_a_broken_removal_left_go_with_its_mark() {
+    let mut world = World::new();
+    for path in ["/config/topics/left", "/admin/delete_topics/left", "/admin/delete_topics/bare"] {
+        world.tree().create(path, b"{}", CreateMode::Persistent).unwrap();
+    }
+    world.tree().create("/brokers/topics/damaged", b"{", CreateMode::Persistent).unwrap();
+    for path in ["/config/topics/damaged", "/admin/delete_topics/damaged"] {
+        world.tree().create(path, b"{}", CreateMode::Persistent).unwrap();
+    }
+    world.crash();
+    world.settle();
+    let mut names = |path: &str| world.tree().children(path, Watch::None).unwrap();
+    assert_eq!(names("/admin/delete_topics"), Vec::<String>::new());
+    assert_eq!(names("/config/topics"), ["damaged"], "what can't be read may be whole for another");
+}
+
+#[test]
+fn blocks_of_producer_ids_are_given_one_after_the_other() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        world.propose(Proposal::AllocateProducerIds);
+    }
+    let mut given = 0;
+    while !world.asked.is_empty() {
+        let asked = world.effects.iter().filter(|effect| matches!(effect, Effect::Ask { .. })).count();
+        assert!(asked <= 1, "two that are under way would write the same");
+        given += usize::from(matches!(world.effects.front(), Some(Effect::Answer { .. })));
+        world.perform(1);
+    }
+    assert_eq!(given, 3);
 }

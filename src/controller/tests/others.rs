@@ -131,12 +131,7 @@ fn a_controller_whose_session_expired_resigns_and_answers_what_was_under_way() {
 #[test]
 fn a_take_over_that_broke_off_does_not_let_the_next_one_speak_too_early() {
     let mut world = made("a");
-    world.told.clear();
-    world.controller = controller();
-    world.tree().delete("/controller", Version::Any).unwrap();
-    while world.tree().output().is_some() {}
-    let generation = world.tree().tree().generation();
-    world.handle(Event::Start { generation });
+    world.take_over_again();
     let writes_leaders = |effect: &Effect| match effect {
         Effect::Ask { request: Request::Multi(operations), .. } => operations[1].path().ends_with("/state"),
         _ => false,
@@ -149,6 +144,7 @@ fn a_take_over_that_broke_off_does_not_let_the_next_one_speak_too_early() {
     world.handle(Event::Expired);
     world.tree().delete("/controller", Version::Any).unwrap();
     while world.tree().output().is_some() {}
+    let generation = world.tree().tree().generation();
     world.handle(Event::Start { generation });
     while !matches!(world.controller.role, Role::TakingOver(..)) {
         world.perform(1);
@@ -176,4 +172,157 @@ fn a_log_that_can_t_be_opened_is_shown_offline_and_keeps_its_leader_where_there_
     assert_eq!(update[0].offline_replicas, [BrokerId(1)]);
     world.settle();
     world.check();
+}
+
+fn go_offline(world: &mut World, topic: &str, partition: i32) {
+    let partitions = vec![TopicPartition { topic: topic.into(), partition }];
+    world.handle(Event::Offline { broker: BrokerId(1), partitions });
+    world.run_out();
+}
+
+/// The leader and the leader epoch of a partition, as the tree has them.
+fn led(world: &mut World, topic: &str, partition: i32) -> (BrokerId, i32) {
+    let snapshot = world.snapshot();
+    let topic = snapshot.topics.iter().find(|found| found.name == topic).expect("it is there");
+    let state = topic.partitions[&partition].state.as_ref().expect("it was led");
+    (state.leader, state.leader_epoch)
+}
+
+fn broker(id: i32) -> Vec<u8> {
+    let endpoint = Endpoint { listener: "PLAINTEXT".into(), host: "h".into(), port: 1 };
+    znodes::encode_broker(&BrokerImage { id: BrokerId(id), endpoints: vec![endpoint], rack: None }, 0)
+}
+
+#[test]
+fn a_topic_made_again_under_the_name_of_one_whose_log_could_not_be_opened_is_led() {
+    let mut world = made("a");
+    go_offline(&mut world, "a", 1);
+    world.propose(Proposal::DeleteTopics { topics: vec![TopicRef::Name("a".into())] });
+    world.settle();
+    // The word may come late.
+    go_offline(&mut world, "a", 1);
+    world.propose(Proposal::CreateTopics { topics: vec![new_topic("a".into(), 2)], validate_only: false });
+    world.settle();
+    assert!(world.exists.contains_key("a"), "it was created");
+    world.check();
+}
+
+#[test]
+fn a_leader_whose_log_can_t_be_opened_stays_when_other_brokers_come_and_go() {
+    let mut world = made("a");
+    go_offline(&mut world, "a", 1);
+    world.tree().create("/brokers/ids/2", &broker(2), CreateMode::Ephemeral).unwrap();
+    see(&mut world);
+    assert_eq!(led(&mut world, "a", 1), (BrokerId(1), 0));
+    world.tree().delete("/brokers/ids/2", Version::Any).unwrap();
+    see(&mut world);
+    assert_eq!(led(&mut world, "a", 1), (BrokerId(1), 0));
+}
+
+#[test]
+fn a_broker_that_left_and_came_back_between_two_looks_leads_in_a_new_epoch_and_has_no_broken_logs() {
+    let mut world = made("a");
+    go_offline(&mut world, "a", 1);
+    world.tree().delete("/brokers/ids/1", Version::Any).unwrap();
+    world.tree().create("/brokers/ids/1", &broker(1), CreateMode::Ephemeral).unwrap();
+    see(&mut world);
+    for partition in 0..2 {
+        assert_eq!(led(&mut world, "a", partition), (BrokerId(1), 1));
+    }
+    let id = world.told["a"];
+    assert_eq!(world.epochs[&(id, 1)], 1, "it was told");
+    let Role::Active(cluster) = &world.controller.role else { panic!("it goes on") };
+    assert!(cluster.is_online(BrokerId(1), &"a".into(), 1));
+}
+
+#[test]
+fn what_a_returned_broker_led_goes_to_another_in_sync() {
+    let mut world = World::new();
+    world.tree().create("/brokers/ids/2", &broker(2), CreateMode::Ephemeral).unwrap();
+    see(&mut world);
+    let mut topic = new_topic("t".into(), -1);
+    topic.assignments = vec![(0, vec![BrokerId(2), BrokerId(1)])];
+    world.begin(Proposal::CreateTopics { topics: vec![topic], validate_only: false });
+    assert!(matches!(world.answer(), Answer::CreateTopics(_)));
+    assert_eq!(led(&mut world, "t", 0), (BrokerId(2), 0));
+    world.tree().delete("/brokers/ids/2", Version::Any).unwrap();
+    world.tree().create("/brokers/ids/2", &broker(2), CreateMode::Ephemeral).unwrap();
+    see(&mut world);
+    assert_eq!(led(&mut world, "t", 0), (BrokerId(1), 1));
+}
+
+#[test]
+fn a_controller_that_falls_before_the_leaders_are_written_does_not_call_it_done() {
+    let new = || new_topic("a".into(), 1000);
+    let is_write_of_leaders = |effect: &Effect| match effect {
+        Effect::Ask { request: Request::Multi(operations), .. } => operations[1].path().contains("/partitions"),
+        _ => false,
+    };
+    let leaders_are_next = move |world: &World| world.effects.iter().any(is_write_of_leaders);
+
+    let mut world = World::new();
+    world.begin(Proposal::CreateTopics { topics: vec![new()], validate_only: false });
+    world.perform_until(leaders_are_next);
+    world.rival();
+    match world.answer() {
+        Answer::CreateTopics(results) => assert_eq!(results[0].outcome, Err(TopicRefusal::NotController)),
+        other => panic!("{other:?}"),
+    }
+
+    let mut world = made("a");
+    let topics = vec![MorePartitions { topic: "a".into(), count: 1000, assignments: None }];
+    world.begin(Proposal::CreatePartitions { topics, validate_only: false });
+    world.perform_until(leaders_are_next);
+    world.rival();
+    assert_eq!(world.answer(), Answer::CreatePartitions(vec![Err(TopicRefusal::NotController)]));
+}
+
+#[test]
+fn a_topic_that_changes_while_the_cluster_is_taken_over_is_seen() {
+    let mut world = made("a");
+    let id = world.told["a"];
+    world.take_over_again();
+    let reads_state = |effect: &Effect| match effect {
+        Effect::Ask { request: Request::Get { path, .. }, .. } => path.ends_with("/state"),
+        _ => false,
+    };
+    world.perform_until(|world| world.effects.iter().any(reads_state));
+    world.tree().set("/brokers/topics/a", &topic(id, &[&[1], &[1], &[1]]), Version::Any).unwrap();
+    world.settle();
+    assert_eq!(led(&mut world, "a", 2), (BrokerId(1), 0));
+}
+
+#[test]
+fn a_list_and_a_topic_that_can_t_be_read_once_are_read_again() {
+    let mut world = World::new();
+    let id = TopicId([7; 16]);
+    let mut failures = 0;
+    world.tree().create("/brokers/topics/other", &topic(id, &[&[1]]), CreateMode::Persistent).unwrap();
+    let events = world.tree().events();
+    events.into_iter().for_each(|event| world.handle(Event::Watched(event)));
+    // Each is read in vain once: the list, then the topic.
+    for path in ["/brokers/topics", "/brokers/topics/other"] {
+        let is_read = |effect: &Effect| match effect {
+            Effect::Ask { request: Request::Children { path: read, .. } | Request::Get { path: read, .. }, .. } => {
+                read == path
+            }
+            _ => false,
+        };
+        while !world.effects.iter().any(is_read) {
+            if world.effects.is_empty() {
+                world.now.monotonic = world.controller.next_deadline().expect("it looks again");
+                world.handle(Event::Time);
+            } else {
+                world.perform(1);
+            }
+        }
+        let at = world.effects.iter().position(is_read).unwrap();
+        let Some(Effect::Ask { token, .. }) = world.effects.remove(at) else { unreachable!("just seen") };
+        let error = RequestError::of_request(TreeError::NoSpace("not now".into()));
+        world.handle(Event::Done { token, result: Err(error) });
+        failures += 1;
+    }
+    see(&mut world);
+    assert_eq!((failures, world.told.get("other")), (2, Some(&id)));
+    assert_eq!(led(&mut world, "other", 0), (BrokerId(1), 0));
 }

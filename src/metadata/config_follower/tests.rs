@@ -220,3 +220,67 @@ fn what_files_say_anew_does_not_go_before_what_the_tree_has() {
     let defaults = &world.follower.followed().dynamic.topic_defaults;
     assert_eq!((defaults.segment_bytes, defaults.retention_ms), (2000, 7));
 }
+
+/// Gives an event; after `held` was read, and before its result comes, `meanwhile` happens.
+fn with_a_late_result(world: &mut World, event: Event, held: &Read, meanwhile: impl FnOnce(&mut World)) {
+    let mut queue: std::collections::VecDeque<_> = world.follower.handle(event, world.now).into();
+    let mut meanwhile = Some(meanwhile);
+    while let Some(effect) = queue.pop_front() {
+        if let Effect::Ask { read, request } = effect {
+            let result = world.tree.ask(request);
+            if read == *held
+                && let Some(meanwhile) = meanwhile.take()
+            {
+                meanwhile(world);
+                let events = world.tree.events();
+                let heard =
+                    events.into_iter().flat_map(|event| world.follower.handle(Event::Watched(event), world.now));
+                let heard: Vec<_> = heard.collect();
+                queue.extend(heard);
+            }
+            queue.extend(world.follower.handle(Event::Done { read, result }, world.now));
+        }
+    }
+    assert!(meanwhile.is_none(), "{held:?} was not read");
+}
+
+#[test]
+fn settings_that_change_while_all_are_read_for_the_first_time_are_taken_up() {
+    let mut world = World::new();
+    world.set("topics/t", r#"{"segment.bytes":"1000"}"#);
+    with_a_late_result(&mut world, Event::Start, &Read::Topic("t".into()), |world| {
+        world.set("topics/t", r#"{"segment.bytes":"1001"}"#);
+        let notice = znodes::encode_config_change("topics/t");
+        world.tree.create("/config/changes/config_change_", &notice, CreateMode::PersistentSequential).unwrap();
+    });
+    assert!(world.follower.is_ready());
+    assert_eq!(world.segment_bytes("t"), Some(1001));
+}
+
+#[test]
+fn notices_from_before_the_start_are_not_read_one_by_one() {
+    let mut world = World::new();
+    for _ in 0..100 {
+        world.tell("topics/t");
+    }
+    world.start();
+    assert!(world.reads < 10, "{} reads", world.reads);
+}
+
+#[test]
+fn what_is_under_way_for_one_topic_counts_for_no_other_of_its_name() {
+    for renewed in [true, false] {
+        let mut world = World::new();
+        world.start();
+        world.set("topics/t", r#"{"segment.bytes":"1000"}"#);
+        with_a_late_result(&mut world, Event::Need("t".into()), &Read::Topic("t".into()), |world| {
+            world.set("topics/t", r#"{"segment.bytes":"1001"}"#);
+            let topics = BTreeSet::from(["t".into()]);
+            let event = if renewed { Event::Renew(topics) } else { Event::Forget(topics) };
+            let effects = world.follower.handle(event, world.now);
+            assert!(effects.iter().all(|effect| matches!(effect, Effect::Changed { .. })), "it is being read");
+        });
+        assert_eq!(world.segment_bytes("t"), renewed.then_some(1001));
+        assert!(world.follower.has_done(world.follower.round()));
+    }
+}

@@ -1,6 +1,6 @@
 use super::*;
 use crate::metadata::tree::suite::{self, Probe};
-use crate::metadata::tree::{CreateMode, Operation, Version, Watch};
+use crate::metadata::tree::{CreateMode, NODE_DATA_BYTES_MAX, Operation, Version, Watch};
 
 fn probe() -> Probe<EmbeddedTree> {
     Probe::of(EmbeddedTree::in_memory().unwrap())
@@ -97,4 +97,12 @@ fn a_tree_is_made_whole_or_not_at_all() {
     let mut tree = Probe::of(EmbeddedTree::open(&path).unwrap());
     assert_eq!(tree.children("/", Watch::None).unwrap(), ["a"]);
     assert_eq!(tree.get("/a/b", Watch::None).unwrap().0, [7]);
+}
+
+#[test]
+fn oversized_data_is_refused() {
+    let mut tree = probe();
+    let large = vec![0; NODE_DATA_BYTES_MAX + 1];
+    assert!(matches!(tree.create("/a", &large, CreateMode::Persistent), Err(TreeError::BadArguments(_))));
+    tree.create("/a", &large[1..], CreateMode::Persistent).unwrap();
 }

@@ -196,13 +196,15 @@ fn an_input_waits_for_the_settings_of_its_topics_and_what_comes_after_it_too() {
     let mut publisher = Publisher::new(BrokerId(1), 10, "c".into(), followed(&[]), sent.clone());
     publisher.receive(inputs(1, 10)).unwrap();
     publisher.receive(BrokerInputs::default()).unwrap();
-    assert_eq!((publisher.needed(), publisher.published(), publisher.received()), (vec!["t".into()], 0, 2));
+    assert_eq!((publisher.take_needed(), publisher.published(), publisher.received()), (topics(&["t"]), 0, 2));
     assert!(sent.inputs.borrow().is_empty());
     publisher.follow(followed(&[("other", known())]), &topics(&["other"]));
-    assert_eq!(publisher.published(), 0);
+    assert_eq!((publisher.take_needed(), publisher.published()), (topics(&[]), 0), "it was asked for");
+    publisher.follow(followed(&[]), &topics(&["other", "t"]));
+    assert_eq!((publisher.take_needed(), publisher.published()), (topics(&["t"]), 0), "it was forgotten");
     let config = Arc::new(TopicConfig { segment_bytes: 77, ..TopicConfig::default() });
     publisher.follow(followed(&[("t", TopicSettings::Known(config))]), &topics(&["t"]));
-    assert_eq!((publisher.needed(), publisher.published()), (vec![], 2));
+    assert_eq!((publisher.take_needed(), publisher.published()), (topics(&[]), 2));
     let led: Vec<_> = sent
         .inputs
         .borrow()
@@ -285,4 +287,39 @@ fn a_replica_that_a_shard_was_not_told_to_give_up_goes_before_its_namesake_comes
         }
     }
     assert_eq!((stops, leads), (2, 2));
+}
+
+#[test]
+fn a_topic_is_unshown_until_the_image_has_it_under_its_id_and_gone_when_it_was_deleted() {
+    let sent = Sent::default();
+    let mut publisher = publisher(&sent);
+    let with_id = |id: u8| {
+        let mut inputs = inputs(1, 10);
+        inputs.leader_and_isr.as_mut().unwrap().topics[0].id = TopicId([id; 16]);
+        inputs.update_metadata.as_mut().unwrap().topics[0].id = TopicId([id; 16]);
+        inputs
+    };
+    assert_eq!(publisher.unshown(&with_id(1)), topics(&["t"]));
+    publisher.receive(with_id(1)).unwrap();
+    assert_eq!(publisher.unshown(&with_id(1)), topics(&[]));
+    assert_eq!(publisher.unshown(&with_id(2)), topics(&["t"]));
+    assert_eq!(publisher.take_gone(), topics(&[]));
+
+    let mut deletion = BrokerInputs { leader_and_isr: None, ..with_id(1) };
+    let update = &mut deletion.update_metadata.as_mut().unwrap().topics[0];
+    update.partitions.iter_mut().for_each(|partition| partition.leader = LEADER_DURING_DELETE);
+    assert_eq!(publisher.unshown(&deletion), topics(&[]), "nobody needs settings for it");
+    publisher.receive(deletion).unwrap();
+    assert_eq!((publisher.take_gone(), publisher.take_gone()), (topics(&["t"]), topics(&[])));
+}
+
+#[test]
+fn a_topic_of_which_no_partition_is_told_is_not_one_that_goes() {
+    let sent = Sent::default();
+    let mut publisher = publisher(&sent);
+    publisher.receive(inputs(1, 10)).unwrap();
+    let mut update = BrokerInputs { leader_and_isr: None, ..inputs(1, 10) };
+    update.update_metadata.as_mut().unwrap().topics[0].partitions.clear();
+    publisher.receive(update).unwrap();
+    assert_eq!((publisher.take_gone(), publisher.image().topic_count()), (topics(&[]), 1));
 }

@@ -200,3 +200,16 @@ fn the_tree_has_no_more_than_so_many_requests_at_once() {
     }
     assert_eq!(done, 200);
 }
+
+#[test]
+fn a_write_that_is_more_than_zookeeper_takes_is_refused_and_never_given() {
+    let mut world = World::new();
+    let create = |bytes| Request::Create { path: "/a".into(), data: vec![0; bytes], mode: CreateMode::Persistent };
+    world.requests.ask(1, None, create(WRITE_BYTES_MAX));
+    world.requests.ask(2, None, create(WRITE_BYTES_MAX - 1000));
+    let Some(TreeInput::Done { key: 1, result: Err(failed) }) = world.poll() else { panic!("it is refused") };
+    assert!(matches!(failed.error, TreeError::BadArguments(_)));
+    let (_, request) = world.next().expect("the other is given");
+    assert_eq!(request, create(WRITE_BYTES_MAX - 1000));
+    assert!(world.next().is_none());
+}

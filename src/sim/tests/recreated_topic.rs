@@ -1,4 +1,7 @@
+use std::io::ErrorKind;
+
 use super::*;
+use crate::sim::disk::Fault;
 
 const SETTINGS: &[&str] =
     &["log.flush.offset.checkpoint.interval.ms=100", "replica.high.watermark.checkpoint.interval.ms=100"];
@@ -82,5 +85,28 @@ fn a_topic_made_anew_under_a_deleted_ones_name_is_served_after_any_end_of_the_pr
             recreate(seed, page_cache, how);
             recreate(seed, fsync, how);
         }
+    }
+}
+
+#[test]
+fn a_topic_whose_log_could_not_be_made_is_deleted_made_again_and_served() {
+    for seed in 4060..4080 {
+        let world = World::new(seed);
+        let clients = world.executor();
+        let node = Node::start(&world, Remains::none(), TWO_SHARDS);
+        node.disk().inject(Fault::Open(ErrorKind::StorageFull).under(format!("/data/{TOPIC}-0")).lasting());
+        let mut client = Client::new(node.connect());
+        let mut client = run(&world, &clients, async move {
+            assert_eq!(client.create_small_topic().await, Some(0));
+            assert_eq!(client.produce(1, 0, b"refused").await, Some(Err(STORAGE_ERROR)));
+            client
+        });
+        node.disk().heal();
+        run(&world, &clients, async move {
+            assert_eq!(client.delete_topic().await, Some(0));
+            assert_eq!(client.create_small_topic().await, Some(0), "seed {seed}");
+            assert_eq!(client.produce(1, 0, b"taken").await, Some(Ok(0)), "seed {seed}");
+        });
+        node.end(End::Kill);
     }
 }

@@ -11,6 +11,7 @@ use crate::base::time::Monotonic;
 use crate::metadata::tree::watches::Watches;
 use crate::metadata::tree::{
     Generation, MetadataTree, Request, RequestError, RequestId, SessionState, TreeError, TreeEvent, TreeOutput,
+    WRITE_BYTES_MAX,
 };
 
 /// Within which time a lost connection is there again, unless the way is cut.
@@ -103,6 +104,12 @@ struct State {
     late: Vec<TreeEvent>,
 }
 
+impl State {
+    fn next_is_too_large(&self) -> bool {
+        self.waiting.front().is_some_and(|asked| asked.request.write_bytes() > WRITE_BYTES_MAX)
+    }
+}
+
 /// See [`SimTree`].
 pub struct Handle {
     ensemble: Ensemble,
@@ -192,9 +199,13 @@ impl Handle {
                     Some(asked) if asked.arrives <= now && state.connection == Connection::Up => {}
                     _ => return,
                 }
-                state.waiting.pop_front().expect("just seen")
+                if state.next_is_too_large() { None } else { state.waiting.pop_front() }
             };
-            self.perform(asked);
+            match asked {
+                Some(asked) => self.perform(asked),
+                // It closes the connection, and says nothing.
+                None => return self.disconnect(),
+            }
         }
     }
 
@@ -273,11 +284,19 @@ impl Handle {
         }
         let done = self.ensemble.world().below(self.state.borrow().waiting.len() + 1);
         for _ in 0..done {
+            if self.state.borrow().next_is_too_large() {
+                break;
+            }
             let asked = self.state.borrow_mut().waiting.pop_front();
             if let Some(asked) = asked {
                 self.perform(asked);
             }
         }
+        self.disconnect();
+    }
+
+    /// The connection is gone, with what is under way both ways.
+    fn disconnect(self: &Rc<Handle>) {
         let (now, session) = (self.ensemble.now(), self.state.borrow().session);
         self.ensemble.world().note(format!("session {session} has lost its connection"));
         let lost = {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::metadata::tree::{
-    CreateMode, NODE_DATA_BYTES_MAX, Operation, Outcome, Reply, Request, RequestError, Stat, TreeError, TreeEvent,
-    Version, is_path, split_path,
+    CreateMode, Operation, Outcome, Reply, Request, RequestError, Stat, TreeError, TreeEvent, Version, is_path,
+    split_path,
 };
 
 #[derive(Clone, Debug)]
@@ -99,7 +99,6 @@ impl Nodes {
                 Ok(Outcome::Created(made, stat))
             }
             Operation::Set { path, data, version } => {
-                bounded(path, data)?;
                 let mut node = self.expected(path, *version)?.clone();
                 node.data.clone_from(data);
                 node.stat.version = node.stat.version.wrapping_add(1);
@@ -131,7 +130,6 @@ impl Nodes {
         stat: Stat,
         changes: &mut Changes,
     ) -> Result<String, TreeError> {
-        bounded(path, data)?;
         let (parent_path, _) = split_path(path).ok_or_else(|| TreeError::BadArguments(path.to_owned()))?;
         let mut parent = self.existing(parent_path)?.clone();
         if parent.stat.ephemeral_owner != 0 {
@@ -196,11 +194,4 @@ impl Nodes {
             None => drop(self.by_path.remove(&path)),
         }
     }
-}
-
-fn bounded(path: &str, data: &[u8]) -> Result<(), TreeError> {
-    if data.len() > NODE_DATA_BYTES_MAX {
-        return Err(TreeError::BadArguments(format!("{path}: {} bytes are too many for a node", data.len())));
-    }
-    Ok(())
 }

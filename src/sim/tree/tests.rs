@@ -1,6 +1,6 @@
 use super::*;
 use crate::metadata::tree::suite::{self, Probe};
-use crate::metadata::tree::{CreateMode, Generation, MetadataTree, SessionState, TreeOutput, Watch};
+use crate::metadata::tree::{CreateMode, Generation, MetadataTree, SessionState, TreeOutput, WRITE_BYTES_MAX, Watch};
 
 /// Longer than a session lives that nobody hears of, and than it takes to be connected again.
 const LONG: Duration = Duration::from_secs(25);
@@ -219,5 +219,19 @@ fn a_tree_that_loses_and_expires_by_the_dice_answers_everything_and_runs_the_sam
     };
     for seed in 0..10 {
         assert!(run(seed) == run(seed), "seed {seed} ran differently the second time");
+    }
+}
+
+#[test]
+fn a_write_that_is_too_large_closes_the_connection_and_is_not_done() {
+    for seed in 0..20 {
+        let ensemble = Ensemble::new(&World::new(seed));
+        let mut tree = probe(&ensemble);
+        let large = Request::Create { path: "/a".into(), data: vec![0; WRITE_BYTES_MAX], mode: CreateMode::Persistent };
+        assert_eq!(failed(tree.ask(large)), TreeError::ConnectionLoss);
+        pass(&ensemble, LONG);
+        assert!(outputs(&mut tree).contains(&session(SessionState::Connected)));
+        assert_eq!(ensemble.data("/a"), None);
+        tree.create("/a", b"1", CreateMode::Persistent).unwrap();
     }
 }
