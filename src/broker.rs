@@ -1,9 +1,10 @@
 //! Start order and stop order of the whole process.
 //!
-//! Start: probe the kernel; lock the log directories; open the admin port; bind the listener; scan the directories; start
-//! the control thread, which looks whether the directories and the metadata tree belong together and reads the settings;
-//! start the shards; have the control thread register the broker and make every shard open its logs; and only when all
-//! of them show the first image, accept connections.
+//! Start: probe the kernel; lock the log directories; open the admin port; bind the listener; read what is in the
+//! directories (an import makes the tree of it); start the control thread, which looks whether the directories and the
+//! metadata tree belong together and reads the settings. Until then a refusal, or a kill, leaves the directories as they
+//! were. Then take the markers of a clean stop away; start the shards; have the control thread register the broker and
+//! make every shard open its logs; and only when all of them show the first image, accept connections.
 //! Stop: nothing is accepted any more, and what is under way is answered for a bounded time; shards refuse requests and
 //! close their logs; the control thread ends; checkpoints are written, and last the
 //! clean-shutdown marker, so that whatever stops in between is an unclean stop.
@@ -237,6 +238,7 @@ impl Broker {
         let config = Arc::new(config);
         let (metadata, inbox) = channel(config.shards);
         let control = Control::join(&config, &advertised, &directories, &found, inbox, &work)?;
+        directories.take_markers(&found, &work)?;
         directories.remove_deleted(&found, &work)?;
         let starting = Starting {
             config: Arc::clone(&config),

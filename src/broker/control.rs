@@ -24,7 +24,6 @@ use crate::controller::node::{self, MetadataNode, NodeSettings, SharedNode, Star
 use crate::executor::Executor;
 use crate::metadata::embedded::EmbeddedTree;
 use crate::metadata::image::ClusterImage;
-use crate::metadata::membership::Refusal;
 use crate::metadata::node::{ShardInput, ShardSink};
 use crate::metadata::publisher::INPUTS_PER_VERSION_MAX;
 use crate::metadata::thread::Inbox;
@@ -81,34 +80,8 @@ pub struct Control {
 
 impl Control {
     /// Starts the thread, and returns when it has seen that log directories and tree belong together, and read the
-    /// settings. A refusal leaves the directories as the last broker left them.
+    /// settings. It touches no log directory.
     pub fn join(
-        config: &Arc<Config>,
-        advertised: &[Endpoint],
-        directories: &Directories,
-        found: &Found,
-        inbox: Inbox,
-        work: &WorkPool,
-    ) -> Result<Control, StartError> {
-        let joined = Control::start_thread(config, advertised, directories, found, inbox, work).and_then(|control| {
-            directories.check_cluster(found, &control.cluster_id)?;
-            Ok(control)
-        });
-        if joined.is_err() {
-            directories.restore_markers(&found.scans, work)?;
-        }
-        if let Err(StartError::Metadata {
-            source: NodeError::Membership(Refusal::OtherCluster { found: id, .. }),
-            ..
-        }) = &joined
-        {
-            // Says which directory it is that belongs elsewhere.
-            directories.check_cluster(found, id)?;
-        }
-        joined
-    }
-
-    fn start_thread(
         config: &Arc<Config>,
         advertised: &[Endpoint],
         directories: &Directories,
@@ -128,19 +101,21 @@ impl Control {
             shards: shards_receiver,
             started: started_sender,
         };
-        let work = work.clone();
-        let run = move || {
-            let broken = life.started.clone();
-            if let Err(error) = on_thread(life, work) {
-                tracing::error!(%error, "the control thread's ring is broken");
-                let _ = broken.send(Err(StartError::Thread(error)));
-            }
-        };
-        let thread = thread::Builder::new().name("control".to_owned()).spawn(run).map_err(StartError::Thread)?;
-        match joined.recv() {
-            Ok(cluster_id) => Ok(Control { cluster_id: cluster_id?, thread, shards, started }),
+        let thread = life.start(work.clone())?;
+        let joined = match joined.recv() {
+            Ok(joined) => joined,
             Err(_) => Err(started.try_recv().ok().and_then(Result::err).unwrap_or(StartError::ShardEnded)),
+        };
+        let of_tree = match &joined {
+            Ok(id) => Some(&**id),
+            Err(StartError::Metadata { source: NodeError::Membership(refusal), .. }) => refusal.cluster_of_tree(),
+            Err(_) => None,
+        };
+        if let Some(id) = of_tree {
+            // Says which directory it is that belongs elsewhere.
+            directories.check_cluster(found, id)?;
         }
+        Ok(Control { cluster_id: joined?, thread, shards, started })
     }
 
     /// Has the broker registered and the shards open their logs; returns with the first image, when all of them show it.
@@ -167,6 +142,17 @@ struct Life {
 }
 
 impl Life {
+    fn start(self, work: WorkPool) -> Result<JoinHandle<()>, StartError> {
+        let run = move || {
+            let broken = self.started.clone();
+            if let Err(error) = on_thread(self, work) {
+                tracing::error!(%error, "the control thread's ring is broken");
+                let _ = broken.send(Err(StartError::Thread(error)));
+            }
+        };
+        thread::Builder::new().name("control".to_owned()).spawn(run).map_err(StartError::Thread)
+    }
+
     async fn live(self, platform: LinuxPlatform) {
         let clock = platform.clock();
         let (path, random) = (self.tree_path, platform.random().clone());

@@ -125,28 +125,9 @@ impl Directories {
         Ok(Directories { disks, log_dirs, _locks: locks })
     }
 
-    /// Reads what is in them; the markers of a clean stop are gone then. A refusal leaves them.
+    /// Reads what is in them, and changes nothing.
     pub fn scan(&self, progress: &Arc<RecoveryProgress>, work: &WorkPool) -> Result<Found, StartError> {
-        let mut scans = Vec::new();
-        let scanned = self.scan_each(&mut scans, work).and_then(|metas| {
-            let last_stops = LastStops::new(&self.log_dirs, &scans, Arc::clone(progress))?;
-            Ok((last_stops, metas))
-        });
-        match scanned {
-            Ok((last_stops, metas)) => Ok(Found { last_stops, scans, metas }),
-            Err(error) => {
-                self.restore_markers(&scans, work)?;
-                Err(error)
-            }
-        }
-    }
-
-    fn scan_each(
-        &self,
-        scans: &mut Vec<(usize, LogDirScan)>,
-        work: &WorkPool,
-    ) -> Result<Vec<Option<MetaProperties>>, StartError> {
-        let mut metas = Vec::new();
+        let (mut scans, mut metas) = (Vec::new(), Vec::new());
         for (index, log_dir) in self.log_dirs.all().iter().enumerate() {
             metas.push(None);
             if log_dir.is_offline() {
@@ -167,17 +148,25 @@ impl Directories {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(metas)
+        let last_stops = LastStops::new(&self.log_dirs, &scans, Arc::clone(progress))?;
+        Ok(Found { last_stops, scans, metas })
     }
 
-    /// Puts back the markers of a clean stop that the scans took away: nothing has been touched since, so whoever serves
-    /// the directories next has nothing to recover.
-    pub fn restore_markers(&self, scans: &[(usize, LogDirScan)], work: &WorkPool) -> Result<(), StartError> {
-        for (index, _) in scans.iter().filter(|(_, scan)| scan.clean) {
+    /// Takes the markers of a clean stop away: the directories are this broker's, and their logs are opened next.
+    pub fn take_markers(&self, found: &Found, work: &WorkPool) -> Result<(), StartError> {
+        for (index, _) in found.scans.iter().filter(|(_, scan)| scan.clean) {
             let path = self.log_dirs.all()[*index].path.clone();
-            on_own_ring(&self.disks, work, |platform| async move {
-                log_dir::write_clean_shutdown(platform.disk(), &path, NO_BROKER_EPOCH).await
-            })??;
+            let taken = on_own_ring(&self.disks, work, |platform| async move {
+                log_dir::take_marker(platform.disk(), &path).await
+            })?;
+            match taken {
+                Err(LogDirError::Io { source, path })
+                    if is_fatal(&source) && may_be_offline(*index, self.log_dirs.all()) =>
+                {
+                    self.log_dirs.fail(*index, &LogDirError::Io { path, source });
+                }
+                taken => taken?,
+            }
         }
         Ok(())
     }
@@ -379,7 +368,6 @@ fn may_be_offline<T>(index: usize, all: &[T]) -> bool {
 }
 
 async fn scan<D: Disk>(disk: &D, path: &Path) -> Result<(LogDirScan, Option<MetaProperties>), LogDirError> {
-    // First, since the scan takes the clean-shutdown marker away, and this may refuse the directory.
     let meta = log_dir::read_meta_properties(disk, path).await?;
     let scan = log_dir::scan(disk, path).await?;
     Ok((scan, meta))

@@ -19,21 +19,8 @@ use super::directories::{Directories, Found};
 use super::{StartError, on_own_ring};
 
 /// Makes the tree if the operator wants an import, and says what to tell them of it; refuses directories whose topics
-/// would be served without their metadata. A refusal leaves them as the last broker left them.
+/// would be served without their metadata.
 pub(super) fn settle_tree(
-    config: &Config,
-    directories: &Directories,
-    found: &Found,
-    work: &WorkPool,
-) -> Result<Option<String>, StartError> {
-    let settled = settle(config, directories, found, work);
-    if settled.is_err() {
-        directories.restore_markers(&found.scans, work)?;
-    }
-    settled
-}
-
-fn settle(
     config: &Config,
     directories: &Directories,
     found: &Found,

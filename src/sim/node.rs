@@ -1,6 +1,7 @@
 //! A node in the simulator: the shards and the metadata of one broker process over one disk and one tree. It can be
 //! stopped, killed, or its power cut, and started again on what is left.
 
+mod directories;
 mod remains;
 mod tree;
 
@@ -33,14 +34,13 @@ use crate::metadata::publisher::INPUTS_PER_VERSION_MAX;
 use crate::metadata::thread;
 use crate::metrics::ShardCounters;
 use crate::net::connection::Arrival;
-use crate::platform::{Disk, Platform};
+use crate::platform::Platform;
 use crate::shard::checkpoints;
 use crate::shard::cleaner::CleanerSlots;
-use crate::shard::metadata_inputs::LastStops;
 use crate::shard::shard::{ClosedShard, Shard, ShardLimits, ShardParts};
 use crate::storage::cache_mark::{self, CACHE_MARK};
-use crate::storage::log_dir::{self, LogDirError, LogDirScan};
-use crate::storage::log_dirs::{LogDirs, is_fatal};
+use crate::storage::log_dir;
+use crate::storage::log_dirs::LogDirs;
 
 /// Inputs that may wait for a shard: few, so that every test meets a shard that falls behind.
 const SHARD_INPUTS_MAX: usize = 2 * INPUTS_PER_VERSION_MAX;
@@ -185,7 +185,7 @@ impl Node {
             remove(&path.join(CACHE_MARK));
             failed.fetch_add(usize::from(left == 0), Ordering::Relaxed);
         });
-        let (last_stops, scans) = scan(host, &executors[0], &disk, &log_dirs);
+        let (last_stops, scans) = directories::scan(host, &executors[0], &disk, &log_dirs);
 
         let dice = world.clone();
         let settings = NodeSettings::new(&config, config.advertised_listeners.clone());
@@ -210,6 +210,7 @@ impl Node {
             }
         };
 
+        let scans = directories::take_over(host, &executors[0], &disk, &log_dirs, scans);
         let (handle, inbox) = thread::channel(capacities.shards);
         let mailboxes = Mailboxes::new(capacities.shards, ByClass::of(|_| capacities.credits));
         let cleaner_slots = CleanerSlots::default();
@@ -253,7 +254,7 @@ impl Node {
             node::run(&running, clock, inbox, move |_| ready.set(true)).await;
         });
         world.run_until(|| shown.get());
-        mark_cache_life(host, &executors[0], &disk, &log_dirs, scans);
+        directories::mark_cache_life(host, &executors[0], &disk, &log_dirs, scans);
         log_dirs.set_loaded();
         let shards = Rc::new(Shards { all: shards, next: Cell::new(0) });
         let serving = Rc::clone(&shards);
@@ -429,62 +430,4 @@ impl Node {
         });
         world.run_until(|| done.get());
     }
-}
-
-/// What the start of a real broker scans and clears away.
-fn scan(
-    host: &Host,
-    executor: &Executor,
-    disk: &FakeDisk,
-    log_dirs: &Arc<LogDirs>,
-) -> (Arc<LastStops>, Vec<(usize, LogDirScan)>) {
-    let platform = SimPlatform::on(host, executor, disk);
-    let found = Rc::new(RefCell::new(None));
-    let place = Rc::clone(&found);
-    let log_dirs = Arc::clone(log_dirs);
-    executor.spawn(async move {
-        let mut scans = Vec::new();
-        for (index, log_dir) in log_dirs.online() {
-            match log_dir::scan(platform.disk(), &log_dir.path).await {
-                Ok(scan) => scans.push((index, scan)),
-                Err(LogDirError::Io { path, source }) if is_fatal(&source) && index > 0 => {
-                    log_dirs.fail(index, &LogDirError::Io { path, source });
-                }
-                Err(error) => panic!("a log directory: {error}"),
-            }
-        }
-        for leftover in scans.iter().flat_map(|(_, scan)| &scan.deleted) {
-            platform.disk().remove_directory(leftover).await.expect("a deleted partition goes");
-        }
-        let last_stops = LastStops::new(&log_dirs, &scans, Arc::default()).expect("each partition once");
-        *place.borrow_mut() = Some((Arc::new(last_stops), scans));
-    });
-    host.world().run_until(|| found.borrow().is_some());
-    found.borrow_mut().take().expect("just seen")
-}
-
-/// What a real broker says of its directories when all logs are open.
-fn mark_cache_life(
-    host: &Host,
-    executor: &Executor,
-    disk: &FakeDisk,
-    log_dirs: &Arc<LogDirs>,
-    scans: Vec<(usize, LogDirScan)>,
-) {
-    let platform = SimPlatform::on(host, executor, disk);
-    let (log_dirs, done) = (Arc::clone(log_dirs), Rc::new(Cell::new(false)));
-    let marked = Rc::clone(&done);
-    executor.spawn(async move {
-        for (index, scan) in &scans {
-            let log_dir = &log_dirs.all()[*index];
-            let mark = log_dir.cache_mark(scan).filter(|_| !log_dir.is_offline());
-            if let Some(mark) = mark.filter(|mark| Some(mark) != scan.cache_mark.as_ref())
-                && let Err(error) = cache_mark::write(platform.disk(), &log_dir.path, &mark).await
-            {
-                tracing::warn!(%error, "no mark");
-            }
-        }
-        marked.set(true);
-    });
-    host.world().run_until(|| done.get());
 }

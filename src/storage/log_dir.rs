@@ -126,11 +126,11 @@ pub fn aside_name(topic_partition: &TopicPartition, unique: [u8; 16], suffix: &s
     topic + &suffix
 }
 
-/// Reads what is in the directory, which is created if it is missing. The caller holds its `.lock`.
+/// Reads what is in the directory, which is created if it is missing; nothing else is changed. The caller holds its `.lock`.
 ///
 /// # Errors
 /// `ForeignDirectory` names the first directory that is no partition's, `Malformed` a checkpoint without which deleted
-/// records would come back; nothing was changed then.
+/// records would come back.
 pub async fn scan<D: Disk>(disk: &D, log_dir: &Path) -> Result<LogDirScan, LogDirError> {
     let entries = match disk.list(log_dir).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -166,13 +166,18 @@ pub async fn scan<D: Disk>(disk: &D, log_dir: &Path) -> Result<LogDirScan, LogDi
         None
     });
     scan.clean = entries.iter().any(|entry| entry.name == CLEAN_SHUTDOWN);
-    if scan.clean {
-        // Gone before anything is loaded: a crash from here on is an unclean stop.
-        let marker = log_dir.join(CLEAN_SHUTDOWN);
-        disk.remove_file(&marker).await.map_err(io_at(&marker))?;
-        disk.sync_directory(log_dir).await.map_err(io_at(log_dir))?;
-    }
     Ok(scan)
+}
+
+/// Takes the marker of a clean stop away, if there is one. To be done before anything is loaded, and durable on return: a
+/// crash from here on is an unclean stop.
+pub async fn take_marker<D: Disk>(disk: &D, log_dir: &Path) -> Result<(), LogDirError> {
+    let marker = log_dir.join(CLEAN_SHUTDOWN);
+    match disk.remove_file(&marker).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => removed.map_err(io_at(&marker))?,
+    }
+    disk.sync_directory(log_dir).await.map_err(io_at(log_dir))
 }
 
 fn classify_directory(scan: &mut LogDirScan, log_dir: &Path, entry: &DirectoryEntry) -> Result<(), LogDirError> {
@@ -372,11 +377,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_marker_of_a_clean_stop_is_seen_once_even_if_the_power_goes() {
+    fn the_marker_of_a_clean_stop_is_seen_until_it_is_taken_even_if_the_power_goes_then() {
         let (disk, dir) = directory();
         run(write_clean_shutdown(&disk, &dir, -1)).unwrap();
         assert_eq!(disk.contents(&dir.join(CLEAN_SHUTDOWN)).unwrap(), br#"{"version":0,"brokerEpoch":-1}"#);
-        assert!(run(scan(&disk, &dir)).unwrap().clean);
+        let found = run(scan(&disk, &dir)).unwrap();
+        assert!(found.clean && run(scan(&disk.restart(), &dir)).unwrap().clean);
+        run(take_marker(&disk, &dir)).unwrap();
         for seed in 0..16 {
             assert!(!run(scan(&disk.power_cut(seed), &dir)).unwrap().clean);
         }

@@ -67,6 +67,7 @@ impl Directory {
         logs: impl IntoIterator<Item = (TopicPartition, TopicId)>,
     ) -> Outcome<Directory> {
         let scan = run(log_dir::scan(disk, Path::new(LOG_DIR))).map_err(said)?;
+        run(log_dir::take_marker(disk, Path::new(LOG_DIR))).map_err(said)?;
         for leftover in &scan.deleted {
             run(disk.remove_directory(leftover)).map_err(said)?;
         }
@@ -104,7 +105,7 @@ impl Directory {
     /// What holds for the files that a kill leaves, if the next start believes them: the last entry of the last segment's
     /// index leads to a whole batch.
     pub fn check_written_point(disk: &FakeDisk, tp: &TopicPartition) -> Outcome<()> {
-        // On a copy: a scan changes what it looks at.
+        // On a copy: this is no operation of the process.
         let scan = run(log_dir::scan(&disk.restart(), Path::new(LOG_DIR))).map_err(said)?;
         let Some(base_offset) = last_segment(disk, tp).filter(|_| scan.last_stop(tp).cache_survived) else {
             return Ok(());

@@ -510,6 +510,7 @@ async fn open(platform: SimPlatform, settings: Settings, given: &LeaderAndIsr) -
     let paths = [LOG_DIR, "/other"].map(PathBuf::from);
     let log_dirs = LogDirs::new(&paths, 0, |path, _| panic!("{} failed", path.display()));
     let scan = log_dir::scan(platform.disk(), Path::new(LOG_DIR)).await.expect("a directory");
+    log_dir::take_marker(platform.disk(), Path::new(LOG_DIR)).await.expect("a directory");
     let is_known = scan.partitions.contains(&topic_partition());
     let last_stop = if is_known { scan.last_stop(&topic_partition()) } else { LastStop::default() };
     let log = Log::open(OpenLog {
