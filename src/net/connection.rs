@@ -257,42 +257,17 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
     handler: &H,
     shared: &Shared<P>,
 ) -> Result<(), Unreadable> {
-    let limits = shared.limits;
     let mut cutter = FrameCutter::default();
     while connection.takes_requests() {
-        let (received, kind, frame, incoming) =
-            match cutter.next(limits.frame_bytes_max).map_err(Unreadable::NoFrame)? {
-                Cut::Frame(frame) => (shared.platform.clock().now(), handler.kind(&frame), frame, None),
-                Cut::Large { mut beginning, length } => {
-                    let kind = handler.kind(&beginning);
-                    if !has_turn(connection, shared, kind) {
-                        #[cfg(test)]
-                        let _held = planted::hold_bytes(shared, kind.class, length as u64).await;
-                        if !Box::pin(wait_for_turn(connection, shared, kind, &mut cutter)).await {
-                            return Ok(());
-                        }
-                        cutter.continue_large(&mut beginning, length);
-                    }
-                    let (received, frame, claim) =
-                        Box::pin(receive_large(connection, shared, kind.class, beginning, length)).await?;
-                    (received, kind, frame, Some(claim))
-                }
-                Cut::NeedMore => {
-                    let chunk = connection.socket.receive().await?;
-                    connection.received();
-                    if chunk.is_empty() {
-                        connection.peer_has_ended();
-                        return Ok(());
-                    }
-                    cutter.push(chunk);
-                    continue;
-                }
-            };
-        shared.counters.request_bytes_total.add((FRAME_PREFIX_BYTES + frame.len()) as u64);
+        let Some(Arrived { received, kind, frame, incoming }) =
+            next_frame(connection, handler, shared, &mut cutter).await?
+        else {
+            return Ok(());
+        };
         let frame_bytes = frame.len() as u64;
-        let mut has_waited = false;
-        if !has_turn(connection, shared, kind) {
-            has_waited = true;
+        shared.counters.request_bytes_total.add(FRAME_PREFIX_BYTES as u64 + frame_bytes);
+        let waits_for_turn = !has_turn(connection, shared, kind);
+        if waits_for_turn {
             #[cfg(test)]
             let _held = planted::hold_bytes(shared, kind.class, frame_bytes).await;
             if !Box::pin(wait_for_turn(connection, shared, kind, &mut cutter)).await {
@@ -307,7 +282,7 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
             return Ok(());
         }
         // Mostly nothing was waited for, and one look at the clock will do.
-        has_waited |= waits != request_bytes.waits();
+        let has_waited = waits_for_turn || waits != request_bytes.waits();
         let started = if has_waited { shared.platform.clock().now() } else { received };
         let came_after = connection.socket.came_after();
         let slot = connection.open_slot(permit, Passage::begin(came_after, received, started));
@@ -319,6 +294,53 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
         }
     }
     Ok(())
+}
+
+/// A whole frame.
+struct Arrived {
+    received: Monotonic,
+    kind: Kind,
+    frame: BytesMut,
+    /// Of a large one, until it counts as a request's.
+    incoming: Option<Claim>,
+}
+
+/// The next frame, of a large one when its turn has come; `None`: there is none any more.
+async fn next_frame<P: Platform, H: FrameHandler<P>>(
+    connection: &Rc<Connection<P>>,
+    handler: &H,
+    shared: &Shared<P>,
+    cutter: &mut FrameCutter,
+) -> Result<Option<Arrived>, Unreadable> {
+    loop {
+        match cutter.next(shared.limits.frame_bytes_max).map_err(Unreadable::NoFrame)? {
+            Cut::Frame(frame) => {
+                let (received, kind) = (shared.platform.clock().now(), handler.kind(&frame));
+                return Ok(Some(Arrived { received, kind, frame, incoming: None }));
+            }
+            Cut::Large { mut beginning, length } => {
+                let kind = handler.kind(&beginning);
+                if !has_turn(connection, shared, kind) {
+                    #[cfg(test)]
+                    let _held = planted::hold_bytes(shared, kind.class, length as u64).await;
+                    if !Box::pin(wait_for_turn(connection, shared, kind, cutter)).await {
+                        return Ok(None);
+                    }
+                    cutter.continue_large(&mut beginning, length);
+                }
+                return Ok(Some(Box::pin(receive_large(connection, shared, kind, beginning, length)).await?));
+            }
+            Cut::NeedMore => {
+                let chunk = connection.socket.receive().await?;
+                connection.received();
+                if chunk.is_empty() {
+                    connection.peer_has_ended();
+                    return Ok(None);
+                }
+                cutter.push(chunk);
+            }
+        }
+    }
 }
 
 /// Whether a request of this kind may start now.
@@ -375,13 +397,13 @@ async fn read_beside<P: Platform, W: Future + ?Sized>(
 async fn receive_large<P: Platform>(
     connection: &Rc<Connection<P>>,
     shared: &Shared<P>,
-    class: Class,
+    kind: Kind,
     mut frame: BytesMut,
     length: usize,
-) -> io::Result<(Monotonic, BytesMut, Claim)> {
+) -> io::Result<Arrived> {
     let clock = shared.platform.clock();
     let incoming = Rc::new(Incoming { connection: Rc::clone(connection), coming_bytes: Cell::new(0) });
-    let claim = shared.incoming.get(class).begin(Some(clock.now()), Rc::clone(&incoming) as _);
+    let claim = shared.incoming.get(kind.class).begin(Some(clock.now()), Rc::clone(&incoming) as _);
     frame.reserve(length.min(FRAME_CAPACITY_FIRST_BYTES).saturating_sub(frame.len()));
     let mut claimed = length.min(FIRST_CLAIM_BYTES.max(frame.len()));
     loop {
@@ -394,7 +416,7 @@ async fn receive_large<P: Platform>(
         }
         claimed = length.min(claimed * 2);
     }
-    Ok((clock.now(), frame, claim))
+    Ok(Arrived { received: clock.now(), kind, frame, incoming: Some(claim) })
 }
 
 /// The planted bug that the simulator must catch: a request takes its bytes before its turn has come.

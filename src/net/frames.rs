@@ -174,6 +174,26 @@ mod tests {
     }
 
     #[test]
+    fn a_large_frame_is_told_of_when_its_beginning_says_what_it_is_and_takes_up_what_comes_before_its_turn() {
+        let length = LARGE_FRAME_BYTES + 10;
+        let body: Vec<u8> = (0..length).map(|at| at as u8).collect();
+        let stream = [&(length as u32).to_be_bytes()[..], &body].concat();
+        let mut cutter = FrameCutter::default();
+        for (from, to) in [(0, 3), (3, 7)] {
+            cutter.push(BytesMut::from(&stream[from..to]));
+            assert_eq!(cutter.next(length), Ok(Cut::NeedMore));
+        }
+        cutter.push(BytesMut::from(&stream[7..8]));
+        let Ok(Cut::Large { mut beginning, .. }) = cutter.next(length) else { panic!("four bytes are there") };
+        assert_eq!(beginning[..], body[..LARGE_BEGINNING_BYTES_MIN]);
+        cutter.append(&stream[8..100]);
+        cutter.append(&[&stream[100..], b"next"].concat());
+        cutter.continue_large(&mut beginning, length);
+        assert!(beginning[..] == body[..]);
+        assert_eq!(cutter.uncut_bytes(), 4);
+    }
+
+    #[test]
     fn a_negative_or_oversized_prefix_is_refused_before_memory_is_taken() {
         for wrong in [-1, i32::MIN, 101] {
             let mut cutter = FrameCutter::default();

@@ -1,13 +1,15 @@
 //! Classes of back-pressure: what one of them fills keeps no other from going on.
 
-/// Whose work a request or a message is. Each class has request bytes, mailbox credits and queues of its own, so that
-/// clients that wait for a replica can't take what that replica's fetch needs, nor either of them what a controller does.
+/// Whose work a request or a message is. Each class has bytes of requests and of answers, mailbox credits and queues of its
+/// own, so that clients that wait for a replica can't take what that replica's fetch needs, nor either of them what a
+/// controller does. A bound is each class's: all together may hold as many times as much as there are classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     Client,
-    /// Fetches of followers.
+    /// What followers ask of a leader: fetches, and where their logs part.
     Replication,
-    /// What keeps the broker and its cluster in order.
+    /// What keeps the broker and its cluster in order. Nothing that is served is of this class yet, so nothing is held of what
+    /// is its own.
     Control,
 }
 

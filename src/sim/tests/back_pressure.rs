@@ -8,6 +8,7 @@ use super::*;
 use crate::base::budget::{Budget, Permit};
 use crate::base::class::Class;
 use crate::base::ids::BrokerId;
+use crate::handlers::Unanswered;
 use crate::handlers::api::Askers;
 use crate::handlers::exchange::ConnectionState;
 use crate::handlers::produce::planted::{HOLD_CREDITS, OUTLIVE_CLIENTS};
@@ -337,11 +338,13 @@ fn clients_that_go_away(seed: u64) -> Run {
         let mut client = Client::new(leader.node.connect());
         leader.clients.spawn(async move {
             let request = produce(index % PARTITIONS, 100, i32::MAX);
-            let write = |writer: &mut Writer| {
-                writer.bytes(&request);
-                Ok(())
-            };
-            client.post(ApiKey::Produce, PRODUCE_VERSION, write).await.expect("sent");
+            for _ in 0..3 {
+                let write = |writer: &mut Writer| {
+                    writer.bytes(&request);
+                    Ok(())
+                };
+                client.post(ApiKey::Produce, PRODUCE_VERSION, write).await.expect("sent");
+            }
             if index % 2 == 0 {
                 let versions = ApiVersionsRequest::default();
                 client.post(ApiKey::ApiVersions, 0, |writer| versions.encode(writer, 0)).await.expect("sent");
@@ -418,5 +421,32 @@ fn a_produce_that_finds_no_room_to_wait_for_its_replicas_is_told_that_its_time_i
     assert!(!is_refused(&absent) && is_refused(&absent[..1]));
     drop(taken);
     assert!(!is_refused(&absent) && !is_refused(&absent[..1]));
+    node.end(End::Kill);
+}
+
+#[test]
+fn a_produce_that_fails_and_wants_no_answer_is_counted_as_it_closes_its_connection() {
+    let Leader { world, clients, node, .. } = Leader::start(8, TWO_SHARDS);
+    let refused = || node.locals().map(|local| local.counters.connections_refused_total.get()).sum::<u64>();
+    let before = refused();
+    let batch = one_record(b"lost");
+    let request = encoded(0, 1_000, &[("another", &[(0, Some(&batch))])]);
+    let mut client = Client::new(node.connect());
+    let is_closed = run(&world, &clients, async move {
+        let write = |writer: &mut Writer| {
+            writer.bytes(&request);
+            Ok(())
+        };
+        client.post(ApiKey::Produce, PRODUCE_VERSION, write).await.expect("sent");
+        client.answer(ApiKey::Produce, PRODUCE_VERSION).await.is_none()
+    });
+    assert!(is_closed);
+    assert_eq!(refused() - before, 1);
+    // So is one that finds no work thread, and none whose client is gone.
+    let local = node.locals().next().expect("a shard");
+    for (unanswered, counted) in [(Unanswered::Busy, 2), (Unanswered::Gone, 2), (Unanswered::Stopping, 2)] {
+        unanswered.tell(local, ApiKey::Fetch);
+        assert_eq!(refused() - before, counted, "{unanswered}");
+    }
     node.end(End::Kill);
 }
