@@ -22,9 +22,9 @@
 //!
 //! # Who may import whom
 //!
-//! Left may use right, and what that may, but for `only`; everything may use `base`, `executor`, `config` and `metrics`. A part
-//! of a module with a row of its own may use that too, and is used by those alone who name it. `tests/layering.rs` reads this table and
-//! holds the source to it; tests may use what they like.
+//! Left may use right, and what that may, but for `only`; everything may use `base`, `executor`, `config` and `metrics`.
+//! A part of a module with a row of its own may use that too, and is used by those alone who name it.
+//! `tests/layering.rs` reads this table and holds the source to it; tests may use what they like.
 //!
 //! ```text
 //!  main only broker, cli
@@ -34,7 +34,8 @@
 //!  tools > client
 //!  client > protocol, record
 //!  peer > client, platform
-//!  broker > shard, shard::run, net::listener, controller, controller::node, admin, worker, platform::linux, uring, cli::banner
+//!  broker > shard, shard::run, net::listener, controller, controller::node, admin
+//!  broker > worker, platform::linux, uring, cli::banner
 //!  shard > handlers, local, net, worker
 //!  shard::run > platform::linux, uring
 //!  handlers > local, protocol, net::connection, net::reply

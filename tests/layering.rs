@@ -71,7 +71,7 @@ const IMPURE_PATHS: &[&str] =
     &["std::fs", "std::net", "std::os", "std::time::Instant", "std::time::SystemTime", "std::thread", "nix", "libc"];
 
 /// Where threads are started, and where code may be unsafe.
-const THREADS: &[&str] = &["broker", "shard", "worker", "metadata::thread", "admin", "cli::bench"];
+const THREADS: &[&str] = &["broker", "shard", "worker", "metadata::thread", "admin", "tools::bench"];
 const UNSAFE: &[&str] = &["uring", "sys"];
 
 /// One path, absolute, and the module that names it.

@@ -156,8 +156,8 @@ apis! {
     DeleteTopics 0..=6, delete_topics::DeleteTopics, Clients, Alone, needs(Delete Topic), ControllerMutations;
     DeleteRecords 0..=2, delete_records::DeleteRecords, Clients, Alone, needs(Delete Topic), RequestTime;
     InitProducerId 0..=5, init_producer_id::InitProducerId, Clients, Alone, needs(IdempotentWrite Cluster), RequestTime;
-    OffsetForLeaderEpoch 0..=4, offset_for_leader_epoch::OffsetForLeaderEpoch, ClientsAndFollowers, Alone, needs(Describe Topic),
-        RequestTime;
+    OffsetForLeaderEpoch 0..=4, offset_for_leader_epoch::OffsetForLeaderEpoch, ClientsAndFollowers, Alone,
+        needs(Describe Topic), RequestTime;
     DescribeConfigs 0..=4, describe_configs::DescribeConfigs, Clients, Alone, needs(DescribeConfigs Topic), RequestTime;
     AlterConfigs 0..=2, alter_configs::AlterConfigs, Clients, Alone, needs(AlterConfigs Topic), RequestTime;
     DescribeLogDirs 0..=4, describe_log_dirs::DescribeLogDirs, Clients, Alone, needs(Describe Cluster), RequestTime;

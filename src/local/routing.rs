@@ -1,9 +1,9 @@
 //! Routing: work goes to the shard that owns its partitions, here or over its mailbox, and what came of it comes back.
 //!
 //! Work of one class is begun in the order in which one shard hands it over: for the shard itself at once, for another by
-//! its message's place in the queue of its class. A message costs a credit of its class; without one it waits here, behind those before it. The
-//! credit comes back with the answer, which therefore must not wait for time or for others: what does (a batch that waits
-//! for its replicas) answers first and leaves something to wait for.
+//! its message's place in the queue of its class. A message costs a credit of its class; without one it waits here, behind
+//! those before it. The credit comes back with the answer, which therefore must not wait for time or for others: what does
+//! (a batch that waits for its replicas) answers first and leaves something to wait for.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -81,9 +81,9 @@ pub struct Shared<P: Platform> {
 }
 
 impl<P: Platform> Shared<P> {
-    /// Requests of each class may take `request_bytes_max`, and so may large answers; requests that are not whole yet come on top, with
-    /// half of it, or what the largest takes. Nothing that anybody may ask is of another class than the clients', so that this
-    /// is what strangers can fill; all classes together may take three times as much.
+    /// Requests of each class may take `request_bytes_max`, and so may large answers; requests that are not whole yet come
+    /// on top, with half of it, or what the largest takes. What strangers ask is of the clients' class, so that this much is
+    /// what they can fill; all classes together may take three times as much.
     pub fn new(
         shard: ShardId,
         platform: P,
@@ -287,9 +287,9 @@ async fn read_frames<P: Platform, H: FrameHandler<P>>(
         let came_after = connection.socket.came_after();
         let slot = connection.open_slot(permit, Passage::begin(came_after, received, started));
         let mut handling = Box::pin(handler.handle(handler.read_header(frame), slot));
-        if kind.overlaps {
-            handling.await;
-        } else if read_beside(connection, &mut cutter, handling.as_mut()).await.is_none() {
+        // One that overlaps resolves soon, and what comes behind it is wanted.
+        let is_done = !kind.overlaps && read_beside(connection, &mut cutter, handling.as_mut()).await.is_some();
+        if !is_done {
             handling.await;
         }
     }

@@ -39,7 +39,7 @@ const CHECKPOINT_SHARD: ShardId = ShardId(0);
 pub struct ShardLimits {
     /// Unanswered requests of one connection (Kafka has one in flight; only Produce overlaps here).
     pub requests_in_flight_max: usize,
-    /// Bytes of requests of each class, from when they are whole until they are decoded, produced batches until they are written.
+    /// Bytes of requests of each class, from when they are whole until they are decoded, or what they produce is written.
     pub request_bytes_max: u64,
     /// Segments whose files are kept open, but for those with unflushed bytes.
     pub segments_open_max: usize,
