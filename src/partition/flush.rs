@@ -71,7 +71,7 @@ pub(super) struct Flushing {
     recent_bytes: u64,
     idle_timer_armed: bool,
     /// The next write to finish is to start one.
-    pub wanted: bool,
+    wanted: bool,
     /// The flush that runs is to be followed by another one.
     again: bool,
     /// Unflushed bytes as the directory knows them.

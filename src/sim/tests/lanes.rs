@@ -136,3 +136,30 @@ fn the_checkpoint_of_the_high_watermark_does_not_outlive_a_cut_below_it() {
     let cut = run(&world, &clients, async move { follower.truncate(Cut::From(2), 1).await });
     assert_eq!((cut.expect("cut"), checkpointed()), (2, Some(2)));
 }
+
+#[test]
+fn an_image_is_shown_when_the_roles_that_came_before_it_are_taken_on() {
+    for seed in 4130..4140 {
+        let world = World::new(seed);
+        let clients = world.executor();
+        let node = Node::start(&world, Remains::none(), TWO_SHARDS);
+        let mut client = Client::new(node.connect());
+        let mut client = run(&world, &clients, async move {
+            assert_eq!(client.create_small_topic().await, Some(0));
+            assert_eq!(client.produce(1, 0, b"value").await, Some(Ok(0)));
+            client
+        });
+        node.disk().delay(Path::new("/data/simulated-0"), Delay::For(Duration::from_millis(500)));
+        clients.spawn(async move { drop(client.produce(1, 0, b"in flight").await) });
+        run_for(&world, Duration::from_millis(50));
+        let replica = replica_of(&node, 0).expect("it is served");
+        let (shard, next) = node.next_reign(TOPIC, 0);
+        node.lead_or_follow(shard, next);
+        run_for(&world, Duration::from_millis(50));
+        assert_eq!(replica.leader_epoch(), 0, "seed {seed}: a write is in flight");
+        let mut maker = Client::new(node.connect());
+        let created = run(&world, &clients, async move { maker.create_named("another", 1).await });
+        assert_eq!((created, replica.leader_epoch()), (Some(0), 1), "seed {seed}");
+        clients.clear();
+    }
+}
