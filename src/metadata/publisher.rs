@@ -161,8 +161,10 @@ impl<S: ShardSink> Publisher<S> {
     pub fn follow(&mut self, followed: Followed, topics: &BTreeSet<Arc<str>>) {
         let is_changed = !Arc::ptr_eq(&self.followed.dynamic, &followed.dynamic);
         self.followed = followed;
-        self.unknown.retain(|topic| !topics.contains(topic) || self.followed.topic(topic).is_none());
-        if topics.iter().any(|topic| self.followed.topic(topic).is_none()) {
+        let (known, forgotten): (Vec<_>, Vec<_>) =
+            topics.iter().partition(|topic| self.followed.topic(topic).is_some());
+        known.into_iter().for_each(|topic| drop(self.unknown.remove(topic)));
+        if !forgotten.is_empty() {
             self.find_unknown();
         }
         let configs = self.changed_configs(topics);

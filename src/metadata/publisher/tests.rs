@@ -320,6 +320,8 @@ fn a_topic_of_which_no_partition_is_told_is_not_one_that_goes() {
     publisher.receive(inputs(1, 10)).unwrap();
     let mut update = BrokerInputs { leader_and_isr: None, ..inputs(1, 10) };
     update.update_metadata.as_mut().unwrap().topics[0].partitions.clear();
-    publisher.receive(update).unwrap();
+    publisher.receive(update.clone()).unwrap();
     assert_eq!((publisher.take_gone(), publisher.image().topic_count()), (topics(&[]), 1));
+    update.update_metadata.as_mut().unwrap().topics[0].id = TopicId([2; 16]);
+    assert_eq!(publisher.unshown(&update), topics(&["t"]), "another topic of that name");
 }
