@@ -2,6 +2,7 @@
 //! leaves when every shard shows the new settings.
 
 use super::configs::{self, AlteredResource, Refusal};
+use super::exchange::ANSWER_GROWTH;
 use super::{Exchange, Handler, Unanswered};
 use crate::local::Local;
 use crate::metadata::proposal::{ConfigChange, ConfigEdit};
@@ -14,7 +15,7 @@ pub struct AlterConfigs;
 
 impl<P: Platform> Handler<P> for AlterConfigs {
     async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
-        let request: AlterConfigsRequest = exchange.decode().await?;
+        let (request, _room) = exchange.decode_to_propose::<AlterConfigsRequest>(ANSWER_GROWTH).await?;
         let response = answer(&exchange.local, request).await;
         exchange.reply(&response).await
     }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::errors;
+use super::exchange::ANSWER_GROWTH;
 use super::{Exchange, Handler, Unanswered};
 use crate::base::ids::BrokerId;
 use crate::local::Local;
@@ -25,7 +26,7 @@ pub struct CreatePartitions;
 
 impl<P: Platform> Handler<P> for CreatePartitions {
     async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
-        let request: CreatePartitionsRequest = exchange.decode().await?;
+        let (request, _room) = exchange.decode_to_propose::<CreatePartitionsRequest>(ANSWER_GROWTH).await?;
         let response = answer(&exchange.local, request).await;
         exchange.reply(&response).await
     }

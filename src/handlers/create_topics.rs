@@ -36,8 +36,7 @@ pub struct CreateTopics;
 
 impl<P: Platform> Handler<P> for CreateTopics {
     async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
-        let request: CreateTopicsRequest =
-            exchange.decode_for(|_, request_bytes| request_bytes * CREATED_TOPIC_GROWTH).await?;
+        let (request, _room) = exchange.decode_to_propose::<CreateTopicsRequest>(CREATED_TOPIC_GROWTH).await?;
         let response = answer(&exchange.local, request).await;
         exchange.reply(&response).await
     }

@@ -3,6 +3,7 @@
 
 use super::distinct::Distinct;
 use super::errors;
+use super::exchange::ANSWER_GROWTH;
 use super::{Exchange, Handler, Unanswered};
 use crate::base::ids::TopicId;
 use crate::local::Local;
@@ -19,7 +20,7 @@ pub struct DeleteTopics;
 
 impl<P: Platform> Handler<P> for DeleteTopics {
     async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
-        let request: DeleteTopicsRequest = exchange.decode().await?;
+        let (request, _room) = exchange.decode_to_propose::<DeleteTopicsRequest>(ANSWER_GROWTH).await?;
         let response = answer(&exchange.local, request, exchange.version()).await;
         exchange.reply(&response).await
     }

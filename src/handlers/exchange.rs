@@ -9,6 +9,7 @@ use bytes::BytesMut;
 
 use super::api::Askers;
 use super::produce::order::BatchOrder;
+use crate::base::budget::Permit;
 use crate::base::class::Class;
 use crate::base::ids::BrokerId;
 use crate::base::log_request::Requester;
@@ -26,7 +27,7 @@ use crate::protocol::{ApiKey, Reader, WireError};
 const DECODED_INLINE_BYTES_MAX: usize = 64 * 1024;
 
 /// What an element of an answer takes in general, of what asked for it.
-const ANSWER_GROWTH: u64 = 4;
+pub(super) const ANSWER_GROWTH: u64 = 4;
 
 /// Why a request is not answered: its connection is closed instead, as Kafka does.
 #[derive(Debug, thiserror::Error)]
@@ -205,6 +206,17 @@ impl<P: Platform> Exchange<P> {
         self.give_back_request_bytes();
         self.claim_answer(answer_bytes(&self.local, request_bytes)).await;
         Ok(request)
+    }
+
+    /// Decodes a request that the controller is asked about, and waits until it may be. What the answer takes, as a multiple of
+    /// the request's bytes, is held of what such requests may take together, not of what other answers need meanwhile.
+    pub async fn decode_to_propose<T: Body + Send + 'static>(
+        &mut self,
+        growth: u64,
+    ) -> Result<(T, Option<Permit>), Unanswered> {
+        let answer_bytes = self.body.len() as u64 * growth;
+        let request = self.decode_for(|_, _| 0).await?;
+        Ok((request, self.local.budgets.proposing(answer_bytes).await))
     }
 
     /// The request as it came, to be read in place.

@@ -4,6 +4,7 @@
 //! Levels of loggers (KIP-412) are this process's own and last as long as it: no controller is asked.
 
 use super::configs::{self, AlteredResource, BROKER_LOGGER, Refusal, WantedChange};
+use super::exchange::ANSWER_GROWTH;
 use super::{Exchange, Handler, Unanswered};
 use crate::base::log_levels::{self, LEVELS, Level, ROOT};
 use crate::local::Local;
@@ -25,7 +26,7 @@ pub struct IncrementalAlterConfigs;
 
 impl<P: Platform> Handler<P> for IncrementalAlterConfigs {
     async fn handle(mut exchange: Exchange<P>) -> Result<(), Unanswered> {
-        let request: IncrementalAlterConfigsRequest = exchange.decode().await?;
+        let (request, _room) = exchange.decode_to_propose::<IncrementalAlterConfigsRequest>(ANSWER_GROWTH).await?;
         let response = answer(&exchange.local, request).await;
         exchange.reply(&response).await
     }

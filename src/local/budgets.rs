@@ -22,6 +22,13 @@ const WAITING_SMALL_PRODUCE_BYTES: u64 = 64 * 1024;
 /// What a produce that waits takes besides its answers: its task, and what it left with the owners.
 const WAITING_PRODUCE_TASK_BYTES: u64 = 2 * 1024;
 
+/// Bytes per shard of what the answers will take for which the controller is asked. Who finds no room waits, and nobody
+/// else: the controller may take long.
+const PROPOSING_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// A request whose answer takes no more asks the controller at once.
+const PROPOSING_UNCOUNTED_BYTES: u64 = 64 * 1024;
+
 /// Those that are not constants.
 #[derive(Clone, Copy, Debug)]
 pub struct BudgetBounds {
@@ -38,6 +45,8 @@ pub struct Budgets {
     pub waiting_produce_bytes: Rc<Budget>,
     /// Of all others that do.
     pub waiting_small_produce_bytes: Rc<Budget>,
+    /// Of large requests that the controller is asked about.
+    pub proposing_bytes: Rc<Budget>,
     /// Of produced batches that are at work threads.
     pub away_bytes: Rc<Budget>,
 }
@@ -49,6 +58,7 @@ impl Budgets {
             waiting_fetch_bytes: Budget::new(WAITING_FETCH_BYTES_MAX),
             waiting_produce_bytes: Budget::new(WAITING_PRODUCE_BYTES_MAX),
             waiting_small_produce_bytes: Budget::new(WAITING_PRODUCE_BYTES_MAX),
+            proposing_bytes: Budget::new(PROPOSING_BYTES_MAX),
             away_bytes: Budget::new(bounds.away_bytes_max),
         }
     }
@@ -60,6 +70,14 @@ impl Budgets {
             false => &self.waiting_produce_bytes,
         };
         budget.try_acquire(answer_bytes + WAITING_PRODUCE_TASK_BYTES)
+    }
+
+    /// Waits until the controller may be asked for an answer of so many bytes.
+    pub async fn proposing(&self, answer_bytes: u64) -> Option<Permit> {
+        match answer_bytes <= PROPOSING_UNCOUNTED_BYTES {
+            true => None,
+            false => Some(self.proposing_bytes.acquire(answer_bytes).await),
+        }
     }
 
     /// How much of each is in use.
@@ -86,6 +104,11 @@ impl Budgets {
                 "waiting_small_produce_bytes",
                 "Bytes that all other produces keep while they wait for replicas.",
                 &self.waiting_small_produce_bytes,
+            ),
+            BoundUse::of_budget(
+                "proposing_bytes",
+                "Bytes that the answers will take for which the controller is asked.",
+                &self.proposing_bytes,
             ),
             BoundUse::of_budget("away_bytes", "Bytes of produced batches at work threads.", &self.away_bytes),
         ]

@@ -12,16 +12,19 @@ use crate::handlers::Unanswered;
 use crate::handlers::api::Askers;
 use crate::handlers::exchange::ConnectionState;
 use crate::handlers::produce::planted::{HOLD_CREDITS, OUTLIVE_CLIENTS};
+use crate::local::Local;
 use crate::local::budgets::Budgets;
 use crate::metadata::image::BrokerImage;
 use crate::net::claims::planted::{ONE_FOR_ALL, WAIT_FOR_THE_MADE};
 use crate::net::connection::planted::HOLD_BYTES;
 use crate::protocol::message::{
-    ApiVersionsRequest, FetchPartition, FetchRequest, FetchTopic, ProduceRequestToSend, ProduceResponse,
+    ApiVersionsRequest, CreatableTopic, CreateTopicsRequest, FetchPartition, FetchRequest, FetchTopic,
+    ProduceRequestToSend, ProduceResponse,
 };
 use crate::protocol::{ApiKey, Reader, Writer};
 use crate::record::batch::BatchBuilder;
 use crate::record::compression::Codec;
+use crate::sim::platform::SimPlatform;
 
 /// Not this node's own id.
 const FOLLOWER: BrokerId = BrokerId(77);
@@ -448,5 +451,49 @@ fn a_produce_that_fails_and_wants_no_answer_is_counted_as_it_closes_its_connecti
         unanswered.tell(local, ApiKey::Fetch);
         assert_eq!(refused() - before, counted, "{unanswered}");
     }
+    node.end(End::Kill);
+}
+
+#[test]
+fn large_requests_that_wait_for_the_controller_wait_for_one_another_and_keep_nothing_from_other_answers() {
+    let Leader { world, clients, node, .. } = Leader::start(9, TWO_SHARDS);
+    let take = |local: &Rc<Local<SimPlatform>>| {
+        let room = &local.budgets.proposing_bytes;
+        room.try_acquire(room.bytes_max()).expect("all of it is free")
+    };
+    let others: Vec<Permit> = node.locals().map(take).collect();
+    let created = Rc::new(Cell::new(0));
+    for shard in 0..TWO_SHARDS.shards {
+        let (mut client, created) = (Client::new(node.connect()), Rc::clone(&created));
+        let named = |number| CreatableTopic {
+            name: format!("{shard}-{number:0>60}"),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..CreatableTopic::default()
+        };
+        // Its answer is held to take more than all answers to clients may.
+        let topics = (0..300).map(named).collect();
+        let request = CreateTopicsRequest { topics, timeout_ms: 60_000, ..CreateTopicsRequest::default() };
+        clients.spawn(async move {
+            client.ask(ApiKey::CreateTopics, 5, |writer| request.encode(writer, 5)).await.expect("answered");
+            created.set(created.get() + 1);
+        });
+    }
+    run_for(&world, Duration::from_secs(1));
+    for _ in 0..TWO_SHARDS.shards {
+        let (mut client, before) = (Client::new(node.connect()), world.now());
+        let answer = run(&world, &clients, async move {
+            let request = wide_answer();
+            let write = |writer: &mut Writer| {
+                writer.bytes(&request);
+                Ok(())
+            };
+            client.ask(ApiKey::Produce, PRODUCE_VERSION, write).await
+        });
+        assert!(answer.is_some() && world.now().since(before) < SOON);
+    }
+    assert_eq!(created.get(), 0, "others have all the room");
+    drop(others);
+    world.run_until(|| created.get() == TWO_SHARDS.shards);
     node.end(End::Kill);
 }
