@@ -13,7 +13,7 @@ const ASIDE_FILES_MAX: usize = 16 * 1024;
 pub struct Home {
     pub index: usize,
     log_dirs: Arc<LogDirs>,
-    /// Bytes of batches that wait for this directory.
+    /// Bytes of batches of clients that wait for this directory.
     waiting_bytes: Cell<u64>,
     waiting_batches: Cell<usize>,
     /// Files out of their logs that are still to be removed.
@@ -23,7 +23,7 @@ pub struct Home {
     pub replicas_under_way: Cell<usize>,
 }
 
-/// What may wait for one directory of several, so that one that hangs can't take all that requests may use.
+/// What clients may have waiting for one directory of several, so that one that hangs can't take all that requests may use.
 #[derive(Clone, Copy, Debug)]
 pub struct WaitingMax {
     pub bytes: u64,
@@ -59,7 +59,7 @@ impl Home {
         &self.log_dirs.all()[self.index]
     }
 
-    /// Bytes of batches that wait for the directory, and may.
+    /// Bytes of batches of clients that wait for the directory, and may.
     pub fn waiting_bytes(&self) -> (u64, u64) {
         (self.waiting_bytes.get(), self.most.bytes)
     }
