@@ -92,7 +92,7 @@ pub struct KafkaArguments {
 #[derive(Subcommand, Debug)]
 enum KafkaTool {
     #[command(flatten)]
-    Asking(kafka::KafkaTool),
+    Asking(Box<kafka::KafkaTool>),
     #[command(arg_required_else_help = true)]
     DumpLog(dump_log::DumpLogArguments),
 }

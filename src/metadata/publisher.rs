@@ -163,7 +163,9 @@ impl<S: ShardSink> Publisher<S> {
         self.followed = followed;
         let (known, forgotten): (Vec<_>, Vec<_>) =
             topics.iter().partition(|topic| self.followed.topic(topic).is_some());
-        known.into_iter().for_each(|topic| drop(self.unknown.remove(topic)));
+        for topic in known {
+            self.unknown.remove(topic);
+        }
         if !forgotten.is_empty() {
             self.find_unknown();
         }

@@ -58,9 +58,11 @@ impl LinuxSocket {
         LinuxSocket::set_up(platform, descriptor)
     }
 
-    /// What every connection of a broker is, whoever opened it.
+    /// What every connection of a broker is, whoever opened it. Keep-alive as in Kafka 3.9 (`SocketServer`): a peer that is gone
+    /// without a word must not keep what waits for it, and a connection with an answer outstanding is never idle.
     fn set_up(platform: &LinuxPlatform, descriptor: Rc<OwnedFd>) -> io::Result<LinuxSocket> {
         setsockopt(&descriptor, sockopt::TcpNoDelay, &true)?;
+        setsockopt(&descriptor, sockopt::KeepAlive, &true)?;
         Ok(LinuxSocket {
             platform: platform.clone(),
             descriptor,
