@@ -30,7 +30,7 @@ const UNSEEN_BYTES_MAX: usize = 64 * 1024;
 
 pub struct LinuxSocket {
     platform: LinuxPlatform,
-    descriptor: Rc<OwnedFd>,
+    pub(super) descriptor: Rc<OwnedFd>,
     stream: RefCell<Option<Stream<Rc<OwnedFd>>>>,
     /// What a cancelled multishot had brought beyond the frame it was cancelled for.
     leftover: RefCell<VecDeque<BytesMut>>,

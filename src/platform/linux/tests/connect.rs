@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, connect, listen,
-    socket,
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, connect, getsockopt,
+    listen, socket, sockopt,
 };
 
 use super::*;
@@ -18,6 +18,19 @@ fn on_a_shard_beside<F: Future<Output = ()> + 'static>(test: impl FnOnce(LinuxPl
     let directory = tempfile::tempdir().expect("directory");
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     on_a_shard(directory.path(), |platform| test(platform, listener));
+}
+
+#[test]
+fn a_peer_that_is_gone_without_a_word_is_looked_for_whoever_opened_the_connection() {
+    let directory = tempfile::tempdir().expect("directory");
+    on_a_shard(directory.path(), |platform| async move {
+        let (accepted, _peer) = super::connect(&platform);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let opened = platform.connect(listener.local_addr().expect("address")).await.expect("connected");
+        for socket in [accepted, opened] {
+            assert!(getsockopt(&socket.descriptor, sockopt::KeepAlive).expect("a socket"));
+        }
+    });
 }
 
 #[test]
