@@ -43,7 +43,7 @@ pub const NOTICE_LIFE: Duration = Duration::from_secs(15 * 60);
 const RETRY_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Names a read until its result.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Read {
     Notices,
     Topics,
@@ -51,8 +51,23 @@ pub enum Read {
     /// Of [`Followed::dynamic`], by the name of the node.
     Broker(String),
     Topic(Arc<str>),
-    /// A notice whose time was over is gone.
-    Purged,
+    /// Takes away a notice whose time is over.
+    Purge(String),
+}
+
+impl Read {
+    fn request(&self) -> Request {
+        let children = |path: &str, watch| Request::Children { path: path.to_owned(), watch };
+        let notice = |name: &str| format!("{}/{name}", znodes::CONFIG_CHANGES);
+        match self {
+            Read::Notices => children(znodes::CONFIG_CHANGES, Watch::Set),
+            Read::Topics => children(znodes::TOPIC_CONFIGS, Watch::None),
+            Read::Notice(name) => Request::get(notice(name)),
+            Read::Broker(node) => Request::get(znodes::broker_config_path(node)),
+            Read::Topic(topic) => Request::get(znodes::topic_config_path(topic)),
+            Read::Purge(name) => Request::Delete { path: notice(name), version: Version::Any },
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -94,13 +109,10 @@ pub struct ConfigFollower {
     followed: Followed,
     /// What the tree has of all brokers and of this one.
     stored: BTreeMap<String, ConfigMap>,
-    /// Topics whose node is being read.
-    reading: BTreeMap<Arc<str>, Reading>,
+    /// What is being read, each once at a time: however often sessions expire, no more waits for the tree.
+    reading: BTreeMap<Read, Reading>,
     /// Topics whose node could not be read; it is asked for again with all others.
     unread: BTreeSet<Arc<str>>,
-    /// Other reads under way.
-    reads: usize,
-    listing: Listing,
     /// Whether all has been read once.
     phase: Phase,
     /// The highest number of a notice that was taken up.
@@ -121,7 +133,7 @@ enum Phase {
     Following,
 }
 
-/// A node that is being read.
+/// How what is being read is wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reading {
     Once,
@@ -129,15 +141,6 @@ enum Reading {
     Again,
     /// Nobody wants it any more.
     Dropped,
-}
-
-/// The list of notices.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Listing {
-    Seen,
-    UnderWay,
-    /// It has changed while it was listed.
-    Again,
 }
 
 /// Counts what is begun and what is all done, for [`ConfigFollower::round`].
@@ -155,8 +158,6 @@ impl ConfigFollower {
             stored: BTreeMap::new(),
             reading: BTreeMap::new(),
             unread: BTreeSet::new(),
-            reads: 0,
-            listing: Listing::Seen,
             phase: Phase::Idle,
             last_notice: -1,
             notices: BTreeMap::new(),
@@ -195,24 +196,24 @@ impl ConfigFollower {
             Event::Start => self.start(&mut effects),
             Event::Done { read, result } => self.done(read, result, now, &mut effects),
             Event::Watched(TreeEvent::NodeChildrenChanged(path)) if path == znodes::CONFIG_CHANGES => {
-                self.list(&mut effects);
+                self.read(Read::Notices, &mut effects);
             }
             Event::Watched(_) => {}
             Event::Need(topic) => {
                 if self.followed.topic(&topic).is_none() && !self.is_read(&topic) {
-                    self.read_topic(topic, &mut effects);
+                    self.read(Read::Topic(topic), &mut effects);
                 }
             }
             Event::Renew(topics) => {
                 topics.iter().for_each(|topic| self.followed.topics.remove(&**topic));
-                topics.iter().for_each(|topic| self.read_topic(topic.clone(), &mut effects));
+                topics.iter().for_each(|topic| self.read(Read::Topic(topic.clone()), &mut effects));
                 effects.push(Effect::Changed { topics });
             }
             Event::Forget(topics) => {
                 for topic in &topics {
                     self.followed.topics.remove(&**topic);
                     self.unread.remove(topic);
-                    if let Some(reading) = self.reading.get_mut(topic) {
+                    if let Some(reading) = self.reading.get_mut(&Read::Topic(topic.clone())) {
                         *reading = Reading::Dropped;
                     }
                 }
@@ -220,7 +221,7 @@ impl ConfigFollower {
             }
             Event::Time => self.time(now, &mut effects),
         }
-        if self.reads == 0 && self.reading.is_empty() && self.retry_at.is_none() {
+        if self.reading.is_empty() && self.retry_at.is_none() {
             self.rounds.done = self.rounds.begun;
             if self.phase == Phase::Starting {
                 self.phase = Phase::Following;
@@ -245,7 +246,7 @@ impl ConfigFollower {
             self.phase = Phase::Listing;
         }
         self.retry_at = None;
-        self.list(effects);
+        self.read(Read::Notices, effects);
         if self.phase != Phase::Listing {
             self.read_all(effects);
         }
@@ -253,79 +254,56 @@ impl ConfigFollower {
 
     fn read_all(&mut self, effects: &mut Vec<Effect>) {
         for node in [znodes::ALL_BROKERS.to_owned(), self.broker.clone()] {
-            self.read_broker(node, effects);
+            self.read(Read::Broker(node), effects);
         }
-        self.ask(Read::Topics, children(znodes::TOPIC_CONFIGS, Watch::None), effects);
-        std::mem::take(&mut self.unread).into_iter().for_each(|topic| self.read_topic(topic, effects));
+        self.read(Read::Topics, effects);
+        std::mem::take(&mut self.unread).into_iter().for_each(|topic| self.read(Read::Topic(topic), effects));
     }
 
-    fn list(&mut self, effects: &mut Vec<Effect>) {
-        if self.listing != Listing::Seen {
-            self.listing = Listing::Again;
-            return;
-        }
-        self.listing = Listing::UnderWay;
-        self.ask(Read::Notices, children(znodes::CONFIG_CHANGES, Watch::Set), effects);
-    }
-
-    fn read_broker(&mut self, node: String, effects: &mut Vec<Effect>) {
-        let request = Request::get(znodes::broker_config_path(&node));
-        self.ask(Read::Broker(node), request, effects);
-    }
-
-    fn read_topic(&mut self, topic: Arc<str>, effects: &mut Vec<Effect>) {
+    fn read(&mut self, read: Read, effects: &mut Vec<Effect>) {
         self.rounds.begun += 1;
-        if let Some(reading) = self.reading.get_mut(&topic) {
+        if let Some(reading) = self.reading.get_mut(&read) {
             *reading = Reading::Again;
             return;
         }
-        self.reading.insert(topic.clone(), Reading::Once);
-        let request = Request::get(znodes::topic_config_path(&topic));
-        effects.push(Effect::Ask { read: Read::Topic(topic), request });
+        self.reading.insert(read.clone(), Reading::Once);
+        effects.push(Effect::Ask { request: read.request(), read });
     }
 
     /// Whether what a topic's node says will be taken up.
     fn is_read(&self, topic: &str) -> bool {
-        self.reading.get(topic).is_some_and(|reading| *reading != Reading::Dropped)
-    }
-
-    fn ask(&mut self, read: Read, request: Request, effects: &mut Vec<Effect>) {
-        self.rounds.begun += 1;
-        self.reads += 1;
-        effects.push(Effect::Ask { read, request });
+        self.reading.get(&Read::Topic(topic.into())).is_some_and(|reading| *reading != Reading::Dropped)
     }
 
     fn done(&mut self, read: Read, result: Result<Reply, RequestError>, now: Now, effects: &mut Vec<Effect>) {
-        if !matches!(read, Read::Topic(_)) {
-            self.reads -= 1;
-        }
+        let reading = self.reading.remove(&read).expect("each read has one result");
         let result = match result {
             Ok(reply) => Ok(Some(reply)),
             Err(RequestError { error: TreeError::NoNode(_), .. }) => Ok(None),
             Err(failed) => Err(failed.error),
         };
-        if let (Err(error), false) = (&result, read == Read::Purged) {
+        if let (Err(error), false) = (&result, matches!(read, Read::Purge(_))) {
             self.failed(error, now, effects);
+        }
+        match reading {
+            Reading::Once => {}
+            // What a list tells is taken up all the same: notices may come faster than lists.
+            Reading::Again if read == Read::Notices => self.read(Read::Notices, effects),
+            Reading::Again => return self.read(read, effects),
+            Reading::Dropped => return,
         }
         match (read, result) {
             (Read::Topic(topic), result) => self.topic_read(topic, result, effects),
-            (Read::Notices, result) => {
-                if let Ok(Some(Reply::Children(names))) = result {
-                    self.listed(names, now, effects);
-                }
-                if std::mem::replace(&mut self.listing, Listing::Seen) == Listing::Again {
-                    self.list(effects);
-                }
-            }
+            (Read::Notices, Ok(Some(Reply::Children(names)))) => self.listed(names, now, effects),
             (Read::Topics, Ok(Some(Reply::Children(names)))) => {
                 let known: Vec<Arc<str>> = self.followed.topics.iter().map(|(name, _)| name.clone()).collect();
                 let names = names.into_iter().map(Arc::from).chain(known);
-                names.collect::<BTreeSet<_>>().into_iter().for_each(|topic| self.read_topic(topic, effects));
+                names.collect::<BTreeSet<_>>().into_iter().for_each(|topic| self.read(Read::Topic(topic), effects));
             }
             (Read::Notice(name), Ok(Some(Reply::Data(data, _)))) => self.noticed(&name, &data, effects),
             (Read::Broker(node), Ok(found)) => self.broker_read(node, found, effects),
             // What is gone, and what has failed.
-            (Read::Topics | Read::Notice(_) | Read::Broker(_) | Read::Purged, _) => {}
+            (Read::Notices | Read::Topics | Read::Notice(_) | Read::Broker(_) | Read::Purge(_), _) => {}
         }
     }
 
@@ -348,8 +326,7 @@ impl ConfigFollower {
             let number = notice_number(&name);
             self.notices.entry(name.clone()).or_insert(now.monotonic);
             if self.phase != Phase::Listing && number > last_notice {
-                let request = Request::get(format!("{}/{name}", znodes::CONFIG_CHANGES));
-                self.ask(Read::Notice(name), request, effects);
+                self.read(Read::Notice(name), effects);
             }
             self.last_notice = self.last_notice.max(number);
         }
@@ -367,10 +344,10 @@ impl ConfigFollower {
         match entity.split_once('/') {
             // One that nobody here has asked for yet is read then.
             Some(("topics", topic)) if self.followed.topic(topic).is_some() || self.is_read(topic) => {
-                self.read_topic(topic.into(), effects);
+                self.read(Read::Topic(topic.into()), effects);
             }
             Some(("brokers", node)) if node == znodes::ALL_BROKERS || node == self.broker => {
-                self.read_broker(node.to_owned(), effects);
+                self.read(Read::Broker(node.to_owned()), effects);
             }
             // Of another broker, or of what nobody lives by here.
             _ => {}
@@ -397,11 +374,6 @@ impl ConfigFollower {
     }
 
     fn topic_read(&mut self, topic: Arc<str>, result: Result<Option<Reply>, TreeError>, effects: &mut Vec<Effect>) {
-        match self.reading.remove(&topic) {
-            Some(Reading::Again) => return self.read_topic(topic, effects),
-            Some(Reading::Dropped) => return,
-            Some(Reading::Once) | None => {}
-        }
         let overrides = match result {
             Ok(Some(Reply::Data(data, _))) => {
                 znodes::decode_config(&znodes::topic_config_path(&topic), &data).map_err(|error| error.to_string())
@@ -455,8 +427,7 @@ impl ConfigFollower {
             self.notices.iter().filter(|(_, seen)| is_over(seen)).map(|(name, _)| name.clone()).collect();
         for name in over {
             self.notices.remove(&name);
-            let path = format!("{}/{name}", znodes::CONFIG_CHANGES);
-            self.ask(Read::Purged, Request::Delete { path, version: Version::Any }, effects);
+            self.read(Read::Purge(name), effects);
         }
     }
 }
@@ -464,10 +435,6 @@ impl ConfigFollower {
 /// The number that the tree gave a notice; of what is no notice, one that was taken up long ago.
 fn notice_number(name: &str) -> i64 {
     name.rsplit_once('_').and_then(|(_, digits)| digits.parse().ok()).unwrap_or(-1)
-}
-
-fn children(path: &str, watch: Watch) -> Request {
-    Request::Children { path: path.to_owned(), watch }
 }
 
 #[cfg(test)]

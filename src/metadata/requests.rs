@@ -14,7 +14,8 @@
 //! taken for the other. A write that leaves nothing to tell it by (a notice alone) may be done twice. An expired session is
 //! told to whoever asked: what was decided under it must be decided anew.
 //!
-//! A write that is more than ZooKeeper takes is refused here: there it would end the connection each time it is repeated.
+//! A write that is more than ZooKeeper takes is refused here: there it would end the connection each time it is repeated. So
+//! is what an expired session still had waiting.
 //!
 //! Invariant: each request has one result, and results of what the tree was given come in the order in which it had them.
 
@@ -53,7 +54,7 @@ pub struct Requests<T, K> {
     waiting: VecDeque<Asked<K>>,
     under_way: BTreeMap<RequestId, Asked<K>>,
     /// Refused without asking the tree.
-    too_large: VecDeque<(K, usize)>,
+    refused: VecDeque<(K, TreeError)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +103,7 @@ impl<T: MetadataTree, K> Requests<T, K> {
             again: VecDeque::new(),
             waiting: VecDeque::new(),
             under_way: BTreeMap::new(),
-            too_large: VecDeque::new(),
+            refused: VecDeque::new(),
         }
     }
 
@@ -118,7 +119,8 @@ impl<T: MetadataTree, K> Requests<T, K> {
     pub fn ask(&mut self, key: K, generation: Option<Generation>, request: Request) {
         let bytes = request.write_bytes();
         if bytes > WRITE_BYTES_MAX {
-            return self.too_large.push_back((key, bytes));
+            let reason = format!("a write of {bytes} bytes; the metadata tree takes {WRITE_BYTES_MAX}");
+            return self.refused.push_back((key, TreeError::BadArguments(reason)));
         }
         self.waiting.push_back(Asked { key, generation, request, attempt: Attempt::First });
         self.submit();
@@ -142,10 +144,8 @@ impl<T: MetadataTree, K> Requests<T, K> {
 
     /// The next result or event.
     pub fn poll_next(&mut self, cx: &mut Context<'_>, now: Monotonic) -> Poll<TreeInput<K>> {
-        if let Some((key, bytes)) = self.too_large.pop_front() {
-            let reason = format!("a write of {bytes} bytes; the metadata tree takes {WRITE_BYTES_MAX}");
-            let result = Err(RequestError::of_request(TreeError::BadArguments(reason)));
-            return Poll::Ready(TreeInput::Done { key, result });
+        if let Some((key, error)) = self.refused.pop_front() {
+            return Poll::Ready(TreeInput::Done { key, result: Err(RequestError::of_request(error)) });
         }
         loop {
             let input = match self.tree.poll_output(cx) {
@@ -169,10 +169,24 @@ impl<T: MetadataTree, K> Requests<T, K> {
     fn follow_session(&mut self, event: &TreeEvent) {
         match event {
             TreeEvent::Session(SessionState::Disconnected) => self.connection = Connection::Disconnected,
-            TreeEvent::Session(SessionState::Connected | SessionState::Expired) => {
+            TreeEvent::Session(SessionState::Connected) => self.connection = Connection::Connected,
+            TreeEvent::Session(SessionState::Expired) => {
                 self.connection = Connection::Connected;
+                self.refuse_old();
             }
             _ => {}
+        }
+    }
+
+    /// What is of an older session would be refused by the tree. Where sessions expire faster than it answers, that must not
+    /// fill the next one's time.
+    fn refuse_old(&mut self) {
+        let generation = self.tree.generation();
+        let is_old = |asked: &Asked<K>| asked.generation.is_some_and(|theirs| theirs != generation);
+        for queue in [&mut self.again, &mut self.waiting] {
+            let (old, current): (VecDeque<_>, VecDeque<_>) = queue.drain(..).partition(is_old);
+            *queue = current;
+            self.refused.extend(old.into_iter().map(|asked| (asked.key, TreeError::SessionExpired)));
         }
     }
 

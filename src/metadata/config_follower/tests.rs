@@ -284,3 +284,22 @@ fn what_is_under_way_for_one_topic_counts_for_no_other_of_its_name() {
         assert!(world.follower.has_done(world.follower.round()));
     }
 }
+
+#[test]
+fn however_many_sessions_expire_before_an_answer_comes_each_thing_waits_once() {
+    let mut world = World::new();
+    world.set("topics/t", r#"{"segment.bytes":"1000"}"#);
+    world.start();
+    let start = |world: &mut World| world.follower.handle(Event::Start, world.now);
+    let mut asked = start(&mut world);
+    for _ in 0..100 {
+        assert!(start(&mut world).is_empty(), "it is being read");
+    }
+    world.set("topics/t", r#"{"segment.bytes":"1001"}"#);
+    while let Some(Effect::Ask { read, request }) = asked.pop() {
+        let result = world.tree.ask(request);
+        world.hear(Event::Done { read, result });
+    }
+    assert_eq!(world.segment_bytes("t"), Some(1001));
+    assert!(world.follower.has_done(world.follower.round()));
+}

@@ -213,3 +213,25 @@ fn a_write_that_is_more_than_zookeeper_takes_is_refused_and_never_given() {
     assert_eq!(request, create(WRITE_BYTES_MAX - 1000));
     assert!(world.next().is_none());
 }
+
+#[test]
+fn what_an_expired_session_had_waiting_is_refused_and_not_given_to_the_next() {
+    let mut world = World::new();
+    let get = || Request::get("/a");
+    world.requests.ask(1, Some(Generation(0)), get());
+    let (id, _) = world.next().expect("it is given");
+    let output = |output| world.tree.0.borrow_mut().outputs.push_back(output);
+    output(TreeOutput::Reply { id, result: Err(RequestError::of_request(TreeError::ConnectionLoss)) });
+    output(TreeOutput::Event(TreeEvent::Session(SessionState::Disconnected)));
+    assert!(matches!(world.poll(), Some(TreeInput::Event(_))));
+    world.requests.ask(2, Some(Generation(0)), get());
+    world.requests.ask(3, None, get());
+    world.requests.ask(4, Some(Generation(1)), get());
+    world.tree.0.borrow_mut().outputs.push_back(TreeOutput::Event(TreeEvent::Session(SessionState::Expired)));
+    assert!(matches!(world.poll(), Some(TreeInput::Event(_))), "the end of the session is told first");
+    for expected in [1, 2] {
+        let Some(TreeInput::Done { key, result: Err(failed) }) = world.poll() else { panic!("it is refused") };
+        assert_eq!((key, failed.error), (expected, TreeError::SessionExpired));
+    }
+    assert!(world.next().is_some() && world.next().is_some() && world.next().is_none(), "two are of this session");
+}

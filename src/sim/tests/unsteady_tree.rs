@@ -23,7 +23,7 @@ const TOPICS: usize = 12;
 const CLIENTS: usize = 3;
 
 /// How long a client waits for one answer at most, and for the node to say yes and to show it once all is well.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What somebody else left in the tree under names that are about to be used.
 const ORPHAN: &[u8] = br#"{"version":1,"config":{"segment.bytes":"99"}}"#;
@@ -210,6 +210,7 @@ impl Clients {
                         break;
                     }
                     self.failed.set(self.failed.get() + 1);
+                    sleep(&self.world, Duration::from_millis(500)).await;
                 }
             }
         }
