@@ -102,7 +102,7 @@ pub use ringlog_core::{base, client, config, executor, metrics, protocol, record
 pub mod admin;
 /// Start order and stop order of the whole process.
 pub mod broker;
-/// The command line, one file per subcommand.
+/// The command line, and the subcommands that are not in `ringlog-tools`.
 pub mod cli;
 /// Decides topics, leaders and epochs, without doing any I/O.
 pub mod controller;

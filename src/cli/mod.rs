@@ -1,4 +1,5 @@
-//! The command line: which subcommand, with which settings. One file per subcommand.
+//! The command line: which subcommand, with which settings. Here are those that run the broker, know its flags or read its
+//! files, one file each; `ringlog-tools` has those that ask a broker.
 
 #![forbid(unsafe_code)]
 
@@ -86,11 +87,11 @@ pub enum Other {
 #[command(version = kafka::VERSION, propagate_version = true)]
 pub struct KafkaArguments {
     #[command(subcommand)]
-    tool: KafkaTool,
+    tool: KafkaSubcommands,
 }
 
 #[derive(Subcommand, Debug)]
-enum KafkaTool {
+enum KafkaSubcommands {
     #[command(flatten)]
     Asking(Box<kafka::KafkaTool>),
     #[command(arg_required_else_help = true)]
@@ -105,8 +106,8 @@ impl Other {
             Other::Log(arguments) => log::run(arguments),
             Other::Tune(arguments) => tune::run(arguments),
             Other::Kafka(arguments) => match arguments.tool {
-                KafkaTool::Asking(tool) => tool.run(),
-                KafkaTool::DumpLog(arguments) => dump_log::run(&arguments).map_err(kafka::as_kafkas),
+                KafkaSubcommands::Asking(tool) => tool.run(),
+                KafkaSubcommands::DumpLog(arguments) => dump_log::run(&arguments).map_err(kafka::as_kafkas),
             },
             Other::Completions(arguments) => completions::run(&arguments),
         };
